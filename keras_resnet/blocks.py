@@ -1,0 +1,214 @@
+"""The residual blocks: a main path and a shortcut, added and rectified.
+
+A block's sublayers are named as in torchvision's state_dict, so a variable's path is its key:
+`layer1.0/conv1/kernel` is `layer1.0.conv1.weight`.
+"""
+
+import keras
+from keras import ops
+
+from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D
+
+
+def conv_initializer():
+    """Kaiming normal, fan out: torchvision's for convolutions. A new object each call, since
+    an initializer gives equal values to equal shapes."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def convolution(filters, kernel_size, *, name, data_format, dtype, **kwargs):
+    """A convolution as all of the family's: symmetric padding, Kaiming normal, no bias."""
+    return Conv2D(
+        filters,
+        kernel_size,
+        padding="symmetric",
+        use_bias=False,
+        kernel_initializer=conv_initializer(),
+        data_format=data_format,
+        dtype=dtype,
+        name=name,
+        **kwargs,
+    )
+
+
+def batch_normalization(*, name, data_format, dtype, **kwargs):
+    """Batch normalization over the channels of `data_format`."""
+    axis = 1 if data_format == "channels_first" else -1
+    return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)
+
+
+class ResidualBlock(keras.layers.Layer):
+    """What the two blocks share: their arguments, the shortcut, and the order of building.
+
+    A subclass makes the layers of its main path in `_make_main`, listed in call order.
+
+    Args:
+        filters: Channels of the output.
+        width: Channels inside the block (of a bottleneck's 3x3 convolution).
+        strides: Stride of the block, 1 or 2.
+        dilation_rate: Dilation of the 3x3 convolutions.
+        groups: Groups of the 3x3 convolution (bottleneck only).
+        version: "v1.5" strides on the 3x3 convolution (torchvision), "v1" on the first 1x1
+            (He et al., 2015). The two are one for a basic block.
+        projection: Whether the shortcut is a 1x1 convolution (the paper's dashed lines) or the
+            identity (solid lines).
+        drop_path: Probability, 0 to 1, of dropping the main path of a sample in training
+            (stochastic depth, https://arxiv.org/abs/1603.09382).
+        zero_init_residual: Whether the last batch normalization starts with gamma = 0, so that
+            the block starts as its shortcut (https://arxiv.org/abs/1706.02677, section 5.1).
+        synchronized: Whether batch statistics are taken over all replicas.
+        data_format: "channels_last" or "channels_first"; Keras' default if None.
+    """
+
+    def __init__(
+        self,
+        filters,
+        *,
+        width=None,
+        strides=1,
+        dilation_rate=1,
+        groups=1,
+        version="v1.5",
+        projection=False,
+        drop_path=0.0,
+        zero_init_residual=False,
+        synchronized=False,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.width = width or filters
+        self.strides = strides
+        self.dilation_rate = dilation_rate
+        self.groups = groups
+        self.version = version
+        self.projection = projection
+        self.drop_path = drop_path
+        self.zero_init_residual = zero_init_residual
+        self.synchronized = synchronized
+        self.data_format = data_format or keras.config.image_data_format()
+        self.main = self._make_main()
+        self.shortcut = []
+        if projection:
+            # "downsample" is torchvision's word for the projection, at stride 1 too.
+            self.downsample_conv = self._conv("downsample.0", filters, 1, strides=strides)
+            self.downsample_bn = self._bn("downsample.1")
+            self.shortcut = [self.downsample_conv, self.downsample_bn]
+        if drop_path:
+            # One draw a sample: dropout whose noise is constant over height, width, channels.
+            self.dropper = keras.layers.Dropout(
+                drop_path, noise_shape=(None, 1, 1, 1), dtype=self.dtype_policy, name="drop_path"
+            )
+
+    def _conv(self, name, filters, kernel_size, **kwargs):
+        return convolution(
+            filters,
+            kernel_size,
+            name=name,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            **kwargs,
+        )
+
+    def _bn(self, name, last=False):
+        return batch_normalization(
+            name=name,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            synchronized=self.synchronized,
+            gamma_initializer="zeros" if last and self.zero_init_residual else "ones",
+        )
+
+    def build(self, input_shape):
+        for path in (self.main, self.shortcut):
+            shape = input_shape
+            for layer in path:
+                layer.build(shape)
+                shape = layer.compute_output_shape(shape)
+
+    def finish(self, y, inputs, training):
+        """Adds the shortcut to the main path's `y`; the block's last ReLU."""
+        if self.drop_path:
+            y = self.dropper(y, training=training)
+        shortcut = inputs
+        if self.projection:
+            shortcut = self.downsample_bn(self.downsample_conv(inputs), training=training)
+        return ops.relu(ops.add(y, shortcut))
+
+    def compute_output_shape(self, input_shape):
+        for layer in self.main:
+            input_shape = layer.compute_output_shape(input_shape)
+        return input_shape
+
+    def get_config(self):
+        names = (
+            "filters",
+            "width",
+            "strides",
+            "dilation_rate",
+            "groups",
+            "version",
+            "projection",
+            "drop_path",
+            "zero_init_residual",
+            "synchronized",
+            "data_format",
+        )
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions (He et al., 2015, figure 5 left): ResNet-18 and -34.
+
+    Takes the arguments of `ResidualBlock`, of which `width`, `groups` and `version` have no
+    effect. Input (batch, height, width, channels), output (batch, height / strides,
+    width / strides, filters).
+    """
+
+    def _make_main(self):
+        rate = self.dilation_rate
+        self.conv1 = self._conv("conv1", self.filters, 3, strides=self.strides, dilation_rate=rate)
+        self.bn1 = self._bn("bn1")
+        self.conv2 = self._conv("conv2", self.filters, 3, dilation_rate=rate)
+        self.bn2 = self._bn("bn2", last=True)
+        return [self.conv1, self.bn1, self.conv2, self.bn2]
+
+    def call(self, inputs, training=None):
+        y = ops.relu(self.bn1(self.conv1(inputs), training=training))
+        y = self.bn2(self.conv2(y), training=training)
+        return self.finish(y, inputs, training)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BottleneckBlock(ResidualBlock):
+    """1x1, 3x3 and 1x1 convolutions (He et al., 2015, figure 5 right): ResNet-50 and deeper.
+
+    A ResNeXt block is one with `groups`, a Wide ResNet block one with a larger `width`. Takes
+    the arguments of `ResidualBlock`. Input (batch, height, width, channels), output (batch,
+    height / strides, width / strides, filters).
+    """
+
+    def _make_main(self):
+        first, second = (self.strides, 1) if self.version == "v1" else (1, self.strides)
+        self.conv1 = self._conv("conv1", self.width, 1, strides=first)
+        self.bn1 = self._bn("bn1")
+        self.conv2 = self._conv(
+            "conv2",
+            self.width,
+            3,
+            strides=second,
+            dilation_rate=self.dilation_rate,
+            groups=self.groups,
+        )
+        self.bn2 = self._bn("bn2")
+        self.conv3 = self._conv("conv3", self.filters, 1)
+        self.bn3 = self._bn("bn3", last=True)
+        return [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
+
+    def call(self, inputs, training=None):
+        y = ops.relu(self.bn1(self.conv1(inputs), training=training))
+        y = ops.relu(self.bn2(self.conv2(y), training=training))
+        y = self.bn3(self.conv3(y), training=training)
+        return self.finish(y, inputs, training)

@@ -1,0 +1,261 @@
+"""Keras layers with the same weights, padded as PyTorch pads and faster where stock Keras is not.
+
+How a convolution is computed is decided in one place, `Conv2D.convolution_op`.
+"""
+
+import keras
+from keras import ops
+
+PACKAGE = "keras_resnet"
+
+# torchvision's constants: nn.BatchNorm2d's defaults (PyTorch's momentum is one minus Keras').
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.9
+
+# Neighbouring groups are merged until a block of them has this many channels: narrower blocks
+# leave the matrix units idle, wider ones multiply too many zeros.
+MERGED_CHANNELS = 16
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Conv2D(keras.layers.Conv2D):
+    """A `keras.layers.Conv2D` that can pad as PyTorch does and whose groups train on a CPU.
+
+    It takes the arguments of `keras.layers.Conv2D` and has the same weights. On top of "valid"
+    and "same", `padding="symmetric"` adds `dilation * (kernel - 1) // 2` zeros on each side, as
+    torchvision's convolutions do. ("same" pads the far side more at stride 2 on even sizes.)
+
+    On TensorFlow without a GPU or TPU, a grouped convolution runs as plain convolutions over merged
+    groups, whose kernels are block-diagonal: TensorFlow has no CPU gradient for groups, and
+    stock Keras compiles each such layer with XLA instead. Likewise `channels_first` is
+    transposed around the operation, which a CPU has in `channels_last` only. On accelerators,
+    and on the other backends, the native operation runs.
+
+    Example:
+
+    >>> layer = keras_resnet.layers.Conv2D(64, 3, strides=2, padding="symmetric", groups=32)
+    >>> layer(keras.ops.ones((1, 56, 56, 64))).shape
+    (1, 28, 28, 64)
+    """
+
+    def __init__(self, filters, kernel_size, strides=(1, 1), padding="valid", **kwargs):
+        symmetric = padding == "symmetric"
+        super().__init__(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding="valid" if symmetric else padding,
+            **kwargs,
+        )
+        if symmetric:
+            if not all(size % 2 for size in self.kernel_size):
+                raise ValueError(
+                    "padding='symmetric' needs an odd kernel_size. "
+                    f"Received: kernel_size={self.kernel_size}"
+                )
+            self.padding = "symmetric"
+
+    @property
+    def _margins(self):
+        """Zeros before and after each spatial axis under symmetric padding."""
+        return [
+            rate * (size - 1) // 2
+            for size, rate in zip(self.kernel_size, self.dilation_rate, strict=True)
+        ]
+
+    def _pads_by_same(self):
+        return self.padding == "same" or all(stride == 1 for stride in self.strides)
+
+    def _paddings(self):
+        """[[before, after]] for each of the four axes."""
+        spatial = [[margin, margin] for margin in self._margins]
+        if self.data_format == "channels_first":
+            return [[0, 0], [0, 0], *spatial]
+        return [[0, 0], *spatial, [0, 0]]
+
+    def convolution_op(self, inputs, kernel):
+        if keras.backend.backend() == "tensorflow" and not _has_accelerator():
+            return self._on_tensorflow_cpu(inputs, kernel)
+        padding = self.padding
+        if padding == "symmetric" and self._pads_by_same():
+            padding = "same"
+        elif padding == "symmetric":
+            inputs, padding = ops.pad(inputs, self._paddings()), "valid"
+        return ops.conv(
+            inputs,
+            kernel,
+            strides=list(self.strides),
+            padding=padding,
+            data_format=self.data_format,
+            dilation_rate=self.dilation_rate,
+        )
+
+    def _on_tensorflow_cpu(self, inputs, kernel):
+        import tensorflow as tf
+
+        padding = self.padding.upper()
+        if self.padding == "symmetric":
+            margins = [[margin, margin] for margin in self._margins]
+            padding = "SAME" if self._pads_by_same() else [[0, 0], *margins, [0, 0]]
+
+        def convolve(x, blocks):
+            return tf.nn.conv2d(x, blocks, self.strides, padding, dilations=self.dilation_rate)
+
+        channels_first = self.data_format == "channels_first"
+        x = tf.convert_to_tensor(inputs)
+        kernel = tf.convert_to_tensor(kernel)
+        if channels_first:
+            x = tf.transpose(x, (0, 2, 3, 1))
+        if self.groups == 1:
+            y = convolve(x, kernel)
+        else:
+            kernels = merge_groups(kernel, self.groups)
+            parts = zip(tf.split(x, len(kernels), axis=-1), kernels, strict=True)
+            y = tf.concat([convolve(part, merged) for part, merged in parts], axis=-1)
+        return tf.transpose(y, (0, 3, 1, 2)) if channels_first else y
+
+    def compute_output_shape(self, input_shape):
+        if self.padding != "symmetric":
+            return super().compute_output_shape(input_shape)
+        shape = list(input_shape)
+        first = 2 if self.data_format == "channels_first" else 1
+        for axis, margin, size, stride, rate in zip(
+            (first, first + 1),
+            self._margins,
+            self.kernel_size,
+            self.strides,
+            self.dilation_rate,
+            strict=True,
+        ):
+            if shape[axis] is not None:
+                shape[axis] = (shape[axis] + 2 * margin - rate * (size - 1) - 1) // stride + 1
+        shape[1 if first == 2 else -1] = self.filters
+        return tuple(shape)
+
+
+def _has_accelerator() -> bool:
+    import tensorflow as tf
+
+    return any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
+
+
+def merge_groups(kernel, groups: int) -> list:
+    """Splits a grouped TensorFlow kernel into a few block-diagonal ones of plain convolutions.
+
+    Args:
+        kernel: Tensor of shape (height, width, channels / groups, filters).
+        groups: Number of groups.
+
+    Returns:
+        Kernels for consecutive, equal slices of the input's channels.
+    """
+    import tensorflow as tf
+
+    height, width, channels, filters = kernel.shape
+    merged = max(1, min(groups, MERGED_CHANNELS // max(channels, filters // groups)))
+    while groups % merged:
+        merged -= 1
+    if merged == 1:
+        return tf.split(kernel, groups, axis=-1)
+    blocks = groups // merged
+    # (H, W, 1, C/g, blocks, merged, F/g) times the identity of (merged, merged)
+    split = tf.reshape(kernel, (height, width, 1, channels, blocks, merged, filters // groups))
+    eye = tf.reshape(tf.eye(merged, dtype=kernel.dtype), (merged, 1, 1, merged, 1))
+    diagonal = tf.reshape(
+        split * eye, (height, width, merged * channels, blocks, filters // blocks)
+    )
+    return tf.unstack(diagonal, axis=3)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BatchNormalization(keras.layers.BatchNormalization):
+    """A `keras.layers.BatchNormalization` with PyTorch's constants and running variance.
+
+    It takes the same arguments and has the same weights. PyTorch normalises a batch with its
+    biased variance and adds the *unbiased* one, n / (n - 1) times as large, to the running
+    variance (`torch.nn.BatchNorm2d`); Keras' own layer adds the biased one. `epsilon` and
+    `momentum` default to torchvision's 1e-5 and 0.9.
+
+    On TensorFlow, 4D inputs with the channels last go through one fused operation; everything
+    else (`synchronized=True`, `channels_first`, float64, other backends) through Keras'
+    operations. `trainable = False` means inference mode, as in Keras.
+    """
+
+    def __init__(
+        self, axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, **kwargs
+    ):
+        super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        if mask is not None or self.renorm:
+            return super().call(inputs, training=training, mask=mask)
+        training = bool(training) and self.trainable
+        if self._can_fuse(inputs):
+            return self._fused(inputs, training)
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        mean, variance = self.moving_mean, self.moving_variance
+        if training:
+            axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
+            mean, variance = ops.moments(x, axes=axes, synchronized=self.synchronized)
+            self._update(mean, variance * self._unbias(x, mean))
+        y = ops.batch_normalization(
+            x,
+            mean=ops.cast(mean, x.dtype),
+            variance=ops.cast(variance, x.dtype),
+            axis=self.axis,
+            offset=self.beta,
+            scale=self.gamma,
+            epsilon=self.epsilon,
+        )
+        return ops.cast(y, self.compute_dtype)
+
+    def _can_fuse(self, inputs) -> bool:
+        return (
+            keras.backend.backend() == "tensorflow"
+            and not self.synchronized
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and keras.backend.standardize_dtype(inputs.dtype) != "float64"
+            and keras.backend.standardize_dtype(self.variable_dtype) == "float32"
+        )
+
+    def _fused(self, inputs, training):
+        import tensorflow as tf
+
+        channels = inputs.shape[-1:]
+        scale = tf.ones(channels) if self.gamma is None else tf.convert_to_tensor(self.gamma)
+        offset = tf.zeros(channels) if self.beta is None else tf.convert_to_tensor(self.beta)
+        moving_mean = tf.convert_to_tensor(self.moving_mean)
+        moving_variance = tf.convert_to_tensor(self.moving_variance)
+        # In training the operation returns the batch's mean and its unbiased variance.
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            scale,
+            offset,
+            mean=None if training else moving_mean,
+            variance=None if training else moving_variance,
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            self._update(mean, variance)
+        return y
+
+    def _update(self, mean, unbiased_variance):
+        for moving, batch in (
+            (self.moving_mean, mean),
+            (self.moving_variance, unbiased_variance),
+        ):
+            batch = ops.cast(batch, moving.dtype)
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+
+    def _unbias(self, x, mean):
+        """n / (n - 1), where n counts the values that went into one channel's statistics."""
+        count = ops.cast(ops.size(x), mean.dtype) / ops.cast(ops.size(mean), mean.dtype)
+        if self.synchronized:
+            import tensorflow as tf
+
+            replica = tf.distribute.get_replica_context()
+            if replica is not None and replica.num_replicas_in_sync > 1:
+                count = replica.all_reduce(tf.distribute.ReduceOp.SUM, count)
+        return count / ops.maximum(count - 1.0, 1.0)

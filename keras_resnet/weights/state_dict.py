@@ -1,0 +1,245 @@
+"""From the names and axes of a PyTorch state_dict to a model's variables, and back.
+
+A variable's path *is* its key: `layer1.0/conv1/kernel` is `layer1.0.conv1.weight`. Loading is all
+or nothing.
+"""
+
+import logging
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_resnet.configs import CONFIGS
+from keras_resnet.weights import torch_file
+from keras_resnet.weights.torch_file import CheckpointError
+
+logger = logging.getLogger("keras_resnet")
+
+LEAVES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "bias": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+HEAD = ("fc.weight", "fc.bias")
+STEM = "conv1.weight"
+WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "net")
+PREFIXES = re.compile(r"^((module|_orig_mod|backbone|encoder)\.)+")
+TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
+SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".keras", ".weights.h5")
+
+
+def read_state_dict(path) -> dict[str, np.ndarray]:
+    """Reads the weights of a PyTorch or safetensors file, without PyTorch.
+
+    The file is taken for what it contains, not for its name: the zip and the legacy container of
+    `torch.save`, or safetensors. A training checkpoint's weights are found under the usual keys
+    (`state_dict`, `model`, ...) and lose the usual prefixes (`module.`, `backbone.`, ...).
+
+    Args:
+        path: The file. It is untrusted: nothing that it names is imported or run.
+
+    Returns:
+        Names to arrays in PyTorch's layout. The arrays are read-only and may be views of the file.
+
+    Raises:
+        CheckpointError: if the file does not exist, is damaged, or holds no state_dict.
+    """
+    path = existing_file(path)
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start[8:9] == b"{":
+        tensors = _read_safetensors(path)
+    else:
+        saved, _ = torch_file.read(path)
+        tensors = _find_tensors(saved)
+    if not tensors:
+        raise CheckpointError(
+            f"{path} holds no state_dict: no dict of tensors, nor one under any of "
+            f"{', '.join(WRAPPERS)}. {torch_file.SAVE_A_STATE_DICT[0].upper()}"
+            f"{torch_file.SAVE_A_STATE_DICT[1:]}."
+        )
+    state = {PREFIXES.sub("", key): array for key, array in tensors.items()}
+    if len(state) < len(tensors):
+        raise CheckpointError(
+            f"{path} holds two networks: keys are equal once prefixes such as 'module.' are "
+            "removed. Save the one that is wanted alone."
+        )
+    return state
+
+
+def existing_file(path) -> Path:
+    """`path` as a Path, or a CheckpointError that says what is there instead."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    what = "is a folder" if path.is_dir() else "does not exist"
+    raise CheckpointError(
+        f"The weights file {path} {what}. Expected a file that ends in one of "
+        f"{', '.join(SUFFIXES)}. The current folder is {Path.cwd()}."
+    )
+
+
+def _read_safetensors(path):
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a safetensors file: {error}. If it was cut short, copy or "
+            "download it again."
+        ) from error
+
+
+def _find_tensors(saved):
+    """The tensors of the first dict that has any: `saved` itself, or one in its wrappers."""
+    for _ in range(3):
+        if not isinstance(saved, dict):
+            return {}
+        tensors = {
+            key: value
+            for key, value in saved.items()
+            if isinstance(value, np.ndarray) and isinstance(key, str)
+        }
+        if any(key.endswith(STEM) for key in tensors):
+            return tensors
+        inner = next((saved[key] for key in WRAPPERS if isinstance(saved.get(key), dict)), None)
+        if inner is None:
+            return tensors
+        saved = inner
+    return {}
+
+
+def variables_by_key(model) -> dict[str, keras.Variable]:
+    """The model's weights under the keys of torchvision's state_dict, without `name_prefix`."""
+    paths = {variable.path: variable for variable in model.variables}
+    # The stem's convolution is the only one in no block; what is before its name is the prefix.
+    stems = [path for path in paths if re.fullmatch(r"[^/]*conv1/kernel", path)]
+    prefix = stems[0].removesuffix("conv1/kernel") if stems else ""
+    keys = {}
+    for path, variable in paths.items():
+        *layers, leaf = path.split("/")
+        if leaf in LEAVES:  # not so the random state of dropout
+            keys[".".join([*layers, LEAVES[leaf]]).removeprefix(prefix)] = variable
+    return keys
+
+
+def to_state_dict(model) -> dict[str, np.ndarray]:
+    """The model's weights under PyTorch's names and in its layout.
+
+    Args:
+        model: A model of this package.
+
+    Returns:
+        Names to arrays: convolutions (out, in / groups, height, width), dense (out, in).
+    """
+    return {
+        key: _to_torch(keras.ops.convert_to_numpy(variable))
+        for key, variable in variables_by_key(model).items()
+    }
+
+
+def _to_torch(array):
+    return np.transpose(array, {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim])
+
+
+def _from_torch(array):
+    return np.transpose(array, {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim])
+
+
+def assign(model, state, source, *, head="strict", first_conv="strict"):
+    """Puts the arrays of `state` into the model's variables: all of them, or none.
+
+    Args:
+        model: A model of this package.
+        state: Names to arrays, as of `read_state_dict`.
+        source: The file's name, for messages.
+        head: "strict", or "skip" to leave the model's `fc` as it is.
+        first_conv: "strict", or "adapt" to fit the file's first kernel to another number of
+            input channels: summed for one channel, otherwise repeated and rescaled.
+
+    Raises:
+        CheckpointError: naming every missing, unused and misshapen key; no variable was changed.
+    """
+    for argument, value, other in (("head", head, "skip"), ("first_conv", first_conv, "adapt")):
+        if value not in ("strict", other):
+            raise ValueError(
+                f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
+            )
+    variables = variables_by_key(model)
+    state = {
+        key: array for key, array in state.items() if not key.endswith("num_batches_tracked")
+    }
+    ignored = [key for key in HEAD if key in state and (head == "skip" or key not in variables)]
+    if ignored:
+        logger.info("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
+        state = {key: array for key, array in state.items() if key not in HEAD}
+    if head == "skip":
+        variables = {key: value for key, value in variables.items() if key not in HEAD}
+    if first_conv == "adapt" and STEM in state and STEM in variables:
+        state[STEM] = _adapt_channels(state[STEM], variables[STEM].shape[2])
+
+    missing = [key for key in variables if key not in state]
+    unused = [key for key in state if key not in variables]
+    misshapen = []
+    for key in variables.keys() & state.keys():
+        expected = _to_torch(np.broadcast_to(0, variables[key].shape)).shape
+        if state[key].shape != expected:
+            misshapen.append(f"{key} is {state[key].shape}, not {expected}")
+    if missing or unused or misshapen:
+        raise CheckpointError(
+            f"{source} does not fit the model {model.name!r}, which was left as it was. "
+            f"The file looks like {guess(state)}.\n"
+            + "\n".join(
+                f"{len(keys)} {title}: {', '.join(sorted(keys))}"
+                for title, keys in (
+                    ("missing from the file", missing),
+                    ("unused by the model", unused),
+                    ("of another shape", misshapen),
+                )
+                if keys
+            )
+        )
+    for key, variable in variables.items():
+        variable.assign(_from_torch(state[key]).astype(variable.dtype))
+
+
+def _adapt_channels(kernel, channels):
+    """A (filters, channels, height, width) kernel for another number of input channels."""
+    if channels == 1:
+        return kernel.sum(axis=1, keepdims=True)
+    held = kernel.shape[1]
+    return kernel[:, np.arange(channels) % held] * (held / channels)
+
+
+def guess(state) -> str:
+    """Says in words which architecture a state_dict's keys and shapes are of."""
+    stages = [re.match(r"layer(\d+)\.(\d+)\.", key) for key in state]
+    blocks = {(int(match[1]), int(match[2])) for match in stages if match}
+    last_stage = max((stage for stage, _ in blocks), default=0)
+    depths = tuple(
+        sum(1 for stage, _ in blocks if stage == number) for number in range(1, last_stage + 1)
+    )
+    if not depths or "layer1.0.conv2.weight" not in state:
+        return f"no ResNet: it has {len(state)} tensors, {', '.join(list(state)[:3])}, ..."
+    block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
+    kernel = state["layer1.0.conv2.weight"].shape
+    name = f"an unknown {block} ResNet with stages of {depths} blocks"
+    for variant, config in CONFIGS.items():
+        width = config.width(0)
+        if (config.block, config.depths, (width, width // config.groups)) == (
+            block,
+            depths,
+            kernel[:2],
+        ):
+            name = f"a {variant}"
+    if len(depths) == 3 and kernel[0] == 16:
+        name = f"a CIFAR resnet{2 * sum(depths) + 2}"
+    head = next((state[key].shape[0] for key in ("fc.bias", "linear.bias") if key in state), None)
+    return f"{name} with {head} classes" if head else f"{name} without a head"
