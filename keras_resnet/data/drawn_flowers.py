@@ -20,7 +20,7 @@ SCALE = 3  # Drawn this many times larger, then reduced: smooth edges.
 def drawn_flowers(directory, *, train=160, val=40, seed=0) -> Path:
     """Writes drawings of daisies, dandelions, roses, sunflowers and tulips as JPEG files.
 
-    The files are `train/<kind>/<number>.jpg` and `val/<kind>/<number>.jpg`, RGB, 90 to 200 pixels
+    The files are `train/<kind>/<number>.jpg` and `val/<kind>/<number>.jpg`, RGB, 70 to 280 pixels
     a side. A folder that is there already is left as it is.
 
     Args:
@@ -66,12 +66,13 @@ def drawn_flowers(directory, *, train=160, val=40, seed=0) -> Path:
 def draw(kind, key) -> tuple[Image.Image, int]:
     """One picture of `kind`, and the JPEG quality to save it with; equal keys, equal pictures."""
     rng = random.Random(key)  # noqa: S311 (drawings, not secrets)
-    width, height = (rng.randint(90, 200) for _ in range(2))
+    width = rng.randint(100, 200)
+    height = round(width * rng.uniform(0.7, 1.4))
     image = _background(rng, width * SCALE, height * SCALE)
     side = min(width, height) * SCALE
-    radius = side * rng.uniform(0.22, 0.42)
+    radius = side * rng.uniform(0.32, 0.5)
     centre = tuple(
-        length / 2 + rng.uniform(-0.5, 0.5) * max(length - 1.6 * radius, 0)
+        length / 2 + rng.uniform(-0.3, 0.3) * max(length - 1.8 * radius, 0)
         for length in (width * SCALE, height * SCALE)
     )
     pen = ImageDraw.Draw(image)
