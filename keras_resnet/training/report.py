@@ -1,0 +1,78 @@
+"""What a run folder says in words and tables."""
+
+import csv
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("keras3-resnet", "keras", "tensorflow", "numpy")
+SHOWN = 20  # Rows of a table in the report; the CSV files have them all.
+
+
+def write_text(path, text):
+    """Writes a file beside its target and renames it."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def write_csv(path, header, rows):
+    """Writes a table beside its target and renames it."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def read_history(path) -> dict[str, list[float]]:
+    """The columns of history.csv."""
+    with Path(path).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def report(title, *, facts, classes, skipped, mistakes, command) -> str:
+    """The text of report.md.
+
+    Args:
+        title: The run's name.
+        facts: (name, value) pairs.
+        classes: (name, training images, validation images, share that was right) rows.
+        skipped: (file, reason) rows.
+        mistakes: (file, label, predicted, probability) rows, the most certain first.
+        command: The command line that made the run.
+    """
+    lines = [f"# {title}", "", *_table(("", ""), facts), "", "![Curves](curves.png)", ""]
+    lines += ["## Classes", "", *_table(("class", "train", "validate", "right"), classes), ""]
+    lines += ["![Confusion matrix](confusion_matrix.png)", ""]
+    lines += ["## Mistakes on validation images, the most certain first", ""]
+    header = ("file", "label", "predicted", "probability")
+    lines += _table(header, mistakes[:SHOWN]) if mistakes else ["None."]
+    lines += ["", "All predictions are in predictions.csv.", "", "## Skipped files", ""]
+    lines += _table(("file", "reason"), skipped[:SHOWN]) if skipped else ["None."]
+    if len(skipped) > SHOWN:
+        lines += ["", f"{len(skipped) - SHOWN} more are in skipped.csv."]
+    lines += ["", "## Made by", "", "```", command, "```", ""]
+    lines += _table(("package", "version"), [(name, _version(name)) for name in PACKAGES])
+    lines += ["", f"Python {platform.python_version()} on {platform.platform()}", ""]
+    lines += ["![The network](model.svg)", ""]
+    return "\n".join(lines)
+
+
+def _table(header, rows):
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + " --- |" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
+
+
+def _version(package):
+    try:
+        return version(package)
+    except ImportError:  # importlib.metadata's PackageNotFoundError: run from a checkout
+        return "not installed"

@@ -1,0 +1,94 @@
+"""Charts of a training and of predictions, drawn by matplotlib without a display."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def _save(figure, path) -> Path:
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    figure.savefig(temporary, dpi=120, bbox_inches="tight")
+    temporary.replace(path)
+    return path
+
+
+def curves(history, path) -> Path:
+    """Draws loss and accuracy over the epochs.
+
+    Args:
+        history: Lists of numbers, one an epoch, under "loss", "val_loss", "accuracy" and
+            "val_accuracy".
+        path: The picture to write.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6))
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        epochs = range(1, len(history[quantity]) + 1)
+        axes.plot(epochs, history[quantity], "o-", markersize=3, label="training")
+        axes.plot(epochs, history[f"val_{quantity}"], "o-", markersize=3, label="validation")
+        axes.set(xlabel="epoch", ylabel=quantity)
+        axes.set_ylim(0, 1.02 if quantity == "accuracy" else None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return _save(figure, path)
+
+
+def confusion_matrix(matrix, class_names, path) -> Path:
+    """Draws how many images of each class (rows) were taken for each class (columns).
+
+    Args:
+        matrix: Integers, (classes, classes).
+        class_names: Names of the classes.
+        path: The picture to write.
+    """
+    from matplotlib.figure import Figure
+
+    matrix = np.asarray(matrix)
+    count = len(class_names)
+    side = min(max(4, 1.5 + 0.55 * count), 30)
+    figure = Figure(figsize=(side, side))
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(count), class_names, rotation=45, ha="right")
+    axes.set_yticks(range(count), class_names)
+    axes.set(xlabel="predicted", ylabel="labelled")
+    if count <= 40:
+        for row, column in np.ndindex(matrix.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = {"ha": "center", "va": "center", "color": colour}
+            axes.text(column, row, int(matrix[row, column]), **text)
+    return _save(figure, path)
+
+
+def predictions(images, titles, answers, path) -> Path:
+    """Draws images, each beside bars of its most probable classes.
+
+    Args:
+        images: RGB pictures, uint8 arrays (height, width, 3) of any size.
+        titles: A title for each.
+        answers: For each, a list of (class name, probability), best first.
+        path: The picture to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.8 * len(images)), layout="constrained")
+    rows = figure.subplots(len(images), 2, squeeze=False)
+    for (left, right), image, title, answer in zip(rows, images, titles, answers, strict=True):
+        left.imshow(image)
+        left.set_title(title, fontsize=9)
+        left.axis("off")
+        names, probabilities = zip(*answer, strict=True)
+        right.barh(range(len(names)), probabilities, color="#4a86c5")
+        right.set_yticks(range(len(names)), names)
+        right.invert_yaxis()
+        right.set_xlim(0, 1.12)
+        right.set_xlabel("probability")
+        for place, probability in enumerate(probabilities):
+            right.text(probability + 0.01, place, f"{probability:.3f}", va="center", fontsize=8)
+    return _save(figure, path)
