@@ -1,6 +1,6 @@
 """Names what is on pictures, by a trained run.
 
-    python examples/predict.py rose.jpg --run runs/flowers
+python examples/predict.py rose.jpg --run runs/flowers
 """
 
 import os

@@ -5,16 +5,21 @@ The networks are here (`keras_resnet.ResNet50(...)`); the rooms `weights`, `data
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 from keras_resnet import blocks, layers  # their classes register for keras.saving.load_model
 
-if TYPE_CHECKING:
-    from keras_resnet import data, export, models, training, visualize, weights
-
 __version__ = "0.1.0"
 
-_ROOMS = ("configs", "data", "export", "models", "preprocessing", "training", "visualize", "weights")
+_ROOMS = (
+    "configs",
+    "data",
+    "export",
+    "models",
+    "preprocessing",
+    "training",
+    "visualize",
+    "weights",
+)
 _PUBLIC = {
     "models": (
         "ResNet18",

@@ -11,8 +11,10 @@ from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D
 
 
 def conv_initializer():
-    """Kaiming normal, fan out: torchvision's for convolutions. A new object each call, since
-    an initializer gives equal values to equal shapes."""
+    """Kaiming normal, fan out: torchvision's for convolutions.
+
+    A new object each call, since an initializer gives equal values to equal shapes.
+    """
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 

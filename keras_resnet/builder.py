@@ -50,6 +50,7 @@ def build(
     else:
         x = _check_input_tensor(input_tensor, input_shape, data_format)
         inputs = keras.utils.get_source_inputs(x)
+        inputs = inputs[0] if len(inputs) == 1 else inputs
 
     # What every layer gets; a block hands it down to its sublayers.
     common = {"data_format": data_format, "dtype": dtype}
@@ -116,14 +117,15 @@ def _blocks(config, output_stride, drop_path, name_prefix, **arguments):
 
 
 def _pool(pooling, x, name_prefix, data_format, dtype):
-    layers = {
-        "avg": keras.layers.GlobalAveragePooling2D,
-        "max": keras.layers.GlobalMaxPooling2D,
-    }
+    pool_class, name = {
+        "avg": (keras.layers.GlobalAveragePooling2D, "avgpool"),
+        "max": (keras.layers.GlobalMaxPooling2D, "global_maxpool"),  # the stem has a maxpool
+    }[pooling]
     # From here on in full precision: averages, logits and probabilities.
-    return layers[pooling](
-        data_format=data_format, dtype=dtype.variable_dtype, name=f"{name_prefix}{pooling}pool"
-    )(x)
+    pool = pool_class(
+        data_format=data_format, dtype=dtype.variable_dtype, name=f"{name_prefix}{name}"
+    )
+    return pool(x)
 
 
 def _head(x, classes, activation, dropout, name_prefix, dtype):

@@ -32,7 +32,6 @@ class Conv2D(keras.layers.Conv2D):
     and on the other backends, the native operation runs.
 
     Example:
-
     >>> layer = keras_resnet.layers.Conv2D(64, 3, strides=2, padding="symmetric", groups=32)
     >>> layer(keras.ops.ones((1, 56, 56, 64))).shape
     (1, 28, 28, 64)
@@ -213,9 +212,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     operations. `trainable = False` means inference mode, as in Keras.
     """
 
-    def __init__(
-        self, axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, **kwargs
-    ):
+    def __init__(self, axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, **kwargs):
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
@@ -282,7 +279,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
 
     def _unbias(self, x, mean):
-        """n / (n - 1), where n counts the values that went into one channel's statistics."""
+        """N / (n - 1), where n counts the values that went into one channel's statistics."""
         count = ops.cast(ops.size(x), mean.dtype) / ops.cast(ops.size(mean), mean.dtype)
         if self.synchronized:
             import tensorflow as tf

@@ -25,7 +25,6 @@ class Preprocessing:
         std: Standard deviation of each RGB channel, of values scaled to 0..1.
 
     Example:
-
     >>> preprocessing = keras_resnet.Preprocessing(resize=256, crop=224)
     >>> image = preprocessing(tf.io.read_file("daisy.jpg"))  # doctest: +SKIP
     """
@@ -36,6 +35,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self):
+        """Refuses numbers that cannot be meant."""
         if self.crop < 1 or self.resize < 1:
             raise ValueError(
                 "resize and crop are sides in pixels and should be 1 or more. "

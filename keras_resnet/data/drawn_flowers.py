@@ -81,8 +81,10 @@ def draw(kind, key) -> tuple[Image.Image, int]:
     image = image.resize((width, height), Image.Resampling.LANCZOS)
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9)))
-    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(2, 14), (height, width, 3))
-    light = rng.uniform(0.7, 1.2)
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(
+        0, rng.uniform(1, 9), (height, width, 3)
+    )
+    light = rng.uniform(0.8, 1.15)
     pixels = np.clip(np.asarray(image) * light + noise, 0, 255).astype(np.uint8)
     return Image.fromarray(pixels), rng.randint(75, 95)
 
@@ -114,7 +116,7 @@ def _background(rng, width, height):
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(1, 6)))
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(image)
-    for _ in range(rng.randint(0, 14)):
+    for _ in range(rng.randint(0, 8)):
         x, y = rng.uniform(0, width), rng.uniform(0.3, 1.2) * height
         tip = (x + rng.uniform(-0.3, 0.3) * width, y - rng.uniform(0.2, 0.8) * height)
         thickness = rng.randint(1, 4) * SCALE

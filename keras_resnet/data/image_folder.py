@@ -34,6 +34,7 @@ class Images:
     labels: tuple[int, ...]
 
     def __len__(self):
+        """How many images there are."""
         return len(self.files)
 
     def subset(self, indices):

@@ -8,7 +8,6 @@ from keras_resnet.data.source import Source
 from keras_resnet.data.transforms import random_flip, random_resized_crop
 from keras_resnet.preprocessing import Preprocessing
 
-
 PARALLEL = os.cpu_count()
 PREFETCHED = 2
 

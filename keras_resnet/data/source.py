@@ -26,4 +26,5 @@ class Source:
     shuffle_buffer: int
 
     def __len__(self):
+        """How many images there are."""
         return len(self.names)

@@ -39,6 +39,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
+        """Refuses numbers that cannot be meant."""
         if (self.data_dir is None) == (self.dataset is None):
             raise ValueError(
                 "A recipe needs either data_dir or dataset. "

@@ -37,7 +37,6 @@ class Run:
         preprocessing: The evaluation transform that the network was trained for.
 
     Example:
-
     >>> run = keras_resnet.training.Run.open("runs/flowers")  # doctest: +SKIP
     >>> run.predict([Path("daisy.jpg").read_bytes()])  # doctest: +SKIP
     """

@@ -88,7 +88,9 @@ def train(recipe: Recipe, output="runs/flowers", *, note=None, command=None) -> 
     text = report(
         folder.name,
         facts=facts,
-        classes=[(name, n, total, f"{right / max(total, 1):.3f}") for name, n, total, right in counts],
+        classes=[
+            (name, n, total, f"{right / max(total, 1):.3f}") for name, n, total, right in counts
+        ],
         skipped=skipped,
         mistakes=sorted((row for row in rows if row[1] != row[2]), key=lambda row: -float(row[3])),
         command=command,

@@ -159,7 +159,9 @@ def _draw_block(graph, block, sources):
         _text(block.name, *map(_describe, convolutions), _shape(block.output.shape)),
         type(block).__name__,
     )
-    plus = _node(graph, f"{block.name}/add", _text("+"), shape="circle", width="0.25", fixedsize="true")
+    plus = _node(
+        graph, f"{block.name}/add", _text("+"), shape="circle", width="0.25", fixedsize="true"
+    )
     _edge(graph, box, plus)
     kind = "projection" if block.projection else "identity"
     for source in sources:

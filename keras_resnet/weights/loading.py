@@ -36,7 +36,6 @@ def load(model, path, *, head="strict", first_conv="strict"):
             missing, unused and misshapen key. The model is unchanged.
 
     Example:
-
     >>> model = keras_resnet.ResNet50(classes=36)
     >>> keras_resnet.weights.load(model, "resnet50-0676ba61.pth", head="skip")  # doctest: +SKIP
     """

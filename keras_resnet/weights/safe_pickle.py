@@ -31,6 +31,7 @@ class Inert:
         self.name = name
 
     def __call__(self, *args):
+        """Returns itself, whatever it is called with."""
         return self
 
 

@@ -173,9 +173,7 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
                 f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
             )
     variables = variables_by_key(model)
-    state = {
-        key: array for key, array in state.items() if not key.endswith("num_batches_tracked")
-    }
+    state = {key: array for key, array in state.items() if not key.endswith("num_batches_tracked")}
     ignored = [key for key in HEAD if key in state and (head == "skip" or key not in variables)]
     if ignored:
         logger.info("%s: its head (%s) was not loaded.", source, ", ".join(ignored))

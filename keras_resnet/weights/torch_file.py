@@ -361,7 +361,7 @@ def _with_arrays(saved, find):
 
 
 def _array(tensor, buffer, order):
-    """The tensor as a view of `buffer`, or as a copy if its bytes are not in this machine's order."""
+    """The tensor: a view of `buffer`, or a copy where its byte order is not this machine's."""
     storage, itemsize = tensor.storage, tensor.dtype.itemsize
     unit = 1 if storage.dtype is None else itemsize
     held = buffer[storage.start * unit : (storage.start + storage.count) * unit]

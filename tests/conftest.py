@@ -1,0 +1,36 @@
+"""Shared fixtures. Never imports keras: the parity suite has to import torch first."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def real_data():
+    """The folder of photographs and trained weights, or a skip."""
+    folder = os.environ.get("KERAS_RESNET_TEST_DATA")
+    if not folder:
+        pytest.skip("KERAS_RESNET_TEST_DATA does not name the folder of real data")
+    return Path(folder)
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Runs a program in a new process, in an empty folder; returns what it did."""
+
+    def run(*arguments, **options):
+        command = [sys.executable, *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=environment, **options
+        )
+
+    return run
