@@ -9,7 +9,7 @@ SHUFFLE_BUFFER = 1000  # encoded images, some 100 kB each
 VALIDATION_SPLITS = ("validation", "test")
 
 
-def tfds_sources(name, *, validation_split=None) -> tuple[Source, Source]:
+def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source, Source]:
     """The training and the validation images of a TFDS data set, downloaded if need be.
 
     Args:
@@ -17,6 +17,7 @@ def tfds_sources(name, *, validation_split=None) -> tuple[Source, Source]:
             and "label".
         validation_split: Share of the images that validate, 0 to 1, if the data set has neither a
             validation nor a test split. Default: 0.2.
+        data_dir: Where TFDS keeps its data. Default: TFDS's own setting.
 
     Raises:
         DataError: if there is no such data set or it has no image and label.
@@ -24,7 +25,7 @@ def tfds_sources(name, *, validation_split=None) -> tuple[Source, Source]:
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name)
+        builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise DataError(f"tensorflow-datasets has no data set called {name!r}.") from error
     features = builder.info.features
