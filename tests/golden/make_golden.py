@@ -1,6 +1,6 @@
-"""Makes logits.npz and state_dict_keys.json: python tests/golden/make_golden.py (needs torchvision).
+"""Makes logits.npz and state_dict_keys.json: run it with torchvision installed.
 
-Written with torch 2.14.1 and torchvision 0.29.1.
+Written by `python tests/golden/make_golden.py` with torch 2.14.1 and torchvision 0.29.1.
 """
 
 import json

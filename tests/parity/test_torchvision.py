@@ -159,7 +159,7 @@ def test_initialisation(groups):
     theirs = torchvision.models.get_model(name, zero_init_residual=True).state_dict()
     for key, value in ours.items():
         expected = theirs[key].numpy()
-        if value.size > 5000:
+        if value.ndim > 1:
             assert np.std(value) == pytest.approx(np.std(expected), rel=0.05), key
             assert abs(value.mean()) < 4 * np.std(expected) / value.size**0.5, key
         elif "fc" not in key:

@@ -1,0 +1,66 @@
+"""The example programs, as a user runs them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from keras_resnet import data
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    return data.drawn_flowers(tmp_path_factory.mktemp("data") / "flowers", train=4, val=2)
+
+
+def test_train_and_predict(flowers, run_python, tmp_path):
+    done = run_python(
+        *(EXAMPLES / "train_flowers.py", "--data-dir", flowers, "--model", "resnet18"),
+        *("--image-size", 32, "--epochs", 1, "--batch-size", 8, "--output", "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20 images train, 10 validate" in done.stdout
+    assert "daisy, dandelion, rose, sunflower, tulip" in done.stdout
+    assert "run in a new process" in done.stdout
+    image = next((flowers / "val").rglob("*.jpg"))
+    done = run_python(EXAMPLES / "predict.py", image, "--run", "out")
+    assert done.returncode == 0, done.stderr
+    assert "probability" in done.stdout
+    assert (tmp_path / "prediction.png").stat().st_size > 5000
+
+    (tmp_path / "text.jpg").write_text("no image")
+    done = run_python(EXAMPLES / "predict.py", tmp_path / "text.jpg", "--run", "out")
+    assert done.returncode == 1
+    assert "cannot be decoded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_one_message_and_leave_nothing(run_python, tmp_path):
+    done = run_python(EXAMPLES / "train_flowers.py", "--data-dir", "missing")
+    assert done.returncode == 1
+    assert "The data folder missing does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_photographs(real_data, run_python, tmp_path):
+    done = run_python(
+        *(EXAMPLES / "train_flowers.py", "--data-dir", real_data / "flowers"),
+        *("--model", "resnet18", "--image-size", 64, "--epochs", 2, "--output", "photos"),
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "photos" / "predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 100
+
+
+@pytest.mark.slow
+def test_the_drawn_flowers_are_learned(run_python, tmp_path):
+    done = run_python(EXAMPLES / "train_flowers.py", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "drawings, not photographs" in done.stdout
+    accuracy = float(done.stdout.split("Validation accuracy ")[1].split()[0].rstrip("."))
+    assert accuracy >= 0.90

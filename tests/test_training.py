@@ -1,0 +1,125 @@
+"""A whole training, small: the run folder, and what can be asked of it."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_resnet import data, training
+from keras_resnet.training.run import new_run_folder
+
+# Keras' CSVLogger leaves its file to be closed by the garbage collector after an error.
+FILES = {
+    *("best.keras", "last.keras", "class_indices.json", "recipe.json", "history.csv"),
+    *("curves.png", "confusion_matrix.png", "predictions.csv", "skipped.csv", "model.svg"),
+    *("saved_model", "report.md"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    flowers = data.drawn_flowers(folder / "flowers", train=6, val=3)
+    (flowers / "train" / "rose" / "notes.jpg").write_text("no image")
+    recipe = training.Recipe(
+        data_dir=str(flowers), model="resnet18", image_size=32, epochs=2, batch_size=8
+    )
+    return training.train(recipe, folder / "run"), flowers, recipe
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_run_folder(finished):
+    folder, flowers, recipe = finished
+    assert {entry.name for entry in folder.iterdir()} == FILES
+    indices = json.loads((folder / "class_indices.json").read_text())
+    assert indices == dict(enumerate_strings(["daisy", "dandelion", "rose", "sunflower", "tulip"]))
+    written = json.loads((folder / "recipe.json").read_text())
+    assert written["image_size"] == 32
+    assert written["resize"] == 37
+    assert written["mean"] == [0.485, 0.456, 0.406]
+    assert written["classes"] == list(indices.values())
+    assert written["command"].startswith("python ")
+    history = rows(folder / "history.csv")
+    assert len(history) == 2
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= history[0].keys()
+    skipped = rows(folder / "skipped.csv")
+    assert [row["file"] for row in skipped] == [str(flowers / "train" / "rose" / "notes.jpg")]
+    report = (folder / "report.md").read_text()
+    for part in ("notes.jpg", "curves.png", "tulip", "tensorflow"):
+        assert part in report
+
+
+def enumerate_strings(names):
+    return ((str(number), name) for number, name in enumerate(names))
+
+
+def test_predictions_model_and_saved_model_agree(finished):
+    folder, _, _ = finished
+    predictions = rows(folder / "predictions.csv")
+    assert len(predictions) == 15
+    contents = [open(row["file"], "rb").read() for row in predictions]
+    run = training.Run.open(folder)
+    probabilities = run.predict(contents)
+    loaded = tf.saved_model.load(folder / "saved_model" / "1")
+    answer = loaded.signatures["serving_default"](image_bytes=tf.constant(contents))
+    np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-5)
+    for row, mine, classes in zip(predictions, probabilities, answer["classes"], strict=True):
+        assert row["predicted"] == run.class_names[mine.argmax()] == classes[0].numpy().decode()
+        assert float(row["probability"]) == pytest.approx(mine.max(), abs=1e-5)
+    best = max(float(row["val_accuracy"]) for row in rows(folder / "history.csv"))
+    right = sum(row["label"] == row["predicted"] for row in predictions)
+    assert right / 15 == pytest.approx(best, abs=1e-6)
+
+
+def test_the_best_epoch_is_kept(finished):
+    folder, _, _ = finished
+    best = keras.saving.load_model(folder / "best.keras")
+    last = keras.saving.load_model(folder / "last.keras")
+    assert [v.path for v in best.variables] == [v.path for v in last.variables]
+
+
+def test_a_finished_run_is_kept(finished, tmp_path):
+    folder, _, _ = finished
+    assert new_run_folder(folder) == folder.with_name("run-2")
+    assert new_run_folder(tmp_path / "new") == tmp_path / "new"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        new_run_folder(tmp_path / "file")
+
+
+def test_bad_data_writes_nothing(tmp_path):
+    recipe = training.Recipe(data_dir=str(tmp_path / "missing"))
+    with pytest.raises(ValueError, match="missing does not exist"):
+        training.train(recipe, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({}, "either data_dir or dataset"),
+        ({"data_dir": "a", "dataset": "b"}, "either data_dir or dataset"),
+        ({"data_dir": "a", "image_size": 16}, "image_size=16"),
+        ({"data_dir": "a", "epochs": 0}, "epochs=0"),
+        ({"data_dir": "a", "learning_rate": -1.0}, "learning_rate=-1.0"),
+    ],
+)
+def test_bad_recipes(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        training.Recipe(**arguments)
+
+
+def test_what_is_no_run(tmp_path, finished):
+    with pytest.raises(ValueError, match="best.keras, class_indices.json, recipe.json not found"):
+        training.Run.open(tmp_path)
+    with pytest.raises(ValueError, match="Image 1 cannot be decoded"):
+        folder, flowers, _ = finished
+        good = next((flowers / "val").rglob("*.jpg")).read_bytes()
+        training.Run.open(folder).predict([good, b"no image"])

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# What a person runs before a commit: format, lint, tests. With --all, the slow and parity suites too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ruff format --check .
+ruff check .
+python -m pytest
+if [ "${1:-}" = "--all" ]; then
+  python -m pytest -m "slow"
+  python -m pytest tests/parity -m parity
+fi
