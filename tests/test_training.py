@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,7 +12,6 @@ import tensorflow as tf
 from keras_resnet import data, training
 from keras_resnet.training.run import new_run_folder
 
-# Keras' CSVLogger leaves its file to be closed by the garbage collector after an error.
 FILES = {
     *("best.keras", "last.keras", "class_indices.json", "recipe.json", "history.csv"),
     *("curves.png", "confusion_matrix.png", "predictions.csv", "skipped.csv", "model.svg"),
@@ -64,7 +64,7 @@ def test_predictions_model_and_saved_model_agree(finished):
     folder, _, _ = finished
     predictions = rows(folder / "predictions.csv")
     assert len(predictions) == 15
-    contents = [open(row["file"], "rb").read() for row in predictions]
+    contents = [Path(row["file"]).read_bytes() for row in predictions]
     run = training.Run.open(folder)
     probabilities = run.predict(contents)
     loaded = tf.saved_model.load(folder / "saved_model" / "1")
