@@ -3,16 +3,13 @@
 python examples/predict.py rose.jpg --run runs/flowers
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from quiet import quiet
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +21,8 @@ def main(
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("prediction.png"),
 ):
     """Prints the most probable classes of each image and draws them beside it."""
-    from keras_resnet import preprocessing, training, visualize
+    with quiet():
+        from keras_resnet import preprocessing, training, visualize
 
     try:
         contents = [path.read_bytes() for path in images]

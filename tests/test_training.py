@@ -25,7 +25,12 @@ def finished(tmp_path_factory):
     flowers = data.drawn_flowers(folder / "flowers", train=6, val=3)
     (flowers / "train" / "rose" / "notes.jpg").write_text("no image")
     recipe = training.Recipe(
-        data_dir=str(flowers), model="resnet18", image_size=32, epochs=2, batch_size=8
+        data_dir=str(flowers),
+        model="resnet18",
+        image_size=32,
+        epochs=2,
+        batch_size=8,
+        schedule="cosine",
     )
     return training.train(recipe, folder / "run"), flowers, recipe
 
@@ -107,6 +112,7 @@ def test_bad_data_writes_nothing(tmp_path):
         ({}, "either data_dir or dataset"),
         ({"data_dir": "a", "dataset": "b"}, "either data_dir or dataset"),
         ({"data_dir": "a", "image_size": 16}, "image_size=16"),
+        ({"data_dir": "a", "schedule": "step"}, "schedule='step'"),
         ({"data_dir": "a", "epochs": 0}, "epochs=0"),
         ({"data_dir": "a", "learning_rate": -1.0}, "learning_rate=-1.0"),
     ],

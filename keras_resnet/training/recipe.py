@@ -22,6 +22,8 @@ class Recipe:
         epochs: How often training goes through the images.
         batch_size: Images a step.
         learning_rate: Adam's.
+        schedule: "constant", or "cosine" to let the learning rate fall to zero along a cosine
+            (https://arxiv.org/abs/1608.03983).
         seed: Fixes the split, the order, the crops and the initial weights.
     """
 
@@ -36,6 +38,7 @@ class Recipe:
     epochs: int = 15
     batch_size: int = 16
     learning_rate: float = 1e-4
+    schedule: str = "constant"
     seed: int = 0
 
     def __post_init__(self):
@@ -49,6 +52,10 @@ class Recipe:
             raise ValueError(
                 "image_size should be 32 or more: the network reduces the image 32 times. "
                 f"Received: image_size={self.image_size}"
+            )
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(
+                f"schedule should be 'constant' or 'cosine'. Received: schedule={self.schedule!r}"
             )
         for name in ("epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import logging
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -176,8 +177,12 @@ class _Checkpoint(keras.callbacks.Callback):
 
 def _fit(model, recipe, train_source, val_source, folder):
     """Trains; returns how many training images each class has."""
+    learning_rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        steps = recipe.epochs * math.ceil(len(train_source) / recipe.batch_size)
+        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(
-        optimizer=keras.optimizers.Adam(recipe.learning_rate),
+        optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy"],
     )
