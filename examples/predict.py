@@ -38,9 +38,10 @@ def main(
         for row in probabilities
     ]
     for path, answer in zip(images, answers, strict=True):
-        table = Table("class", "probability", title=str(path), title_justify="left")
+        table = Table("class", "probability")
         for name, probability in answer:
             table.add_row(name, f"{probability:.4f}")
+        print(path)
         Console().print(table)
     pictures = [preprocessing.decode(content).numpy() for content in contents]
     titles = [f"{path.name}: {answer[0][0]}" for path, answer in zip(images, answers, strict=True)]

@@ -37,7 +37,7 @@ def main(
         int | None, typer.Option(help="Side in pixels. [default: 224; for the drawings 64]")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="[default: 15; for the drawings 11]", min=1)
+        int | None, typer.Option(help="[default: 15; for the drawings 8]", min=1)
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     learning_rate: Annotated[
@@ -70,7 +70,7 @@ def main(
                 "model": "resnet18",
                 "image_size": 64,
                 "crop_scale": (0.5, 1.0),
-                "epochs": 11,
+                "epochs": 8,
                 "learning_rate": 5e-4,
                 "schedule": "cosine",
             }

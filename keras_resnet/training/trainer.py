@@ -7,6 +7,7 @@ import logging
 import math
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -186,22 +187,26 @@ def _fit(model, recipe, train_source, val_source, folder):
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy"],
     )
-    model.fit(
-        training_batches(
-            train_source,
-            image_size=recipe.image_size,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            preprocessing=recipe.preprocessing,
-            crop_scale=recipe.crop_scale,
-        ),
-        validation_data=without_indices(
-            evaluation_batches(val_source, recipe.preprocessing, batch_size=recipe.batch_size)
-        ),
-        epochs=recipe.epochs,
-        shuffle=False,  # the pipeline shuffles
-        callbacks=[_Checkpoint(folder), keras.callbacks.CSVLogger(folder / "history.csv")],
-    )
+    with warnings.catch_warnings():
+        # The length of the validation batches is unknown, since broken images drop out; Keras
+        # warns when it learns it.
+        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        model.fit(
+            training_batches(
+                train_source,
+                image_size=recipe.image_size,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                preprocessing=recipe.preprocessing,
+                crop_scale=recipe.crop_scale,
+            ),
+            validation_data=without_indices(
+                evaluation_batches(val_source, recipe.preprocessing, batch_size=recipe.batch_size)
+            ),
+            epochs=recipe.epochs,
+            shuffle=False,  # the pipeline shuffles
+            callbacks=[_Checkpoint(folder), keras.callbacks.CSVLogger(folder / "history.csv")],
+        )
     labels = collections.Counter(
         int(label) for _, _, label in train_source.items().as_numpy_iterator()
     )
