@@ -1,7 +1,7 @@
 """Residual networks for Keras 3, the same numbers as torchvision.
 
 The networks are here (`keras_resnet.ResNet50(...)`); the rooms `weights`, `data`, `training`,
-`export`, `features` and `visualize` are attributes, loaded at first use.
+`export` and `visualize` are attributes, loaded at first use.
 """
 
 import importlib

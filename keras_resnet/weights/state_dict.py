@@ -193,7 +193,8 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
     if missing or unused or misshapen:
         raise CheckpointError(
             f"{source} does not fit the model {model.name!r}, which was left as it was. "
-            f"The file looks like {guess(state)}.\n"
+            f"The file looks like {guess(state)}: load it into such a network, or choose another "
+            "file.\n"
             + "\n".join(
                 f"{len(keys)} {title}: {', '.join(sorted(keys))}"
                 for title, keys in (
