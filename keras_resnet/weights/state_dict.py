@@ -14,6 +14,7 @@ import numpy as np
 from keras_resnet.configs import CONFIGS
 from keras_resnet.weights import torch_file
 from keras_resnet.weights.torch_file import CheckpointError
+from keras_resnet.weights.torch_objects import SAVE_A_STATE_DICT
 
 logger = logging.getLogger("keras_resnet")
 
@@ -60,8 +61,8 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     if not tensors:
         raise CheckpointError(
             f"{path} holds no state_dict: no dict of tensors, nor one under any of "
-            f"{', '.join(WRAPPERS)}. {torch_file.SAVE_A_STATE_DICT[0].upper()}"
-            f"{torch_file.SAVE_A_STATE_DICT[1:]}."
+            f"{', '.join(WRAPPERS)}. {SAVE_A_STATE_DICT[0].upper()}"
+            f"{SAVE_A_STATE_DICT[1:]}."
         )
     state = {PREFIXES.sub("", key): array for key, array in tensors.items()}
     if len(state) < len(tensors):
