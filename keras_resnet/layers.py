@@ -62,24 +62,26 @@ class Conv2D(keras.layers.Conv2D):
             for size, rate in zip(self.kernel_size, self.dilation_rate, strict=True)
         ]
 
-    def _pads_by_same(self):
-        return self.padding == "same" or all(stride == 1 for stride in self.strides)
+    def _padding(self, data_format):
+        """A padding's name, or the zeros [before, after] each of the four axes.
 
-    def _paddings(self):
-        """[[before, after]] for each of the four axes."""
+        At stride 1 symmetric padding is "same", which needs no zeros of its own.
+        """
+        if self.padding != "symmetric":
+            return self.padding
+        if max(self.strides) == 1:
+            return "same"
         spatial = [[margin, margin] for margin in self._margins]
-        if self.data_format == "channels_first":
+        if data_format == "channels_first":
             return [[0, 0], [0, 0], *spatial]
         return [[0, 0], *spatial, [0, 0]]
 
     def convolution_op(self, inputs, kernel):
         if keras.backend.backend() == "tensorflow" and not _has_accelerator():
             return self._on_tensorflow_cpu(inputs, kernel)
-        padding = self.padding
-        if padding == "symmetric" and self._pads_by_same():
-            padding = "same"
-        elif padding == "symmetric":
-            inputs, padding = ops.pad(inputs, self._paddings()), "valid"
+        padding = self._padding(self.data_format)
+        if isinstance(padding, list):
+            inputs, padding = ops.pad(inputs, padding), "valid"
         return ops.conv(
             inputs,
             kernel,
@@ -93,10 +95,9 @@ class Conv2D(keras.layers.Conv2D):
         import tensorflow as tf
 
         odd = all(size % 2 for size in self.kernel_size)
-        padding = self.padding.upper()
-        if self.padding == "symmetric":
-            margins = [[margin, margin] for margin in self._margins]
-            padding = "SAME" if self._pads_by_same() else [[0, 0], *margins, [0, 0]]
+        padding = self._padding("channels_last")
+        if isinstance(padding, str):
+            padding = padding.upper()
 
         def convolve(x, kernel):
             if max(self.dilation_rate) > 1:  # then the strides are 1; conv2d has no gradient here
@@ -279,7 +280,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
 
     def _unbias(self, x, mean):
-        """N / (n - 1), where n counts the values that went into one channel's statistics."""
+        """The factor n / (n - 1), where n values went into one channel's statistics."""
         count = ops.cast(ops.size(x), mean.dtype) / ops.cast(ops.size(mean), mean.dtype)
         if self.synchronized:
             import tensorflow as tf

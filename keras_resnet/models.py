@@ -104,7 +104,7 @@ def _builder(public, variant, reference):
                 f"the shape changes. Received: shortcut={shortcut!r}"
             )
         if weights is not None:
-            check_source(weights)  # before the seconds that building takes
+            weights = check_source(weights)  # before the seconds that building takes
         model = build(
             CONFIGS[variant],
             include_top=include_top,

@@ -42,6 +42,11 @@ class Preprocessing:
                 f"Received: resize={self.resize}, crop={self.crop}"
             )
 
+    @classmethod
+    def for_crop(cls, crop, resize=None):
+        """The transform for images of `crop` pixels; by default 256 / 224 of it are resized to."""
+        return cls(resize or round(crop * 256 / 224), crop)
+
     def __call__(self, image_bytes):
         """Turns one encoded image into the network's input.
 
@@ -81,11 +86,11 @@ class Preprocessing:
         return normalise(pixels, self.mean, self.std)
 
 
-def normalise(pixels, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-    """(pixels / 255 - mean) / std over the last axis, for numpy arrays and tensors."""
-    scale = np.asarray([1 / (255 * value) for value in std], np.float32)
-    offset = np.asarray([-m / s for m, s in zip(mean, std, strict=True)], np.float32)
-    return pixels * scale + offset
+def normalise(pixels, mean=IMAGENET_MEAN, std=IMAGENET_STD, *, channels_first=False):
+    """(pixels / 255 - mean) / std for each channel, for numpy arrays and tensors."""
+    shape = (-1, 1, 1) if channels_first else (-1,)
+    mean, std = (np.reshape(value, shape) for value in (mean, std))
+    return pixels * np.float32(1 / (255 * std)) + np.float32(-mean / std)
 
 
 def decode(image_bytes, window=None):
@@ -182,11 +187,7 @@ def preprocess_input(x, data_format=None):
         x = x.astype(np.float32)
     else:
         x = keras.ops.cast(x, "float32")
-    if axis == -1:
-        return normalise(x)
-    shape = (3, 1, 1)
-    mean, std = (np.reshape(np.float32(value), shape) for value in (IMAGENET_MEAN, IMAGENET_STD))
-    return (x / 255.0 - mean) / std
+    return normalise(x, channels_first=axis == -3)
 
 
 @functools.cache

@@ -32,7 +32,7 @@ def test_public_names_are_there_and_documented():
 
 
 ORDER = (
-    *("configs", "layers", "blocks", "builder", "preprocessing", "weights", "models"),
+    *("files", "configs", "layers", "blocks", "builder", "preprocessing", "weights", "models"),
     *("data", "visualize", "export", "training"),
 )
 

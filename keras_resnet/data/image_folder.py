@@ -257,7 +257,7 @@ def image_folder(
     images, bad = without_bad_files(list_images(directory), max_bad=max_bad, seed=seed)
     for file, reason in bad.items():
         logger.warning("Left out %s: %s.", file, reason)
-    preprocessing = Preprocessing(resize or round(image_size * 256 / 224), image_size)
+    preprocessing = Preprocessing.for_crop(image_size, resize)
     source = images.source()
     if training:
         batches = training_batches(

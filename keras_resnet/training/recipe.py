@@ -66,4 +66,4 @@ class Recipe:
     @property
     def preprocessing(self) -> Preprocessing:
         """The evaluation transform: the shorter side resized to 256 / 224 of the crop."""
-        return Preprocessing(round(self.image_size * 256 / 224), self.image_size)
+        return Preprocessing.for_crop(self.image_size)

@@ -1,10 +1,11 @@
 """What a run folder says in words and tables."""
 
 import csv
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+
+from keras_resnet.files import replacing
 
 PACKAGES = ("keras3-resnet", "keras", "tensorflow", "numpy")
 SHOWN = 20  # Rows of a table in the report; the CSV files have them all.
@@ -12,21 +13,16 @@ SHOWN = 20  # Rows of a table in the report; the CSV files have them all.
 
 def write_text(path, text):
     """Writes a file beside its target and renames it."""
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def write_csv(path, header, rows):
     """Writes a table beside its target and renames it."""
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def read_history(path) -> dict[str, list[float]]:

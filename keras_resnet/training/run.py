@@ -92,18 +92,13 @@ class Run:
         Raises:
             ValueError: if one is no image, with its place in the list.
         """
-        return predict(self.model(), self.preprocessing, images)
-
-
-def predict(model, preprocessing, images) -> np.ndarray:
-    """As `Run.predict`, for a model in memory."""
-    inputs = []
-    for number, content in enumerate(images):
-        try:
-            inputs.append(preprocessing(content))
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(
-                f"Image {number} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP file, "
-                f"received {len(content)} bytes that start with {content[:8]!r}."
-            ) from error
-    return model.predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)
+        inputs = []
+        for number, content in enumerate(images):
+            try:
+                inputs.append(self.preprocessing(content))
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(
+                    f"Image {number} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP "
+                    f"file, received {len(content)} bytes that start with {content[:8]!r}."
+                ) from error
+        return self.model().predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)

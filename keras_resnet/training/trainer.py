@@ -18,9 +18,10 @@ from keras_resnet import export, models, visualize
 from keras_resnet.data.datasets import tfds_sources
 from keras_resnet.data.image_folder import split_images, without_bad_files
 from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_indices
+from keras_resnet.files import replacing
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import read_history, report, write_csv, write_text
-from keras_resnet.training.run import new_run_folder, predict
+from keras_resnet.training.run import new_run_folder
 
 logger = logging.getLogger("keras_resnet")
 
@@ -171,9 +172,8 @@ class _Checkpoint(keras.callbacks.Callback):
             self._save("best.keras")
 
     def _save(self, name):
-        temporary = self.folder / f".unfinished.{name}"
-        self.model.save(temporary)
-        temporary.replace(self.folder / name)
+        with replacing(self.folder / name) as temporary:
+            self.model.save(temporary)
 
 
 def _fit(model, recipe, train_source, val_source, folder):
@@ -237,13 +237,15 @@ def _export(model, recipe, source, folder):
         preprocessing=recipe.preprocessing,
         class_names=source.class_names,
     )
+
+    def load(_, item, __):
+        content = source.read(item)
+        return content, recipe.preprocessing(content)
+
     step = max(len(source) // VERIFIED, 1)
-    images = [
-        source.read(item).numpy()
-        for index, item, _ in source.items()
-        if index % step == 0 and index // step < VERIFIED
-    ]
-    expected = predict(model, recipe.preprocessing, images)
+    chosen = source.items().shard(step, 0).take(VERIFIED).map(load).ignore_errors()
+    images, inputs = zip(*chosen.as_numpy_iterator(), strict=True)
+    expected = model.predict(np.stack(inputs), verbose=0)
     error = float(np.abs(export.probabilities_in_new_process(version, images) - expected).max())
     if not error <= TOLERANCE:
         raise ValueError(

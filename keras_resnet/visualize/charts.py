@@ -1,17 +1,16 @@
 """Charts of a training and of predictions, drawn by matplotlib without a display."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from keras_resnet.files import replacing
+
 
 def _save(figure, path) -> Path:
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(temporary, dpi=120, bbox_inches="tight")
-    temporary.replace(path)
-    return path
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, bbox_inches="tight")
+    return Path(path)
 
 
 def curves(history, path) -> Path:

@@ -1,13 +1,13 @@
 """Diagrams of networks, drawn by Graphviz through pydot."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
 import keras
 
-from keras_resnet.blocks import BottleneckBlock, ResidualBlock
+from keras_resnet.blocks import ResidualBlock
+from keras_resnet.files import replacing
 
 # The Python package's program first: it needs no system package, and Graphviz 2.43 aborts on
 # large graphs.
@@ -46,18 +46,13 @@ def plot(model, path, detail="block") -> Path:
         raise ValueError(f"The picture should end in .svg or .png. Received: path={path}")
     program = _program()
     graph = _new_graph(model)
+    draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
     last = {}  # the node that an operation's output leaves from
     for operation, sources in _operations(model):
-        draw = _draw_block if isinstance(operation, ResidualBlock) else _draw_layer
-        if draw is _draw_block and detail == "layer":
-            draw = _draw_block_layers
+        draw = draw_block if isinstance(operation, ResidualBlock) else _draw_layer
         last[operation.name] = draw(graph, operation, [last[source] for source in sources])
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         graph.write(str(temporary), prog=program, format=path.suffix[1:])
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -150,9 +145,7 @@ def _draw_layer(graph, layer, sources):
 
 def _draw_block(graph, block, sources):
     """One box and its addition, with the shortcut around the box."""
-    convolutions = [block.conv1, block.conv2]
-    if isinstance(block, BottleneckBlock):
-        convolutions.append(block.conv3)
+    convolutions = [layer for layer in block.main if isinstance(layer, keras.layers.Conv2D)]
     box = _node(
         graph,
         block.name,

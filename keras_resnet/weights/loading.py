@@ -48,14 +48,13 @@ def load_pretrained(model, path, *, classes_given):
 
     Args:
         model: A model of this package.
-        path: As for `load`.
+        path: What `check_source` returned.
         classes_given: Whether the number of classes was chosen, rather than left to the default.
 
     Raises:
         CheckpointError: as `load` does, and if the file has another number of classes than the
             model and none was asked for.
     """
-    path = check_source(path)
     state = _read(path, model)
     model_head = variables_by_key(model).get(HEAD[1])
     file_head = state.get(HEAD[1])

@@ -56,13 +56,11 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     if start[8:9] == b"{":
         tensors = _read_safetensors(path)
     else:
-        saved, _ = torch_file.read(path)
-        tensors = _find_tensors(saved)
+        tensors = _find_tensors(torch_file.read(path))
     if not tensors:
         raise CheckpointError(
             f"{path} holds no state_dict: no dict of tensors, nor one under any of "
-            f"{', '.join(WRAPPERS)}. {SAVE_A_STATE_DICT[0].upper()}"
-            f"{SAVE_A_STATE_DICT[1:]}."
+            f"{', '.join(WRAPPERS)}; {SAVE_A_STATE_DICT}."
         )
     state = {PREFIXES.sub("", key): array for key, array in tensors.items()}
     if len(state) < len(tensors):
@@ -175,11 +173,12 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
             )
     variables = variables_by_key(model)
     state = {key: array for key, array in state.items() if not key.endswith("num_batches_tracked")}
-    ignored = [key for key in HEAD if key in state and (head == "skip" or key not in variables)]
-    if ignored:
+    without_top = not any(key in variables for key in HEAD)
+    ignored = [key for key in HEAD if key in state]
+    if without_top and ignored:
         logger.info("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
+    if without_top or head == "skip":
         state = {key: array for key, array in state.items() if key not in HEAD}
-    if head == "skip":
         variables = {key: value for key, value in variables.items() if key not in HEAD}
     if first_conv == "adapt" and STEM in state and STEM in variables:
         state[STEM] = _adapt_channels(state[STEM], variables[STEM].shape[2])

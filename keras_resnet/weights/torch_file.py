@@ -33,7 +33,7 @@ class CheckpointError(ValueError):
     """A weights file that cannot be read, or does not fit the model."""
 
 
-def read(path) -> tuple[object, str]:
+def read(path):
     """Reads a file of `torch.save`.
 
     Args:
@@ -41,7 +41,7 @@ def read(path) -> tuple[object, str]:
 
     Returns:
         What was saved, with numpy arrays (read-only views of the file, mapped into memory) for the
-        tensors of its dicts, and the name of the container, "zip" or "legacy".
+        tensors of its dicts and lists.
 
     Raises:
         CheckpointError: if the file is not of this kind, is damaged, or holds what it should not.
@@ -62,7 +62,7 @@ def read(path) -> tuple[object, str]:
         buffer = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         reader = {"zip": _read_zip, "legacy": _read_legacy}[container]
         try:
-            return reader(file, buffer), container
+            return reader(file, buffer)
         # RuntimeError, NotImplementedError and struct.error are zipfile's.
         except (ValueError, zipfile.BadZipFile, EOFError, RuntimeError, struct.error) as error:
             raise CheckpointError(

@@ -15,6 +15,7 @@ from keras_resnet.weights.safe_pickle import Inert, UnsafePickle
 
 NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
 
+# Under the names of the storage classes; a dtype's own name is torch's for it.
 DTYPES = {
     "Float": np.dtype("float32"),
     "Double": np.dtype("float64"),
@@ -26,18 +27,6 @@ DTYPES = {
     "Char": np.dtype("int8"),
     "Byte": np.dtype("uint8"),
     "Bool": np.dtype("bool"),
-}
-TORCH_DTYPES = {
-    "float32": "Float",
-    "float64": "Double",
-    "float16": "Half",
-    "bfloat16": "BFloat16",
-    "int64": "Long",
-    "int32": "Int",
-    "int16": "Short",
-    "int8": "Char",
-    "uint8": "Byte",
-    "bool": "Bool",
 }
 # In training checkpoints beside the weights; read over.
 INERT = {
@@ -178,7 +167,7 @@ GLOBALS = {
     "torch.storage.UntypedStorage": StorageType(None),
     "torch.storage.TypedStorage": StorageType(None),
     **{f"torch.{name}Storage": StorageType(dtype) for name, dtype in DTYPES.items()},
-    **{f"torch.{name}": StorageType(DTYPES[row]) for name, row in TORCH_DTYPES.items()},
+    **{f"torch.{dtype.name}": StorageType(dtype) for dtype in DTYPES.values()},
     **{name: Inert(name) for name in INERT},
 }
 

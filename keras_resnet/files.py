@@ -1,0 +1,21 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a name beside `path` to write to; afterwards the file is renamed to `path`.
+
+    If writing fails, what was at `path` stays, and nothing else is left behind. The name keeps the
+    suffix, by which many writers choose the format.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
