@@ -34,3 +34,14 @@ def run_python(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def resnet18_state():
+    """The state_dict of a ResNet-18 of 7 classes, with values made by a rule."""
+    from golden.rule import array
+
+    import keras_resnet
+
+    shapes = keras_resnet.weights.to_state_dict(keras_resnet.ResNet18(classes=7))
+    return {key: array(key, value.shape) for key, value in shapes.items()}

@@ -1,7 +1,7 @@
 """Weights from files into models, and back."""
 
+from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.loading import load
 from keras_resnet.weights.state_dict import read_state_dict, to_state_dict
-from keras_resnet.weights.torch_file import CheckpointError
 
 __all__ = ["CheckpointError", "load", "read_state_dict", "to_state_dict"]

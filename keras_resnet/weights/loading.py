@@ -4,6 +4,7 @@ import logging
 
 import keras
 
+from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.state_dict import (
     HEAD,
     SUFFIXES,
@@ -14,7 +15,6 @@ from keras_resnet.weights.state_dict import (
     to_state_dict,
     variables_by_key,
 )
-from keras_resnet.weights.torch_file import CheckpointError
 
 logger = logging.getLogger("keras_resnet")
 

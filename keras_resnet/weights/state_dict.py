@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_resnet.configs import CONFIGS
 from keras_resnet.weights import torch_file
-from keras_resnet.weights.torch_file import CheckpointError
+from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.torch_objects import SAVE_A_STATE_DICT
 
 logger = logging.getLogger("keras_resnet")
@@ -56,7 +56,7 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     if start[8:9] == b"{":
         tensors = _read_safetensors(path)
     else:
-        tensors = _find_tensors(torch_file.read(path))
+        tensors = _find_tensors(torch_file.read(path)[1])
     if not tensors:
         raise CheckpointError(
             f"{path} holds no state_dict: no dict of tensors, nor one under any of "

@@ -1,36 +1,37 @@
 """Reads the files of `torch.save` into numpy arrays, safely and without PyTorch.
 
-Two containers: the zip of torch >= 1.6, and the legacy one of torch 0.2 to 1.5, a row of pickles
-and then the raw storages. Nothing that a file names is imported or called, and every size that a
-file claims is compared with the file's own before it is used.
+Three containers: the zip of torch >= 1.6, the legacy one of torch 0.2 to 1.5, a row of pickles and
+then the raw storages, and the tar of torch 0.1. Nothing that a file names is imported or called,
+and every size that a file claims is compared with the file's own before it is used.
 
-Source: torch/serialization.py of PyTorch.
+Source: torch/serialization.py of PyTorch, `_load` and `_legacy_load`.
 """
 
 import mmap
 import struct
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from keras_resnet.weights import safe_pickle
-from keras_resnet.weights.safe_pickle import UnsafePickle
+from keras_resnet.weights.archives import TAR_BLOCK, is_tar_header, tar_members, zip_members
+from keras_resnet.weights.errors import CheckpointError, UnsafeFile
+from keras_resnet.weights.safe_pickle import Unpickler
 from keras_resnet.weights.torch_objects import (
+    NATIVE_ORDER,
     SAVE_A_STATE_DICT,
+    Parameter,
+    Storage,
+    StorageType,
     Tensor,
     array,
+    byte_swapped,
     checked_count,
     find_global,
     find_storage,
+    make_tensor,
 )
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
-
-
-class CheckpointError(ValueError):
-    """A weights file that cannot be read, or does not fit the model."""
+INT64 = struct.Struct("<q")
 
 
 def read(path):
@@ -40,8 +41,8 @@ def read(path):
         path: The file.
 
     Returns:
-        What was saved, with numpy arrays (read-only views of the file, mapped into memory) for the
-        tensors of its dicts and lists.
+        The container, "zip", "legacy" or "tar", and what was saved, with numpy arrays (read-only
+        views of the file, mapped into memory) for the tensors of its dicts and lists.
 
     Raises:
         CheckpointError: if the file is not of this kind, is damaged, or holds what it should not.
@@ -50,121 +51,193 @@ def read(path):
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty. Copy or download it again.")
     with path.open("rb") as file:
-        start = file.read(64)
-        file.seek(0)
-        container = "zip" if start.startswith(b"PK\x03\x04") else "legacy"
-        if container == "legacy" and start[:1] != b"\x80":
-            raise CheckpointError(
-                f"{path} is not a PyTorch file: it starts with {start[:16]!r}. Expected a zip "
-                "or a legacy file of torch.save. If it was downloaded, open it as text to see "
-                "what came instead, and download it again."
-            )
-        buffer = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        reader = {"zip": _read_zip, "legacy": _read_legacy}[container]
-        try:
-            return reader(file, buffer)
-        # RuntimeError, NotImplementedError and struct.error are zipfile's.
-        except (ValueError, zipfile.BadZipFile, EOFError, RuntimeError, struct.error) as error:
-            raise CheckpointError(
-                f"{path} cannot be read as a {container} file of torch.save: {error}. "
-                "If the file was cut short, copy or download it again; otherwise save the "
-                "state_dict alone with torch.save(model.state_dict(), path)."
-            ) from error
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = mapped[:TAR_BLOCK]
+    if start.startswith(b"PK\x03\x04"):
+        container, reader = "zip", _read_zip
+    elif is_tar_header(start):
+        container, reader = "tar", _read_tar
+    elif start.startswith(b"\x80"):
+        container, reader = "legacy", _read_legacy
+    else:
+        raise CheckpointError(
+            f"{path} is not a PyTorch file: it starts with {start[:16]!r}. Expected a zip, "
+            "legacy or tar file of torch.save. If it was downloaded, open it as text to see "
+            "what came instead, and download it again."
+        )
+    try:
+        return container, reader(mapped)
+    except (ValueError, struct.error) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a {container} file of torch.save: {error}. "
+            "If the file was cut short, copy or download it again; otherwise save the "
+            "state_dict alone with torch.save(model.state_dict(), path)."
+        ) from error
 
 
-def _read_zip(file, buffer):
-    with zipfile.ZipFile(file) as archive:
-        entries = {info.filename: info for info in archive.infolist()}
-        pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise UnsafePickle("it is a zip, but has no data.pkl in its top folder")
-        top = pickles[0].removesuffix("data.pkl")
-        if f"{top}constants.pkl" in entries:
-            raise UnsafePickle(f"it is a TorchScript archive; {SAVE_A_STATE_DICT}")
-        for info in entries.values():
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise UnsafePickle(f"its entry {info.filename!r:.60} is compressed")
-        order = "<"
-        if f"{top}byteorder" in entries:
-            order = {b"little": "<", b"big": ">"}.get(archive.read(f"{top}byteorder"))
-            if order is None:
-                raise UnsafePickle("its byteorder is neither little nor big")
-        with archive.open(pickles[0]) as stream:
-            saved = safe_pickle.load(stream, find_global, find_storage)
-
-    def find(storage):
-        info = entries.get(f"{top}data/{storage.key}")
-        if info is None:
-            raise UnsafePickle(f"its storage {storage.key!r:.60} is missing")
-        start = _start_of_entry(buffer, info)
-        return buffer[start : start + info.file_size], order
-
-    return _with_arrays(saved, find)
+def _read_zip(mapped):
+    members = zip_members(mapped)
+    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise UnsafeFile("it is a zip, but has no data.pkl in its top folder")
+    top = pickles[0].removesuffix("data.pkl")
+    if f"{top}constants.pkl" in members:
+        raise UnsafeFile(f"it is a TorchScript archive; {SAVE_A_STATE_DICT}")
+    order = {b"little": "<", b"big": ">"}.get(bytes(members.get(f"{top}byteorder", b"little")[:8]))
+    if order is None:
+        raise UnsafeFile("its byteorder is neither little nor big")
+    saved = Unpickler(members[pickles[0]], find_global, find_storage).load()
+    storages = {
+        name.removeprefix(f"{top}data/"): content
+        for name, content in members.items()
+        if name.startswith(f"{top}data/")
+    }
+    return _with_arrays(saved, storages, order)
 
 
-def _start_of_entry(buffer, info):
-    """Where an entry's bytes start: behind its local header, whose length varies."""
-    header = buffer[info.header_offset : info.header_offset + 30].tobytes()
-    if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
-        raise UnsafePickle(f"its entry {info.filename!r:.60} has no header")
-    name_size, extra_size = struct.unpack("<HH", header[26:30])
-    start = info.header_offset + 30 + name_size + extra_size
-    if start + info.file_size > len(buffer):
-        raise UnsafePickle(f"its entry {info.filename!r:.60} ends behind the end of the file")
-    return start
-
-
-def _read_legacy(file, buffer):
-    itemsizes = {}
+def _read_legacy(mapped):
+    found = {}  # one Storage for each key, for its dtype and count
 
     def storage_of(pid):
         storage = find_storage(pid)
         if storage.dtype is None:
-            raise UnsafePickle("it has a storage without a type")
-        itemsizes[storage.key] = storage.dtype.itemsize
+            raise UnsafeFile("it has a storage without a type")
+        whole = Storage(storage.key, storage.dtype, pid[4])
+        if found.setdefault(storage.key, whole) != whole:
+            raise UnsafeFile(f"it describes its storage {storage.key[:60]!r} in two ways")
         return storage
 
-    def load():
-        return safe_pickle.load(file, find_global, storage_of)
-
-    if load() != LEGACY_MAGIC:
-        raise UnsafePickle("it is a pickle, but not one of torch.save")
-    if load() != LEGACY_VERSION:
-        raise UnsafePickle(f"its version is not {LEGACY_VERSION}")
-    info, saved, keys = load(), load(), load()
-    if not isinstance(info, dict):
-        raise UnsafePickle("it does not say how its numbers are stored")
+    reader = Unpickler(memoryview(mapped), find_global, storage_of)
+    if reader.load() != LEGACY_MAGIC:
+        raise UnsafeFile("it is a pickle, but not one of torch.save")
+    if reader.load() != LEGACY_VERSION:
+        raise UnsafeFile(f"its version is not {LEGACY_VERSION}")
+    reader.load()  # How the machine that wrote it stores numbers; the counts say it better.
+    saved, keys = reader.load(), reader.load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise UnsafePickle("it has no list of storages")
-    order = "<" if info.get("little_endian", True) else ">"
-    storages, position = {}, file.tell()
+        raise UnsafeFile("it has no list of storages")
+    storages, order = {}, "<"
     for key in keys:
-        if key not in itemsizes:
-            raise UnsafePickle(f"it has a storage {key!r:.60} that no tensor uses")
-        counted = buffer[position : position + 8].tobytes()
-        if len(counted) < 8:
-            raise UnsafePickle(f"it ends before its storage {key!r:.60}")
-        start = position + 8
-        position = start + checked_count(struct.unpack(f"{order}q", counted)[0]) * itemsizes[key]
-        if position > len(buffer):
-            raise UnsafePickle(f"it ends within its storage {key!r:.60}")
-        storages[key] = buffer[start:position]
-
-    def find(storage):
-        if storage.key not in storages:
-            raise UnsafePickle(f"its storage {storage.key!r:.60} is missing")
-        return storages[storage.key], order
-
-    return _with_arrays(saved, find)
+        if key not in found:
+            raise UnsafeFile(f"it has a storage {key[:60]!r} that no tensor uses")
+        counted, expected = reader.read(INT64.size), found[key].count
+        # torch writes its numbers with the low byte first, on any machine; other writers may not.
+        if expected and counted == struct.pack(">q", expected):
+            order = ">"
+        elif INT64.unpack(counted)[0] != expected:
+            raise UnsafeFile(
+                f"its storage {key[:60]!r} should have {expected} elements and says "
+                f"{INT64.unpack(counted)[0]}"
+            )
+        storages[key] = _raw(reader, expected, found[key].dtype)
+    return _with_arrays(saved, storages, order)
 
 
-def _with_arrays(saved, find):
+def _read_tar(mapped):
+    members = tar_members(mapped)
+    missing = {"storages", "tensors", "pickle"} - members.keys()
+    if missing:
+        raise UnsafeFile(f"it is a tar, but has no member {', '.join(sorted(missing))}")
+    objects, contents = {}, {}
+
+    def find(pid):
+        if isinstance(pid, tuple):
+            raise UnsafeFile(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
+        found = objects.get(str(pid)) if isinstance(pid, str | int) else None
+        if found is None:
+            raise UnsafeFile("it refers to something other than a tensor or a storage")
+        return found
+
+    def find_whole(pid):
+        found = find(pid)
+        if not isinstance(found, Storage):
+            raise UnsafeFile("it uses a tensor as a storage")
+        return found
+
+    reader = Unpickler(members["storages"], find_global, find)
+    for _ in range(checked_count(reader.load())):
+        key, _, storage_type = _described(reader.load(), 3)
+        if not isinstance(storage_type, StorageType) or storage_type.dtype is None:
+            raise UnsafeFile("it has a storage without a type")
+        count = checked_count(_int64(reader))
+        contents[key] = _raw(reader, count, storage_type.dtype)
+        objects[key] = Storage(key, storage_type.dtype, count)
+    for view in _list(reader.load()):
+        key, root, start, count = _described(view, 4)
+        start, count, whole = checked_count(start), checked_count(count), find_whole(root)
+        if start + count > whole.count:
+            raise UnsafeFile("it has a view that reaches beyond its storage")
+        objects[key] = Storage(whole.key, whole.dtype, count, whole.start + start)
+
+    reader = Unpickler(members["tensors"], find_global, find)
+    for _ in range(checked_count(reader.load())):
+        key, storage, _ = _described(reader.load(), 3)
+        dimensions = _int64(reader) & 0xFFFFFFFF  # four bytes and four of padding
+        if dimensions > 16:
+            raise UnsafeFile(f"it has a tensor of {dimensions} dimensions")
+        shape, strides = (
+            tuple(_int64(reader) for _ in range(dimensions)) for _ in ("shape", "strides")
+        )
+        storage = find_whole(storage)
+        objects[key] = make_tensor(storage, storage.dtype, _int64(reader), shape, strides)
+
+    saved = Unpickler(members["pickle"], find_global, find).load()
+    return _with_arrays(saved, contents, "<")
+
+
+def _described(value, size):
+    """The `size` parts of a description in a tar file, the first of them, a number, as its key."""
+    if not isinstance(value, tuple) or len(value) != size or not isinstance(value[0], int):
+        raise UnsafeFile("it describes a storage or a tensor in a way of its own")
+    return str(value[0]), *value[1:]
+
+
+def _list(value):
+    if not isinstance(value, list):
+        raise UnsafeFile("it has no list of views")
+    return value
+
+
+def _int64(reader):
+    return INT64.unpack(reader.read(INT64.size))[0]
+
+
+def _raw(reader, count, dtype):
+    """The bytes of `count` numbers, where the reader stands; not copied."""
+    start = reader.position
+    reader.position += count * dtype.itemsize
+    if reader.position > len(reader.view):
+        raise UnsafeFile(
+            f"it has a storage of {count * dtype.itemsize} bytes that ends behind its own end"
+        )
+    return reader.view[start : reader.position]
+
+
+def _with_arrays(saved, storages, order):
     """Puts an array in the place of each tensor in the nested dicts and lists of `saved`.
 
-    `find` gives the bytes of a storage and their order, "<" or ">".
+    Args:
+        saved: What was pickled, with Tensors in it.
+        storages: Key to bytes.
+        order: "<" or ">": which byte of their numbers comes first.
     """
-    if isinstance(saved, Tensor):
-        return array(saved, *find(saved.storage))
+    swapped = {}
+
+    def bytes_of(tensor):
+        key, dtype = tensor.storage.key, tensor.dtype
+        if key not in storages:
+            raise UnsafeFile(f"its storage {key[:60]!r} is missing")
+        if order == NATIVE_ORDER or dtype.itemsize == 1:
+            return storages[key]
+        if (key, dtype) not in swapped:  # once: many tensors may share it
+            swapped[key, dtype] = byte_swapped(storages[key], dtype)
+        return swapped[key, dtype]
+
+    def made(value):
+        value = value.tensor if isinstance(value, Parameter) else value
+        return array(value, bytes_of(value)) if isinstance(value, Tensor) else value
+
+    saved = made(saved)
     seen, waiting = set(), [saved]
     while waiting:
         container = waiting.pop()
@@ -173,8 +246,6 @@ def _with_arrays(saved, find):
         seen.add(id(container))
         items = container.items() if isinstance(container, dict) else enumerate(container)
         for key, value in list(items):
-            if isinstance(value, Tensor):
-                container[key] = array(value, *find(value.storage))
-            else:
-                waiting.append(value)
+            container[key] = made(value)
+            waiting.append(container[key])
     return saved

@@ -11,8 +11,10 @@ import ml_dtypes
 import numpy as np
 
 from keras_resnet.weights import safe_pickle
-from keras_resnet.weights.safe_pickle import Inert, UnsafePickle
+from keras_resnet.weights.errors import UnsafeFile
+from keras_resnet.weights.safe_pickle import Inert
 
+MAX_DIMENSIONS = 16
 NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
 
 # Under the names of the storage classes; a dtype's own name is torch's for it.
@@ -27,10 +29,23 @@ DTYPES = {
     "Char": np.dtype("int8"),
     "Byte": np.dtype("uint8"),
     "Bool": np.dtype("bool"),
+    "ComplexFloat": np.dtype("complex64"),
+    "ComplexDouble": np.dtype("complex128"),
 }
+# Those that have no storage class; their tensors name them themselves.
+NEWER_DTYPES = [
+    np.dtype(dtype)
+    for dtype in ("uint16", "uint32", "uint64", ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
+]
 # In training checkpoints beside the weights; read over.
 INERT = {
     "argparse.Namespace",
+    "builtins.set",
+    "__builtin__.set",
+    "collections.Counter",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
@@ -39,6 +54,8 @@ INERT = {
     "numpy.dtype",
     "torch.device",
     "_codecs.encode",
+    *(f"torch.{kind}Tensor" for kind in DTYPES),
+    *(f"torch.cuda.{kind}Tensor" for kind in DTYPES),
 }
 SAVE_A_STATE_DICT = (
     "save its weights in PyTorch with torch.save(model.state_dict(), 'weights.pth') and load that"
@@ -66,13 +83,24 @@ class Tensor:
     strides: tuple[int, ...]
 
 
+class Parameter:
+    """A parameter of torch 0.1 as it is unpickled: empty first, then given its state."""
+
+    tensor = None
+
+    def set_state(self, state):
+        """Takes the tensor, which stands first."""
+        if isinstance(state, tuple) and state and isinstance(state[0], Tensor):
+            self.tensor = state[0]
+
+
 def find_storage(pid):
     """What a persistent id stands for: (storage, type, key, location, count, and a view or None).
 
     Zip files leave the view out.
     """
     if isinstance(pid, tuple) and pid[:1] == ("module",):
-        raise UnsafePickle(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
+        raise UnsafeFile(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
     if (
         not isinstance(pid, tuple)
         or len(pid) not in (5, 6)
@@ -80,15 +108,15 @@ def find_storage(pid):
         or not isinstance(pid[1], StorageType)
         or not isinstance(pid[2], str)
     ):
-        raise UnsafePickle("it refers to something other than a storage")
+        raise UnsafeFile("it refers to something other than a storage")
     dtype, key, count, view = pid[1].dtype, pid[2], checked_count(pid[4]), (*pid, None)[5]
     if view is None:
         return Storage(key, dtype, count)
     if not isinstance(view, tuple) or len(view) != 3:
-        raise UnsafePickle("it has a view of a storage that is no view")
+        raise UnsafeFile("it has a view of a storage that is no view")
     start, size = checked_count(view[1]), checked_count(view[2])
     if start + size > count:
-        raise UnsafePickle("it has a view that reaches beyond its storage")
+        raise UnsafeFile("it has a view that reaches beyond its storage")
     return Storage(key, dtype, size, start)
 
 
@@ -101,43 +129,47 @@ class StorageType:
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
     if not isinstance(storage, Storage) or storage.dtype is None:
-        raise UnsafePickle("it has a tensor without a typed storage")
-    return _tensor(storage, storage.dtype, offset, shape, strides)
+        raise UnsafeFile("it has a tensor without a typed storage")
+    return make_tensor(storage, storage.dtype, offset, shape, strides)
 
 
 def _rebuild_tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_):
-    if not isinstance(storage, Storage) or not isinstance(dtype, StorageType):
-        raise UnsafePickle("it has a tensor without a storage or a dtype")
-    return _tensor(storage, dtype.dtype, offset, shape, strides)
+    if not isinstance(storage, Storage) or getattr(dtype, "dtype", None) is None:
+        raise UnsafeFile("it has a tensor without a storage or a dtype")
+    return make_tensor(storage, dtype.dtype, offset, shape, strides)
 
 
-def _tensor(storage, dtype, offset, shape, strides):
+def make_tensor(storage, dtype, offset, shape, strides):
+    """The tensor, if its offset, shape and strides stay inside of its storage."""
     if not isinstance(shape, tuple) or not isinstance(strides, tuple):
-        raise UnsafePickle("it has a tensor whose shape is not a tuple")
+        raise UnsafeFile("it has a tensor whose shape is not a tuple")
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
+        raise UnsafeFile(
+            f"it has a tensor of {len(shape)} dimensions with {len(strides)} strides; at most "
+            f"{MAX_DIMENSIONS} of each are allowed"
+        )
     shape, strides = tuple(map(checked_count, shape)), tuple(map(checked_count, strides))
-    if len(shape) != len(strides) or len(shape) > 16:
-        raise UnsafePickle(f"it has a tensor of shape {shape} with strides {strides}")
     offset = checked_count(offset)
     held = storage.count
     if storage.dtype is None:
         held //= dtype.itemsize
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if 0 in shape:
-        raise UnsafePickle(f"it has a tensor without elements, of shape {shape}")
+        return Tensor(storage, dtype, 0, shape, (0,) * len(shape))
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if last >= held:
-        raise UnsafePickle(
+        raise UnsafeFile(
             f"it has a tensor of shape {shape} and strides {strides} from element {offset} on "
             f"that reaches beyond its storage of {held} elements"
         )
     if math.prod(shape) > held:
-        raise UnsafePickle(
+        raise UnsafeFile(
             f"it has a tensor of shape {shape}, more elements than the {held} of its storage"
         )
     return Tensor(storage, dtype, offset, shape, strides)
 
 
 def _rebuild_parameter(data=None, *_):
-    return data
+    return Parameter() if data is None else data
 
 
 def _ordered_dict(pairs=(), *_):
@@ -145,18 +177,24 @@ def _ordered_dict(pairs=(), *_):
 
 
 def _size(dimensions=(), *_):
-    return tuple(dimensions)
+    if not isinstance(dimensions, tuple):
+        raise UnsafeFile("it has a torch.Size that is not made of a tuple")
+    return dimensions
 
 
 def checked_count(value):
     """`value` if it is a whole number that a size can be; anything else is refused."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
-        raise UnsafePickle(f"it has {value!r:.60} where a size should be")
+    if isinstance(value, bool) or not isinstance(value, int):
+        # Not shown: a nested tuple may take for ever to write out.
+        raise UnsafeFile(f"it has a {type(value).__name__} where a size should be")
+    if not 0 <= value < 2**62:
+        raise UnsafeFile("it has a size that is negative or beyond all measure")
     return value
 
 
 GLOBALS = {
     "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": lambda *_: {},
     "torch.Size": _size,
     "torch.nn.parameter.Parameter": _rebuild_parameter,
     "torch._utils._rebuild_tensor": _rebuild_tensor,
@@ -167,8 +205,9 @@ GLOBALS = {
     "torch.storage.UntypedStorage": StorageType(None),
     "torch.storage.TypedStorage": StorageType(None),
     **{f"torch.{name}Storage": StorageType(dtype) for name, dtype in DTYPES.items()},
-    **{f"torch.{dtype.name}": StorageType(dtype) for dtype in DTYPES.values()},
-    **{name: Inert(name) for name in INERT},
+    **{f"torch.cuda.{name}Storage": StorageType(dtype) for name, dtype in DTYPES.items()},
+    **{f"torch.{dtype.name}": StorageType(dtype) for dtype in [*DTYPES.values(), *NEWER_DTYPES]},
+    **{name: Inert() for name in INERT},
 }
 
 
@@ -177,29 +216,35 @@ def find_global(name):
     if name in GLOBALS:
         return GLOBALS[name]
     if name.startswith(("torch.nn.modules.", "torchvision.models.")):
-        raise UnsafePickle(f"it holds a whole pickled nn.Module ({name}); {SAVE_A_STATE_DICT}")
-    raise UnsafePickle(
+        raise UnsafeFile(f"it holds a whole pickled nn.Module ({name}); {SAVE_A_STATE_DICT}")
+    raise UnsafeFile(
         f"it names {name!r:.120}, which is not among the {len(GLOBALS)} names that an honest "
         "checkpoint needs; nothing of it was run"
     )
 
 
-def array(tensor, buffer, order):
-    """The tensor: a view of `buffer`, or a copy where its byte order is not this machine's."""
+def array(tensor, buffer):
+    """The tensor as a view of `buffer`, the bytes of its storage in this machine's order."""
     storage, itemsize = tensor.storage, tensor.dtype.itemsize
     unit = 1 if storage.dtype is None else itemsize
     held = buffer[storage.start * unit : (storage.start + storage.count) * unit]
     if len(held) < storage.count * unit:
-        raise UnsafePickle(
-            f"its storage {storage.key!r:.60} should have {storage.count * unit} bytes and has "
+        raise UnsafeFile(
+            f"its storage {storage.key[:60]!r} should have {storage.count * unit} bytes and has "
             f"{len(held)}"
         )
-    swap = itemsize > 1 and order != NATIVE_ORDER
-    array = np.ndarray(
+    if 0 in tensor.shape:
+        return np.empty(tensor.shape, tensor.dtype)
+    return np.ndarray(
         tensor.shape,
-        np.dtype(f"{order}u{itemsize}") if swap else tensor.dtype,
+        tensor.dtype,
         held,
         tensor.offset * itemsize,
         [stride * itemsize for stride in tensor.strides],
     )
-    return array.astype(f"u{itemsize}").view(tensor.dtype) if swap else array
+
+
+def byte_swapped(buffer, dtype):
+    """A copy of `buffer`, numbers of `dtype`, with the bytes of each reversed."""
+    size = dtype.itemsize // (2 if dtype.kind == "c" else 1)  # a complex number is two
+    return np.frombuffer(buffer, f"u{size}").byteswap().view(np.uint8)

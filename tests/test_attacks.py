@@ -1,0 +1,321 @@
+"""Files made to harm: each is refused with a CheckpointError, and nothing of it runs."""
+
+import io
+import os
+import pickle
+import struct
+import sys
+import tarfile
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from torch_files import (
+    CONTAINERS,
+    Call,
+    Global,
+    PersistentId,
+    Storage,
+    legacy_file,
+    pickled,
+    tensor,
+    zip_file,
+)
+
+from keras_resnet import weights
+from keras_resnet.weights import CheckpointError
+
+
+def test_an_attack_is_refused_and_runs_nothing(tmp_path):
+    mark = tmp_path / "ran"
+    for name in ("os.system", "posix.system", "builtins.eval", "subprocess.Popen"):
+        storage = Storage("Float", "0", np.zeros(1, np.float32))
+        attack = {"a": tensor(storage, (1,), (1,)), "b": Call(name, f"touch {mark}")}
+        for write in (zip_file, legacy_file):
+            with pytest.raises(CheckpointError, match=f"{name}.*nothing of it was run"):
+                weights.read_state_dict(write(tmp_path / "w.pth", attack, [storage]))
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps(OsSystem(f"touch {mark}"), 2))
+    with pytest.raises(CheckpointError, match="posix.system"):
+        weights.read_state_dict(path)
+    assert not mark.exists()
+
+
+class OsSystem:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize(
+    "shape, strides, offset",
+    [
+        ((7,), (1,), 0),
+        ((2, 3), (4, 1), 0),
+        ((6,), (1,), 1),
+        ((2,), (2**61,), 0),
+        ((2**61, 2**61), (1, 1), 0),
+        ((6,), (-1,), 5),
+        ((-1,), (1,), 0),
+        ((1,), (1,), -1),
+        ((3, 3), (0, 1), 0),
+        ((True,), (1,), 0),
+        ("6", (1,), 0),
+        ((2, 3), (1,), 0),
+    ],
+)
+def test_tensors_beyond_their_storage_are_refused(shape, strides, offset, tmp_path):
+    storage = Storage("Float", "0", np.arange(6, dtype=np.float32))
+    path = zip_file(tmp_path / "w.pth", {"a": tensor(storage, shape, strides, offset)}, [storage])
+    with pytest.raises(CheckpointError):
+        weights.read_state_dict(path)
+
+
+def test_a_storage_shorter_than_it_claims_is_refused(tmp_path):
+    claimed = Storage("Float", "0", np.zeros(1000, np.float32))
+    held = Storage("Float", "0", np.zeros(6, np.float32))
+    state = {"a": tensor(claimed, (1000,), (1,))}
+    for write in (zip_file, legacy_file):
+        with pytest.raises(
+            CheckpointError,
+            match="should have (1000|4000)",
+        ):
+            weights.read_state_dict(write(tmp_path / "w.pth", state, [held]))
+
+
+def test_a_nested_key_that_takes_for_ever_is_refused(tmp_path):
+    key = ()
+    for _ in range(200):
+        key = (key, key)
+    bomb = pickled(["placeholder"])[:2] + b"}" + pickled(key)[2:-1] + b"Ns."
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w/data.pkl", bomb)
+    with pytest.raises(CheckpointError, match="tuple as the key"):
+        weights.read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("write", CONTAINERS)
+def test_every_truncation_is_refused(write, tmp_path):
+    storage = Storage("Float", "0", np.arange(60, dtype=np.float32))
+    path = write(tmp_path / "w.pth", {"conv1.weight": tensor(storage, (60,), (1,))}, [storage])
+    content = path.read_bytes().rstrip(b"\0")  # a tar ends in empty blocks
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match="w.pth"):
+            weights.read_state_dict(path)
+
+
+def global_(name):
+    return b"c" + name.replace(".", "\n", 1).encode() + b"\n"
+
+
+def put(number):
+    return b"r" + struct.pack("<I", number)
+
+
+def get(number):
+    return b"j" + struct.pack("<I", number)
+
+
+def long(value):
+    return b"\x8a\x0a" + value.to_bytes(10, "little", signed=True)
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+LAUGHS = b"K\x01" + b"".join(put(n) + get(n) + b"\x86" for n in range(400))
+MANY = b"(" + b"N" * 100_000 + b"t" + put(0) + b"0"
+PAIRS = b"](" + (b"K\x01K\x02\x86" * 60_000) + b"e\x85" + put(0) + b"0"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x06tQ"
+
+# Name: the opcodes of a pickle, between its protocol and its stop.
+PICKLES = {
+    "nested tuples": b")" + b"\x85" * 300_000,
+    "nested lists": b"]" * 200_000 + b"a" * 199_999,
+    "an endless row": b"N" * 5_000_000,
+    "an endless string": b"X" + struct.pack("<I", 2**31),
+    "a string beyond all measure": b"\x8d" + struct.pack("<Q", 2**60),
+    "a number beyond all measure": b"\x8b" + struct.pack("<i", 2**31 - 1),
+    "a long name": b"c" + b"a" * 10_000_000 + b"\nb\n",
+    "a name without end": b"c" + b"a" * 10_000_000,
+    "a memo of its own": b"N" + put(2**32 - 1) + get(2**32 - 2),
+    "laughs as a shape": REBUILD + b"(" + STORAGE + b"K\x00" + LAUGHS + b"K\x01K\x01\x86\x89}tR",
+    "laughs as a stride": REBUILD + b"(" + STORAGE + b"K\x00K\x06\x85" + LAUGHS + b"\x85\x89}tR",
+    "laughs as an offset": REBUILD + b"(" + STORAGE + LAUGHS + b"K\x06\x85K\x01\x85\x89}tR",
+    "laughs as a storage": LAUGHS + b"Q",
+    "laughs as a name": LAUGHS + LAUGHS + b"\x93",
+    "laughs as a key": b"}" + LAUGHS + b"Ns",
+    "laughs as a function": LAUGHS + b")R",
+    "laughs as arguments": global_("collections.OrderedDict") + LAUGHS + b"R",
+    "many dicts of one list": PAIRS + (global_("collections.OrderedDict") + get(0) + b"R") * 20_000,
+    "many shapes of one tuple": MANY + (global_("torch.Size") + get(0) + b"\x85R") * 20_000,
+    "keys of one hash": b"}("
+    + b"".join(long(n * (2**61 - 1)) + b"N" for n in range(1, 100_000))
+    + b"u",
+    "an extension": b"\x82\x01",
+    "an instance": b"(" + text("touch ran") + b"ios\nsystem\n",
+    "an object": b"(" + global_("os.system") + text("touch ran") + b"o",
+    "keywords": global_("os.system") + text("touch ran") + b"\x85}\x92",
+    "a nested name": text("collections") + text("OrderedDict.__init__.__globals__") + b"\x93",
+    "a name by letters": text("builtins") + text("eval") + b"\x93" + text("1") + b"\x85R",
+    "a name in Python 2": b"c__builtin__\neval\n" + text("1") + b"\x85R",
+    "a state with a function": b"]" + b"}" + text("append") + global_("os.system") + b"sb",
+    "a codec": global_("_codecs.encode") + text("x") + text("idna") + b"\x86R" + b")R",
+    "a list as a function": b"])R",
+    "a storage as a function": STORAGE + b")R",
+    "a storage type as a function": b"ctorch\nFloatStorage\n)R",
+    "a tensor of a list": REBUILD + b"](K\x01eR",
+    "no arguments": REBUILD + b")R",
+    "a dict of a number": global_("collections.OrderedDict") + b"K\x05\x85R",
+    "a dict of a storage": global_("collections.OrderedDict") + STORAGE + b"\x85R",
+    "a set as a key": b"}" + global_("builtins.set") + b")RNs",
+    "an empty stack": b"0",
+    "a mark that is missing": b"t",
+    "a persistent id of another kind": text("storage") + b"Q",
+    "a storage of a negative size": b"("
+    + text("storage")
+    + b"ctorch\nFloatStorage\n"
+    + text("0")
+    + text("cpu")
+    + long(-1)
+    + b"tQ",
+}
+
+
+def write_attacks(folder):
+    """Each pickle in each container: as data.pkl, as the legacy object, as the tar's pickle."""
+    nothing = {"a": tensor(Storage("Float", "0", np.zeros(6, np.float32)), (6,), (1,))}
+    storage = Storage("Float", "0", np.zeros(6, np.float32))
+    for number, opcodes in enumerate(PICKLES.values()):
+        attack = b"\x80\x02" + opcodes + b"."
+        with zipfile.ZipFile(folder / f"{number}.zip", "w") as archive:
+            archive.writestr("w/data.pkl", attack)
+            archive.writestr("w/data/0", storage.values.tobytes())
+        path = legacy_file(folder / f"{number}.legacy", nothing, [storage])
+        path.write_bytes(path.read_bytes().replace(pickled(nothing), attack))
+        with tarfile.open(folder / f"{number}.tar", "w") as archive:
+            for name, content in (
+                ("storages", pickled(0) + pickled([])),
+                ("tensors", pickled(0)),
+                ("pickle", attack),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def write_bombs(folder):
+    """Containers that claim or repeat."""
+    values = np.arange(6, dtype=np.float32)
+    storage = Storage("Float", "0", values)
+    state = {"a": tensor(storage, (6,), (1,))}
+    content = bytearray(zip_file(folder / "count.zip", state, [storage]).read_bytes())
+    end = content.rfind(b"PK\x05\x06")
+    for name, at, size, value in (
+        ("count.zip", end + 10, 2, 65_535),
+        ("size.zip", end + 12, 4, 2**32 - 2),
+        ("start.zip", end + 16, 4, 2**32 - 2),
+        ("entry size.zip", content.find(b"PK\x01\x02") + 20, 8, 2**63 + 2**31),
+        ("entry start.zip", content.find(b"PK\x01\x02") + 42, 4, 2**32 - 2),
+    ):
+        changed = content.copy()
+        changed[at : at + size] = value.to_bytes(size, "little")
+        (folder / name).write_bytes(changed)
+    # Every entry shows to the bytes of the first.
+    first = content.find(b"PK\x01\x02")
+    second = content.find(b"PK\x01\x02", first + 4)
+    changed = content.copy()
+    changed[second + 42 : second + 46] = content[first + 42 : first + 46]
+    (folder / "overlap.zip").write_bytes(changed)
+    with zipfile.ZipFile(folder / "twice.zip", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("w/data.pkl", pickled({}))
+    with zipfile.ZipFile(folder / "many.zip", "w") as archive:
+        archive.writestr("w/data.pkl", pickled({}))
+        for number in range(60_000):
+            archive.writestr(f"w/{number}", b"")
+    # 8,000 tensors in the other byte order over one storage of 20 MB.
+    large = Storage("Float", "0", np.zeros(5_000_000, np.float32))
+    many = {str(number): tensor(large, (5_000_000,), (1,)) for number in range(8_000)}
+    zip_file(folder / "shared.zip", many, [large], "big")
+
+    def tar(name, **contents):
+        with tarfile.open(folder / name, "w") as archive:
+            for member_name, content in contents.items():
+                member = tarfile.TarInfo(member_name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+    kind, views = Global("torch.FloatStorage"), pickled([])
+    raw = pickled(1) + pickled((1, "cpu", kind)) + struct.pack("<q", 2) + bytes(8) + views
+
+    def table(dimensions, *numbers):
+        row = struct.pack("<i4x", dimensions) + struct.pack(f"<{len(numbers)}q", *numbers)
+        return pickled(1) + pickled((2, 1, kind)) + row
+
+    nothing, root = pickled(0), pickled({"a": PersistentId("2")})
+    endless = pickled(2**60)
+    rest = {"tensors": nothing, "pickle": root}
+    tar("storages.tar", storages=endless, tensors=nothing, pickle=root)
+    tar("tensors.tar", storages=nothing + views, tensors=endless, pickle=root)
+    tar("dimensions.tar", storages=raw, tensors=table(-1), pickle=root)
+    tar("shape.tar", storages=raw, tensors=table(1, 3, 1, 0), pickle=root)
+    tar("stride.tar", storages=raw, tensors=table(1, 2, 2**62, 0), pickle=root)
+    tar("negative.tar", storages=raw, tensors=table(1, 1, 1, -1), pickle=root)
+    lies = raw.replace(struct.pack("<q", 2), struct.pack("<q", 2**61))
+    tar("count.tar", storages=lies, tensors=table(1, 2, 1, 0), pickle=root)
+    beyond = raw.removesuffix(views) + pickled([(3, 1, 1, 2)])
+    tar("view.tar", storages=beyond, tensors=table(1, 2, 1, 0), pickle=root)
+    tar("self.tar", storages=raw.removesuffix(views) + pickled([(3, 3, 0, 2)]), **rest)
+    header = bytearray(tarfile.TarInfo("storages").tobuf())
+    header[124:136] = b"-0000001000\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (folder / "backwards.tar").write_bytes(header * 4)
+    (folder / "headers.tar").write_bytes(
+        b"".join(tarfile.TarInfo(str(number)).tobuf() for number in range(60_000))
+    )
+
+
+WATCH = """
+import re, sys, time
+from pathlib import Path
+from keras_resnet import weights
+
+def memory(kind):
+    return int(re.search(rf"{kind}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
+    before, start, said = memory("VmRSS"), time.perf_counter(), "read"
+    try:
+        weights.read_state_dict(path)
+    except weights.CheckpointError as error:
+        said = "refused"
+    except BaseException as error:
+        said = repr(error)
+    print(path.name, said, time.perf_counter() - start, memory("VmHWM") - before, sep="|")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("write", [write_attacks, write_bombs])
+def test_attacks_end_soon_in_little_memory(write, tmp_path, run_python):
+    folder = tmp_path / "attacks"
+    folder.mkdir()
+    write(folder)
+    done = run_python("-c", WATCH, folder, timeout=400)
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    assert len(rows) == len(list(folder.iterdir())), done.stderr
+    for name, said, seconds, megabytes in rows:
+        assert said == ("read" if name == "shared.zip" else "refused"), name
+        assert float(seconds) < 2, name
+        assert float(megabytes) < 200, name
+    assert not (tmp_path / "ran").exists()
