@@ -36,6 +36,7 @@ _PUBLIC = {
         "list_models",
     ),
     "preprocessing": ("Preprocessing", "decode_predictions", "preprocess_input"),
+    "weights": ("list_weights",),
 }
 _ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names}
 

@@ -4,18 +4,19 @@ import difflib
 
 from keras_resnet.builder import build
 from keras_resnet.configs import CONFIGS
-from keras_resnet.weights.loading import check_source, load_pretrained
+from keras_resnet.weights.loading import load_pretrained, locate
+from keras_resnet.weights.registry import list_weights
 
 _DOC = """Builds {title}.
 
     The arguments are those of `keras.applications.ResNet50`, in its order; the network, its
-    layers' names and its numbers are torchvision's `{variant}`. Nothing is downloaded.
+    layers' names and its numbers are torchvision's `{variant}`.
 
     Args:
         include_top: Whether to end in global average pooling and a Dense layer, `fc`.
-        weights: None (random), or a path to a `.pth`, `.pt`, `.th` or `.safetensors` file of
-            torchvision's keys, or to a `.keras` or `.weights.h5` file of this network. If
-            `classes` is given and differs from the file's, the head stays random.
+        weights: None (random); a path to a file that `keras_resnet.weights.load` takes; or
+            {published}, which are downloaded once. If `classes` is given and differs from the
+            file's, the head stays random.
         input_tensor: Keras tensor to use as the input, from `keras.Input` or another layer.
         input_shape: Shape of one image, (height, width, channels) or, for "channels_first",
             (channels, height, width). A side may be None, otherwise it is at least 32.
@@ -104,7 +105,7 @@ def _builder(public, variant, reference):
                 f"the shape changes. Received: shortcut={shortcut!r}"
             )
         if weights is not None:
-            weights = check_source(weights)  # before the seconds that building takes
+            weights = locate(weights, variant)  # before the seconds that building takes
         model = build(
             CONFIGS[variant],
             include_top=include_top,
@@ -137,6 +138,7 @@ def _builder(public, variant, reference):
         variant=variant,
         features=config.filters(len(config.depths) - 1),
         reference=reference,
+        published=" or ".join(f'"{row.name}"' for row in list_weights(variant)) + ' ("imagenet")',
     )
     _BUILDERS[variant] = builder
     return builder

@@ -198,7 +198,8 @@ def write_attacks(folder):
             archive.writestr("w/data.pkl", attack)
             archive.writestr("w/data/0", storage.values.tobytes())
         path = legacy_file(folder / f"{number}.legacy", nothing, [storage])
-        path.write_bytes(path.read_bytes().replace(pickled(nothing), attack))
+        assert pickled(nothing, (None,)) in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(pickled(nothing, (None,)), attack))
         with tarfile.open(folder / f"{number}.tar", "w") as archive:
             for name, content in (
                 ("storages", pickled(0) + pickled([])),

@@ -50,10 +50,10 @@ def test_another_architecture_is_guessed(tmp_path, resnet18_state):
 
 @pytest.mark.parametrize("name", keras_resnet.list_models())
 def test_every_architecture_is_known_by_its_keys(name):
-    from keras_resnet.weights.state_dict import guess
+    from keras_resnet.weights.architecture import Architecture, recognise
 
     state = weights.to_state_dict(keras_resnet.create(name, classes=5))
-    assert guess(state) == f"a {name} with 5 classes"
+    assert recognise(state) == Architecture(f"a {name} with 5 classes", name, 5, 3)
 
 
 def test_other_classes_keep_the_backbone(tmp_path, resnet18_state, caplog):

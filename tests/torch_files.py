@@ -48,10 +48,19 @@ class PersistentId:
 class TorchPickler(pickle._Pickler):
     """Writes what torch.save writes, opcode by opcode; Python's own pickler is the engine."""
 
+    no_view = ()  # what stands behind a storage that is no view of another
+
     def persistent_id(self, value):
         if isinstance(value, Storage):
             kind = Global(f"torch.{value.kind}Storage")
-            return ("storage", kind, value.key, "cpu", len(value.values), *value.view)
+            return (
+                "storage",
+                kind,
+                value.key,
+                "cpu",
+                len(value.values),
+                *(value.view or self.no_view),
+            )
         return value.value if isinstance(value, PersistentId) else None
 
     def save(self, value, save_persistent_id=True):
@@ -69,9 +78,11 @@ class TorchPickler(pickle._Pickler):
             super().save(value, save_persistent_id)
 
 
-def pickled(value):
+def pickled(value, no_view=()):
     stream = io.BytesIO()
-    TorchPickler(stream, protocol=2).dump(value)
+    pickler = TorchPickler(stream, protocol=2)
+    pickler.no_view = no_view
+    pickler.dump(value)
     return stream.getvalue()
 
 
@@ -93,7 +104,7 @@ def zip_file(path, value, storages, order=None, compression=zipfile.ZIP_STORED):
 def legacy_file(path, value, storages, order="<", little_endian=True):
     info = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {}}
     parts = [LEGACY_MAGIC, 1001, info, value, [storage.key for storage in storages]]
-    content = b"".join(pickled(part) for part in parts)
+    content = b"".join(pickled(part, no_view=(None,)) for part in parts)
     for storage in storages:
         content += struct.pack(f"{order}q", len(storage.values)) + storage.values.tobytes()
     path.write_bytes(content)

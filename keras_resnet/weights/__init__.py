@@ -1,7 +1,19 @@
 """Weights from files into models, and back."""
 
+from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.loading import load
+from keras_resnet.weights.registry import PretrainedWeights, list_weights
+from keras_resnet.weights.saving import save
 from keras_resnet.weights.state_dict import read_state_dict, to_state_dict
 
-__all__ = ["CheckpointError", "load", "read_state_dict", "to_state_dict"]
+__all__ = [
+    "CheckpointError",
+    "PretrainedWeights",
+    "download",
+    "list_weights",
+    "load",
+    "read_state_dict",
+    "save",
+    "to_state_dict",
+]

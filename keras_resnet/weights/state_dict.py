@@ -11,9 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_resnet.configs import CONFIGS
-from keras_resnet.weights import torch_file
+from keras_resnet.weights import safetensors_file, torch_file
+from keras_resnet.weights.architecture import recognise
 from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.names import PREFIXES, WRAPPERS
 from keras_resnet.weights.torch_objects import SAVE_A_STATE_DICT
 
 logger = logging.getLogger("keras_resnet")
@@ -28,16 +29,14 @@ LEAVES = {
 }
 HEAD = ("fc.weight", "fc.bias")
 STEM = "conv1.weight"
-WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "net")
-PREFIXES = re.compile(r"^((module|_orig_mod|backbone|encoder)\.)+")
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
-SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".keras", ".weights.h5")
+SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".keras", ".weights.h5", ".h5")
 
 
 def read_state_dict(path) -> dict[str, np.ndarray]:
     """Reads the weights of a PyTorch or safetensors file, without PyTorch.
 
-    The file is taken for what it contains, not for its name: the zip and the legacy container of
+    The file is taken for what it contains, not for its name: the zip, legacy or tar container of
     `torch.save`, or safetensors. A training checkpoint's weights are found under the usual keys
     (`state_dict`, `model`, ...) and lose the usual prefixes (`module.`, `backbone.`, ...).
 
@@ -50,13 +49,19 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: if the file does not exist, is damaged, or holds no state_dict.
     """
+    return read_container(path)[1]
+
+
+def read_container(path) -> tuple[str, dict[str, np.ndarray]]:
+    """The container, "zip", "legacy", "tar" or "safetensors", and what `read_state_dict` gives."""
     path = existing_file(path)
     with path.open("rb") as file:
         start = file.read(16)
-    if start[8:9] == b"{":
-        tensors = _read_safetensors(path)
+    if safetensors_file.is_safetensors(start):
+        container, tensors = "safetensors", safetensors_file.read(path)
     else:
-        tensors = _find_tensors(torch_file.read(path)[1])
+        container, saved = torch_file.read(path)
+        tensors = _find_tensors(saved)
     if not tensors:
         raise CheckpointError(
             f"{path} holds no state_dict: no dict of tensors, nor one under any of "
@@ -68,7 +73,7 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
             f"{path} holds two networks: keys are equal once prefixes such as 'module.' are "
             "removed. Save the one that is wanted alone."
         )
-    return state
+    return container, state
 
 
 def existing_file(path) -> Path:
@@ -81,19 +86,6 @@ def existing_file(path) -> Path:
         f"The weights file {path} {what}. Expected a file that ends in one of "
         f"{', '.join(SUFFIXES)}. The current folder is {Path.cwd()}."
     )
-
-
-def _read_safetensors(path):
-    import safetensors
-    import safetensors.numpy
-
-    try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a safetensors file: {error}. If it was cut short, copy or "
-            "download it again."
-        ) from error
 
 
 def _find_tensors(saved):
@@ -139,16 +131,18 @@ def to_state_dict(model) -> dict[str, np.ndarray]:
         Names to arrays: convolutions (out, in / groups, height, width), dense (out, in).
     """
     return {
-        key: _to_torch(keras.ops.convert_to_numpy(variable))
+        key: to_torch(keras.ops.convert_to_numpy(variable))
         for key, variable in variables_by_key(model).items()
     }
 
 
-def _to_torch(array):
+def to_torch(array):
+    """From Keras' order of axes to PyTorch's."""
     return np.transpose(array, {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim])
 
 
-def _from_torch(array):
+def from_torch(array):
+    """From PyTorch's order of axes to Keras'."""
     return np.transpose(array, {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim])
 
 
@@ -157,7 +151,7 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
 
     Args:
         model: A model of this package.
-        state: Names to arrays, as of `read_state_dict`.
+        state: torchvision's names to arrays, as of `names.as_torchvision`.
         source: The file's name, for messages.
         head: "strict", or "skip" to leave the model's `fc` as it is.
         first_conv: "strict", or "adapt" to fit the file's first kernel to another number of
@@ -172,7 +166,7 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
                 f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
             )
     variables = variables_by_key(model)
-    state = {key: array for key, array in state.items() if not key.endswith("num_batches_tracked")}
+    state = dict(state)
     without_top = not any(key in variables for key in HEAD)
     ignored = [key for key in HEAD if key in state]
     if without_top and ignored:
@@ -180,21 +174,23 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
     if without_top or head == "skip":
         state = {key: array for key, array in state.items() if key not in HEAD}
         variables = {key: value for key, value in variables.items() if key not in HEAD}
-    if first_conv == "adapt" and STEM in state and STEM in variables:
+    if first_conv == "adapt" and STEM in variables and getattr(state.get(STEM), "ndim", 0) == 4:
         state[STEM] = _adapt_channels(state[STEM], variables[STEM].shape[2])
 
     missing = [key for key in variables if key not in state]
     unused = [key for key in state if key not in variables]
     misshapen = []
     for key in variables.keys() & state.keys():
-        expected = _to_torch(np.broadcast_to(0, variables[key].shape)).shape
+        expected = to_torch(np.broadcast_to(0, variables[key].shape)).shape
         if state[key].shape != expected:
             misshapen.append(f"{key} is {state[key].shape}, not {expected}")
+        elif np.iscomplexobj(state[key]):
+            misshapen.append(f"{key} is of complex numbers")
     if missing or unused or misshapen:
         raise CheckpointError(
             f"{source} does not fit the model {model.name!r}, which was left as it was. "
-            f"The file looks like {guess(state)}: load it into such a network, or choose another "
-            "file.\n"
+            f"The file looks like {recognise(state).text}: load it into such a network, or choose "
+            "another file.\n"
             + "\n".join(
                 f"{len(keys)} {title}: {', '.join(sorted(keys))}"
                 for title, keys in (
@@ -206,7 +202,7 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
             )
         )
     for key, variable in variables.items():
-        variable.assign(_from_torch(state[key]).astype(variable.dtype))
+        variable.assign(from_torch(state[key]).astype(variable.dtype))
 
 
 def _adapt_channels(kernel, channels):
@@ -214,31 +210,4 @@ def _adapt_channels(kernel, channels):
     if channels == 1:
         return kernel.sum(axis=1, keepdims=True)
     held = kernel.shape[1]
-    return kernel[:, np.arange(channels) % held] * (held / channels)
-
-
-def guess(state) -> str:
-    """Says in words which architecture a state_dict's keys and shapes are of."""
-    stages = [re.match(r"layer(\d+)\.(\d+)\.", key) for key in state]
-    blocks = {(int(match[1]), int(match[2])) for match in stages if match}
-    last_stage = max((stage for stage, _ in blocks), default=0)
-    depths = tuple(
-        sum(1 for stage, _ in blocks if stage == number) for number in range(1, last_stage + 1)
-    )
-    if not depths or "layer1.0.conv2.weight" not in state:
-        return f"no ResNet: it has {len(state)} tensors, {', '.join(list(state)[:3])}, ..."
-    block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
-    kernel = state["layer1.0.conv2.weight"].shape
-    name = f"an unknown {block} ResNet with stages of {depths} blocks"
-    for variant, config in CONFIGS.items():
-        width = config.width(0)
-        if (config.block, config.depths, (width, width // config.groups)) == (
-            block,
-            depths,
-            kernel[:2],
-        ):
-            name = f"a {variant}"
-    if len(depths) == 3 and kernel[0] == 16:
-        name = f"a CIFAR resnet{2 * sum(depths) + 2}"
-    head = next((state[key].shape[0] for key in ("fc.bias", "linear.bias") if key in state), None)
-    return f"{name} with {head} classes" if head else f"{name} without a head"
+    return kernel[:, np.arange(channels) % max(held, 1)] * (held / channels)

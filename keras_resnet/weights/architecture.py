@@ -1,0 +1,54 @@
+"""Which network a state_dict is of, told by its keys and shapes."""
+
+import dataclasses
+import re
+
+from keras_resnet.configs import CONFIGS
+
+BLOCK = re.compile(r"layer([1-9])\.(\d{1,4})\.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network as far as its weights tell.
+
+    Args:
+        text: In words: "a resnet101 with 21 classes".
+        variant: Its name in CONFIGS, or None.
+        classes: Number of classes; None without a head.
+        channels: Channels of the image; None without a stem.
+    """
+
+    text: str
+    variant: str | None = None
+    classes: int | None = None
+    channels: int | None = None
+
+
+def recognise(state) -> Architecture:
+    """The architecture of a state_dict under torchvision's names."""
+    matches = [BLOCK.match(key) for key in state]
+    blocks = {(int(match[1]), int(match[2])) for match in matches if match}
+    last = max((stage for stage, _ in blocks), default=0)
+    depths = tuple(sum(stage == number for stage, _ in blocks) for number in range(1, last + 1))
+    kernel = _shape(state, "layer1.0.conv2.weight")
+    if len(kernel) != 4:
+        names = ", ".join(list(state)[:3])
+        return Architecture(f"no ResNet: it has {len(state)} tensors, {names}, ...")
+    block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
+    name, variant = f"an unknown {block} ResNet with stages of {depths} blocks", None
+    for candidate, config in CONFIGS.items():
+        width = config.width(0)
+        shape = (width, width // config.groups)
+        if (config.block, config.depths, shape) == (block, depths, kernel[:2]):
+            name, variant = f"a {candidate}", candidate
+    if len(depths) == 3 and kernel[0] == 16:
+        name = f"a CIFAR resnet{2 * sum(depths) + 2}"
+    classes = (*_shape(state, "fc.bias"), None)[0]
+    channels = (*_shape(state, "conv1.weight")[1:], None)[0]
+    head = f"with {classes} classes" if classes else "without a head"
+    return Architecture(f"{name} {head}", variant, classes, channels)
+
+
+def _shape(state, key):
+    return state[key].shape if key in state else ()

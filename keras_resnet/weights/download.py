@@ -1,0 +1,190 @@
+"""Fetches published weights, once, whole and checked: `download`.
+
+Environment: KERAS_RESNET_HOME is the folder (default: where Keras keeps its own), and
+KERAS_RESNET_WEIGHTS_URL the address of a mirror.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+
+from keras_resnet.weights.errors import CheckpointError
+
+logger = logging.getLogger("keras_resnet")
+
+URL = "https://download.pytorch.org/models/"
+ATTEMPTS = 6
+FIRST_PAUSE = 0.5  # seconds; doubled from failure to failure
+TIMEOUT = (10, 30)  # seconds, to connect and between two pieces
+PIECE = 2**18  # bytes
+TEMPORARY = {408, 425, 429, 500, 502, 503, 504}  # status codes after which to try again
+
+
+def folder() -> Path:
+    """Where the files are kept."""
+    home = os.environ.get("KERAS_RESNET_HOME")
+    if home:
+        return Path(home).expanduser()
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+
+
+def url_of(row) -> str:
+    """Where a file is fetched from."""
+    return f"{os.environ.get('KERAS_RESNET_WEIGHTS_URL', URL).rstrip('/')}/{row.file}"
+
+
+def download(row) -> Path:
+    """The file of published weights, fetched unless it is there already.
+
+    It is written beside its name, continued where a connection broke, and gets its name once its
+    hash is right. Processes that want the same file at the same time fetch it once.
+
+    Args:
+        row: A row of `list_weights()`.
+
+    Returns:
+        The path of the file, or of the older file of the same weights if that one is there.
+
+    Raises:
+        CheckpointError: if it cannot be had: with the address, and where to put it by hand.
+    """
+    import filelock
+
+    target = folder() / row.file
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(target.with_name(f".{row.file}.lock")):
+            found = _present(row)
+            if found is None:
+                _fetch(row, target)
+                found = target
+            return found
+    except OSError as error:  # a full disk, a folder that cannot be written to
+        raise CheckpointError(f"{row.file} cannot be kept: {error}. {_by_hand(row)}") from error
+
+
+def sha256(path) -> str:
+    """The hash of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _present(row):
+    """The file, or its older one, if it is there; its hash is checked each time."""
+    for name, prefix in row.files.items():
+        path = folder() / name
+        if path.is_file():
+            digest = sha256(path)
+            if not digest.startswith(prefix):
+                raise CheckpointError(
+                    f"{path} is damaged: its sha256 starts with {digest[:8]}, not {prefix}. "
+                    "Remove it, and it is fetched again."
+                )
+            return path
+    return None
+
+
+def _fetch(row, target):
+    """Downloads to `<name>.part`, checks, renames."""
+    import requests
+
+    part = target.with_name(f"{row.file}.part")
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            logger.info("%s: %s; trying again.", row.file, reason)
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+        resumed = part.exists()
+        try:
+            _continue(row, part)
+        except requests.RequestException as error:
+            status = getattr(error.response, "status_code", None)
+            reason = f"status {status}" if status else f"{type(error).__name__}: {error}"
+            if status is None or status in TEMPORARY:
+                continue
+            break
+        except _WrongAnswer as error:
+            part.unlink(missing_ok=True)
+            reason = str(error)
+            continue
+        digest = sha256(part)
+        if digest.startswith(row.sha256):
+            part.replace(target)
+            return
+        part.unlink()
+        reason = f"the sha256 of what came starts with {digest[:8]}, not {row.sha256}"
+        if not resumed:  # else the part that was there before may be to blame
+            break
+    raise CheckpointError(
+        f"{row.file} could not be had from {url_of(row)} ({reason}). {_by_hand(row)}"
+    )
+
+
+class _WrongAnswer(Exception):
+    """The server sent something that cannot be the file."""
+
+
+def _continue(row, part):
+    """Fetches what is missing of `part`."""
+    import requests
+
+    held = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={held}-"} if held else {}
+    headers["Accept-Encoding"] = "identity"
+    with requests.get(url_of(row), headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        if answer.status_code == 416:
+            raise _WrongAnswer("the server has less than what was fetched before")
+        answer.raise_for_status()
+        ranged = answer.headers.get("Content-Range", "")
+        if held and not (answer.status_code == 206 and ranged.startswith(f"bytes {held}-")):
+            held = 0  # the server starts from the beginning
+        length = answer.headers.get("Content-Length", "")
+        total = held + int(length) if length.isdigit() else None
+        with part.open("ab" if held else "wb") as file, _progress(row.file, total) as advance:
+            advance(held)
+            for piece in answer.iter_content(PIECE):
+                held += len(piece)
+                if held > row.max_bytes:
+                    raise _WrongAnswer(f"the server sent more than {row.max_bytes} bytes")
+                file.write(piece)
+                advance(len(piece))
+
+
+def _by_hand(row):
+    return (
+        f"Put the file there by hand, as {folder() / row.file}, or name a mirror in "
+        "KERAS_RESNET_WEIGHTS_URL."
+    )
+
+
+def _progress(name, total):
+    """A context with a function that moves a progress bar on; nothing is shown in a pipe."""
+    import contextlib
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    @contextlib.contextmanager
+    def bar():
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(name, total=total)
+            yield lambda count: progress.advance(task, count)
+
+    return bar()

@@ -1,0 +1,67 @@
+"""Reads `.safetensors` files as views of the file, in every type that numpy and ml_dtypes have.
+
+The safetensors library checks the file; its own numpy reader holds the file twice in memory, and
+does not know the 8-bit floats.
+
+Source: the format's description in the safetensors library's README.
+"""
+
+import json
+import mmap
+
+import ml_dtypes
+import numpy as np
+
+from keras_resnet.weights.errors import CheckpointError
+
+MAX_HEADER = 16 * 2**20  # bytes; some 100 are honest for a tensor
+DTYPES = {
+    **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
+    **{f"I{8 * size}": np.dtype(f"i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"u{size}") for size in (1, 2, 4, 8)},
+    "BOOL": np.dtype("bool"),
+    "C64": np.dtype("complex64"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+
+
+def is_safetensors(start) -> bool:
+    """Whether a file that starts with these bytes can be one: a length, then JSON."""
+    return start[8:9] == b"{"
+
+
+def read(path) -> dict[str, np.ndarray]:
+    """Name to array, read-only and mapped into memory, of each tensor of the file.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    import safetensors
+
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            if length > MAX_HEADER:
+                raise ValueError(f"it claims a header of {length} bytes")
+            # Reads the header alone: every tensor's size, and that they lie side by side.
+            with safetensors.safe_open(path, framework="numpy"):
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            header = json.loads(mapped[8 : 8 + length])
+            header.pop("__metadata__", None)
+            return {
+                name: np.ndarray(
+                    tensor["shape"],
+                    DTYPES[tensor["dtype"]],
+                    mapped,
+                    8 + length + tensor["data_offsets"][0],
+                )
+                for name, tensor in header.items()
+            }
+        # numpy's TypeError is of a buffer that is too small, KeyError of an unknown type.
+        except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read as a safetensors file: {error}. If it was cut short, copy "
+                "or download it again."
+            ) from error

@@ -1,0 +1,76 @@
+"""Writes a model's weights to the files of PyTorch, safetensors and Keras: `save`."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet.files import replacing
+from keras_resnet.weights import torch_writer
+from keras_resnet.weights.state_dict import to_state_dict
+
+SAVED_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".keras", ".weights.h5")
+
+
+def save(model, path) -> Path:
+    """Saves a model's weights in the format that the file's name ends in.
+
+    Args:
+        model: A model of this package.
+        path: The file. `.pth`, `.pt`, `.th` and `.bin` are files of torch.save, which
+            `torch.load(weights_only=True)` and torchvision's `load_state_dict(strict=True)` take,
+            `.safetensors` holds the same names; `.keras` is the whole model and `.weights.h5`
+            Keras' own file of weights. A file of that name is replaced once the new one is whole.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if the name ends in something else.
+
+    Example:
+    >>> model = keras_resnet.ResNet18(classes=5)
+    >>> keras_resnet.weights.save(model, "flowers.pth").name
+    'flowers.pth'
+    """
+    path = Path(path)
+    check_target(path)
+    with replacing(path) as temporary:
+        if path.name.endswith(".keras"):
+            model.save(temporary)
+        elif path.name.endswith(".weights.h5"):
+            model.save_weights(temporary)
+        elif path.name.endswith(".safetensors"):
+            import safetensors.numpy
+
+            state = {key: np.ascontiguousarray(value) for key, value in _state(model).items()}
+            safetensors.numpy.save_file(state, temporary, {"format": "pt"})
+        else:
+            torch_writer.write(_state(model), temporary)
+    return path
+
+
+def check_target(path):
+    """Refuses a path to which `save` cannot write."""
+    path = Path(path)
+    if not path.name.endswith(SAVED_SUFFIXES):
+        raise ValueError(
+            f"The file to save to should end in one of {', '.join(SAVED_SUFFIXES)}. "
+            f"Received: {path}"
+        )
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
+
+
+def _state(model):
+    """Torchvision's state_dict, in its order, with the counts of batches that PyTorch expects."""
+    state = {}
+    for key, value in to_state_dict(model).items():
+        state[key] = value
+    layers = list(dict.fromkeys(key.rpartition(".")[0] for key in state))
+    leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    for key in [key for key in state if key.endswith("running_var")]:
+        # Keras keeps no count; PyTorch has no use for it at the usual momentum.
+        state[re.sub("running_var$", "num_batches_tracked", key)] = np.zeros((), np.int64)
+    ordered = (f"{layer}.{leaf}" for layer in layers for leaf in leaves)
+    return {key: state[key] for key in ordered if key in state}

@@ -1,0 +1,93 @@
+"""Writes a state_dict as torch.save does, without PyTorch.
+
+The pickle is written opcode by opcode, since Python's pickler wants to import what it names.
+
+Source: torch/serialization.py of PyTorch, `_save`; Python's pickletools for the opcodes.
+"""
+
+import pickle
+import struct
+import sys
+import zipfile
+
+import numpy as np
+
+from keras_resnet.weights.torch_objects import DTYPES
+
+ALIGNMENT = 64  # of the numbers within the file, for torch.load(mmap=True)
+STORAGE_NAMES = {dtype: f"{name}Storage" for name, dtype in DTYPES.items()}
+
+
+def write(state, path):
+    """Writes names and arrays to a zip file of torch.save.
+
+    Args:
+        state: Names to arrays, of the types of `DTYPES`.
+        path: The file.
+    """
+    with (
+        path.open("wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+
+        def add(name, content):
+            entry = zipfile.ZipInfo(f"archive/{name}")
+            # An extra field, of PyTorch's own kind "FB", up to where the content should start.
+            start = file.tell() + 30 + len(entry.filename) + 4
+            padding = -start % ALIGNMENT
+            entry.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
+            archive.writestr(entry, content)
+
+        add("data.pkl", _pickle(state))
+        add("byteorder", sys.byteorder.encode())
+        for number, array in enumerate(state.values()):
+            add(f"data/{number}", array.tobytes())
+        add("version", b"3\n")
+
+
+def _pickle(state):
+    parts = [pickle.PROTO, b"\x02", _global("collections", "OrderedDict"), b")R", pickle.MARK]
+    for number, (key, array) in enumerate(state.items()):
+        strides = np.cumprod((1, *array.shape[:0:-1]))[::-1] if array.ndim else ()
+        parts += [
+            _text(key),
+            _global("torch._utils", "_rebuild_tensor_v2"),
+            pickle.MARK,
+            pickle.MARK,
+            _text("storage"),
+            _global("torch", STORAGE_NAMES[array.dtype]),
+            _text(str(number)),
+            _text("cpu"),
+            _integer(array.size),
+            pickle.TUPLE,
+            pickle.BINPERSID,
+            _integer(0),
+            _integers(array.shape),
+            _integers(strides),
+            pickle.NEWFALSE,  # requires_grad
+            _global("collections", "OrderedDict"),  # of hooks
+            pickle.EMPTY_TUPLE,
+            pickle.REDUCE,
+            pickle.TUPLE,
+            pickle.REDUCE,
+        ]
+    return b"".join([*parts, pickle.SETITEMS, pickle.STOP])
+
+
+def _global(module, name):
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+def _text(value):
+    content = value.encode()
+    return pickle.BINUNICODE + struct.pack("<I", len(content)) + content
+
+
+def _integer(value):
+    value = int(value)
+    content = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return pickle.LONG1 + bytes([len(content)]) + content
+
+
+def _integers(values):
+    return pickle.MARK + b"".join(map(_integer, values)) + pickle.TUPLE

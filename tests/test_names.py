@@ -1,0 +1,103 @@
+"""Names of other libraries, and the files of keras.applications."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resnet
+from keras_resnet import weights
+from keras_resnet.weights import CheckpointError
+from keras_resnet.weights.names import PREFIXES, as_torchvision
+
+
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [
+        ("resnet.embedder.embedder.convolution.weight", "conv1.weight"),
+        ("embedder.embedder.normalization.running_var", "bn1.running_var"),
+        ("resnet.encoder.stages.0.layers.0.shortcut.convolution.weight", "layer1.0.downsample.0"),
+        ("encoder.stages.3.layers.2.shortcut.normalization.bias", "layer4.2.downsample.1.bias"),
+        ("resnet.encoder.stages.2.layers.22.layer.2.convolution.weight", "layer3.22.conv3.weight"),
+        ("resnet.encoder.stages.1.layers.0.layer.0.normalization.weight", "layer2.0.bn1.weight"),
+        ("classifier.1.bias", "fc.bias"),
+        ("linear.weight", "fc.weight"),
+        ("layer2.0.shortcut.1.running_mean", "layer2.0.downsample.1.running_mean"),
+        ("module.encoder.layer1.0.conv1.weight", "layer1.0.conv1.weight"),
+        ("layer1.0.conv1.weight", "layer1.0.conv1.weight"),
+    ],
+)
+def test_names(theirs, ours):
+    (name,) = as_torchvision({PREFIXES.sub("", theirs): None}, "w.pth")
+    assert name.startswith(ours)
+
+
+def test_names_that_become_one_are_refused():
+    with pytest.raises(CheckpointError, match="fc.weight twice"):
+        as_torchvision({"fc.weight": None, "linear.weight": None}, "w.pth")
+
+
+def applications_model(name, **arguments):
+    """A network of keras.applications with random statistics and biases too."""
+    model = getattr(keras.applications, name)(weights=None, **arguments)
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.gamma.shape[0]
+            layer.set_weights(
+                [generator.uniform(low, high, size) for low, high in ((0.8, 1.2), (-0.1, 0.1)) * 2]
+            )
+            layer.moving_mean.assign(generator.normal(0, 0.1, size))
+            layer.moving_variance.assign(generator.uniform(0.5, 1.5, size))
+        elif isinstance(layer, keras.layers.Conv2D):
+            layer.bias.assign(generator.normal(0, 0.1, layer.bias.shape))
+    return model
+
+
+@pytest.mark.parametrize("file", ["w.weights.h5", "w.h5", "w.keras"])
+def test_files_of_keras_applications(file, tmp_path):
+    """Against the live network: ResNet50 in the three formats."""
+    theirs = applications_model("ResNet50", classes=7, classifier_activation=None)
+    if file == "w.weights.h5":
+        theirs.save_weights(tmp_path / file)
+    else:
+        theirs.save(tmp_path / file)
+    ours = keras_resnet.ResNet50(
+        version="v1", weights=tmp_path / file, classes=7, classifier_activation=None
+    )
+    check_equal(ours, theirs)
+    other = keras_resnet.ResNet50(version="v1", weights=tmp_path / file, classes=3)
+    assert other.output.shape == (None, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet101", "ResNet152"])
+def test_deeper_files_of_keras_applications(name, tmp_path):
+    theirs = applications_model(name, include_top=False, pooling="avg")
+    theirs.save_weights(tmp_path / "w.weights.h5")
+    ours = keras_resnet.create(
+        name.lower(),
+        version="v1",
+        weights=tmp_path / "w.weights.h5",
+        include_top=False,
+        pooling="avg",
+    )
+    check_equal(ours, theirs)
+
+
+def check_equal(ours, theirs):
+    x = np.random.default_rng(1).normal(size=(2, 224, 224, 3)).astype(np.float32)
+    expected = theirs.predict_on_batch(x)
+    error = np.abs(ours.predict_on_batch(x) - expected).max() / np.abs(expected).max()
+    assert error <= 1e-5
+
+
+def test_keras_applications_needs_version_1(tmp_path):
+    theirs = keras.applications.ResNet50(weights=None, include_top=False)
+    theirs.save_weights(tmp_path / "w.weights.h5")
+    with pytest.raises(CheckpointError, match="version='v1'"):
+        keras_resnet.ResNet50(weights=tmp_path / "w.weights.h5", include_top=False)
+    with pytest.raises(CheckpointError, match="ResNet50, ResNet101, ResNet152"):
+        keras_resnet.ResNet18(weights=tmp_path / "w.weights.h5")
+    model = keras_resnet.ResNet50(version="v1")
+    with pytest.raises(CheckpointError, match="2 missing from the file: fc.bias, fc.weight"):
+        weights.load(model, tmp_path / "w.weights.h5")
