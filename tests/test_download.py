@@ -1,0 +1,237 @@
+"""Fetching weights from a server on this machine that behaves well, badly and not at all."""
+
+import dataclasses
+import hashlib
+import http.server
+import importlib
+import logging
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_resnet
+from keras_resnet import weights
+from keras_resnet.weights import CheckpointError, registry
+
+# The function of this name stands before its module.
+module = importlib.import_module("keras_resnet.weights.download")
+
+CONTENT = np.random.default_rng(0).bytes(8 * module.PIECE)
+OTHER = CONTENT[:-1] + b"?"
+
+
+def row_of(content, **others):
+    row = registry.find("resnet18")
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    return dataclasses.replace(row, sha256=digest, **{"older": None, **others})
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.requests.append((self.path, self.headers.get("Range")))
+        behaviour = server.behaviours.pop(0) if len(server.behaviours) > 1 else server.behaviours[0]
+        start = 0
+        if self.headers.get("Range") and behaviour != "no ranges":
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        body = (OTHER if behaviour == "wrong" else server.content)[start:]
+        if isinstance(behaviour, int):
+            self.send_error(behaviour)
+            return
+        if behaviour == "slow":
+            time.sleep(1)
+        if behaviour == "silent":
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            shift = behaviour == "shifted"
+            end, total = start + len(body) - 1, len(server.content)
+            self.send_header("Content-Range", f"bytes {start + shift}-{end}/{total}")
+        length = {"too long": 2 * len(body), "too short": len(body) // 2}.get(behaviour, len(body))
+        if behaviour != "endless":
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        try:
+            self.wfile.write(body[: len(body) // 2] if behaviour == "cut" else body)
+            while behaviour == "endless":
+                self.wfile.write(bytes(1_000_000))
+        except OSError:
+            self.close_connection = True  # the client has had enough
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server whose `behaviours` are used up one a request, the last one for ever."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.behaviours, server.requests = CONTENT, ["good"], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "home"))
+    address = f"http://127.0.0.1:{server.server_port}/mirror/"
+    monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", address)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(module, "TIMEOUT", (1, 0.5))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def left(tmp_path):
+    return sorted(path.name for path in (tmp_path / "home").iterdir() if path.name[0] != ".")
+
+
+def test_a_file_is_fetched_once(server, tmp_path):
+    row = row_of(CONTENT)
+    for _ in range(2):
+        path = weights.download(row)
+        assert path == tmp_path / "home" / row.file
+        assert path.read_bytes() == CONTENT
+    assert server.requests == [(f"/mirror/{row.file}", None)]
+    assert left(tmp_path) == [row.file]
+
+
+@pytest.mark.parametrize(
+    "behaviours, ranges",
+    [
+        (["cut", "good"], [None, "bytes=1048576-"]),
+        (["cut", "cut", "good"], [None, "bytes=1048576-", "bytes=1572864-"]),
+        (["cut", "no ranges"], [None, "bytes=1048576-"]),
+        (["cut", "shifted"], [None, "bytes=1048576-"]),
+        (["slow", "good"], [None, None]),
+        ([503, 429, "good"], [None, None, None]),
+        (["silent", "good"], [None, None]),
+        (["cut", 416, "good"], [None, "bytes=1048576-", None]),
+        (["endless", "good"], [None, None]),
+    ],
+    ids=str,
+)
+def test_it_goes_on(behaviours, ranges, server, tmp_path):
+    server.behaviours = behaviours
+    row = row_of(CONTENT, parameters=300_000)
+    if behaviours[1] == "shifted":  # what came does not belong there: refused by its hash, anew
+        server.behaviours, ranges = ["cut", "shifted", "good"], [*ranges, None]
+    assert weights.download(row).read_bytes() == CONTENT
+    assert [header for _, header in server.requests] == ranges
+    assert left(tmp_path) == [row.file]
+
+
+def test_a_part_of_another_file_is_thrown_away(server, tmp_path):
+    row = row_of(CONTENT)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / f"{row.file}.part").write_bytes(bytes(1000))
+    assert weights.download(row).read_bytes() == CONTENT
+    assert [header for _, header in server.requests] == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize(
+    "behaviour, said, requests",
+    [
+        (404, "status 404", 1),
+        (403, "status 403", 1),
+        (500, "status 500", 6),
+        ("wrong", "the sha256 of what came starts with", 1),
+        ("too short", "the sha256 of what came starts with", 1),
+        ("too long", "IncompleteRead|416", 6),
+        ("endless", "more than", 6),
+        ("silent", "ConnectionError", 6),
+    ],
+)
+def test_it_gives_up_with_one_error(behaviour, said, requests, server, tmp_path):
+    server.behaviours = [behaviour]
+    row = row_of(CONTENT, parameters=300_000)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        weights.download(row)
+    message = str(caught.value)
+    for part in (module.url_of(row), str(tmp_path / "home" / row.file), "by hand"):
+        assert part in message
+    assert len(server.requests) == requests
+    assert row.file not in left(tmp_path)
+
+
+def test_offline(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    with pytest.raises(CheckpointError, match="http://127.0.0.1:9/resnet18-.*by hand"):
+        keras_resnet.ResNet18(weights="imagenet")
+
+
+def test_a_folder_that_cannot_be(server, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(CheckpointError, match="cannot be kept.*by hand"):
+        weights.download(row_of(CONTENT))
+
+
+def test_a_damaged_file_is_named(server, tmp_path):
+    row = row_of(CONTENT)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / row.file).write_bytes(OTHER)
+    with pytest.raises(CheckpointError, match="is damaged.*Remove it"):
+        weights.download(row)
+    assert not server.requests
+
+
+def test_an_older_file_will_do(server, tmp_path):
+    """torchvision's earlier names for the same weights are still on people's disks."""
+    row = row_of(CONTENT, older=hashlib.sha256(OTHER).hexdigest()[:8])
+    (tmp_path / "home").mkdir()
+    older = tmp_path / "home" / f"resnet18-{row.older}.pth"
+    older.write_bytes(OTHER)
+    assert weights.download(row) == older
+    assert not server.requests
+
+
+def test_four_processes_fetch_once(server, tmp_path):
+    row = row_of(CONTENT)
+    program = (
+        "import dataclasses; from keras_resnet.weights import download, registry\n"
+        "row = registry.find('resnet18')\n"
+        f"print(download(dataclasses.replace(row, older=None, sha256={row.sha256!r})))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    answers = {process.communicate(timeout=120)[0].strip() for process in processes}
+    assert answers == {str(tmp_path / "home" / row.file)}
+    assert len(server.requests) == 1
+
+
+def test_builders_take_published_weights(server, tmp_path, monkeypatch, caplog):
+    """Two rows stand in for the published ones, whose files are not at hand."""
+    models = [keras_resnet.ResNet18() for _ in range(2)]
+    files = [
+        weights.save(model, tmp_path / f"{number}.pth").read_bytes()
+        for number, model in enumerate(models)
+    ]
+    first, second = (row_of(content) for content in files)
+    second = dataclasses.replace(second, name="IMAGENET1K_V2", accuracy=70.0)
+    monkeypatch.setattr(registry, "REGISTRY", (first, second))
+    server.content = files[0]
+    with caplog.at_level(logging.INFO, "keras_resnet"):
+        model = keras_resnet.ResNet18(weights="imagenet")
+    expected = "weights='imagenet' is IMAGENET1K_V1 of resnet18 (accuracy 69.758)."
+    assert f"{expected} There is IMAGENET1K_V2 too (70.000)." in caplog.text
+    check_equal(model, models[0])
+    server.content = files[1]
+    check_equal(keras_resnet.ResNet18(weights="IMAGENET1K_V2"), models[1])
+    with pytest.raises(ValueError, match="There are: imagenet, IMAGENET1K_V1, IMAGENET1K_V2"):
+        keras_resnet.ResNet18(weights="IMAGENET1K_V3")
+
+
+def check_equal(model, other):
+    for ours, theirs in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_the_default_folder_is_keras_own(monkeypatch):
+    monkeypatch.delenv("KERAS_RESNET_HOME", raising=False)
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    assert module.folder() == Path.home() / ".keras" / "models"
