@@ -9,9 +9,10 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from quiet import quiet
 from rich.console import Console
 from rich.table import Table
+
+from keras_resnet_cli import quiet
 
 
 def main(

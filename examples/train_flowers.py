@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from quiet import quiet
+
+from keras_resnet_cli import quiet
 
 DRAWN_NOTE = "These are drawings, not photographs: the accuracy says that training works, no more."
 

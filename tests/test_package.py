@@ -33,7 +33,7 @@ def test_public_names_are_there_and_documented():
 
 ORDER = (
     *("files", "configs", "layers", "blocks", "builder", "preprocessing", "weights", "models"),
-    *("data", "visualize", "export", "training"),
+    *("conversion", "data", "visualize", "export", "training"),
 )
 
 

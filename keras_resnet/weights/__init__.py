@@ -2,6 +2,7 @@
 
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.inspection import inspect
 from keras_resnet.weights.loading import load
 from keras_resnet.weights.registry import PretrainedWeights, list_weights
 from keras_resnet.weights.saving import save
@@ -11,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "PretrainedWeights",
     "download",
+    "inspect",
     "list_weights",
     "load",
     "read_state_dict",

@@ -164,3 +164,8 @@ def find_hash(sha256) -> PretrainedWeights | None:
         (row for row in REGISTRY for prefix in row.files.values() if sha256.startswith(prefix)),
         None,
     )
+
+
+def find_file(name) -> PretrainedWeights | None:
+    """The row of a published file's name, of an older one's too."""
+    return next((row for row in REGISTRY if name in row.files), None)

@@ -1,0 +1,77 @@
+"""From one file of weights to another, by way of the network: `convert`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet import models
+from keras_resnet.weights.architecture import recognise
+from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.loading import read
+from keras_resnet.weights.saving import check_target, save
+from keras_resnet.weights.state_dict import assign
+
+SIDE = 64  # of the images on which `verify` compares
+
+
+def convert(path, target, *, model=None, version="v1.5", verify=False):
+    """Converts a file of weights.
+
+    Args:
+        path: A file that `keras_resnet.weights.load` takes.
+        target: The file to write, in a format that `keras_resnet.weights.save` takes.
+        model: Name of the network; told from the file by default, but for `.h5` files.
+        version: As of the builders: "v1" for the files of keras.applications.
+        verify: Whether to load the written file into a new network and compare the logits.
+
+    Returns:
+        The network's name, its number of classes, or None, and the largest difference between the
+        logits, or without `verify` None.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or is of no network of this package.
+        ValueError: if the target's name does not end in a known format, or the logits differ.
+    """
+    path, target = Path(path), Path(target)
+    check_target(target)
+    if model is not None and path.suffix == ".h5":
+        state = read(path, models.create(model, version=version))
+    else:
+        state = read(path)
+    found = recognise(state)
+    variant = model or found.variant
+    if variant is None:
+        raise CheckpointError(
+            f"{path} looks like {found.text}, which is none of the networks that this version "
+            f"builds: {', '.join(models.list_models())}."
+        )
+
+    def build():
+        return models.create(
+            variant,
+            include_top=found.classes is not None,
+            pooling=None if found.classes else "avg",
+            classes=found.classes,
+            classifier_activation=None,
+            input_shape=(None, None, found.channels or 3),
+            data_format="channels_last",
+            version=version,
+        )
+
+    network = build()
+    assign(network, state, path.name)
+    save(network, target)
+    difference = None
+    if verify:
+        again = build()
+        assign(again, read(target, again), target.name)
+        shape = (2, SIDE, SIDE, found.channels or 3)
+        images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        before, after = (net.predict_on_batch(images) for net in (network, again))
+        difference = float(np.abs(before - after).max())
+        if not difference == 0:
+            raise ValueError(
+                f"The network of {target} and that of {path} differ by {difference:.2g} in their "
+                "outputs, which should be equal. Do not use it."
+            )
+    return variant, found.classes, difference

@@ -1,0 +1,64 @@
+"""What a file of weights holds, without a model: `inspect`."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet.weights.architecture import Architecture, recognise
+from keras_resnet.weights.download import sha256
+from keras_resnet.weights.loading import read
+from keras_resnet.weights.names import as_torchvision
+from keras_resnet.weights.registry import PretrainedWeights, find_hash
+from keras_resnet.weights.state_dict import existing_file, read_container
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found.
+
+    Args:
+        path: The file.
+        container: "zip", "legacy" or "tar" (of torch.save), "safetensors", or "keras".
+        size: Of the file, in bytes.
+        sha256: Of the file, 64 hexadecimal digits.
+        tensors: Name to array, as they are in the file, less a wrapper's prefix.
+        architecture: What network they are of.
+        published: The published weights that have this hash, or None.
+    """
+
+    path: Path
+    container: str
+    size: int
+    sha256: str
+    tensors: dict[str, np.ndarray]
+    architecture: Architecture
+    published: PretrainedWeights | None
+
+
+def inspect(path) -> Inspection:
+    """Looks into a file of weights of any kind but `.h5`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    path = existing_file(path)
+    if path.name.endswith((".keras", ".h5")):
+        container, tensors = "keras", read(path)
+        architecture = recognise(tensors)
+    else:
+        container, tensors = read_container(path)
+        architecture = recognise(as_torchvision(tensors, path.name))
+    digest = sha256(path)
+    return Inspection(
+        path,
+        container,
+        path.stat().st_size,
+        digest,
+        tensors,
+        architecture,
+        find_hash(digest),
+    )

@@ -1,0 +1,193 @@
+"""The command `keras-resnet`: parses and calls, no logic.
+
+keras_resnet, and with it TensorFlow, is imported inside of the commands, so that --help is quick.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Residual networks for Keras: their weights, from file to file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_debug = False
+
+
+def _set_debug(value: bool):
+    global _debug
+    _debug = _debug or value
+
+
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, help="Show where in the code it failed.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@contextlib.contextmanager
+def quiet():
+    """Drops what is meanwhile written to standard error, by C++ too; errors still raise.
+
+    TensorFlow greets at its first import.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _import(name):
+    with quiet():
+        return importlib.import_module(f"keras_resnet.{name}")
+
+
+def main():
+    """Runs the command: 0 if all went well, 1 with one line if it failed, 2 if misused."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if _debug:
+            raise
+        print("Error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback()
+def _options(debug: Debug = False):
+    pass
+
+
+@app.command("list")
+def list_(
+    model: Annotated[str | None, typer.Argument(help="Only this network: resnet50.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """List the networks and their published weights.
+
+    [bold]Example:[/bold] keras-resnet list resnet50
+    """
+    rows = _import("weights").list_weights(model)
+    if as_json:
+        print(json.dumps([{**dataclasses.asdict(row), "file": row.file} for row in rows], indent=2))
+    else:
+        print(rows)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Show what a file of weights holds, and which network it is of.
+
+    Nothing that the file names is imported or run.
+
+    [bold]Example:[/bold] keras-resnet inspect resnet50-0676ba61.pth
+    """
+    found = _import("weights").inspect(file)
+    rows = [(name, str(t.dtype), list(t.shape), t.nbytes) for name, t in found.tensors.items()]
+    published = found.published and f"{found.published.model} {found.published.name}"
+    if as_json:
+        summary = {
+            "file": str(found.path),
+            "container": found.container,
+            "bytes": found.size,
+            "sha256": found.sha256,
+            "architecture": found.architecture.text,
+            "model": found.architecture.variant,
+            "classes": found.architecture.classes,
+            "published": published,
+            "tensors": [
+                dict(zip(("name", "dtype", "shape", "bytes"), row, strict=True)) for row in rows
+            ],
+        }
+        print(json.dumps(summary, indent=2))
+        return
+    width = max(len(name) for name, *_ in rows)
+    for name, dtype, shape, size in rows:
+        print(f"{_printable(name):{width}}  {dtype:8}  {size:12,}  {shape}")
+    print(f"\n{found.path}: {found.size:,} bytes, {found.container} container")
+    print(f"sha256        {found.sha256}")
+    print(f"tensors       {len(rows)}, {sum(t.size for t in found.tensors.values()):,} numbers")
+    print(f"architecture  {_printable(found.architecture.text)}")
+    print(f"published     {published or 'no, or not known here'}")
+
+
+def _printable(text):
+    """Without what would steer the terminal; the file chose it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="A .keras, .weights.h5, .safetensors or .pth file."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="The network, if the file does not tell: resnet50.")
+    ] = None,
+    version: Annotated[
+        str, typer.Option(help="v1 for files of keras.applications, whose blocks stride first.")
+    ] = "v1.5",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the outputs before and after.")
+    ] = False,
+    debug: Debug = False,
+):
+    """Convert a file of weights: PyTorch, safetensors, Keras, in every direction.
+
+    [bold]Example:[/bold] keras-resnet convert resnet50-0676ba61.pth -o resnet50.keras --verify
+    """
+    variant, classes, difference = _import("conversion").convert(
+        file, output, model=model, version=version, verify=verify
+    )
+    head = f"{classes} classes" if classes else "no head"
+    print(f"{output}: {variant}, {head}")
+    if verify:
+        print(f"Verified: the largest difference between the outputs is {difference:g}.")
+
+
+@app.command()
+def download(
+    model: Annotated[str, typer.Argument(help="The network, resnet50, or a file's name.")],
+    weights: Annotated[
+        str, typer.Option(help="Which: imagenet (IMAGENET1K_V1) or IMAGENET1K_V2.")
+    ] = "imagenet",
+    debug: Debug = False,
+):
+    """Download published weights, once, and check them.
+
+    They go into KERAS_RESNET_HOME (default: ~/.keras/models), from KERAS_RESNET_WEIGHTS_URL if that
+    names a mirror.
+
+    [bold]Example:[/bold] keras-resnet download resnet50 --weights IMAGENET1K_V2
+    """
+    registry = _import("weights.registry")
+    row = registry.find_file(model) or registry.find(model, weights)
+    print(_import("weights").download(row))
+
+
+if __name__ == "__main__":
+    main()

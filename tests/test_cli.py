@@ -1,0 +1,155 @@
+"""The command `keras-resnet`, run as a user runs it."""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resnet
+from keras_resnet import weights
+
+
+@pytest.fixture
+def command(run_python):
+    """Runs the command in an empty folder; warnings are errors there too."""
+    return lambda *arguments: run_python("-m", "keras_resnet_cli", *arguments)
+
+
+@pytest.fixture
+def resnet18(tmp_path):
+    model = keras_resnet.ResNet18(classes=7)
+    return model, weights.save(model, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["list", "inspect", "convert", "download"])
+def test_help_has_an_example(name, command):
+    done = command(name, "--help")
+    assert done.returncode == 0
+    assert f"Example: keras-resnet {name}" in done.stdout
+    assert "--debug" in done.stdout
+
+
+def test_help_imports_nothing_large(run_python):
+    done = run_python("-c", "import sys, keras_resnet_cli; print('keras' in sys.modules)")
+    assert done.stdout.strip() == "False"
+
+
+def test_list(command):
+    done = command("list")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 18
+    assert done.stderr == ""
+    rows = json.loads(command("list", "resnet50", "--json").stdout)
+    assert [row["file"] for row in rows] == ["resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"]
+
+
+def test_inspect(command, resnet18):
+    done = command("inspect", "w.pth")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for part in ("layer4.1.conv2.weight", "[512, 512, 3, 3]", "zip container", "a resnet18 with 7"):
+        assert part in done.stdout
+    found = json.loads(command("inspect", "w.pth", "--json").stdout)
+    assert (found["model"], found["classes"], found["container"]) == ("resnet18", 7, "zip")
+    assert found["bytes"] == resnet18[1].stat().st_size
+    assert {"name": "fc.bias", "dtype": "float32", "shape": [7], "bytes": 28} in found["tensors"]
+
+
+@pytest.mark.real_data
+def test_inspect_real_files(command, real_data):
+    """The file's name ends in the first digits of its hash."""
+    done = command("inspect", real_data / "cifar10" / "resnet56-4bfd9763.th")
+    assert "a CIFAR resnet56 with 10 classes" in done.stdout
+    assert "legacy container" in done.stdout
+    assert "sha256        4bfd9763" in done.stdout
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".keras", ".weights.h5"])
+def test_convert_there_and_back(suffix, command, resnet18, tmp_path):
+    model, _ = resnet18
+    done = command("convert", "w.pth", "-o", f"x{suffix}", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "Verified: the largest difference between the outputs is 0." in done.stdout
+    named = ["--model", "resnet18"] if suffix == ".weights.h5" else []
+    done = command("convert", f"x{suffix}", "-o", "y.pth", *named)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    back = weights.read_state_dict(tmp_path / "y.pth")
+    for key, value in weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(back[key], value)
+
+
+def test_convert_without_a_head_and_of_other_channels(command, tmp_path):
+    model = keras_resnet.ResNet18(include_top=False, input_shape=(None, None, 4))
+    weights.save(model, tmp_path / "w.safetensors")
+    done = command("convert", "w.safetensors", "--output", "w.keras", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "resnet18, no head" in done.stdout
+    loaded = keras.saving.load_model(tmp_path / "w.keras")
+    assert loaded.input_shape == (None, None, None, 4)
+
+
+def test_convert_keras_applications(command, tmp_path):
+    theirs = keras.applications.ResNet50(weights=None, classes=3)
+    theirs.save_weights(tmp_path / "w.weights.h5")
+    options = ("--model", "resnet50", "--version", "v1", "--verify")
+    done = command("convert", "w.weights.h5", "-o", "w.keras", *options)
+    assert done.returncode == 0, done.stderr
+    loaded = keras.saving.load_model(tmp_path / "w.keras")
+    x = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
+    probabilities = keras.ops.softmax(loaded.predict_on_batch(x))
+    np.testing.assert_allclose(probabilities, theirs.predict_on_batch(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, status, said",
+    [
+        (["inspect", "absent.pth"], 1, "absent.pth does not exist"),
+        (["inspect", "text.pth"], 1, "is not a PyTorch file"),
+        (["convert", "w.pth", "-o", "w.onnx"], 1, "should end in one of .pth"),
+        (["convert", "w.pth", "-o", "no/w.keras"], 1, "The folder no does not exist"),
+        (["convert", "w.pth", "-o", "w.keras", "--model", "resnet34"], 1, "missing from the file"),
+        (["convert", "w.pth", "-o", "w.keras", "--model", "resnet35"], 1, "Did you mean"),
+        (["list", "resnet51"], 1, "Unknown model"),
+        (["download", "resnet18", "--weights", "IMAGENET1K_V2"], 1, "no such weights"),
+        (["convert", "w.pth"], 2, "Missing option"),
+        (["inspect"], 2, "Missing argument"),
+        (["explain"], 2, "No such command"),
+        (["list", "--yaml"], 2, "No such option"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_failures(arguments, status, said, command, resnet18, tmp_path):
+    (tmp_path / "text.pth").write_text("this is text")
+    done = command(*arguments)
+    assert done.returncode == status
+    assert said in done.stderr
+    if status == 1:
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("Error: ")
+    assert not (tmp_path / "w.keras").exists()
+
+
+def test_debug_shows_the_traceback(command):
+    for arguments in (["--debug", "inspect", "no.pth"], ["inspect", "no.pth", "--debug"]):
+        done = command(*arguments)
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert "CheckpointError" in done.stderr
+
+
+def test_it_is_installed_as_a_command(command):
+    installed = Path(sys.executable).with_name("keras-resnet")
+    assert "keras_resnet_cli import main" in installed.read_text()
+
+
+def test_what_the_file_says_does_not_steer_the_terminal(command, tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"\x1b[31mred": np.zeros(1)}, tmp_path / "w.safetensors")
+    done = command("inspect", "w.safetensors")
+    assert "?[31mred" in done.stdout
+    assert "\x1b[31m" not in done.stdout
