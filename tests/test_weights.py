@@ -1,6 +1,7 @@
 """Weights files into models, and back."""
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -97,3 +98,31 @@ def test_a_damaged_keras_file(tmp_path):
     for name in ("m.keras", "m.weights.h5"):
         with pytest.raises(CheckpointError, match=name):
             keras_resnet.ResNet18(weights=tmp_path / name)
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+import keras_resnet
+
+def memory(kind):
+    return int(re.search(rf"{kind}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+model = keras_resnet.ResNet50()
+if sys.argv[1] == "save":
+    keras_resnet.weights.save(model, "w.pth")
+    keras_resnet.weights.save(model, "w.safetensors")
+else:
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
+    before = memory("VmRSS")
+    keras_resnet.weights.load(model, sys.argv[1])
+    print((memory("VmHWM") - before) * 1024 / Path(sys.argv[1]).stat().st_size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_loading_takes_little_more_memory_than_the_file(run_python):
+    run_python("-c", MEASURE, "save")
+    for name in ("w.pth", "w.safetensors"):
+        done = run_python("-c", MEASURE, name)
+        assert float(done.stdout) < 1.3, done.stderr

@@ -5,6 +5,7 @@ or nothing.
 """
 
 import logging
+import mmap
 import re
 from pathlib import Path
 
@@ -136,14 +137,14 @@ def to_state_dict(model) -> dict[str, np.ndarray]:
     }
 
 
+# Keras' order of axes from PyTorch's, and back, by the number of axes.
+TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0)}
+TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+
+
 def to_torch(array):
-    """From Keras' order of axes to PyTorch's."""
-    return np.transpose(array, {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim])
-
-
-def from_torch(array):
-    """From PyTorch's order of axes to Keras'."""
-    return np.transpose(array, {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim])
+    """A numpy array of Keras in PyTorch's order of axes, as a view."""
+    return np.transpose(array, TO_TORCH[array.ndim])
 
 
 def assign(model, state, source, *, head="strict", first_conv="strict"):
@@ -181,7 +182,8 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
     unused = [key for key in state if key not in variables]
     misshapen = []
     for key in variables.keys() & state.keys():
-        expected = to_torch(np.broadcast_to(0, variables[key].shape)).shape
+        shape = variables[key].shape
+        expected = tuple(shape[axis] for axis in TO_TORCH[len(shape)])
         if state[key].shape != expected:
             misshapen.append(f"{key} is {state[key].shape}, not {expected}")
         elif np.iscomplexobj(state[key]):
@@ -202,7 +204,24 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
             )
         )
     for key, variable in variables.items():
-        variable.assign(from_torch(state[key]).astype(variable.dtype))
+        array = state[key].astype(variable.dtype, copy=state[key].ndim == 1)
+        if array.ndim > 1:  # by the backend, which takes less than half of numpy's time
+            array = keras.ops.transpose(array, TO_KERAS[array.ndim])
+        variable.assign(array)
+        _let_go(state[key])
+
+
+def _let_go(array):
+    """Takes an array's part of a mapped file out of memory again; reading it brings it back."""
+    mapped = array
+    while not isinstance(mapped, mmap.mmap):
+        mapped = getattr(mapped, "obj", getattr(mapped, "base", None))
+        if mapped is None:
+            return
+    if hasattr(mapped, "madvise"):
+        start = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+        page = start // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_DONTNEED, page, start + array.nbytes - page)
 
 
 def _adapt_channels(kernel, channels):
