@@ -144,6 +144,7 @@ PICKLES = {
     "a number beyond all measure": b"\x8b" + struct.pack("<i", 2**31 - 1),
     "a long name": b"c" + b"a" * 10_000_000 + b"\nb\n",
     "a name without end": b"c" + b"a" * 10_000_000,
+    "a name with an escape": b"ccollections\nOrdered\\Dict\n",
     "a memo of its own": b"N" + put(2**32 - 1) + get(2**32 - 2),
     "laughs as a shape": REBUILD + b"(" + STORAGE + b"K\x00" + LAUGHS + b"K\x01K\x01\x86\x89}tR",
     "laughs as a stride": REBUILD + b"(" + STORAGE + b"K\x00K\x06\x85" + LAUGHS + b"\x85\x89}tR",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_resnet import data, training
+from keras_resnet import data, training, weights
 from keras_resnet.training.run import new_run_folder
 
 FILES = {
-    *("best.keras", "last.keras", "class_indices.json", "recipe.json", "history.csv"),
+    *("best.keras", "best.pth", "last.keras", "class_indices.json", "recipe.json", "history.csv"),
     *("curves.png", "confusion_matrix.png", "predictions.csv", "skipped.csv", "model.svg"),
     *("saved_model", "report.md"),
 }
@@ -86,6 +86,9 @@ def test_predictions_model_and_saved_model_agree(finished):
 def test_the_best_epoch_is_kept(finished):
     folder, _, _ = finished
     best = keras.saving.load_model(folder / "best.keras")
+    torch_weights = weights.read_state_dict(folder / "best.pth")
+    for key, value in weights.to_state_dict(best).items():
+        np.testing.assert_array_equal(torch_weights[key], value)
     last = keras.saving.load_model(folder / "last.keras")
     assert [v.path for v in best.variables] == [v.path for v in last.variables]
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import export, models, visualize
+from keras_resnet import export, models, visualize, weights
 from keras_resnet.data.datasets import tfds_sources
 from keras_resnet.data.image_folder import split_images, without_bad_files
 from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_indices
@@ -40,7 +40,7 @@ def train(recipe: Recipe, output="runs/flowers", *, note=None, command=None) -> 
         command: The command line that the report gives. Default: this process's.
 
     Returns:
-        The run folder: `best.keras`, `last.keras`, `class_indices.json`, `recipe.json`,
+        The run folder: `best.keras`, `best.pth`, `last.keras`, `class_indices.json`, `recipe.json`,
         `history.csv`, `curves.png`, `confusion_matrix.png`, `predictions.csv`, `skipped.csv`,
         `model.svg`, `saved_model/1/` and, last, `report.md`.
 
@@ -73,6 +73,7 @@ def train(recipe: Recipe, output="runs/flowers", *, note=None, command=None) -> 
     visualize.curves(history, folder / "curves.png")
 
     best = keras.saving.load_model(folder / "best.keras", compile=False)
+    weights.save(best, folder / "best.pth")
     rows, matrix = _predictions(best, recipe, val_source)
     write_csv(folder / "predictions.csv", ("file", "label", "predicted", "probability"), rows)
     visualize.confusion_matrix(matrix, classes, folder / "confusion_matrix.png")

@@ -86,8 +86,8 @@ class Unpickler:
     def readline(self):
         """The next bytes up to a newline."""
         line, newline, _ = bytes(self.view[self.position : self.end][:MAX_LINE]).partition(b"\n")
-        if not newline:
-            raise UnsafeFile("it names something that has no end")
+        if not newline or b"\\" in line:
+            raise UnsafeFile("it names something that is no name")
         self.position += len(line) + 1
         return line + newline
 

@@ -28,6 +28,9 @@ LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+# Keras' order of axes from PyTorch's, and back, by the number of axes.
+TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0)}
+TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 HEAD = ("fc.weight", "fc.bias")
 STEM = "conv1.weight"
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
@@ -137,11 +140,6 @@ def to_state_dict(model) -> dict[str, np.ndarray]:
     }
 
 
-# Keras' order of axes from PyTorch's, and back, by the number of axes.
-TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0)}
-TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
-
-
 def to_torch(array):
     """A numpy array of Keras in PyTorch's order of axes, as a view."""
     return np.transpose(array, TO_TORCH[array.ndim])
@@ -171,7 +169,7 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
     without_top = not any(key in variables for key in HEAD)
     ignored = [key for key in HEAD if key in state]
     if without_top and ignored:
-        logger.info("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
+        logger.warning("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
     if without_top or head == "skip":
         state = {key: array for key, array in state.items() if key not in HEAD}
         variables = {key: value for key, value in variables.items() if key not in HEAD}
@@ -189,10 +187,13 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
         elif np.iscomplexobj(state[key]):
             misshapen.append(f"{key} is of complex numbers")
     if missing or unused or misshapen:
+        adapt = ""
+        if any(entry.startswith(f"{STEM} is") for entry in misshapen):
+            adapt = " For other channels, use weights.load(model, path, first_conv='adapt')."
         raise CheckpointError(
             f"{source} does not fit the model {model.name!r}, which was left as it was. "
             f"The file looks like {recognise(state).text}: load it into such a network, or choose "
-            "another file.\n"
+            f"another file.{adapt}\n"
             + "\n".join(
                 f"{len(keys)} {title}: {', '.join(sorted(keys))}"
                 for title, keys in (
