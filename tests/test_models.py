@@ -236,7 +236,7 @@ def test_every_parameter_of_a_trained_resnext_moves():
         ({"drop_path": 1.0}, "drop_path=1.0"),
         ({"input_tensor": np.zeros((1, 64, 64, 3))}, "Keras tensor"),
         ({"weights": "missing.pth"}, "missing.pth does not exist"),
-        ({"weights": "imagenet"}, "downloads nothing"),
+        ({"weights": "IMAGENET1K_V9"}, "IMAGENET1K_V1"),
     ],
 )
 def test_bad_arguments(arguments, said):

@@ -101,7 +101,9 @@ def _fetch(row, target):
             _continue(row, part)
         except requests.RequestException as error:
             status = getattr(error.response, "status_code", None)
-            reason = f"status {status}" if status else f"{type(error).__name__}: {error}"
+            # Of a failed connection urllib3 knows the reason, behind much that nobody needs.
+            cause = getattr(error.args[0], "reason", error) if error.args else error
+            reason = f"status {status}" if status else f"{type(error).__name__}: {cause}"
             if status is None or status in TEMPORARY:
                 continue
             break

@@ -88,7 +88,8 @@ def existing_file(path) -> Path:
     what = "is a folder" if path.is_dir() else "does not exist"
     raise CheckpointError(
         f"The weights file {path} {what}. Expected a file that ends in one of "
-        f"{', '.join(SUFFIXES)}. The current folder is {Path.cwd()}."
+        f"{', '.join(SUFFIXES)}; builders take 'imagenet' and the names of list_weights() too. "
+        f"The current folder is {Path.cwd()}."
     )
 
 
