@@ -123,7 +123,7 @@ def inspect(
         }
         print(json.dumps(summary, indent=2))
         return
-    width = max(len(name) for name, *_ in rows)
+    width = max((len(name) for name, *_ in rows), default=0)
     for name, dtype, shape, size in rows:
         print(f"{_printable(name):{width}}  {dtype:8}  {size:12,}  {shape}")
     print(f"\n{found.path}: {found.size:,} bytes, {found.container} container")

@@ -58,6 +58,16 @@ def test_inspect(command, resnet18):
     assert {"name": "fc.bias", "dtype": "float32", "shape": [7], "bytes": 28} in found["tensors"]
 
 
+def test_inspect_keras_files(command, resnet18, tmp_path):
+    model, _ = resnet18
+    weights.save(model, tmp_path / "w.weights.h5")
+    done = command("inspect", "w.weights.h5")
+    assert "layers/dense/vars/0" in done.stdout
+    assert "hdf5 container" in done.stdout
+    weights.save(model, tmp_path / "w.keras")
+    assert "a resnet18 with 7 classes" in command("inspect", "w.keras").stdout
+
+
 @pytest.mark.real_data
 def test_inspect_real_files(command, real_data):
     """The file's name ends in the first digits of its hash."""
@@ -109,6 +119,7 @@ def test_convert_keras_applications(command, tmp_path):
     [
         (["inspect", "absent.pth"], 1, "absent.pth does not exist"),
         (["inspect", "text.pth"], 1, "is not a PyTorch file"),
+        (["inspect", "text.h5"], 1, "cannot be read as an HDF5 file"),
         (["convert", "w.pth", "-o", "w.onnx"], 1, "should end in one of .pth"),
         (["convert", "w.pth", "-o", "no/w.keras"], 1, "The folder no does not exist"),
         (["convert", "w.pth", "-o", "w.keras", "--model", "resnet34"], 1, "missing from the file"),
@@ -123,7 +134,8 @@ def test_convert_keras_applications(command, tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_failures(arguments, status, said, command, resnet18, tmp_path):
-    (tmp_path / "text.pth").write_text("this is text")
+    for name in ("text.pth", "text.h5"):
+        (tmp_path / name).write_text("this is text")
     done = command(*arguments)
     assert done.returncode == status
     assert said in done.stderr

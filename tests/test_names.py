@@ -23,12 +23,18 @@ from keras_resnet.weights.names import PREFIXES, as_torchvision
         ("linear.weight", "fc.weight"),
         ("layer2.0.shortcut.1.running_mean", "layer2.0.downsample.1.running_mean"),
         ("module.encoder.layer1.0.conv1.weight", "layer1.0.conv1.weight"),
+        ("model.layer1.0.conv1.weight", "layer1.0.conv1.weight"),
         ("layer1.0.conv1.weight", "layer1.0.conv1.weight"),
     ],
 )
 def test_names(theirs, ours):
     (name,) = as_torchvision({PREFIXES.sub("", theirs): None}, "w.pth")
     assert name.startswith(ours)
+
+
+def test_counts_are_dropped():
+    state = {"bn1.num_batches_tracked": 1, "n_averaged": 2, "bn1.bias": 3}
+    assert as_torchvision(state, "w.pth") == {"bn1.bias": 3}
 
 
 def test_names_that_become_one_are_refused():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_resnet.weights import keras_files
 from keras_resnet.weights.architecture import Architecture, recognise
 from keras_resnet.weights.download import sha256
 from keras_resnet.weights.loading import read
@@ -19,7 +20,7 @@ class Inspection:
 
     Args:
         path: The file.
-        container: "zip", "legacy" or "tar" (of torch.save), "safetensors", or "keras".
+        container: "zip", "legacy" or "tar" (of torch.save), "safetensors", "keras" or "hdf5".
         size: Of the file, in bytes.
         sha256: Of the file, 64 hexadecimal digits.
         tensors: Name to array, as they are in the file, less a wrapper's prefix.
@@ -37,7 +38,7 @@ class Inspection:
 
 
 def inspect(path) -> Inspection:
-    """Looks into a file of weights of any kind but `.h5`.
+    """Looks into a file of weights of any kind.
 
     Args:
         path: The file.
@@ -46,7 +47,10 @@ def inspect(path) -> Inspection:
         CheckpointError: if it cannot be read.
     """
     path = existing_file(path)
-    if path.name.endswith((".keras", ".h5")):
+    if path.suffix == ".h5":
+        container, tensors = "hdf5", keras_files.read_arrays(path)
+        architecture = Architecture("not told by the names in a file of this kind")
+    elif path.suffix == ".keras":
         container, tensors = "keras", read(path)
         architecture = recognise(tensors)
     else:

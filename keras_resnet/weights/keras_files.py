@@ -49,6 +49,28 @@ def read(path, model) -> dict[str, np.ndarray]:
     return _from_applications(saved)
 
 
+def read_arrays(path) -> dict[str, np.ndarray]:
+    """Every array of a `.h5` file, under its path there and in Keras' order of axes.
+
+    Raises:
+        CheckpointError: if it is no such file.
+    """
+    import h5py
+
+    arrays = {}
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(add)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be read as an HDF5 file: {error}") from error
+    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+
+
 def _twin(path, model):
     """A new model that a file of weights fits: the head has as many classes as the file's."""
     import h5py

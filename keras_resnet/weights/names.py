@@ -8,8 +8,10 @@ import re
 from keras_resnet.weights.errors import CheckpointError
 
 # Where training checkpoints keep the weights, and what wrappers of a model put before its names.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "net")
-PREFIXES = re.compile(r"^((module|_orig_mod|backbone)\.|encoder\.(?!stages\.))+")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
+PREFIXES = re.compile(r"^((module|_orig_mod|model|net|backbone)\.|encoder\.(?!stages\.))+")
+# Counts that only training needs: of batches, and of averaged models.
+DROPPED = ("num_batches_tracked", "n_averaged")
 
 
 def _next(match):
@@ -35,7 +37,7 @@ RENAMES = (
 
 
 def as_torchvision(state, source):
-    """`state` under torchvision's names, without the counts of batches, which nothing needs.
+    """`state` under torchvision's names, without what is `DROPPED`.
 
     Args:
         state: Names to arrays.
@@ -46,7 +48,7 @@ def as_torchvision(state, source):
     """
     renamed = {}
     for key, array in state.items():
-        if key.endswith("num_batches_tracked"):
+        if key.endswith(DROPPED):
             continue
         for pattern, replacement in RENAMES:
             key = re.sub(pattern, replacement, key)

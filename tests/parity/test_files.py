@@ -9,23 +9,13 @@ import torchvision
 import transformers
 
 import keras_resnet  # isort: skip (torch comes first)
+from randomised import randomise
 from torch_files import CONTAINERS, Storage, state_dict_file, tensor
 
 from keras_resnet import weights
 from keras_resnet.weights.registry import REGISTRY
 
 pytestmark = pytest.mark.parity
-
-
-def randomise(model):
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
-    return model.eval()
 
 
 def check_logits(ours, theirs):

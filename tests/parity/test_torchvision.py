@@ -9,6 +9,7 @@ import keras_resnet  # isort: skip (torch comes first)
 import keras
 import tensorflow as tf
 from PIL import Image
+from randomised import randomise
 
 from keras_resnet.preprocessing import Preprocessing
 
@@ -20,17 +21,10 @@ def relative_error(ours, theirs):
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def torch_model(name, seed=0, **arguments):
+def torch_model(name, **arguments):
     """A torchvision model with random weights and random batch statistics."""
-    torch.manual_seed(seed)
-    model = torchvision.models.get_model(name, num_classes=7, **arguments)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
-    return model.eval()
+    torch.manual_seed(0)
+    return randomise(torchvision.models.get_model(name, num_classes=7, **arguments))
 
 
 def both(name, tmp_path, legacy=False, torch_arguments=None, **arguments):
