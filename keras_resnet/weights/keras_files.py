@@ -76,18 +76,13 @@ def _twin(path, model):
     import h5py
 
     with h5py.File(path) as file:
-        layers, classes = file.get("layers"), None
-        if layers is None:  # the format of Keras 2, which only keras.applications' files are of
-            ours, names = False, []
-            file.visit(names.append)
-            bias = next((file[name] for name in names if name.endswith("predictions/bias:0")), None)
-            if bias is None:
-                bias = next((file[name] for name in names if name.endswith("ions/bias")), None)
-        else:
-            ours = any(name.startswith(("basic_block", "bottleneck_block")) for name in layers)
-            bias = layers.get("dense/vars/1")
-        if bias is not None:
-            classes = bias.shape[0]
+        layers, names = file.get("layers", {}), []
+        file.visit(names.append)
+        # The head's bias, in the format of Keras 3 and in that of Keras 2.
+        heads = r"layers/dense/vars/1|.*predictions/bias(:0)?"
+        bias = next((file[name] for name in names if re.fullmatch(heads, name)), None)
+        classes = None if bias is None else bias.shape[0]
+        ours = any(name.startswith(("basic_block", "bottleneck_block")) for name in layers)
     return _clone(model, classes) if ours else _applications_model(path, model, classes)
 
 
