@@ -157,6 +157,14 @@ def test_it_gives_up_with_one_error(behaviour, said, requests, server, tmp_path)
     assert row.file not in left(tmp_path)
 
 
+@pytest.mark.parametrize("address", ["ftp://host/", "host/models"])
+def test_addresses_that_cannot_be(address, server, monkeypatch):
+    monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", address)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 1000)  # it does not try again
+    with pytest.raises(CheckpointError, match=f"Invalid|Missing.*{address}"):
+        weights.download(row_of(CONTENT))
+
+
 def test_offline(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(module, "ATTEMPTS", 2)

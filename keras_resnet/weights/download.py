@@ -104,7 +104,8 @@ def _fetch(row, target):
             # Of a failed connection urllib3 knows the reason, behind much that nobody needs.
             cause = getattr(error.args[0], "reason", error) if error.args else error
             reason = f"status {status}" if status else f"{type(error).__name__}: {cause}"
-            if status is None or status in TEMPORARY:
+            # requests' ValueErrors are of addresses that cannot be any.
+            if status in TEMPORARY or (status is None and not isinstance(error, ValueError)):
                 continue
             break
         except _WrongAnswer as error:
