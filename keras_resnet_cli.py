@@ -66,7 +66,7 @@ def main():
     except (ValueError, OSError) as error:
         if _debug:
             raise
-        print("Error:", " ".join(str(error).split()), file=sys.stderr)
+        print("Error:", _printable(" ".join(str(error).split())), file=sys.stderr)
         sys.exit(1)
 
 
@@ -123,7 +123,7 @@ def inspect(
         }
         print(json.dumps(summary, indent=2))
         return
-    width = max((len(name) for name, *_ in rows), default=0)
+    width = min(max((len(name) for name, *_ in rows), default=0), 80)
     for name, dtype, shape, size in rows:
         print(f"{_printable(name):{width}}  {dtype:8}  {size:12,}  {shape}")
     print(f"\n{found.path}: {found.size:,} bytes, {found.container} container")

@@ -5,6 +5,9 @@ import re
 
 from keras_resnet.configs import CONFIGS
 
+KNOWN = re.compile(
+    r"(conv1|bn1|fc|layer[1-4]\.\d{1,4}\.(conv[123]|bn[123]|downsample\.[01]))\.[a-z_]{1,30}"
+)
 BLOCK = re.compile(r"layer([1-9])\.(\d{1,4})\.")
 
 
@@ -44,6 +47,11 @@ def recognise(state) -> Architecture:
             name, variant = f"a {candidate}", candidate
     if len(depths) == 3 and kernel[0] == 16:
         name = f"a CIFAR resnet{2 * sum(depths) + 2}"
+    others = [key for key in state if not KNOWN.fullmatch(key)]
+    if variant and (
+        others or "bn1.weight" not in state or _shape(state, "conv1.weight")[2:] != (7, 7)
+    ):
+        name, variant = f"no {variant}, but like one", None
     classes = (*_shape(state, "fc.bias"), None)[0]
     channels = (*_shape(state, "conv1.weight")[1:], None)[0]
     head = f"with {classes} classes" if classes else "without a head"

@@ -14,6 +14,7 @@ import struct
 from keras_resnet.weights.errors import UnsafeFile
 
 MAX_MEMBERS = 50_000  # The deepest network with its optimizer has some 10,000.
+MAX_NAME = 1024  # bytes
 
 ZIP_END = struct.Struct("<4s4H2LH")
 ZIP64_LOCATOR = struct.Struct("<4sLQL")
@@ -49,6 +50,8 @@ def zip_members(mapped) -> dict[str, memoryview]:
         if magic != b"PK\x01\x02":
             raise UnsafeFile("its zip directory is damaged")
         name_length, extra_length, comment_length = lengths
+        if name_length > MAX_NAME:
+            raise UnsafeFile(f"it has an entry with a name of {name_length} bytes")
         start = position + ZIP_ENTRY.size
         name = bytes(view[start : start + name_length]).decode("utf-8", "replace")
         extra = bytes(view[start + name_length : start + name_length + extra_length])

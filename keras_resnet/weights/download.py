@@ -53,6 +53,9 @@ def download(row) -> Path:
     import filelock
 
     target = folder() / row.file
+    found = _present(row)  # first, since the folder may be one that cannot be written to
+    if found is not None:
+        return found
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(target.with_name(f".{row.file}.lock")):
@@ -111,7 +114,9 @@ def _fetch(row, target):
         except _WrongAnswer as error:
             part.unlink(missing_ok=True)
             reason = str(error)
-            continue
+            if resumed:
+                continue
+            break
         digest = sha256(part)
         if digest.startswith(row.sha256):
             part.replace(target)
@@ -137,7 +142,7 @@ def _continue(row, part):
     headers = {"Range": f"bytes={held}-"} if held else {}
     headers["Accept-Encoding"] = "identity"
     with requests.get(url_of(row), headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        if answer.status_code == 416:
+        if held and answer.status_code == 416:
             return  # There is no more; whether that is the file, its hash tells.
         answer.raise_for_status()
         ranged = answer.headers.get("Content-Range", "")
@@ -153,6 +158,8 @@ def _continue(row, part):
                     raise _WrongAnswer(f"the server sent more than {row.max_bytes} bytes")
                 file.write(piece)
                 advance(len(piece))
+    if total is not None and held < total:
+        raise requests.ConnectionError(f"it broke off after {held} of {total} bytes")
 
 
 def _by_hand(row):

@@ -51,7 +51,7 @@ def inspect(path) -> Inspection:
         container, tensors = "hdf5", keras_files.read_arrays(path)
         architecture = Architecture("not told by the names in a file of this kind")
     elif path.suffix == ".keras":
-        container, tensors = "keras", read(path)
+        container, tensors = "keras", read(path, version="v1")
         architecture = recognise(tensors)
     else:
         container, tensors = read_container(path)

@@ -16,13 +16,14 @@ from keras_resnet.weights.state_dict import to_state_dict, to_torch, variables_b
 APPLICATIONS = {(3, 4, 6, 3): "ResNet50", (3, 4, 23, 3): "ResNet101", (3, 8, 36, 3): "ResNet152"}
 
 
-def read(path, model) -> dict[str, np.ndarray]:
+def read(path, model, version="v1.5") -> dict[str, np.ndarray]:
     """The weights of a `.keras`, `.weights.h5` or `.h5` file under torchvision's names.
 
     Args:
         path: The file.
         model: The model that it is to be loaded into, or None; a `.h5` file does not say of which
             network it is.
+        version: As of the builders, where there is no model.
 
     Raises:
         CheckpointError: if Keras cannot read it for this model.
@@ -35,18 +36,20 @@ def read(path, model) -> dict[str, np.ndarray]:
         else:
             saved = _twin(path, model)
             saved.load_weights(path)
-    # Keras raises these, and h5py's OSError, on files that are damaged or of another model.
-    except (ValueError, TypeError, LookupError, OSError, AttributeError) as error:
+        ours = not any(layer.name == "conv1_conv" for layer in saved.layers)
+        state = to_state_dict(saved) if ours else _from_applications(saved)
+    except CheckpointError:
+        raise
+    # Keras, h5py and zipfile promise nothing of what they raise on damaged and on other files.
+    except Exception as error:
         name = f" for the model {model.name!r}" if model else ""
         raise CheckpointError(f"{path} cannot be read by Keras{name}: {error}") from error
-    if not any(layer.name == "conv1_conv" for layer in saved.layers):
-        return to_state_dict(saved)
-    if model is not None and not _strides_first(model):
+    if not ours and not (_strides_first(model) if model else version == "v1"):
         raise CheckpointError(
             f"{path} is of keras.applications, whose bottlenecks stride on their first "
             "convolution. Build the model with version='v1'."
         )
-    return _from_applications(saved)
+    return state
 
 
 def read_arrays(path) -> dict[str, np.ndarray]:
@@ -81,6 +84,8 @@ def _twin(path, model):
         # The head's bias, in the format of Keras 3 and in that of Keras 2.
         heads = r"layers/dense/vars/1|.*predictions/bias(:0)?"
         bias = next((file[name] for name in names if re.fullmatch(heads, name)), None)
+        if bias is not None and bias.nbytes > path.stat().st_size:
+            raise CheckpointError(f"{path} claims a head that is larger than the file.")
         classes = None if bias is None else bias.shape[0]
         ours = any(name.startswith(("basic_block", "bottleneck_block")) for name in layers)
     return _clone(model, classes) if ours else _applications_model(path, model, classes)

@@ -9,8 +9,6 @@ from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.names import as_torchvision
 from keras_resnet.weights.state_dict import (
     HEAD,
-    SUFFIXES,
-    TORCH_SUFFIXES,
     assign,
     existing_file,
     read_state_dict,
@@ -104,26 +102,18 @@ def locate(weights, variant) -> Path:
                 "".join(f" There is {other.name} too ({other.accuracy:.3f})." for other in others),
             )
         return download(row)
-    return _weights_file(weights)
+    return existing_file(weights)
 
 
-def _weights_file(path):
-    path = existing_file(path)
-    if not path.name.endswith(SUFFIXES):
-        raise CheckpointError(
-            f"The weights file should end in one of {', '.join(SUFFIXES)}. Received: {path}"
-        )
-    return path
-
-
-def read(path, model=None):
+def read(path, model=None, version="v1.5"):
     """A file's weights, of whatever library, under torchvision's names.
 
     Args:
-        path: The file, by whose name's end its kind is told.
+        path: The file. Those of Keras are told by their name's end.
         model: The model that they are for; needed for `.h5` files.
+        version: Where there is no model: "v1" to take files of keras.applications.
     """
-    path = _weights_file(path)
-    if path.name.endswith((*TORCH_SUFFIXES, ".safetensors")):
-        return as_torchvision(read_state_dict(path), path.name)
-    return keras_files.read(path, model)
+    path = existing_file(path)
+    if path.suffix in (".keras", ".h5"):
+        return keras_files.read(path, model, version)
+    return as_torchvision(read_state_dict(path), path.name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_resnet.weights.errors import CheckpointError
 
-MAX_HEADER = 16 * 2**20  # bytes; some 100 are honest for a tensor
+MAX_HEADER = 4 * 2**20  # bytes; some 100 are honest for a tensor
 DTYPES = {
     **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
     **{f"I{8 * size}": np.dtype(f"i{size}") for size in (1, 2, 4, 8)},
@@ -50,6 +50,9 @@ def read(path) -> dict[str, np.ndarray]:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header = json.loads(mapped[8 : 8 + length])
             header.pop("__metadata__", None)
+            for name, tensor in header.items():
+                if tensor["dtype"] not in DTYPES:
+                    raise ValueError(f"{name[:60]!r} is of type {tensor['dtype']}, not known here")
             return {
                 name: np.ndarray(
                     tensor["shape"],
@@ -59,7 +62,7 @@ def read(path) -> dict[str, np.ndarray]:
                 )
                 for name, tensor in header.items()
             }
-        # numpy's TypeError is of a buffer that is too small, KeyError of an unknown type.
+        # numpy's TypeError is of a buffer that is too small.
         except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
             raise CheckpointError(
                 f"{path} cannot be read as a safetensors file: {error}. If it was cut short, copy "

@@ -33,8 +33,7 @@ TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0)}
 TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 HEAD = ("fc.weight", "fc.bias")
 STEM = "conv1.weight"
-TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
-SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".keras", ".weights.h5", ".h5")
+SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5", ".h5")
 
 
 def read_state_dict(path) -> dict[str, np.ndarray]:

@@ -11,6 +11,8 @@ import mmap
 import struct
 from pathlib import Path
 
+import numpy as np
+
 from keras_resnet.weights.archives import TAR_BLOCK, is_tar_header, tar_members, zip_members
 from keras_resnet.weights.errors import CheckpointError, UnsafeFile
 from keras_resnet.weights.safe_pickle import Unpickler
@@ -67,7 +69,7 @@ def read(path):
         )
     try:
         return container, reader(mapped)
-    except (ValueError, struct.error) as error:
+    except (ValueError, OverflowError, struct.error) as error:
         raise CheckpointError(
             f"{path} cannot be read as a {container} file of torch.save: {error}. "
             "If the file was cut short, copy or download it again; otherwise save the "
@@ -100,9 +102,8 @@ def _read_legacy(mapped):
 
     def storage_of(pid):
         storage = find_storage(pid)
-        if storage.dtype is None:
-            raise UnsafeFile("it has a storage without a type")
-        whole = Storage(storage.key, storage.dtype, pid[4])
+        # Untyped ones are counted in bytes.
+        whole = Storage(storage.key, storage.dtype or np.dtype(np.uint8), pid[4])
         if found.setdefault(storage.key, whole) != whole:
             raise UnsafeFile(f"it describes its storage {storage.key[:60]!r} in two ways")
         return storage
@@ -221,7 +222,7 @@ def _with_arrays(saved, storages, order):
         storages: Key to bytes.
         order: "<" or ">": which byte of their numbers comes first.
     """
-    swapped = {}
+    swapped, arrays = {}, {}
 
     def bytes_of(tensor):
         key, dtype = tensor.storage.key, tensor.dtype
@@ -229,13 +230,18 @@ def _with_arrays(saved, storages, order):
             raise UnsafeFile(f"its storage {key[:60]!r} is missing")
         if order == NATIVE_ORDER or dtype.itemsize == 1:
             return storages[key]
-        if (key, dtype) not in swapped:  # once: many tensors may share it
-            swapped[key, dtype] = byte_swapped(storages[key], dtype)
-        return swapped[key, dtype]
+        kind = (key, dtype.itemsize, dtype.kind == "c")
+        if kind not in swapped:  # once: many tensors may share it
+            swapped[kind] = byte_swapped(storages[key], dtype)
+        return swapped[kind]
 
     def made(value):
         value = value.tensor if isinstance(value, Parameter) else value
-        return array(value, bytes_of(value)) if isinstance(value, Tensor) else value
+        if not isinstance(value, Tensor):
+            return value
+        if value not in arrays:  # once: it may be named many times
+            arrays[value] = array(value, bytes_of(value))
+        return arrays[value]
 
     saved = made(saved)
     seen, waiting = set(), [saved]

@@ -40,12 +40,24 @@ NEWER_DTYPES = [
 # In training checkpoints beside the weights; read over.
 INERT = {
     "argparse.Namespace",
-    "builtins.set",
-    "__builtin__.set",
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list")
+    ),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "slice")),
     "collections.Counter",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.timedelta",
     "pathlib.Path",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+    "torch.torch_version.TorchVersion",
+    "numpy.core.numeric._frombuffer",
+    "numpy._core.numeric._frombuffer",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
@@ -195,6 +207,7 @@ def checked_count(value):
 GLOBALS = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda *_: {},
+    "collections.deque": lambda *_: [],
     "torch.Size": _size,
     "torch.nn.parameter.Parameter": _rebuild_parameter,
     "torch._utils._rebuild_tensor": _rebuild_tensor,

@@ -121,9 +121,8 @@ def odd_tensors():
 @pytest.mark.parametrize("legacy", [False, True])
 def test_odd_tensors(legacy, tmp_path):
     theirs = odd_tensors()
-    if not legacy:  # these have no storage class of their own
-        for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"):
-            theirs[name] = torch.arange(4, dtype=torch.float32).to(getattr(torch, name))
+    for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"):
+        theirs[name] = torch.arange(4, dtype=torch.float32).to(getattr(torch, name))
     path = tmp_path / "w.pth"
     torch.save(theirs, path, _use_new_zipfile_serialization=not legacy)
     ours = weights.read_state_dict(path)
