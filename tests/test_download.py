@@ -244,3 +244,15 @@ def test_the_default_folder_is_keras_own(monkeypatch):
     monkeypatch.delenv("KERAS_RESNET_HOME", raising=False)
     monkeypatch.delenv("KERAS_HOME", raising=False)
     assert module.folder() == Path.home() / ".keras" / "models"
+
+
+def test_a_folder_that_cannot_be_written_to_is_read(server, tmp_path, monkeypatch):
+    row = row_of(CONTENT)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / row.file).write_bytes(CONTENT)
+
+    def refuse(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("filelock.FileLock", refuse)
+    assert weights.download(row) == tmp_path / "home" / row.file

@@ -6,6 +6,7 @@ import pytest
 
 import keras_resnet
 from keras_resnet import weights
+from keras_resnet.conversion import convert
 from keras_resnet.weights import CheckpointError
 from keras_resnet.weights.names import PREFIXES, as_torchvision
 
@@ -104,6 +105,9 @@ def test_keras_applications_needs_version_1(tmp_path):
         keras_resnet.ResNet50(weights=tmp_path / "w.weights.h5", include_top=False)
     with pytest.raises(CheckpointError, match="ResNet50, ResNet101, ResNet152"):
         keras_resnet.ResNet18(weights=tmp_path / "w.weights.h5")
+    theirs.save(tmp_path / "w.keras")
+    with pytest.raises(CheckpointError, match="version='v1'"):
+        convert(tmp_path / "w.keras", tmp_path / "w.pth")
     model = keras_resnet.ResNet50(version="v1")
     with pytest.raises(CheckpointError, match="2 missing from the file: fc.bias, fc.weight"):
         weights.load(model, tmp_path / "w.weights.h5")

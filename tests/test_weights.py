@@ -12,6 +12,7 @@ from torch_files import (
 import keras_resnet
 from keras_resnet import weights
 from keras_resnet.weights import CheckpointError
+from keras_resnet.weights.architecture import Architecture, recognise
 
 
 def test_safetensors(tmp_path, resnet18_state):
@@ -51,7 +52,6 @@ def test_another_architecture_is_guessed(tmp_path, resnet18_state):
 
 @pytest.mark.parametrize("name", keras_resnet.list_models())
 def test_every_architecture_is_known_by_its_keys(name):
-    from keras_resnet.weights.architecture import Architecture, recognise
 
     state = weights.to_state_dict(keras_resnet.create(name, classes=5))
     assert recognise(state) == Architecture(f"a {name} with 5 classes", name, 5, 3)
@@ -126,3 +126,16 @@ def test_loading_takes_little_more_memory_than_the_file(run_python):
     for name in ("w.pth", "w.safetensors"):
         done = run_python("-c", MEASURE, name)
         assert float(done.stdout) < 1.3, done.stderr
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "model_best.pth.tar", "weights"])
+def test_a_file_is_taken_for_what_it_contains(name, tmp_path, resnet18_state):
+    path = state_dict_file(tmp_path / name, resnet18_state)
+    assert keras_resnet.ResNet18(weights=path, classes=7).output.shape == (None, 7)
+
+
+def test_relatives_are_told_apart(resnet18_state):
+    """A network with more in its blocks is not called by the name of the plain one."""
+    state = {**resnet18_state, "layer1.0.se.fc1.weight": np.zeros(1, np.float32)}
+    assert recognise(state).text == "a relative of resnet18 with 7 classes"
+    assert recognise(state).variant is None

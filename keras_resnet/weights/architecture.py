@@ -51,7 +51,7 @@ def recognise(state) -> Architecture:
     if variant and (
         others or "bn1.weight" not in state or _shape(state, "conv1.weight")[2:] != (7, 7)
     ):
-        name, variant = f"no {variant}, but like one", None
+        name, variant = f"a relative of {variant}", None
     classes = (*_shape(state, "fc.bias"), None)[0]
     channels = (*_shape(state, "conv1.weight")[1:], None)[0]
     head = f"with {classes} classes" if classes else "without a head"
