@@ -240,6 +240,9 @@ def write_bombs(folder):
     changed = content.copy()
     changed[second + 42 : second + 46] = content[first + 42 : first + 46]
     (folder / "overlap.zip").write_bytes(changed)
+    # A zip64 directory that begins beyond what an address can be.
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 2**64 - 1, 1)
+    (folder / "far.zip").write_bytes(content[:end] + locator + content[end:])
     with zipfile.ZipFile(folder / "twice.zip", "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(2):
