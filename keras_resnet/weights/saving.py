@@ -1,6 +1,5 @@
 """Writes a model's weights to the files of PyTorch, safetensors and Keras: `save`."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -64,13 +63,12 @@ def check_target(path):
 
 def _state(model):
     """Torchvision's state_dict, in its order, with the counts of batches that PyTorch expects."""
-    state = {}
-    for key, value in to_state_dict(model).items():
-        state[key] = value
+    state = to_state_dict(model)
     layers = list(dict.fromkeys(key.rpartition(".")[0] for key in state))
     leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    for key in [key for key in state if key.endswith("running_var")]:
-        # Keras keeps no count; PyTorch has no use for it at the usual momentum.
-        state[re.sub("running_var$", "num_batches_tracked", key)] = np.zeros((), np.int64)
+    for layer in layers:
+        if f"{layer}.running_var" in state:
+            # Keras keeps no count; PyTorch has no use for it at the usual momentum.
+            state[f"{layer}.num_batches_tracked"] = np.zeros((), np.int64)
     ordered = (f"{layer}.{leaf}" for layer in layers for leaf in leaves)
     return {key: state[key] for key in ordered if key in state}

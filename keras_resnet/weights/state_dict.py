@@ -97,11 +97,7 @@ def _find_tensors(saved):
     for _ in range(3):
         if not isinstance(saved, dict):
             return {}
-        tensors = {
-            key: value
-            for key, value in saved.items()
-            if isinstance(value, np.ndarray) and isinstance(key, str)
-        }
+        tensors = {key: value for key, value in saved.items() if isinstance(value, np.ndarray)}
         if any(key.endswith(STEM) for key in tensors):
             return tensors
         inner = next((saved[key] for key in WRAPPERS if isinstance(saved.get(key), dict)), None)

@@ -17,6 +17,7 @@ from keras_resnet.weights.archives import TAR_BLOCK, is_tar_header, tar_members,
 from keras_resnet.weights.errors import CheckpointError, UnsafeFile
 from keras_resnet.weights.safe_pickle import Unpickler
 from keras_resnet.weights.torch_objects import (
+    MAX_DIMENSIONS,
     NATIVE_ORDER,
     SAVE_A_STATE_DICT,
     Parameter,
@@ -174,7 +175,7 @@ def _read_tar(mapped):
     for _ in range(checked_count(reader.load())):
         key, storage, _ = _described(reader.load(), 3)
         dimensions = _int64(reader) & 0xFFFFFFFF  # four bytes and four of padding
-        if dimensions > 16:
+        if dimensions > MAX_DIMENSIONS:
             raise UnsafeFile(f"it has a tensor of {dimensions} dimensions")
         shape, strides = (
             tuple(_int64(reader) for _ in range(dimensions)) for _ in ("shape", "strides")

@@ -43,9 +43,8 @@ INERT = {
     *(
         f"{module}.{name}"
         for module in ("builtins", "__builtin__")
-        for name in ("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list")
+        for name in "bool bytes complex dict float frozenset int list set slice".split()
     ),
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "slice")),
     "collections.Counter",
     "datetime.date",
     "datetime.datetime",

@@ -15,6 +15,7 @@ import numpy as np
 from keras_resnet.weights.torch_objects import DTYPES
 
 ALIGNMENT = 64  # of the numbers within the file, for torch.load(mmap=True)
+EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
 STORAGE_NAMES = {dtype: f"{name}Storage" for name, dtype in DTYPES.items()}
 
 
@@ -27,7 +28,7 @@ def write(state, path):
     """
     with (
         path.open("wb") as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
 
         def add(name, content):
@@ -46,7 +47,7 @@ def write(state, path):
 
 
 def _pickle(state):
-    parts = [pickle.PROTO, b"\x02", _global("collections", "OrderedDict"), b")R", pickle.MARK]
+    parts = [pickle.PROTO, b"\x02", EMPTY_ORDERED_DICT, pickle.MARK]
     for number, (key, array) in enumerate(state.items()):
         strides = np.cumprod((1, *array.shape[:0:-1]))[::-1] if array.ndim else ()
         parts += [
@@ -65,9 +66,7 @@ def _pickle(state):
             _integers(array.shape),
             _integers(strides),
             pickle.NEWFALSE,  # requires_grad
-            _global("collections", "OrderedDict"),  # of hooks
-            pickle.EMPTY_TUPLE,
-            pickle.REDUCE,
+            EMPTY_ORDERED_DICT,  # of hooks
             pickle.TUPLE,
             pickle.REDUCE,
         ]
