@@ -39,8 +39,8 @@ def both(name, tmp_path, legacy=False, torch_arguments=None, **arguments):
     return ours, theirs
 
 
-def images(height, width, batch=2, dtype=np.float32):
-    values = np.random.default_rng(0).normal(size=(batch, 3, height, width)).astype(dtype)
+def images(height, width, batch=2, dtype=np.float32, seed=0):
+    values = np.random.default_rng(seed).normal(size=(batch, 3, height, width)).astype(dtype)
     return values.transpose(0, 2, 3, 1), torch.from_numpy(values)
 
 
@@ -119,28 +119,38 @@ def test_gradients_and_running_statistics(name, tmp_path):
 
 
 def test_float32_gradients_are_no_worse_than_torchs(tmp_path):
-    """Through the fast paths: both libraries' float32 against torch's float64."""
+    """Through the fast paths: both libraries' float32 against torch's float64.
+
+    The best of five batches: where rounding moves one activation across ReLU's kink, the gradient
+    jumps (either library's, by 1e-3 to 1e-2), while a wrong gradient is wrong on every batch.
+    """
     ours, theirs = both("resnet18", tmp_path)
-    x, x_torch = images(64, 64, batch=8)
-    labels = np.arange(8) % 7
-
-    def torch_gradient(model, x):
-        model.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), torch.from_numpy(labels)).backward()
-        return model.layer1[0].conv1.weight.grad.numpy().copy()
-
-    theirs.train()
-    single = torch_gradient(theirs, x_torch)
-    exact = torch_gradient(theirs.double(), x_torch.double())
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(
-            tf.nn.sparse_softmax_cross_entropy_with_logits(
-                labels=labels, logits=ours(x, training=True)
-            )
-        )
     kernel = next(v for v in ours.trainable_variables if v.path == "layer1.0/conv1/kernel")
-    gradient = tape.gradient(loss, kernel.value).numpy().transpose(3, 2, 0, 1)
-    assert relative_error(gradient, exact) <= max(1e-4, 3 * relative_error(single, exact))
+    labels = np.arange(8) % 7
+    theirs.train()
+
+    def torch_gradient(x):
+        theirs.zero_grad()
+        torch.nn.functional.cross_entropy(theirs(x), torch.from_numpy(labels)).backward()
+        return theirs.layer1[0].conv1.weight.grad.numpy().copy()
+
+    our_errors, their_errors = [], []
+    for seed in range(5):
+        x, x_torch = images(32, 32, batch=8, seed=seed)
+        single = torch_gradient(x_torch)
+        theirs.double()
+        exact = torch_gradient(x_torch.double())
+        theirs.float()
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels=labels, logits=ours(x, training=True)
+                )
+            )
+        gradient = tape.gradient(loss, kernel.value).numpy().transpose(3, 2, 0, 1)
+        our_errors.append(relative_error(gradient, exact))
+        their_errors.append(relative_error(single, exact))
+    assert min(our_errors) <= max(2e-5, 3 * min(their_errors)), (our_errors, their_errors)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
