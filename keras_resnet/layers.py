@@ -6,15 +6,15 @@ How a convolution is computed is decided in one place, `Conv2D.convolution_op`.
 import keras
 from keras import ops
 
+from keras_resnet.convolution import convolution_path, convolve, margins
+
+__all__ = ["BatchNormalization", "Conv2D", "convolution_path"]
+
 PACKAGE = "keras_resnet"
 
 # torchvision's constants: nn.BatchNorm2d's defaults (PyTorch's momentum is one minus Keras').
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
-
-# Neighbouring groups are merged until a block of them has this many channels: narrower blocks
-# leave the matrix units idle, wider ones multiply too many zeros.
-MERGED_CHANNELS = 16
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -54,70 +54,21 @@ class Conv2D(keras.layers.Conv2D):
                 )
             self.padding = "symmetric"
 
-    @property
-    def _margins(self):
-        """Zeros before and after each spatial axis under symmetric padding."""
-        return [
-            rate * (size - 1) // 2
-            for size, rate in zip(self.kernel_size, self.dilation_rate, strict=True)
-        ]
-
-    def _padding(self, data_format):
-        """A padding's name, or the zeros [before, after] each of the four axes.
-
-        At stride 1 symmetric padding is "same", which needs no zeros of its own.
-        """
-        if self.padding != "symmetric":
-            return self.padding
-        if max(self.strides) == 1:
-            return "same"
-        spatial = [[margin, margin] for margin in self._margins]
-        if data_format == "channels_first":
-            return [[0, 0], [0, 0], *spatial]
-        return [[0, 0], *spatial, [0, 0]]
+    def add_weight(self, *args, **kwargs):
+        if kwargs.get("name") == "kernel":
+            kwargs["autocast"] = False  # `convolve` casts it, or not where float32 is better
+        return super().add_weight(*args, **kwargs)
 
     def convolution_op(self, inputs, kernel):
-        if keras.backend.backend() == "tensorflow" and not _has_accelerator():
-            return self._on_tensorflow_cpu(inputs, kernel)
-        padding = self._padding(self.data_format)
-        if isinstance(padding, list):
-            inputs, padding = ops.pad(inputs, padding), "valid"
-        return ops.conv(
+        return convolve(
             inputs,
             kernel,
-            strides=list(self.strides),
-            padding=padding,
-            data_format=self.data_format,
+            strides=self.strides,
+            padding=self.padding,
             dilation_rate=self.dilation_rate,
+            groups=self.groups,
+            data_format=self.data_format,
         )
-
-    def _on_tensorflow_cpu(self, inputs, kernel):
-        import tensorflow as tf
-
-        odd = all(size % 2 for size in self.kernel_size)
-        padding = self._padding("channels_last")
-        if isinstance(padding, str):
-            padding = padding.upper()
-
-        def convolve(x, kernel):
-            if max(self.dilation_rate) > 1:  # then the strides are 1; conv2d has no gradient here
-                return tf.nn.convolution(x, kernel, 1, padding, dilations=self.dilation_rate)
-            if padding == "SAME" and max(self.strides) == 1 and odd:
-                return _same_convolution(x, kernel)
-            return tf.nn.conv2d(x, kernel, self.strides, padding)
-
-        channels_first = self.data_format == "channels_first"
-        x = tf.convert_to_tensor(inputs)
-        kernel = tf.convert_to_tensor(kernel)
-        if channels_first:
-            x = tf.transpose(x, (0, 2, 3, 1))
-        if self.groups == 1:
-            y = convolve(x, kernel)
-        else:
-            kernels = merge_groups(kernel, self.groups)
-            parts = zip(tf.split(x, len(kernels), axis=-1), kernels, strict=True)
-            y = tf.concat([convolve(part, merged) for part, merged in parts], axis=-1)
-        return tf.transpose(y, (0, 3, 1, 2)) if channels_first else y
 
     def compute_output_shape(self, input_shape):
         if self.padding != "symmetric":
@@ -126,7 +77,7 @@ class Conv2D(keras.layers.Conv2D):
         first = 2 if self.data_format == "channels_first" else 1
         for axis, margin, size, stride, rate in zip(
             (first, first + 1),
-            self._margins,
+            margins(self.kernel_size, self.dilation_rate),
             self.kernel_size,
             self.strides,
             self.dilation_rate,
@@ -136,67 +87,6 @@ class Conv2D(keras.layers.Conv2D):
                 shape[axis] = (shape[axis] + 2 * margin - rate * (size - 1) - 1) // stride + 1
         shape[1 if first == 2 else -1] = self.filters
         return tuple(shape)
-
-
-def _has_accelerator() -> bool:
-    import tensorflow as tf
-
-    return any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
-
-
-def _same_convolution(x, kernel):
-    """A convolution at stride 1 whose gradient for `x` is a convolution too.
-
-    At stride 1 the two are the same sum, and TensorFlow's own gradient operation takes up to
-    thirty times as long on a CPU (small maps with many channels are the worst).
-    """
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def convolve(x, kernel):
-        def gradient(dy):
-            reversed_kernel = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
-            dx = tf.nn.conv2d(dy, reversed_kernel, 1, "SAME")
-            dkernel = tf.raw_ops.Conv2DBackpropFilter(
-                input=x,
-                filter_sizes=tf.shape(kernel),
-                out_backprop=dy,
-                strides=(1, 1, 1, 1),
-                padding="SAME",
-            )
-            return dx, dkernel
-
-        return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
-
-    return convolve(x, kernel)
-
-
-def merge_groups(kernel, groups: int) -> list:
-    """Splits a grouped TensorFlow kernel into a few block-diagonal ones of plain convolutions.
-
-    Args:
-        kernel: Tensor of shape (height, width, channels / groups, filters).
-        groups: Number of groups.
-
-    Returns:
-        Kernels for consecutive, equal slices of the input's channels.
-    """
-    import tensorflow as tf
-
-    height, width, channels, filters = kernel.shape
-    merged = max(1, min(groups, MERGED_CHANNELS // max(channels, filters // groups)))
-    while groups % merged:
-        merged -= 1
-    if merged == 1:
-        return tf.split(kernel, groups, axis=-1)
-    blocks = groups // merged
-    # (H, W, 1, C/g, blocks, merged, F/g) times the identity of (merged, merged)
-    split = tf.reshape(kernel, (height, width, 1, channels, blocks, merged, filters // groups))
-    eye = tf.reshape(tf.eye(merged, dtype=kernel.dtype), (merged, 1, 1, merged, 1))
-    diagonal = tf.reshape(
-        split * eye, (height, width, merged * channels, blocks, filters // blocks)
-    )
-    return tf.unstack(diagonal, axis=3)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
