@@ -103,12 +103,12 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
         y = _on_cpu(x, kernel, strides, padding, dilation_rate, groups, data_format, path)
         return ops.cast(y, dtype)
     kernel = ops.cast(kernel, dtype)
-    if padding == "symmetric":
-        zeros = [[margin, margin] for margin in margins(kernel.shape[:2], dilation_rate)]
-        first = 2 if data_format == "channels_first" else 1
-        x = ops.pad(x, [[0, 0]] * first + zeros + [[0, 0]] * (2 - first))
-        padding = "valid"
+    first = 2 if data_format == "channels_first" else 1  # spatial axis
+    zeros = [[margin, margin] for margin in margins(kernel.shape[:2], dilation_rate)]
+    zeros = [[0, 0]] * first + zeros + [[0, 0]] * (2 - first)
     if path == "stock":
+        if padding == "symmetric":
+            x, padding = ops.pad(x, zeros), "valid"
         return ops.conv(
             x,
             kernel,
@@ -119,11 +119,11 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
         )
     import tensorflow as tf
 
-    return tf.nn.convolution(
+    return tf.nn.conv2d(
         x,
         kernel,
         strides,
-        padding.upper(),
+        zeros if padding == "symmetric" else padding.upper(),
         data_format="NCHW" if data_format == "channels_first" else "NHWC",
         dilations=dilation_rate,
     )
@@ -137,9 +137,7 @@ def _cpu_dtype(dtype: str, groups: int) -> str:
 
 def margins(kernel_size, dilation_rate) -> list[int]:
     """Zeros before and after each spatial axis under symmetric padding."""
-    return [
-        rate * (size - 1) // 2 for size, rate in zip(kernel_size, dilation_rate, strict=True)
-    ]
+    return [rate * (size - 1) // 2 for size, rate in zip(kernel_size, dilation_rate, strict=True)]
 
 
 def _on_cpu(x, kernel, strides, padding, dilation_rate, groups, data_format, path):
@@ -205,7 +203,9 @@ def _symmetric(x, kernel, strides, path):
             return dx, dkernel
 
         if path == "onednn":
-            return tf.nn.conv2d(x, kernel, strides, "SAME" if padding == "SAME" else zeros), gradient
+            return tf.nn.conv2d(
+                x, kernel, strides, "SAME" if padding == "SAME" else zeros
+            ), gradient
         return tf.nn.conv2d(pad(x), kernel, strides, padding), gradient
 
     return convolution(x, kernel)

@@ -26,9 +26,9 @@ def real_data():
 def run_python(tmp_path):
     """Runs a program in a new process, in an empty folder; returns what it did."""
 
-    def run(*arguments, **options):
+    def run(*arguments, variables=None, **options):
         command = [sys.executable, *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
         return subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, env=environment, **options
         )

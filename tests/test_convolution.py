@@ -1,5 +1,7 @@
 """Every path of a convolution against stock Keras layers in float64, outputs and gradients."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -61,6 +63,14 @@ def stock_layer(kernel, padding, dilation, dtype, **arguments):
     return Stock()
 
 
+def with_dynamic_shapes(step):
+    return tf.function(step, input_signature=[tf.TensorSpec((None, None, None, CHANNELS))])
+
+
+def with_xla(step):
+    return tf.function(step, jit_compile=True)
+
+
 @st.composite
 def cases(draw):
     """The arguments of a convolution that has an output and that Keras allows."""
@@ -78,14 +88,25 @@ def cases(draw):
     return case, (draw(st.sampled_from([1, 5])), *size, CHANNELS)
 
 
+def assume_that_a_cpu_has(path, case, dtype, compiled):
+    """Passes over what a path leaves to machines that this one is not.
+
+    XLA has everything; oneDNN has gradients of groups and of dilation, but not with explicit
+    padding, which `native` leaves to a GPU.
+    """
+    grouped, dilated = case["groups"] > 1, case["dilation"] > 1
+    if compiled is with_xla:
+        return
+    if (grouped and path != "eigen") or (dilated and path == "native"):
+        wide = convolution._cpu_dtype(dtype, case["groups"])
+        assume(convolution._has_grouped_gradient(wide))
+    if grouped and path == "native":
+        assume(case["padding"] != "symmetric" or case["strides"] == 1)
+
+
 def check(case, shape, path, dtype="float32", data_format="channels_last", compiled=None):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    grouped = case["groups"] > 1
-    compute_dtype = keras.dtype_policies.get(dtype).compute_dtype
-    if path != "eigen" and grouped and not compiled:  # a machine that does not have it
-        assume(convolution._has_grouped_gradient(compute_dtype))
-    if path == "native" and case["dilation"] > 1 and not compiled:  # a GPU's, not a CPU's
-        assume(choose_path(compute_dtype) == "onednn")
+    assume_that_a_cpu_has(path, case, keras.dtype_policies.get(dtype).compute_dtype, compiled)
     arguments = dict(case)
     kernel, padding, dilation = (arguments.pop(k) for k in ("kernel", "padding", "dilation"))
     ours = Conv2D(
@@ -141,14 +162,6 @@ def test_channels_first(case, path):
     check(*case, path, data_format="channels_first")
 
 
-def with_dynamic_shapes(step):
-    return tf.function(step, input_signature=[tf.TensorSpec((None, None, None, CHANNELS))])
-
-
-def with_xla(step):
-    return tf.function(step, jit_compile=True)
-
-
 @settings(max_examples=20, deadline=None)
 @given(cases(), st.sampled_from(FAST_PATHS))
 def test_dynamic_shapes(case, path):
@@ -159,3 +172,72 @@ def test_dynamic_shapes(case, path):
 @given(cases(), st.sampled_from(FAST_PATHS))
 def test_xla(case, path):
     check(*case, path, compiled=with_xla)
+
+
+def test_the_stock_path():
+    """Keras' own operations, groups by XLA included: the other backends' path."""
+    case = {"kernel": 3, "padding": "symmetric", "dilation": 1, "strides": 2, "use_bias": True}
+    for groups in (1, 32):
+        check({**case, "groups": groups}, (2, 9, 8, CHANNELS), "stock", compiled=tf.function)
+
+
+def test_choosing_a_path():
+    assert choose_path("float32") in ("onednn", "eigen")  # no GPU, or `native`
+    with convolution_path("eigen"):
+        assert choose_path("float32") == "eigen"
+        with convolution_path("native"):
+            assert choose_path("float32") == "native"
+        assert choose_path("float32") == "eigen"
+    with pytest.raises(ValueError, match="one of .*'onednn'.* Received: path='mkl'"):
+        with convolution_path("mkl"):
+            pass
+
+
+WITHOUT_ONEDNN = """
+import sys
+sys.path.insert(0, {tests!r})
+import tensorflow as tf
+import test_convolution as t
+assert t.choose_path("float32") == "eigen"
+layer = t.Conv2D(64, 3, strides=2, padding="symmetric", groups=32)
+case = {{"kernel": 3, "padding": "symmetric", "dilation": 1, "strides": 2, "use_bias": True}}
+for groups in (1, 32):
+    t.check({{**case, "groups": groups}}, (2, 9, 8, 64), t.choose_path("float32"))
+    t.check({{**case, "groups": groups}}, (2, 9, 8, 64), "eigen", compiled=tf.function)
+"""
+
+
+def test_a_process_without_onednn_chooses_its_own_path(run_python):
+    """Where TensorFlow has no gradient for groups on a CPU, which is so on older processors."""
+    program = WITHOUT_ONEDNN.format(tests=str(Path(__file__).parent))
+    done = run_python("-c", program, variables={"TF_ENABLE_ONEDNN_OPTS": "0"})
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", FAST_PATHS)
+def test_no_path_needs_xla(path):
+    layer = Conv2D(64, 3, padding="symmetric", groups=32)
+    layer.build((None, 8, 8, 64))
+    with convolution_path(path):
+        graph = tf.function(layer).get_concrete_function(tf.TensorSpec((1, 8, 8, 64))).graph
+    assert b"_XlaMustCompile" not in graph.as_graph_def().SerializeToString()
+    convolutions = [node for node in graph.as_graph_def().node if node.op == "Conv2D"]
+    assert len(convolutions) == (4 if path == "eigen" else 1)  # 4 blocks of 16 channels
+
+
+def test_gradients_of_gradients():
+    """As a gradient penalty takes them: the custom gradients can be differentiated again."""
+    layer = Conv2D(4, 3, strides=2, padding="symmetric", dtype="float64")
+    x = tf.constant(np.random.default_rng(0).normal(size=(1, 5, 6, 3)))
+    layer.build(x.shape)
+
+    def penalty(kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(layer.convolution_op(x, kernel) ** 3)
+        return tf.reduce_sum(tape.gradient(y, x) ** 2)
+
+    for path in ("onednn", "eigen"):
+        with convolution_path(path):
+            theory, numeric = tf.test.compute_gradient(penalty, [layer.kernel.value])
+        np.testing.assert_allclose(theory[0], numeric[0], rtol=1e-4)

@@ -1,7 +1,9 @@
 """SavedModels, run by TensorFlow as a server does."""
 
 import io
+import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +11,8 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet import export
+from keras_resnet.builder import build
+from keras_resnet.configs import ResNetConfig
 
 NAMES = ["daisy", "rose", "tulip"]
 
@@ -85,22 +89,87 @@ def test_versions_logits_and_backbones(tmp_path):
         export.saved_model(classifier, tmp_path / "m", class_names=["one"])
 
 
-@pytest.mark.filterwarnings("ignore")  # tf2onnx and the LiteRT converter warn of their own code
-def test_keras_own_exports_of_a_grouped_network_run(tmp_path):
+@pytest.fixture(scope="module")
+def resnext():
+    """A ResNeXt-50 of 3 classes that gives logits, an image, and the logits."""
+    keras.utils.set_random_seed(0)
+    model = keras_resnet.ResNeXt50_32x4d(
+        classes=3, input_shape=(32, 32, 3), classifier_activation=None
+    )
+    x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    return model, x, model(x).numpy()
+
+
+def run_onnx(path, x):
     import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def run_litert(path, x):
     from ai_edge_litert.interpreter import Interpreter
 
-    model = keras_resnet.ResNeXt50_32x4d(classes=3, input_shape=(32, 32, 3))
-    x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
-    expected = model(x).numpy()
-    model.export(tmp_path / "m.onnx", format="onnx", verbose=False)
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
-    (answer,) = session.run(None, {session.get_inputs()[0].name: x})
-    np.testing.assert_allclose(answer, expected, atol=1e-4)
-    model.export(tmp_path / "m.tflite", format="litert", verbose=False)
-    interpreter = Interpreter(str(tmp_path / "m.tflite"))
+    interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
     interpreter.invoke()
-    answer = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(answer, expected, atol=1e-4)
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+@pytest.mark.filterwarnings("ignore")  # tf2onnx and the LiteRT converter warn of their own code
+def test_keras_own_exports_of_a_grouped_network_run(tmp_path):
+    config = ResNetConfig("bottleneck", (1, 1, 1, 1), groups=32, width_per_group=4)
+    model = build(config, classes=3, input_shape=(32, 32, 3), classifier_activation=None)
+    x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    expected = model(x).numpy()
+    model.export(tmp_path / "m.onnx", format="onnx", verbose=False)
+    model.export(tmp_path / "m.tflite", format="litert", verbose=False)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(run_onnx(tmp_path / "m.onnx", x), expected, atol=1e-5 * scale)
+    np.testing.assert_allclose(run_litert(tmp_path / "m.tflite", x), expected, atol=1e-5 * scale)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_has_one_convolution_for_each(resnext, tmp_path):
+    import onnx
+
+    model, x, expected = resnext
+    path = keras_resnet.export.onnx(model, tmp_path / "m.onnx")
+    assert os.listdir(tmp_path) == ["m.onnx"]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(run_onnx(path, x), expected, atol=1e-5 * scale)
+    nodes = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    groups = [next(a.i for a in node.attribute if a.name == "group") for node in nodes]
+    assert sorted(groups) == [1] * 37 + [32] * 16
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_litert_has_one_convolution_for_each(resnext, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    model, x, expected = resnext
+    path = keras_resnet.export.litert(model, tmp_path / "m.tflite")
+    assert os.listdir(tmp_path) == ["m.tflite"]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(run_litert(path, x), expected, atol=1e-5 * scale)
+    operations = [row["op_name"] for row in Interpreter(str(path))._get_ops_details()]
+    assert operations.count("CONV_2D") == 53
+
+
+def test_a_saved_resnext_needs_neither_xla_nor_onednn(resnext, tmp_path, run_python):
+    model, x, expected = resnext
+    version = keras_resnet.export.saved_model(model, tmp_path / "served")
+    assert b"_XlaMustCompile" not in (version / "saved_model.pb").read_bytes()
+    np.save(tmp_path / "x.npy", x)
+    program = (
+        "import numpy as np, tensorflow as tf\n"
+        f"loaded = tf.saved_model.load({str(version)!r})\n"
+        "x = tf.constant(np.load('x.npy'))\n"
+        "np.save('y.npy', loaded.signatures['tensor'](images=x)['probabilities'])"
+    )
+    for onednn in ("0", "1"):
+        done = run_python("-c", program, variables={"TF_ENABLE_ONEDNN_OPTS": onednn})
+        assert done.returncode == 0, done.stderr
+        probabilities = np.exp(expected) / np.exp(expected).sum()
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), probabilities, atol=1e-5)

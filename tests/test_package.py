@@ -32,8 +32,8 @@ def test_public_names_are_there_and_documented():
 
 
 ORDER = (
-    *("files", "configs", "layers", "blocks", "builder", "preprocessing", "weights", "models"),
-    *("conversion", "data", "visualize", "export", "training"),
+    *("files", "configs", "convolution", "layers", "blocks", "builder", "preprocessing"),
+    *("weights", "models", "conversion", "data", "visualize", "export", "training"),
 )
 
 
