@@ -20,15 +20,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from contest import MALLOC
+
 NAMES = ("resnet50", "resnext101_32x8d")
 RUNS = 7
-
-# Fresh memory is dear on some machines; glibc then keeps what it has.
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "40000000000",
-    "MALLOC_TOP_PAD_": "1000000000",
-}
 
 MEASURE = """
 import re, time

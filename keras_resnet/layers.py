@@ -1,6 +1,6 @@
 """Keras layers with the same weights, padded as PyTorch pads and faster where stock Keras is not.
 
-How a convolution is computed is decided in one place, `Conv2D.convolution_op`.
+How a convolution is computed is decided in one place, `keras_resnet/convolution.py`.
 """
 
 import keras
@@ -25,11 +25,10 @@ class Conv2D(keras.layers.Conv2D):
     and "same", `padding="symmetric"` adds `dilation * (kernel - 1) // 2` zeros on each side, as
     torchvision's convolutions do. ("same" pads the far side more at stride 2 on even sizes.)
 
-    On TensorFlow without a GPU or TPU, a grouped convolution runs as plain convolutions over merged
-    groups, whose kernels are block-diagonal: TensorFlow has no CPU gradient for groups, and
-    stock Keras compiles each such layer with XLA instead. Likewise `channels_first` is
-    transposed around the operation, which a CPU has in `channels_last` only. On accelerators,
-    and on the other backends, the native operation runs.
+    How it is computed depends on the backend and the machine, the numbers do not:
+    `keras_resnet/convolution.py` says what runs where, and `convolution_path` forces it. Groups
+    train on a CPU without XLA, and `channels_first` runs there too, transposed around the
+    operation.
 
     Example:
     >>> layer = keras_resnet.layers.Conv2D(64, 3, strides=2, padding="symmetric", groups=32)

@@ -55,9 +55,9 @@ def saved_model(model, directory, *, preprocessing=None, class_names=None, top_k
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    # A name that is no number: a server that watches the folder passes it over.
     # A server takes no gradients, and tracing those of every convolution tripled the time.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    # A name that is no number: a server that watches the folder passes it over.
     unfinished = directory / f".{os.getpid()}.unfinished"
     try:
         # Groups as plain convolutions: TensorFlow's own fail where a server has no oneDNN.

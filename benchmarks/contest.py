@@ -1,0 +1,179 @@
+"""Runs contestants in turn, each in a process of its own, under the same conditions."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from contestants import MATMUL_SIZE
+from rich.console import Console
+from rich.table import Table
+
+from keras_resnet_cli import quiet
+
+with quiet():
+    from keras_resnet.weights import registry
+
+HERE = Path(__file__).parent
+TORCHVISION = ("torchvision channels_last", "torchvision")
+
+# Fresh memory is dear on some machines; glibc then keeps what it has.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "40000000000",
+    "MALLOC_TOP_PAD_": "1000000000",
+}
+
+
+class Contestant:
+    """A process that holds a network and runs rounds of steps when asked."""
+
+    def __init__(self, name, *arguments):
+        self.name = name
+        self.seconds = []
+        command = [sys.executable, HERE / "contestants.py", name, *map(str, arguments)]
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, **MALLOC},
+        )
+        self.first_step_seconds = self._answer()["first_step_seconds"]
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.log.seek(0)
+            raise SystemExit(f"{self.log.read()[-2000:]}\n{self.name} ended with exit code {code}")
+        return json.loads(line)
+
+    def round(self):
+        """Has it take some steps; their median is kept."""
+        print("round", file=self.process.stdin, flush=True)
+        self.seconds.append(statistics.median(self._answer()))
+
+    def finish(self):
+        """Ends the process; returns the median over the rounds, and the peak memory."""
+        self.process.stdin.close()
+        memory = self._answer()
+        self.process.wait()
+        return {"seconds": statistics.median(self.seconds), **memory}
+
+
+def contest(names, model, task, batch, size, threads, rounds):
+    """Medians of each contestant, over rounds in which they take turns.
+
+    Returns:
+        A list of dicts: contestant, seconds (of a step), images_per_second, first_step_seconds
+        (building and tracing included), process_mib and step_mib (peak memory: of the process,
+        and above the built network).
+    """
+    contestants = [
+        Contestant(name, model, task, batch, size, threads) for name in (*names, "matmul")
+    ]
+    for _ in range(rounds):
+        for contestant in contestants:
+            contestant.round()
+    rows = []
+    for contestant in contestants:
+        row = {"contestant": contestant.name, **contestant.finish()}
+        row["first_step_seconds"] = contestant.first_step_seconds
+        row["images_per_second"] = batch / row["seconds"]
+        rows.append(row)
+    peak = 2 * MATMUL_SIZE**3 / rows.pop()["seconds"]
+    rows.append(floor(peak, model, task, batch, size))
+    torch = min((row["seconds"] for row in rows if row["contestant"] in TORCHVISION), default=None)
+    ours = next(row["seconds"] for row in rows if row["contestant"] == "keras_resnet")
+    for row in rows:
+        row["ratio_to_torchvision"] = torch and torch / row["seconds"]
+        row["ours_to_this"] = row["seconds"] / ours
+    return rows
+
+
+def floor(peak, model, task, batch, size):
+    """What the multiply-adds alone would take at the speed of the large matrix product.
+
+    A training step is three passes: forward, and the gradients of inputs and of kernels.
+    """
+    row = next(row for row in registry.REGISTRY if row.model == model)
+    passes = 3 if task == "training" else 1
+    operations = 2e9 * row.gflops * passes * batch * (size / 224) ** 2
+    seconds = operations / peak
+    name = f"floor at {peak / 1e9:.0f} GFLOP/s"
+    return {"contestant": name, "seconds": seconds, "images_per_second": batch / seconds}
+
+
+def main(task, description, batches):
+    """The command line of inference.py and training.py."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "models", nargs="*", default=["resnet18", "resnet50", "resnext50_32x4d"], metavar="MODEL"
+    )
+    parser.add_argument("--batch", type=int, nargs="*", default=batches)
+    parser.add_argument("--size", type=int, default=224, help="pixels of a side (224)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--contestants", nargs="*", help="only these")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--quick", action="store_true", help="ResNet-18, batch 2, 64 px, 1 round")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.models, arguments.batch = ["resnet18"], [2]
+        arguments.size, arguments.rounds = 64, 1
+    results = []
+    for model in arguments.models:
+        for batch in arguments.batch:
+            names = arguments.contestants or eligible(task, model, arguments.size)
+            rows = contest(
+                names, model, task, batch, arguments.size, arguments.threads, arguments.rounds
+            )
+            title = f"{model}, {task}, batch {batch}, {arguments.size} px"
+            results.append({"title": title, "rows": rows})
+            if not arguments.json:
+                Console(width=100).print(table(title, rows))
+    if arguments.json:
+        print(json.dumps(results, indent=1))
+
+
+def eligible(task, model, size):
+    """Who takes part: keras.applications has ResNet-50 only, ONNX Runtime does not train."""
+    names = ["keras_resnet", *TORCHVISION]
+    if model == "resnet50":
+        names.append("keras.applications")
+    # Stock Keras takes minutes for a training step of grouped convolutions on large images.
+    if not (task == "training" and "resnext" in model and size > 64):
+        names.append("stock Keras layers")
+    if task == "inference":
+        names.append("onnxruntime")
+    return names
+
+
+COLUMNS = {
+    "contestant": ("contestant", ""),
+    "images/s": ("images_per_second", ".2f"),
+    "to torchvision": ("ratio_to_torchvision", ".2f"),
+    "ours to this": ("ours_to_this", ".2f"),
+    "step MiB": ("step_mib", ".0f"),
+    "to 1st step, s": ("first_step_seconds", ".1f"),
+}
+
+
+def table(title, rows):
+    """The rows as a table; `to torchvision` is the ratio to the better of its two layouts."""
+    result = Table(title=title)
+    for heading in COLUMNS:
+        result.add_column(
+            heading, justify="left" if heading == "contestant" else "right", no_wrap=True
+        )
+    for row in rows:
+        values = ((row.get(key), form) for key, form in COLUMNS.values())
+        result.add_row(*("" if value is None else f"{value:{form}}" for value, form in values))
+    return result

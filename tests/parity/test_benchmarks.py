@@ -1,0 +1,47 @@
+"""The benchmarks run, and their contestants compute one network."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+import keras_resnet  # isort: skip (torch comes first)
+
+pytestmark = pytest.mark.parity
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize("task", ["inference", "training"])
+def test_quick_run(task, run_python):
+    done = run_python(BENCHMARKS / f"{task}.py", "--quick", "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (result,) = json.loads(done.stdout)
+    assert result["title"] == f"resnet18, {task}, batch 2, 64 px"
+    rows = {row["contestant"].split(" at ")[0]: row for row in result["rows"]}
+    assert {"keras_resnet", "torchvision", "stock Keras layers", "floor"} <= set(rows)
+    assert ("onnxruntime" in rows) == (task == "inference")
+    for row in rows.values():
+        assert row["images_per_second"] * row["seconds"] == pytest.approx(2)
+        assert rows["floor"]["seconds"] < row["seconds"] or row is rows["floor"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_the_stock_network_is_the_same_one(name):
+    """As many parameters as torchvision's, and an output of its shape."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from contestants import stock_network
+    finally:
+        sys.path.pop(0)
+    theirs = torchvision.models.get_model(name)
+    stock, ours = stock_network(name), keras_resnet.create(name)
+    assert stock.count_params() == ours.count_params()
+    trainable = sum(parameter.numel() for parameter in theirs.parameters())
+    statistics = sum(
+        buffer.numel() for key, buffer in theirs.named_buffers() if "num_batches" not in key
+    )
+    assert stock.count_params() == trainable + statistics
+    assert stock.output_shape == (None, *theirs(torch.zeros(2, 3, 32, 32)).shape[1:])
