@@ -14,6 +14,10 @@ from typing import Annotated
 
 import typer
 
+# TensorFlow leaves oneDNN off on processors without AVX512-VNNI, where a training step then takes
+# 1.4 times as long (docs/performance.md). Read when TensorFlow is imported, so set here.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 app = typer.Typer(
     help="Residual networks for Keras: their weights, from file to file.",
     no_args_is_help=True,
