@@ -202,10 +202,8 @@ def _symmetric(x, kernel, strides, path):
                 )
             return dx, dkernel
 
-        if path == "onednn":
-            return tf.nn.conv2d(
-                x, kernel, strides, "SAME" if padding == "SAME" else zeros
-            ), gradient
+        if path == "onednn" and not plain:  # which takes it forward
+            return tf.nn.conv2d(x, kernel, strides, zeros), gradient
         return tf.nn.conv2d(pad(x), kernel, strides, padding), gradient
 
     return convolution(x, kernel)
@@ -227,19 +225,21 @@ def _input_gradient(dy, kernel, strides, shape):
     import tensorflow as tf
 
     def phases(axis):
-        """Each phase's rows of the kernel and zeros around `dy`; None where no row meets it."""
+        """Each phase's rows of the kernel and of `dy`, and zeros around those; None if no rows."""
         size, stride = kernel.shape[axis], strides[axis]
         for phase in range(stride):
             reach, first = divmod(phase + size // 2, stride)
-            count = len(range(first, size, stride))
-            yield (slice(first, None, stride), [count - 1 - reach, reach]) if count else None
+            before = len(range(first, size, stride)) - 1 - reach  # below 0: rows to leave out
+            zeros = [max(before, 0), reach]
+            rows = slice(max(-before, 0), None)
+            yield (slice(first, None, stride), rows, zeros) if first < size else None
 
     def part(vertical, horizontal):
         if not (vertical and horizontal):
             return tf.zeros(tf.concat([tf.shape(dy)[:3], kernel.shape[2:3]], 0), dy.dtype)
-        taps = tf.reverse(kernel[vertical[0], horizontal[0]], (0, 1))
-        padding = [[0, 0], vertical[1], horizontal[1], [0, 0]]
-        return tf.nn.conv2d(dy, tf.transpose(taps, (0, 1, 3, 2)), 1, padding)
+        taps, rows, zeros = zip(vertical, horizontal, strict=True)
+        reversed_taps = tf.transpose(tf.reverse(kernel[taps], (0, 1)), (0, 1, 3, 2))
+        return tf.nn.conv2d(dy[:, *rows], reversed_taps, 1, [[0, 0], *zeros, [0, 0]])
 
     rows = [[part(v, h) for h in phases(1)] for v in phases(0)]
     if max(strides) == 1:

@@ -150,6 +150,28 @@ def test_paths(case, path):
     check(*case, path)
 
 
+@pytest.mark.parametrize("path", ["onednn", "eigen"])
+@pytest.mark.parametrize("kernel", [1, 3, 5, (1, 5), (3, 1)])
+@pytest.mark.parametrize("strides", [3, 4, (1, 2), (3, 1)])
+def test_unusual_strides(kernel, strides, path):
+    """Strides above 2 and below the kernel's size, and others by axis."""
+    layer = Conv2D(6, kernel, strides, "symmetric", groups=2)
+    x = np.random.default_rng(0).normal(size=(2, 11, 14, 4))
+    layer.build(x.shape)
+    margin = [(size // 2, size // 2) for size in layer.kernel_size]
+    stock = keras.layers.Conv2D(6, kernel, strides, groups=2, dtype="float64")
+    padded = np.pad(x, [(0, 0), *margin, (0, 0)])
+    stock.build(padded.shape)
+    stock.set_weights(layer.get_weights())
+    y, dx, *dweights = results(stock, padded)
+    (top, _), (left, _) = margin
+    dx = dx[:, top : top + 11, left : left + 14]
+    with convolution_path(path if convolution._has_grouped_gradient("float32") else "eigen"):
+        ours = results(layer, x.astype(np.float32))
+    for result, exact in zip(ours, [y, dx, *dweights], strict=True):
+        assert relative_error(result, exact) <= 1e-5
+
+
 @settings(max_examples=40, deadline=None)
 @given(cases(), st.sampled_from(["onednn", "eigen"]), st.sampled_from(["float16", "bfloat16"]))
 def test_mixed_precision(case, path, dtype):
