@@ -10,7 +10,7 @@ from keras_resnet.builder import build
 from keras_resnet.configs import ResNetConfig
 from keras_resnet.layers import convolution_path
 
-SMALL = ResNetConfig("bottleneck", (1, 1, 1, 1), groups=32, width_per_group=4)
+SMALL = ResNetConfig("bottleneck", (1, 1), groups=32, width_per_group=4)
 
 
 def data():
@@ -68,7 +68,7 @@ one, losses_of_one = test_fit.trained(dtype="float64")
 np.testing.assert_allclose(losses, losses_of_one, rtol=1e-6)
 for ours, theirs in zip(two.variables, one.variables, strict=True):
     difference = np.abs(np.array(ours) - np.array(theirs)).max()
-    assert difference <= 1e-8 * np.abs(np.array(theirs)).max(), (ours.path, difference)
+    assert difference <= 1e-8 * np.abs(np.array(theirs)).max() + 1e-10, (ours.path, difference)
 with strategy.scope():
     _, losses = test_fit.trained(dtype="float64")
 assert losses[1] < losses[0]
