@@ -2,9 +2,9 @@
 
     python benchmarks/contestants.py CONTESTANT MODEL TASK BATCH SIZE THREADS
 
-`contest.py` starts it, one process a contestant, and speaks to it by lines: it answers `ready`
-and each line `round` with the seconds of every step of that round, and at the end of its input
-with its memory, all as JSON.
+`contest.py` starts it, one process a contestant, and speaks to it by lines: it tells how
+long building and the first step took, answers each line `round` with the seconds of every step of
+that round, and the end of its input with its memory, all as JSON.
 """
 
 import importlib

@@ -5,7 +5,7 @@
 | "stock" | on JAX and PyTorch | Keras' own | Keras' own |
 | "native" | on TensorFlow with a GPU or TPU | TensorFlow's, not wrapped in XLA | TensorFlow's |
 | "onednn" | on a CPU, where oneDNN has the gradient | TensorFlow's | oneDNN's, also at stride 2 |
-| "eigen" | on a CPU otherwise | merged into blocks of groups | as forward convolutions |
+| "eigen" | on a CPU otherwise | merged into blocks of groups | input's: forward convolutions |
 
 The reasons, each measured (docs/performance.md):
 
@@ -13,7 +13,7 @@ The reasons, each measured (docs/performance.md):
   is tens of times slower, and it exports as an operation that ONNX does not have.
 - oneDNN, which TensorFlow uses on x86 processors with AVX512-VNNI (or wherever
   TF_ENABLE_ONEDNN_OPTS=1 is set), computes groups and gradients near the machine's peak, but
-  takes no explicit padding: so zeros are padded beforehand.
+  has no gradient with explicit padding: there zeros are padded beforehand.
 - Without it, TensorFlow has no CPU gradient for groups, and its gradient for the input takes up
   to thirty times as long as the forward convolution that the same sum is.
 """
@@ -87,8 +87,15 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
         dilation_rate: Two integers.
         groups: Number of groups.
         data_format: "channels_last" or "channels_first".
+
+    Raises:
+        ValueError: if `x` is not of a floating type.
     """
     dtype = keras.backend.standardize_dtype(x.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            f"A convolution takes floating-point values: cast its input. Received: dtype={dtype}"
+        )
     path = choose_path(_cpu_dtype(dtype, groups))
     if padding == "symmetric" and max(strides) == 1:
         padding = "same"  # the same zeros, and no operation of its own for them
@@ -194,7 +201,8 @@ def _symmetric(x, kernel, strides, path):
                 if not plain:
                     dx = dx[:, height : height + tf.shape(x)[1], width : width + tf.shape(x)[2]]
             if kernel.shape[:2] == (1, 1) and max(strides) == 1 and dense:
-                rows, drows = (tf.reshape(z, (-1, z.shape[-1])) for z in (x, dy))
+                rows = tf.reshape(x, (-1, kernel.shape[2]))
+                drows = tf.reshape(dy, (-1, kernel.shape[3]))
                 dkernel = tf.matmul(rows, drows, transpose_a=True)[None, None]
             else:
                 dkernel = tf.raw_ops.Conv2DBackpropFilter(
@@ -282,18 +290,26 @@ def merge_groups(kernel, groups: int) -> list:
 def _has_accelerator() -> bool:
     import tensorflow as tf
 
-    return any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
+    return any(device.device_type != "CPU" for device in tf.config.get_visible_devices())
 
 
-@functools.lru_cache
 def _has_grouped_gradient(dtype: str) -> bool:
     """Whether this CPU has gradients of grouped convolutions: oneDNN does, Eigen does not.
 
-    TensorFlow has no public way to ask, so the smallest one is tried, once for a dtype.
+    TensorFlow has no public way to ask, so the smallest one is tried, once for a dtype. In a
+    graph of TensorFlow 1, where nothing can be tried, the answer is no.
     """
     import tensorflow as tf
 
-    with tf.init_scope(), tf.device("CPU"):
+    with tf.init_scope():
+        return tf.executing_eagerly() and _try_grouped_gradient(dtype)
+
+
+@functools.lru_cache
+def _try_grouped_gradient(dtype: str) -> bool:
+    import tensorflow as tf
+
+    with tf.device("CPU"):
         ones = tf.ones((1, 1, 1, 2), dtype)
         try:
             tf.raw_ops.Conv2DBackpropFilter(

@@ -125,7 +125,10 @@ def test_keras_own_exports_of_a_grouped_network_run(tmp_path):
     expected = model(x).numpy()
     model.export(tmp_path / "m.onnx", format="onnx", verbose=False)
     model.export(tmp_path / "m.tflite", format="litert", verbose=False)
+    model.export(tmp_path / "saved", verbose=False)
     scale = np.abs(expected).max()
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    np.testing.assert_allclose(loaded.serve(x), expected, atol=1e-5 * scale)
     np.testing.assert_allclose(run_onnx(tmp_path / "m.onnx", x), expected, atol=1e-5 * scale)
     np.testing.assert_allclose(run_litert(tmp_path / "m.tflite", x), expected, atol=1e-5 * scale)
 
@@ -153,6 +156,8 @@ def test_litert_has_one_convolution_for_each(resnext, tmp_path):
     assert os.listdir(tmp_path) == ["m.tflite"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(run_litert(path, x), expected, atol=1e-5 * scale)
+    with pytest.raises(ValueError, match="ends in .tflite"):
+        keras_resnet.export.litert(model, tmp_path / "m.bin")
     operations = [row["op_name"] for row in Interpreter(str(path))._get_ops_details()]
     assert operations.count("CONV_2D") == 53
 

@@ -15,7 +15,7 @@ from keras_resnet.weights.state_dict import assign
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = json.loads((GOLDEN / "state_dict_keys.json").read_text())
 LOGITS = np.load(GOLDEN / "logits.npz")
-# He et al. and FACTS of torchvision's model zoo: trainable parameters with 1,000 classes.
+# He et al. and the table of torchvision's model zoo: trainable parameters with 1,000 classes.
 PARAMETERS = {
     "resnet18": 11689512,
     "resnet34": 21797672,

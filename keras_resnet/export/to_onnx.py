@@ -14,7 +14,7 @@ def onnx(model, path) -> Path:
     Needs the export extra (`pip install keras3-resnet[export]`).
 
     Args:
-        model: A model of this package, in TensorFlow.
+        model: A float32 model of this package, in TensorFlow.
         path: The file, `resnext.onnx` for example.
 
     Returns:
