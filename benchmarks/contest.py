@@ -107,7 +107,7 @@ def floor(peak, model, task, batch, size):
     A training step is three passes: forward, and the gradients of inputs and of kernels, less the
     gradient for the image, which nobody needs.
     """
-    row = next(row for row in registry.REGISTRY if row.model == model)
+    row = registry.find(model)
     multiply_adds = 3 * row.gflops - STEM_GFLOPS if task == "training" else row.gflops
     operations = 2e9 * multiply_adds * batch * (size / 224) ** 2
     seconds = operations / peak

@@ -96,11 +96,11 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
         raise ValueError(
             f"A convolution takes floating-point values: cast its input. Received: dtype={dtype}"
         )
-    path = choose_path(_cpu_dtype(dtype, groups))
+    wide = _cpu_dtype(dtype, groups)
+    path = choose_path(wide)
     if padding == "symmetric" and max(strides) == 1:
         padding = "same"  # the same zeros, and no operation of its own for them
     if path in ("onednn", "eigen"):
-        wide = _cpu_dtype(dtype, groups)
         if wide != dtype:
             # The values that 16 bits have, but a gradient that is not rounded to them.
             rounded = ops.cast(ops.cast(kernel, dtype), wide)

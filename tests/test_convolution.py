@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from comparison import relative_error, with_xla
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -15,12 +16,6 @@ from keras_resnet.layers import Conv2D
 
 FAST_PATHS = ["native", "onednn", "eigen"]
 CHANNELS = 64
-
-
-def relative_error(ours, reference):
-    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
-    assert ours.shape == reference.shape
-    return np.abs(ours - reference).max() / np.abs(reference).max()
 
 
 def results(layer, x, compiled=None):
@@ -65,10 +60,6 @@ def stock_layer(kernel, padding, dilation, dtype, **arguments):
 
 def with_dynamic_shapes(step):
     return tf.function(step, input_signature=[tf.TensorSpec((None, None, None, CHANNELS))])
-
-
-def with_xla(step):
-    return tf.function(step, jit_compile=True)
 
 
 @st.composite

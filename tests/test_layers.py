@@ -4,17 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from comparison import relative_error, with_xla
 
 from keras_resnet.layers import BatchNormalization, Conv2D
 
 
 def draw(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
-
-
-def relative_error(ours, reference):
-    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
-    return np.abs(ours - reference).max() / np.abs(reference).max()
 
 
 def test_convolution_keeps_its_config():
@@ -53,10 +49,6 @@ def stock(axis, dtype):
 
 def with_dynamic_shapes(step):
     return tf.function(step, input_signature=[tf.TensorSpec((None, None, None, 8))])
-
-
-def with_xla(step):
-    return tf.function(step, jit_compile=True)
 
 
 @pytest.mark.parametrize("compiled", [None, with_dynamic_shapes, with_xla])
