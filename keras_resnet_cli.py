@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -191,6 +192,76 @@ def download(
     registry = _import("weights.registry")
     row = registry.find_file(model) or registry.find(model, weights)
     print(_import("weights").download(row))
+
+
+@contextlib.contextmanager
+def _progress(what):
+    """A progress bar on the terminal: function of (done, total)."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@app.command()
+def shards(
+    directory: Annotated[Path, typer.Argument(help="A folder of class folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    number: Annotated[int, typer.Option("--shards", help="How many files.", min=1)] = 128,
+    seed: Annotated[int, typer.Option(help="Fixes the order of the images.")] = 0,
+    debug: Debug = False,
+):
+    """Write a folder of images as TFRecord files; run again, it goes on where it was.
+
+    Images that cannot be decoded are left out and named.
+
+    [bold]Example:[/bold] keras-resnet shards photos -o photos_shards --shards 128
+    """
+    data = _import("data")
+    logging.getLogger("keras_resnet").setLevel(logging.ERROR)  # they are listed below
+    with _progress("writing shards") as on_progress:
+        skipped = data.write_shards(
+            directory, output, shards=number, seed=seed, on_progress=on_progress
+        )
+    for name, reason in skipped.reasons.items():
+        print(_printable(f"Left out {name}: {reason}."))
+    print(f"{output}: {number} shards, {len(skipped)} images left out")
+
+
+@app.command("check-data")
+def check_data(
+    directory: Annotated[
+        Path, typer.Argument(help="A folder with train/ and val/, or of class folders.")
+    ],
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Find the images that cannot be used, and those that both train and validate.
+
+    Ends with 1 if there are any.
+
+    [bold]Example:[/bold] keras-resnet check-data photos
+    """
+    data = _import("data")
+    with _progress("checking images") as on_progress:
+        found = data.check_data(directory, on_progress=on_progress)
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(found), "total": found.total}, indent=2))
+    else:
+        for part, classes in found.counts.items():
+            for name, count in classes.items():
+                print(_printable(f"{count:9,}  {part + '/' if part else ''}{name}"))
+        print(f"{found.total:9,}  images")
+        for file, reason in found.bad.items():
+            print(_printable(f"bad: {file}: {reason}"))
+        for files in found.duplicates:
+            print(_printable(f"the same image in train and val: {', '.join(files)}"))
+        print(f"{len(found.bad)} bad, {len(found.duplicates)} that both train and validate")
+    if found.bad or found.duplicates:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

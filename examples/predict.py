@@ -23,7 +23,7 @@ def main(
 ):
     """Prints the most probable classes of each image and draws them beside it."""
     with quiet():
-        from keras_resnet import preprocessing, training, visualize
+        from keras_resnet import decoding, training, visualize
 
     try:
         contents = [path.read_bytes() for path in images]
@@ -44,7 +44,7 @@ def main(
             table.add_row(name, f"{probability:.4f}")
         print(path)
         Console().print(table)
-    pictures = [preprocessing.decode(content).numpy() for content in contents]
+    pictures = [decoding.decode(content).numpy() for content in contents]
     titles = [f"{path.name}: {answer[0][0]}" for path, answer in zip(images, answers, strict=True)]
     print(f"Drawn in {visualize.predictions(pictures, titles, answers, output)}.")
 

@@ -1,7 +1,26 @@
 """From image files and data sets to batches."""
 
-from keras_resnet.data.datasets import tfds_sources
+from keras_resnet.data.augmentation import Augmentation
+from keras_resnet.data.checking import check_data
+from keras_resnet.data.datasets import cifar10, tfds
 from keras_resnet.data.drawn_flowers import drawn_flowers
-from keras_resnet.data.image_folder import DataError, image_folder
+from keras_resnet.data.errors import DataError
+from keras_resnet.data.image_folder import image_folder, save_class_indices
+from keras_resnet.data.pipeline import batches
+from keras_resnet.data.shards import tfrecords, write_shards
+from keras_resnet.data.skipped import Skipped
 
-__all__ = ["DataError", "drawn_flowers", "image_folder", "tfds_sources"]
+__all__ = [
+    "Augmentation",
+    "DataError",
+    "Skipped",
+    "batches",
+    "check_data",
+    "cifar10",
+    "drawn_flowers",
+    "image_folder",
+    "save_class_indices",
+    "tfds",
+    "tfrecords",
+    "write_shards",
+]

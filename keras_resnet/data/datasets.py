@@ -2,72 +2,135 @@
 
 import tensorflow as tf
 
-from keras_resnet.data.image_folder import DataError
-from keras_resnet.data.source import Source
+from keras_resnet.data.errors import DataError
+from keras_resnet.data.pipeline import batches
+from keras_resnet.data.source import Source, stream_source
 
 SHUFFLE_BUFFER = 1000  # encoded images, some 100 kB each
 VALIDATION_SPLITS = ("validation", "test")
 
 
-def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source, Source]:
-    """The training and the validation images of a TFDS data set, downloaded if need be.
+def tfds(name, *, split="train", validation_split=None, data_dir=None, seed=0, **options):
+    """Batches of a data set of tensorflow-datasets, downloaded if need be.
 
     Args:
-        name: Name of the data set, "tf_flowers" for example. It must have the features "image"
-            and "label".
-        validation_split: Share of the images that validate, 0 to 1, if the data set has neither a
-            validation nor a test split. Default: 0.2.
+        name: Its name, "tf_flowers" for example, or a builder: `tfds.ImageFolder("photos")`. It
+            must have the features "image" and "label".
+        split: "train" or "val"; or a split of the data set's own, "test[:50%]" for example.
+        validation_split: The share of the images that validates, 0 to 1, if the data set has
+            neither a validation nor a test split. Default: 0.2.
         data_dir: Where TFDS keeps its data. Default: TFDS's own setting.
+        seed: Fixes the order and the augmentation.
+        **options: As of `data.batches`: training, image_size, batch_size, augmentation, ....
+
+    Returns:
+        (`tf.data.Dataset` of (images, labels), class names), as `data.image_folder`.
 
     Raises:
-        DataError: if there is no such data set or it has no image and label.
+        DataError: if there is no such data set, it has no image and label, or no such split.
     """
-    import tensorflow_datasets as tfds
+    if split in ("train", "val"):
+        sources = tfds_sources(name, validation_split=validation_split, data_dir=data_dir)
+        source = sources[split == "val"]
+    else:
+        source = _source(_builder(name, data_dir), split)
+    return batches(source, seed=seed, **options)
 
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError as error:
-        raise DataError(f"tensorflow-datasets has no data set called {name!r}.") from error
-    features = builder.info.features
-    if not {"image", "label"} <= set(features or ()):
-        raise DataError(
-            f"The data set {name!r} has the features {sorted(features or ())}; image "
-            "classification needs 'image' and 'label'."
-        )
-    builder.download_and_prepare()
+
+def cifar10(*, split="train", data_dir=None, seed=0, **options):
+    """Batches of CIFAR-10: 32 px, 50,000 training and 10,000 test images.
+
+    Args:
+        split, data_dir, seed, **options: As of `data.tfds`. By default images are 32 px and
+            training pads them by 4, crops and mirrors (He et al.,
+            https://arxiv.org/abs/1512.03385, section 4.2). Normalised by ImageNet's mean and
+            deviation, as all of this package.
+    """
+    from keras_resnet.data.augmentation import Augmentation
+
+    defaults = {"image_size": 32, "resize": 32}
+    if options.get("training"):
+        defaults["augmentation"] = Augmentation(padding=4)
+    return tfds("cifar10", split=split, data_dir=data_dir, seed=seed, **{**defaults, **options})
+
+
+def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source, Source]:
+    """The training and the validation images; arguments and errors as of `tfds`."""
+    builder = _builder(name, data_dir)
     splits = builder.info.splits
     validation = next((split for split in VALIDATION_SPLITS if split in splits), None)
     if validation and validation_split is not None:
         raise DataError(
-            f"The data set {name!r} has its own {validation} split. Leave validation_split out. "
-            f"Received: validation_split={validation_split}"
+            f"The data set {builder.name!r} has its own {validation} split. Leave "
+            f"validation_split out. Received: validation_split={validation_split}"
         )
     parts = ("train", validation)
     if validation is None:
+        if validation_split is not None and not 0 < validation_split < 1:
+            raise DataError(
+                "validation_split is the share of images that validate, more than 0 and less than "
+                f"1. Received: validation_split={validation_split}"
+            )
         percent = round(100 * (1 - (validation_split or 0.2)))
         parts = (f"train[:{percent}%]", f"train[{percent}%:]")
     return tuple(_source(builder, part) for part in parts)
 
 
-def _source(builder, split):
-    import tensorflow_datasets as tfds
+def _builder(name, data_dir):
+    import tensorflow_datasets
 
-    count = builder.info.splits[split].num_examples
+    if isinstance(name, str):
+        try:
+            builder = tensorflow_datasets.builder(name, data_dir=data_dir)
+        except tensorflow_datasets.core.registered.DatasetNotFoundError as error:
+            raise DataError(f"tensorflow-datasets has no data set called {name!r}.") from error
+    else:
+        builder = name
+    features = builder.info.features
+    if not {"image", "label"} <= set(features or ()):
+        raise DataError(
+            f"The data set {builder.name!r} has the features {sorted(features or ())}; image "
+            "classification needs 'image' and 'label'."
+        )
+    builder.download_and_prepare()
+    return builder
+
+
+def _source(builder, split):
+    import tensorflow_datasets
+
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"The data set {builder.name!r} has no split {split!r}, but "
+            f"{', '.join(map(str, builder.info.splits))}."
+        ) from error
     if not count:
         raise DataError(f"The split {split} of {builder.name!r} is empty.")
 
-    def items():
-        examples = builder.as_dataset(
-            split=split, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False
+    def examples(key, start):
+        stored = builder.as_dataset(
+            split=split,
+            decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
+            shuffle_files=False,
         )
-        return examples.enumerate().map(
-            lambda index, example: (index, example["image"], tf.cast(example["label"], tf.int64))
+        dataset = stored.enumerate().map(
+            lambda index, example: (
+                tf.strings.join([f"{builder.name}/{split}/", tf.strings.as_string(index)]),
+                example["image"],
+                tf.cast(example["label"], tf.int64),
+            )
         )
+        return shuffled(dataset, key).skip(tf.cast(start, tf.int64))
 
-    return Source(
-        tuple(builder.info.features["label"].names),
-        tuple(f"{builder.name}/{split}/{index}" for index in range(count)),
-        items,
-        lambda image: image,
-        SHUFFLE_BUFFER,
-    )
+    return stream_source(builder.info.features["label"].names, count, examples)
+
+
+def shuffled(examples, key):
+    """A dataset in an order that a key fixes, int64 (2,); as it is if the key is None."""
+    if key is None:
+        return examples
+    # A shuffle's seeds are two numbers; zero both would mean any order.
+    seed = tf.random.stateless_uniform((), key, 1, tf.int64.max, tf.int64)
+    return examples.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)

@@ -1,67 +1,96 @@
 """Folders of images, one folder a class."""
 
-import collections
 import dataclasses
-import logging
+import json
 import os
-import random
-from concurrent.futures import ThreadPoolExecutor
+import stat
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_indices
-from keras_resnet.data.source import Source
-from keras_resnet.preprocessing import Preprocessing, decode
-
-logger = logging.getLogger("keras_resnet")
+from keras_resnet.data.errors import DataError
+from keras_resnet.data.pipeline import batches
+from keras_resnet.data.skipped import Skipped
+from keras_resnet.data.source import Source, why_bad_image
+from keras_resnet.files import replacing
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-CHECKED = 10_000  # Files that are decoded once before training starts; of more, a sample.
 VALIDATION_NAMES = ("val", "validation", "valid", "test")
-
-
-class DataError(ValueError):
-    """A data set that cannot be trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Image files with their labels."""
+    """Image files with their labels: some 20 bytes a file, and its name.
+
+    Args:
+        class_names: Names of the classes.
+        names: All paths below the folder, one after the other, as the file system has them.
+        ends: Where each path ends in `names`, int64.
+        labels: Index of each file's class, int32.
+        chosen: Which of them are meant, int64, in order.
+        folder: What the paths are below, with a slash at the end.
+        unusable: Entries named as images that are no files, {path: why}.
+    """
 
     class_names: tuple[str, ...]
-    files: tuple[str, ...]
-    labels: tuple[int, ...]
+    names: bytes
+    ends: np.ndarray
+    labels: np.ndarray
+    chosen: np.ndarray
+    folder: bytes
+    unusable: dict[str, str]
 
     def __len__(self):
         """How many images there are."""
-        return len(self.files)
+        return len(self.chosen)
 
     def subset(self, indices):
-        """The images at `indices`, with the same classes."""
-        return Images(
-            self.class_names,
-            tuple(self.files[index] for index in indices),
-            tuple(self.labels[index] for index in indices),
-        )
+        """The images at `indices`, with the same classes and, for the first part, `unusable`."""
+        return dataclasses.replace(self, chosen=self.chosen[indices])
+
+    def file(self, index) -> str:
+        """The path of an image."""
+        place = self.chosen[index]
+        start = self.ends[place - 1] if place else 0
+        return os.fsdecode(self.folder + self.names[start : self.ends[place]])
+
+    @property
+    def counts(self):
+        """How many images each class has."""
+        return np.bincount(self.labels[self.chosen], minlength=len(self.class_names))
 
     def source(self) -> Source:
         """The images as a source of batches."""
+        names, ends = tf.constant(self.names), tf.constant(self.ends)
+        labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
+        count = len(self)
 
-        def items():
-            indices = tf.data.Dataset.range(len(self))
-            files, labels = tf.constant(self.files), tf.constant(self.labels, tf.int64)
-            return indices.map(lambda index: (index, files[index], labels[index]))
+        def example(index):
+            place = chosen[index]
+            start = tf.where(place > 0, ends[tf.maximum(place - 1, 0)], 0)
+            path = self.folder + tf.strings.substr(names, start, ends[place] - start)
+            return path, path, tf.cast(labels[place], tf.int64)
 
-        return Source(self.class_names, self.files, items, tf.io.read_file, len(self))
+        def examples(key, start):
+            places = tf.data.Dataset.range(start, count)
+            if key is None:
+                return places.map(example)
+            shuffled = tf.random.experimental.index_shuffle
+            return places.map(lambda place: example(shuffled(place, key, count - 1)))
+
+        def replacement(key):
+            return example(tf.random.stateless_uniform((), key, 0, count, tf.int64))
+
+        return Source(self.class_names, count, examples, tf.io.read_file, replacement, why_bad)
 
 
 def list_images(directory) -> Images:
-    """Lists a folder of class folders.
+    """Lists a folder of class folders, in the order of torchvision's ImageFolder.
 
     Args:
         directory: The folder. Each folder in it is a class, in alphabetical order; images may lie
-            deeper. Hidden files and files of other kinds are passed over.
+            deeper. Links are followed. Hidden files and files of other kinds are passed over.
 
     Raises:
         DataError: if there are no class folders, or one of them has no image.
@@ -81,28 +110,69 @@ def list_images(directory) -> Images:
             f"The data folder {directory} has no folders in it. Expected one folder a class, "
             f"{directory}/daisy/1.jpg for example."
         )
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        found = sorted(_images_below(directory / name))
-        files.extend(found)
-        labels.extend([label] * len(found))
-    counts = collections.Counter(labels)
-    empty = [name for label, name in enumerate(classes) if not counts[label]]
+    folder = os.fsencode(os.path.join(directory, ""))
+    names, lengths, counts, unusable = bytearray(), [], [], {}
+    for name in classes:
+        found = 0
+        for files in _walk(os.fsencode(directory / name), (), unusable):
+            encoded = [file[len(folder) :] for file in files]
+            names += b"".join(encoded)
+            lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+            found += len(encoded)
+        counts.append(found)
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise DataError(
             f"{len(empty)} of the {len(classes)} class folders in {directory} have no image: "
             f"{', '.join(empty[:10])}. Put images ({', '.join(SUFFIXES)}) there or remove the "
             "folder."
         )
-    return Images(tuple(classes), tuple(files), tuple(labels))
+    return Images(
+        tuple(classes),
+        bytes(names),
+        np.cumsum(np.concatenate(lengths)),
+        np.repeat(np.arange(len(classes), dtype=np.int32), counts),
+        np.arange(sum(counts)),
+        folder,
+        unusable,
+    )
 
 
-def _images_below(folder):
-    for path, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "."]
-        for name in files:
-            if name[0] != "." and name.lower().endswith(SUFFIXES):
-                yield os.path.join(path, name)
+def _walk(folder, above, unusable):
+    """The image files of each folder below `folder`, in turn; bytes, sorted."""
+    try:
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        unusable[os.fsdecode(folder)] = error.strerror
+        return
+    if here in above:  # a link to a folder that it lies in
+        return
+    files, folders = [], []
+    for entry in entries:
+        if entry.name.startswith(b"."):
+            continue
+        image = entry.name.lower().endswith(tuple(map(str.encode, SUFFIXES)))
+        if entry.is_dir():
+            folders.append(entry.path)
+        elif image and entry.is_file():
+            files.append(entry.path)
+        elif image:
+            unusable[os.fsdecode(entry.path)] = _what_else(entry)
+        if image and entry.is_dir():
+            unusable[os.fsdecode(entry.path)] = "it is a folder"
+    yield files
+    for path in folders:
+        yield from _walk(path, (*above, here), unusable)
+
+
+def _what_else(entry):
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "it is a link to nothing"
+    return "it is a pipe" if stat.S_ISFIFO(mode) else "it is no regular file"
 
 
 def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, Images]:
@@ -144,108 +214,47 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
             "validation_split is the share of images that validate, more than 0 and less than 1. "
             f"Received: validation_split={validation_split}"
         )
-    return _stratified(images, validation_split, seed)
-
-
-def _stratified(images, share, seed):
-    by_class = collections.defaultdict(list)
-    for index, label in enumerate(images.labels):
-        by_class[label].append(index)
-    chosen = set()
-    for label, indices in by_class.items():
-        if len(indices) < 2:
+    validates = np.zeros(len(images), bool)
+    for label, count in enumerate(images.counts):
+        if count < 2:
             raise DataError(
                 f"The class {images.class_names[label]!r} has one image, which cannot both train "
                 "and validate. Add images or remove the class."
             )
-        count = min(max(round(share * len(indices)), 1), len(indices) - 1)
-        rng = random.Random(f"{seed}/{label}")  # noqa: S311 (a split, not a secret)
-        chosen.update(rng.sample(indices, count))
-    everything = range(len(images))
-    return (
-        images.subset([index for index in everything if index not in chosen]),
-        images.subset([index for index in everything if index in chosen]),
-    )
-
-
-def without_bad_files(images: Images, *, max_bad=0.1, seed=0) -> tuple[Images, dict[str, str]]:
-    """Leaves out the files that cannot be decoded.
-
-    Up to 10,000 files are all decoded once; of more, a sample of as many is.
-
-    Args:
-        images: The images.
-        max_bad: The share of bad files, 0 to 1, above which there is an error.
-        seed: Fixes the sample.
-
-    Returns:
-        The good images, and the bad files with the reason for each.
-
-    Raises:
-        DataError: if more than `max_bad` of the files are bad, or a class has none left.
-    """
-    indices = range(len(images))
-    if len(images) > CHECKED:
-        indices = random.Random(seed).sample(indices, CHECKED)  # noqa: S311
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = pool.map(why_bad, [images.files[index] for index in indices])
-        bad = {index: reason for index, reason in zip(indices, reasons, strict=True) if reason}
-    named = {images.files[index]: reason for index, reason in sorted(bad.items())}
-    listed = "\n".join(f"  {file}: {reason}" for file, reason in list(named.items())[:5])
-    if len(bad) > max_bad * len(indices):
-        raise DataError(
-            f"{len(bad)} of {len(indices)} image files cannot be read, more than the share "
-            f"max_bad={max_bad} allows. The first are:\n{listed}\nMend or remove them, or raise "
-            "max_bad to leave them out."
-        )
-    good = images.subset([index for index in range(len(images)) if index not in bad])
-    gone = set(images.labels) - set(good.labels)
-    if gone:
-        raise DataError(
-            f"No image of the class {images.class_names[min(gone)]!r} can be read:\n{listed}"
-        )
-    return good, named
+        share = min(max(round(validation_split * count), 1), count - 1)
+        indices = np.flatnonzero(images.labels == label)
+        validates[np.random.default_rng((seed, label)).permutation(indices)[:share]] = True
+    train, val = images.subset(np.flatnonzero(~validates)), images.subset(np.flatnonzero(validates))
+    return train, dataclasses.replace(val, unusable={})
 
 
 def why_bad(file) -> str | None:
     """Why an image file cannot be decoded; None if it can."""
     try:
         with open(file, "rb") as stream:
-            content = stream.read()
-        if not content:
-            return "it is empty"
-        decode(content)
+            return why_bad_image(stream.read())
     except OSError as error:
         return error.strerror or str(error)
-    except (tf.errors.OpError, ValueError) as error:
-        kind = "it is no image" if "Unknown image file format" in str(error) else "it is damaged"
-        return f"{kind} (it starts with {content[:8]!r})"
-    return None
 
 
-def image_folder(
-    directory,
-    *,
-    training=False,
-    image_size=224,
-    resize=None,
-    batch_size=16,
-    seed=0,
-    max_bad=0.1,
-):
+def save_class_indices(class_names, path):
+    """Writes {"0": "daisy", ...} as JSON."""
+    with replacing(path) as temporary:
+        indices = {str(number): name for number, name in enumerate(class_names)}
+        temporary.write_text(json.dumps(indices, indent=4, ensure_ascii=False), encoding="utf-8")
+
+
+def image_folder(directory, *, split=None, validation_split=None, seed=0, skipped=None, **options):
     """Batches of images from a folder of class folders.
 
     Args:
-        directory: The folder; each folder in it is a class.
-        training: True for random crops, mirrored or not, in random order; False for the
-            evaluation transform, in order of the names.
-        image_size: Side of the images, in pixels.
-        resize: Length of the shorter side before the centre crop of the evaluation transform.
-            Default: 256 / 224 of `image_size`.
-        batch_size: Images of a batch; the last one may have fewer.
-        seed: Fixes the order and the crops.
-        max_bad: The share of undecodable files above which there is an error; below, they are
-            left out and logged.
+        directory: The folder; each folder in it is a class. Or it has `train` and `val` folders.
+        split: "train" or "val" for one of the two parts, None for all that is in the folder.
+        validation_split: The share of each class that validates, 0 to 1, if the parts have no
+            folders of their own.
+        seed: Fixes the split, the order and the augmentation.
+        skipped: A `data.Skipped` that is told of the files that cannot be used.
+        **options: As of `data.batches`: training, image_size, batch_size, augmentation, ....
 
     Returns:
         (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
@@ -253,20 +262,18 @@ def image_folder(
 
     Raises:
         DataError: if the folder, or too much of what is in it, is not as it should be.
+
+    Example:
+    >>> train, classes = keras_resnet.data.image_folder(
+    ...     "photos", split="train", validation_split=0.2, training=True)  # doctest: +SKIP
     """
-    images, bad = without_bad_files(list_images(directory), max_bad=max_bad, seed=seed)
-    for file, reason in bad.items():
-        logger.warning("Left out %s: %s.", file, reason)
-    preprocessing = Preprocessing.for_crop(image_size, resize)
-    source = images.source()
-    if training:
-        batches = training_batches(
-            source,
-            image_size=image_size,
-            batch_size=batch_size,
-            seed=seed,
-            preprocessing=preprocessing,
-        )
+    if split is None:
+        images = list_images(directory)
+    elif split in ("train", "val"):
+        parts = split_images(directory, validation_split=validation_split, seed=seed)
+        images = parts[split == "val"]
     else:
-        batches = without_indices(evaluation_batches(source, preprocessing, batch_size=batch_size))
-    return batches, list(images.class_names)
+        raise DataError(f"split should be 'train', 'val' or None. Received: split={split!r}")
+    skipped = Skipped() if skipped is None else skipped
+    skipped.add_all(images.unusable)
+    return batches(images.source(), seed=seed, skipped=skipped, **options)

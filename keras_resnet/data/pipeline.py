@@ -1,78 +1,326 @@
-"""From a source to batches: the training and the evaluation pipeline."""
+"""From labelled images to batches."""
 
-import os
+import math
 
 import tensorflow as tf
 
+from keras_resnet.data.augmentation import Augmentation
+from keras_resnet.data.errors import DataError
+from keras_resnet.data.skipped import PARALLEL, Skipped, check_sample
 from keras_resnet.data.source import Source
-from keras_resnet.data.transforms import random_flip, random_resized_crop
 from keras_resnet.preprocessing import Preprocessing
 
-PARALLEL = os.cpu_count()
 PREFETCHED = 2
+ATTEMPTS = 100  # Images that are tried for one place before training gives up.
 
 
-def _batched(images, batch_size):
-    # Without autotuning: its thread made Keras wait some 9 s for many an epoch to end.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return images.batch(batch_size).prefetch(PREFETCHED).with_options(options)
+def steps_per_epoch(source: Source, batch_size):
+    """How many batches an epoch has; bad images do not change it."""
+    return math.ceil(source.count / batch_size)
 
 
 def training_batches(
-    source: Source, *, image_size, batch_size, seed, preprocessing, crop_scale=(0.08, 1.0)
+    source: Source,
+    *,
+    preprocessing: Preprocessing,
+    batch_size,
+    seed,
+    augmentation=None,
+    first_step=None,
+    skipped=None,
 ):
-    """Shuffled batches of random crops, mirrored or not.
+    """Shuffled and augmented batches.
 
-    Each epoch has `len(source)` images in an order and with crops of its own, all fixed by `seed`.
-    An image that cannot be decoded gives its place to the next of the following order.
+    What is in batch k is a function of the source, `seed` and k alone. Epoch after epoch each
+    image comes once (`augmentation.repeats` times, each so many epochs). The place of an image
+    that cannot be decoded is taken by another one, in a fixed order: it changes no other place,
+    nor the number of batches.
 
     Args:
         source: The images.
-        image_size: Side of the crops, in pixels.
-        batch_size: Images of a batch; the last one may have fewer.
-        seed: Fixes the order and the crops.
-        preprocessing: Whose mean and standard deviation are used.
-        crop_scale: Range of the crop's share of the image's area.
+        preprocessing: Whose crop is the images' side, and whose mean and deviation are used.
+        batch_size: Images of a batch; the last one of an epoch may have fewer.
+        seed: Fixes the order and the augmentation.
+        augmentation: What is done to images at random.
+        first_step: None for one epoch, each time that the result is iterated the next one. Or a
+            number of batches: endless, as an uninterrupted training goes on after so many.
+        skipped: Is told of the images that cannot be decoded.
 
     Returns:
-        `tf.data.Dataset` of (images, labels): float32 (batch, image_size, image_size, 3),
-        normalised, and int64 (batch,).
+        `tf.data.Dataset` of (images, labels): float32 (batch, crop, crop, 3), normalised; int64
+        (batch,), or float32 (batch, classes) if `augmentation.mixes_labels`.
     """
+    augmentation = augmentation or Augmentation()
+    size, classes = preprocessing.crop, len(source.class_names)
+    steps = steps_per_epoch(source, batch_size)
 
-    def load(example, number):
+    def order(epoch, first):
+        """The examples of an epoch from number `first` on."""
+        key, repeats = tf.stack([tf.cast(seed, tf.int64), epoch]), augmentation.repeats
+        examples = source.examples(key, first // repeats)
+        if repeats > 1:
+            examples = examples.flat_map(
+                lambda *example: tf.data.Dataset.from_tensors(example).repeat(repeats)
+            ).skip(first % repeats)
+        return examples.take(source.count - first)
+
+    def load(place, example):
         _, item, label = example
-        seeds = tf.random.split(tf.stack([number, seed]), 2)
-        image = random_resized_crop(source.read(item), image_size, seeds[0], crop_scale)
-        return preprocessing.normalise(random_flip(image, seeds[1])), label
+        key = tf.random.fold_in(tf.constant([seed, 0], tf.int64), place)
+        image_bytes = source.read(item)
+        return *augmentation.image(image_bytes, size, key, preprocessing.exif), label
 
-    examples = source.items().shuffle(source.shuffle_buffer, seed).repeat(2)
-    numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-    images = tf.data.Dataset.zip(examples, numbers).map(load, PARALLEL).ignore_errors()
-    images = images.take(len(source)).apply(tf.data.experimental.assert_cardinality(len(source)))
-    return _batched(images, batch_size)
+    def replace(place, example):
+        """The first good one of the images that may take a place."""
+        key = tf.random.fold_in(tf.constant([seed, 1], tf.int64), place)
+
+        def give_up(number):
+            message = f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there?"
+            with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+                return load(place, example)
+
+        tries = tf.data.Dataset.range(ATTEMPTS).map(
+            lambda number: load(place, source.replacement(tf.random.fold_in(key, number)))
+        )
+        failed = tf.data.Dataset.range(1).map(give_up)
+        return True, *tries.ignore_errors().concatenate(failed).take(1).get_single_element()
+
+    def finish(place, pixels, erasures, labels):
+        key = tf.random.fold_in(tf.constant([seed, 2], tf.int64), place[0])
+        images = preprocessing.normalise(pixels)
+        return augmentation.batch(images, labels, erasures, key, classes)
+
+    if first_step is None:
+        # Another epoch each time that somebody starts to iterate.
+        counter = tf.Variable(0, dtype=tf.int64, trainable=False)
+        epochs = tf.data.Dataset.range(1).map(lambda _: (counter.assign_add(1) - 1, 0))
+    else:
+        epochs = tf.data.Dataset.range(first_step // steps, tf.int64.max).map(
+            lambda epoch: (
+                epoch,
+                tf.where(epoch == first_step // steps, first_step % steps * batch_size, 0),
+            )
+        )
+    batched = _in_places(
+        epochs,
+        order,
+        load,
+        replace,
+        count=source.count,
+        batch_size=batch_size,
+        skipped=skipped,
+        source=source,
+    ).map(finish)
+    if first_step is None:
+        batched = batched.apply(tf.data.experimental.assert_cardinality(steps))
+    return _prefetched(batched)
 
 
-def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_size):
+def _in_places(epochs, order, load, replace, *, source, count, batch_size, skipped):
+    """Loads examples in parallel, each into its place whatever becomes of the others.
+
+    An error in `load` drops its element, which is cheap; an error that is caught beside each image,
+    by a data set of its own, took a third of the time. So each element knows its place, a gap in
+    the places is a bad image, and what fills it is made after the parallel part.
+
+    Args:
+        epochs: Dataset of (epoch, first example of it that is needed), int64.
+        order: Function from such a pair to the dataset of its examples.
+        load: Function from a place, int64, and its example to columns.
+        replace: Function from the same to (whether the place is filled after all, columns).
+        source, count, batch_size, skipped: The images, how many, of a batch, where the bad go.
+
+    Returns:
+        Batches of (place, *columns); the last one of an epoch has what is left.
+    """
+    note = (Skipped() if skipped is None else skipped).noting(source)
+    spare = -count % batch_size
+    image, start, end = range(3)  # what an element is; an epoch begins and ends with no image
+
+    def places(epoch, first):
+        # Sentinels make gaps at the ends visible, and fill up the last batch.
+        first = tf.cast(first, tf.int64)
+        base = epoch * (count + 2)
+        nothing = tf.constant(""), tf.constant(""), tf.constant(0, tf.int64)
+
+        def sentinel(kind, place):
+            return tf.data.Dataset.from_tensors((kind, place, nothing))
+
+        examples = order(epoch, first)
+        images = tf.data.Dataset.zip(
+            tf.data.Dataset.range(base + 1 + first, base + 1 + count), examples
+        ).map(lambda place, example: (image, place, example))
+        return (
+            sentinel(start, base + first)
+            .concatenate(images)
+            .concatenate(sentinel(end, base + 1 + count))
+        )
+
+    def columns_of(kind, place, example):
+        return tf.cond(kind == image, lambda: load(place, example), lambda: blank)
+
+    def with_gap(expected, element):
+        kind, place, columns = element
+        gap = tf.where(kind == start, tf.zeros((), tf.int64), place - expected)
+        return place + 1, (gap, kind, place, columns)
+
+    def rows(gap, kind, place, columns):
+        """The rows of what is missing before an element, and its own."""
+        one = [tf.ones(1, tf.bool), place[tf.newaxis], *(part[tf.newaxis] for part in columns)]
+        return tf.cond((gap == 0) & (kind == image), lambda: one, lambda: mended(gap, kind, one))
+
+    def mended(gap, kind, own):
+        missing = own[1][0] - gap + tf.range(gap)
+        filled, *columns = tf.map_fn(mend, missing, fn_output_signature=(spec_of_filled, *specs))
+        none = [part[:0] for part in own]
+        empty = [tf.zeros((spare, *part.shape[1:]), part.dtype) for part in own]
+        after = tf.switch_case(kind, [lambda: own, lambda: none, lambda: empty])
+        before = [filled, missing, *columns]
+        return [tf.concat(parts, 0) for parts in zip(before, after, strict=True)]
+
+    def mend(place):
+        position = place % (count + 2) - 1
+        example = order(place // (count + 2), position).take(1).get_single_element()
+        with tf.control_dependencies([note(example[0])]):
+            return tuple(tf.nest.map_structure(tf.identity, replace(place, example)))
+
+    def only_filled(filled, *columns):
+        return tf.cond(
+            tf.reduce_all(filled),
+            lambda: columns,
+            lambda: tuple(tf.boolean_mask(column, filled) for column in columns),
+        )
+
+    elements = epochs.flat_map(places)
+    loaded = tf.function(load).get_concrete_function(*elements.element_spec[1:])
+    specs = [tf.TensorSpec(part.shape, part.dtype) for part in loaded.structured_outputs]
+    spec_of_filled = tf.TensorSpec((), tf.bool)
+    blank = tuple(tf.zeros(part.shape, part.dtype) for part in specs)
+    return (
+        elements.map(
+            lambda kind, place, example: (kind, place, columns_of(kind, place, example)), PARALLEL
+        )
+        .ignore_errors()
+        .scan(tf.constant(0, tf.int64), with_gap)
+        .map(lambda *element: tuple(rows(*element)))
+        .rebatch(batch_size)
+        .map(only_filled)
+    )
+
+
+def _prefetched(batched):
+    # Without autotuning: its thread made Keras wait some 9 s for many an epoch to end.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batched.prefetch(PREFETCHED).with_options(options)
+
+
+def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_size, skipped=None):
     """Batches in the source's order under the evaluation transform.
 
     Args:
-        source: The images; one that cannot be decoded is left out.
+        source: The images; one that cannot be decoded is missing from its batch.
         preprocessing: The evaluation transform.
         batch_size: Images of a batch; the last one may have fewer.
+        skipped: Is told of the images that cannot be decoded.
 
     Returns:
-        `tf.data.Dataset` of (images, labels, indices): float32 (batch, crop, crop, 3), int64
-        (batch,), int64 (batch,): the place of the image in `source.names`.
+        `tf.data.Dataset` of (images, labels, names): float32 (batch, crop, crop, 3), int64
+        (batch,), string (batch,): what the source calls the image.
     """
 
-    def load(index, item, label):
-        return preprocessing(source.read(item)), label, index
+    def load(place, example):
+        name, item, label = example
+        return preprocessing.pixels(source.read(item)), label, name
 
-    images = source.items().map(load, PARALLEL).ignore_errors()
-    return _batched(images, batch_size)
+    def leave_empty(place, example):
+        name, _, label = example
+        return False, tf.zeros((preprocessing.crop, preprocessing.crop, 3), tf.uint8), label, name
+
+    batched = _in_places(
+        tf.data.Dataset.from_tensors((tf.constant(0, tf.int64), tf.constant(0, tf.int64))),
+        lambda _, first: source.examples(None, first),
+        load,
+        leave_empty,
+        source=source,
+        count=source.count,
+        batch_size=batch_size,
+        skipped=skipped,
+    ).map(lambda _, pixels, labels, names: (preprocessing.normalise(pixels), labels, names))
+    cardinality = tf.data.experimental.assert_cardinality(steps_per_epoch(source, batch_size))
+    return _prefetched(batched.apply(cardinality))
 
 
-def without_indices(batches):
+def without_names(batches):
     """(images, labels) of evaluation batches, as Keras takes them."""
     return batches.map(lambda images, labels, _: (images, labels))
+
+
+def batches(
+    source: Source,
+    *,
+    training=False,
+    image_size=224,
+    resize=None,
+    exif=False,
+    batch_size=16,
+    seed=0,
+    augmentation=None,
+    first_step=None,
+    worker=(0, 1),
+    max_bad=0.1,
+    skipped=None,
+):
+    """What the functions of this room return, from a source.
+
+    Args:
+        source: The images.
+        training: True for random order and augmentation, False for the evaluation transform in
+            the source's order.
+        image_size: Side of the images, in pixels.
+        resize: Length of the shorter side before the centre crop of the evaluation transform.
+            Default: 256 / 224 of `image_size`.
+        exif: True to turn JPEGs as their EXIF orientation says; torchvision does not.
+        batch_size: Images of a batch; the last one may have fewer.
+        seed: Fixes the order and the augmentation.
+        augmentation: A `data.Augmentation`; by default crops and mirroring.
+        first_step: While training, go on after so many batches, endlessly. Default: an epoch each
+            time.
+        worker: While training, (which, of how many) machines this is; each gets its share.
+        max_bad: The share of undecodable images above which there is an error; up to it they
+            are left out and logged. Judged on a sample of 1,000.
+        skipped: A `data.Skipped` that is told of them.
+
+    Returns:
+        (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
+        image_size, 3), normalised RGB; int64 (batch,), or float32 (batch, classes) if the
+        augmentation mixes labels.
+
+    Raises:
+        DataError: if too much of the data is bad, or an argument is out of range.
+    """
+    if batch_size < 1 or not 0 <= worker[0] < worker[1] <= source.count:
+        raise DataError(
+            "batch_size should be 1 or more, worker (which, of how many), from (0, 1) on. "
+            f"Received: batch_size={batch_size}, worker={worker} for {source.count} images"
+        )
+    if not training and (augmentation or first_step is not None):
+        raise DataError("augmentation and first_step are for training=True.")
+    skipped = Skipped() if skipped is None else skipped
+    check_sample(source, skipped, max_bad=max_bad, seed=seed)
+    preprocessing = Preprocessing.for_crop(image_size, resize, exif=exif)
+    if training:
+        dataset = training_batches(
+            source.part(*worker),
+            preprocessing=preprocessing,
+            batch_size=batch_size,
+            seed=seed,
+            augmentation=augmentation,
+            first_step=first_step,
+            skipped=skipped,
+        )
+    else:
+        dataset = without_names(
+            evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
+        )
+    return dataset, list(source.class_names)

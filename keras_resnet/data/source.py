@@ -5,26 +5,96 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Encoded images with their labels, in a fixed order.
+    """Encoded images with their labels.
+
+    An example is (name, item, label): the name for reports, scalar string; what `read` takes,
+    scalar string; the index into `class_names`, int64.
 
     Args:
-        class_names: Names of the classes; a label is an index into them.
-        names: Name of each image, for reports: its path, or its place in a data set.
-        items: Function to a fresh, unshuffled `tf.data.Dataset` of (index, item, label); both
-            numbers are int64.
-        read: Function from an item's tensor to the encoded image, a scalar string tensor.
-        shuffle_buffer: How many items are shuffled at a time: all of them where they are small.
+        class_names: Names of the classes.
+        count: How many examples there are.
+        examples: Function from a key and a number to a `tf.data.Dataset` of `count` examples less
+            that number at the start: in an order that the key fixes, int64 (2,), or in the
+            source's own if it is None.
+        read: Function from an item to the encoded image, a scalar string tensor.
+        replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
+        why_bad: Function from a name to why its image cannot be decoded, in words.
     """
 
     class_names: tuple[str, ...]
-    names: tuple[str, ...]
-    items: Callable[[], tf.data.Dataset]
+    count: int
+    examples: Callable[[tf.Tensor | None, tf.Tensor | int], tf.data.Dataset]
     read: Callable[[tf.Tensor], tf.Tensor]
-    shuffle_buffer: int
+    replacement: Callable[[tf.Tensor], tuple]
+    why_bad: Callable[[str], str]
 
-    def __len__(self):
-        """How many images there are."""
-        return len(self.names)
+    def part(self, worker, workers):
+        """The examples of one of several workers, as many for each."""
+        if workers == 1:
+            return self
+        return dataclasses.replace(
+            self,
+            count=self.count // workers,
+            examples=lambda key, start: (
+                self.examples(key, 0)
+                .shard(workers, worker)
+                .take(self.count // workers)
+                .skip(tf.cast(start, tf.int64))
+            ),
+        )
+
+
+def stream_source(class_names, count, examples) -> Source:
+    """A source of records that can only be read one after the other; their items are the images.
+
+    Args:
+        class_names, count, examples: As of `Source`.
+    """
+    candidates = examples(None, 0).take(4 * SPARES)
+    good = [example for example in candidates if why_bad_image(example[1].numpy()) is None]
+    spares = [tf.stack(column) for column in zip(*good[:SPARES], strict=True)]
+
+    def replacement(key):
+        chosen = tf.random.stateless_uniform((), key, 0, len(good[:SPARES]), tf.int32)
+        return tuple(column[chosen] for column in spares)
+
+    return Source(
+        tuple(class_names),
+        count,
+        examples,
+        lambda item: item,
+        replacement if good else lambda key: next(iter(candidates)),
+        lambda name: "it cannot be decoded",
+    )
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def _decode(image_bytes):
+    from keras_resnet.decoding import decode
+
+    return tf.shape(decode(image_bytes))
+
+
+def why_bad_image(content) -> str | None:
+    """Why an encoded image cannot be decoded; None if it can."""
+    if not content:
+        return "it is empty"
+    try:
+        _decode(content)
+    except (tf.errors.OpError, ValueError) as error:
+        said = str(error)
+        if "claims more than" in said or "too large" in said:
+            kind = "it claims to be larger than is allowed"
+        elif "Unknown image file format" in said:
+            kind = "it is no image"
+        elif "Animation" in said:
+            kind = "it is an animated WebP, which TensorFlow does not read"
+        else:
+            kind = "it is damaged"
+        return f"{kind} (it starts with {content[:8]!r})"
+    return None

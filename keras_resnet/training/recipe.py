@@ -19,6 +19,8 @@ class Recipe:
         weights: A weights file to start from.
         image_size: Side of the images that the network sees, in pixels.
         crop_scale: Range of a training crop's share of the image's area.
+        exif: True to turn JPEGs as their EXIF orientation says, in training, validation and the
+            exported network; torchvision does not.
         epochs: How often training goes through the images.
         batch_size: Images a step.
         learning_rate: Adam's.
@@ -35,6 +37,7 @@ class Recipe:
     weights: str | None = None
     image_size: int = 224
     crop_scale: tuple[float, float] = (0.08, 1.0)
+    exif: bool = False
     epochs: int = 15
     batch_size: int = 16
     learning_rate: float = 1e-4
@@ -66,4 +69,4 @@ class Recipe:
     @property
     def preprocessing(self) -> Preprocessing:
         """The evaluation transform: the shorter side resized to 256 / 224 of the crop."""
-        return Preprocessing.for_crop(self.image_size)
+        return Preprocessing.for_crop(self.image_size, exif=self.exif)

@@ -14,12 +14,15 @@ SHOWN = 20  # Rows of a table in the report; the CSV files have them all.
 def write_text(path, text):
     """Writes a file beside its target and renames it."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path, header, rows):
     """Writes a table beside its target and renames it."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

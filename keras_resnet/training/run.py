@@ -73,6 +73,7 @@ class Run:
                 recipe["image_size"],
                 tuple(recipe["mean"]),
                 tuple(recipe["std"]),
+                recipe.get("exif", False),
             ),
         )
 

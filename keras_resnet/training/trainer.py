@@ -4,10 +4,9 @@ import collections
 import dataclasses
 import json
 import logging
-import math
+import os
 import shlex
 import sys
-import warnings
 from pathlib import Path
 
 import keras
@@ -15,12 +14,19 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import export, models, visualize, weights
+from keras_resnet.data import Augmentation, Skipped, save_class_indices
 from keras_resnet.data.datasets import tfds_sources
-from keras_resnet.data.image_folder import split_images, without_bad_files
-from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_indices
+from keras_resnet.data.image_folder import split_images
+from keras_resnet.data.pipeline import (
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+    without_names,
+)
+from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import replacing
 from keras_resnet.training.recipe import Recipe
-from keras_resnet.training.report import read_history, report, write_csv, write_text
+from keras_resnet.training.report import SHOWN, read_history, report, write_csv, write_text
 from keras_resnet.training.run import new_run_folder
 
 logger = logging.getLogger("keras_resnet")
@@ -50,7 +56,8 @@ def train(recipe: Recipe, output="runs/flowers", *, note=None, command=None) -> 
     """
     command = command or shlex.join(["python", *sys.argv])
     keras.utils.set_random_seed(recipe.seed)
-    train_source, val_source, skipped = _sources(recipe)
+    skipped = Skipped(), Skipped()
+    train_source, val_source = _sources(recipe, skipped)
     classes = train_source.class_names
     model = models.create(
         recipe.model,
@@ -60,25 +67,25 @@ def train(recipe: Recipe, output="runs/flowers", *, note=None, command=None) -> 
     )
     folder = new_run_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
-    _say_what_starts(recipe, model, train_source, val_source, skipped, folder)
+    _say_what_starts(recipe, model, train_source, val_source, folder)
 
-    indices = {str(number): name for number, name in enumerate(classes)}
-    write_text(folder / "class_indices.json", json.dumps(indices, indent=4))
+    save_class_indices(classes, folder / "class_indices.json")
     write_text(folder / "recipe.json", _recipe_json(recipe, classes, command))
-    write_csv(folder / "skipped.csv", ("file", "reason"), skipped)
+    _write_skipped(skipped, folder)
     visualize.plot(model, folder / "model.svg")
 
-    train_labels = _fit(model, recipe, train_source, val_source, folder)
+    train_labels = _fit(model, recipe, train_source, val_source, skipped, folder)
     history = read_history(folder / "history.csv")
     visualize.curves(history, folder / "curves.png")
 
     best = keras.saving.load_model(folder / "best.keras", compile=False)
     weights.save(best, folder / "best.pth")
-    rows, matrix = _predictions(best, recipe, val_source)
+    rows, matrix = _predictions(best, recipe, val_source, skipped[1])
     write_csv(folder / "predictions.csv", ("file", "label", "predicted", "probability"), rows)
     visualize.confusion_matrix(matrix, classes, folder / "confusion_matrix.png")
     error = _export(best, recipe, val_source, folder)
 
+    left_out = _write_skipped(skipped, folder)
     accuracy = float(np.trace(matrix) / matrix.sum())
     facts = [
         *([("note", note)] if note else []),
@@ -95,39 +102,49 @@ def train(recipe: Recipe, output="runs/flowers", *, note=None, command=None) -> 
         classes=[
             (name, n, total, f"{right / max(total, 1):.3f}") for name, n, total, right in counts
         ],
-        skipped=skipped,
+        skipped=left_out,
         mistakes=sorted((row for row in rows if row[1] != row[2]), key=lambda row: -float(row[3])),
         command=command,
     )
     write_text(folder / "report.md", text)
+    for file, reason in left_out[:SHOWN]:
+        logger.warning("Left out %s: %s.", file, reason)
+    if left_out:
+        logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
     logger.info("Validation accuracy %.4f. The run is in %s.", accuracy, folder)
     return folder
 
 
-def _sources(recipe):
-    """The training and validation sources, and (file, reason) of what is left out."""
+def _sources(recipe, skipped):
+    """The training and validation sources; `skipped` is told what is bad of a sample of each."""
     if recipe.dataset is not None:
-        return *tfds_sources(recipe.dataset, validation_split=recipe.validation_split), []
-    parts = split_images(
-        recipe.data_dir, validation_split=recipe.validation_split, seed=recipe.seed
-    )
-    sources, skipped = [], []
-    for part in parts:
-        good, bad = without_bad_files(part, max_bad=recipe.max_bad, seed=recipe.seed)
-        sources.append(good.source())
-        skipped.extend(bad.items())
-    return *sources, skipped
+        sources = tfds_sources(recipe.dataset, validation_split=recipe.validation_split)
+    else:
+        parts = split_images(
+            recipe.data_dir, validation_split=recipe.validation_split, seed=recipe.seed
+        )
+        for part, bad in zip(parts, skipped, strict=True):
+            bad.add_all(part.unusable)
+        sources = tuple(part.source() for part in parts)
+    for source, bad in zip(sources, skipped, strict=True):
+        check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
+    return sources
 
 
-def _say_what_starts(recipe, model, train_source, val_source, skipped, folder):
+def _write_skipped(skipped, folder):
+    """Writes skipped.csv; returns its (file, reason) rows."""
+    rows = [row for part in skipped for row in part.reasons.items()]
+    write_csv(folder / "skipped.csv", ("file", "reason"), rows)
+    return rows
+
+
+def _say_what_starts(recipe, model, train_source, val_source, folder):
     logger.info(
         "%d images train, %d validate. Classes: %s.",
-        len(train_source),
-        len(val_source),
+        train_source.count,
+        val_source.count,
         ", ".join(train_source.class_names),
     )
-    for file, reason in skipped:
-        logger.warning("Left out %s: %s.", file, reason)
     logger.info(
         "%s, %s parameters, at %d px on %s. Run folder: %s.",
         recipe.model,
@@ -177,56 +194,72 @@ class _Checkpoint(keras.callbacks.Callback):
             self.model.save(temporary)
 
 
-def _fit(model, recipe, train_source, val_source, folder):
+def _fit(model, recipe, train_source, val_source, skipped, folder):
     """Trains; returns how many training images each class has."""
+    steps = steps_per_epoch(train_source, recipe.batch_size)
     learning_rate = recipe.learning_rate
     if recipe.schedule == "cosine":
-        steps = recipe.epochs * math.ceil(len(train_source) / recipe.batch_size)
-        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, recipe.epochs * steps)
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy"],
     )
-    with warnings.catch_warnings():
-        # The length of the validation batches is unknown, since broken images drop out; Keras
-        # warns when it learns it.
-        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
-        model.fit(
-            training_batches(
-                train_source,
-                image_size=recipe.image_size,
-                batch_size=recipe.batch_size,
-                seed=recipe.seed,
-                preprocessing=recipe.preprocessing,
-                crop_scale=recipe.crop_scale,
-            ),
-            validation_data=without_indices(
-                evaluation_batches(val_source, recipe.preprocessing, batch_size=recipe.batch_size)
-            ),
-            epochs=recipe.epochs,
-            shuffle=False,  # the pipeline shuffles
-            callbacks=[_Checkpoint(folder), keras.callbacks.CSVLogger(folder / "history.csv")],
-        )
+    train, val = (
+        training_batches(
+            train_source,
+            preprocessing=recipe.preprocessing,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            augmentation=Augmentation(crop_scale=recipe.crop_scale),
+            first_step=0,
+            skipped=skipped[0],
+        ),
+        evaluation_batches(
+            val_source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped[1]
+        ),
+    )
+    sizes = train_source.count, val_source.count
+
+    def judge_again(epoch, logs):
+        _write_skipped(skipped, folder)
+        if epoch == 0:
+            for bad, count in zip(skipped, sizes, strict=True):
+                bad.judge(count, recipe.max_bad)
+
+    model.fit(
+        train,
+        steps_per_epoch=steps,
+        validation_data=without_names(val),
+        epochs=recipe.epochs,
+        shuffle=False,  # the pipeline shuffles
+        callbacks=[
+            _Checkpoint(folder),
+            keras.callbacks.CSVLogger(folder / "history.csv"),
+            keras.callbacks.LambdaCallback(on_epoch_end=judge_again),
+        ],
+    )
     labels = collections.Counter(
-        int(label) for _, _, label in train_source.items().as_numpy_iterator()
+        int(label) for _, _, label in train_source.examples(None, 0).as_numpy_iterator()
     )
     return [labels[number] for number in range(len(train_source.class_names))]
 
 
-def _predictions(model, recipe, source):
+def _predictions(model, recipe, source, skipped):
     """(file, label, predicted, probability) rows of a source, and the confusion matrix."""
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
     rows = []
-    batches = evaluation_batches(source, recipe.preprocessing, batch_size=recipe.batch_size)
-    for images, labels, indices in batches:
+    batches = evaluation_batches(
+        source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped
+    )
+    for images, labels, names in batches:
         answers = model.predict_on_batch(images)
-        for index, label, answer in zip(indices.numpy(), labels.numpy(), answers, strict=True):
+        for name, label, answer in zip(names.numpy(), labels.numpy(), answers, strict=True):
             predicted = int(np.argmax(answer))
             matrix[label, predicted] += 1
             probability = f"{answer[predicted]:.6f}"
-            rows.append((source.names[index], classes[label], classes[predicted], probability))
+            rows.append((os.fsdecode(name), classes[label], classes[predicted], probability))
     return rows, matrix
 
 
@@ -243,8 +276,8 @@ def _export(model, recipe, source, folder):
         content = source.read(item)
         return content, recipe.preprocessing(content)
 
-    step = max(len(source) // VERIFIED, 1)
-    chosen = source.items().shard(step, 0).take(VERIFIED).map(load).ignore_errors()
+    step = max(source.count // VERIFIED, 1)
+    chosen = source.examples(None, 0).shard(step, 0).take(VERIFIED).map(load).ignore_errors()
     images, inputs = zip(*chosen.as_numpy_iterator(), strict=True)
     expected = model.predict(np.stack(inputs), verbose=0)
     error = float(np.abs(export.probabilities_in_new_process(version, images) - expected).max())

@@ -1,0 +1,132 @@
+"""What training does to images at random."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_resnet.data import mixing, policies, windows
+
+POLICIES = {
+    "rand_augment": policies.rand_augment,
+    "trivial_augment_wide": policies.trivial_augment_wide,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What training does to images at random, in torchvision's order. Each draw has its seed.
+
+    Args:
+        crop_scale: Range of the crop's share of the image's area, 0 to 1.
+        crop_ratio: Range of the crop's width over its height.
+        padding: If given, there is no resizing: this many black pixels on each side, then a crop
+            (He et al., 2015, section 4.2, for CIFAR).
+        flip: Share of the images that are mirrored, 0 to 1.
+        color_jitter: None, or the strength of (brightness, contrast, saturation, hue) jitter; 0
+            or more, hue at most 0.5.
+        policy: None, "rand_augment" or "trivial_augment_wide".
+        erasing: Share of the images of which a rectangle is erased, 0 to 1.
+        mixup: Alpha of MixUp; 0 for none. With CutMix too, each batch gets one of them.
+        cutmix: Alpha of CutMix; 0 for none.
+        label_smoothing: Share of the label that all classes get alike, 0 to 1.
+        repeats: How many times in a row an image comes, augmented anew each time, with as many
+            fewer images an epoch (https://arxiv.org/abs/1901.09335).
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    padding: int | None = None
+    flip: float = 0.5
+    color_jitter: tuple[float, float, float, float] | None = None
+    policy: str | None = None
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
+    repeats: int = 1
+
+    def __post_init__(self):
+        """Refuses numbers that cannot be meant."""
+        for name in ("flip", "erasing", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is a share, 0 to 1. Received: {name}={getattr(self, name)}"
+                )
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is 0 or more. Received: {name}={getattr(self, name)}")
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (name == "crop_scale" and high > 1):
+                raise ValueError(
+                    f"{name} is a range of positive numbers, low to high"
+                    f"{', at most 1' if name == 'crop_scale' else ''}. "
+                    f"Received: {name}={(low, high)}"
+                )
+        if self.policy not in (None, *POLICIES):
+            raise ValueError(
+                f"policy should be None or one of {', '.join(POLICIES)}. "
+                f"Received: policy={self.policy!r}"
+            )
+        jitter = self.color_jitter
+        if jitter is not None and (len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5):
+            raise ValueError(
+                "color_jitter is (brightness, contrast, saturation, hue), each 0 or more, hue at "
+                f"most 0.5. Received: color_jitter={jitter}"
+            )
+        if self.repeats < 1 or (self.padding is not None and self.padding < 0):
+            raise ValueError(
+                "repeats is 1 or more, padding 0 or more. "
+                f"Received: repeats={self.repeats}, padding={self.padding}"
+            )
+
+    @property
+    def mixes_labels(self):
+        """Whether labels become shares of each class, float32 (batch, classes)."""
+        return self.mixup > 0 or self.cutmix > 0 or self.label_smoothing > 0
+
+    def image(self, image_bytes, size, key, exif=False):
+        """One augmented image, uint8 (size, size, 3), and the part to erase, int32 (4,).
+
+        Args:
+            image_bytes: Scalar string tensor: an encoded image.
+            size: Side of the result, in pixels.
+            key: int64 tensor (2,): equal keys, equal images.
+            exif: True to turn JPEGs as their EXIF orientation says.
+        """
+        keys = tf.unstack(tf.random.split(key, 5))
+        if self.padding is None:
+            image = windows.random_resized_crop(
+                image_bytes, size, keys[0], self.crop_scale, self.crop_ratio, exif=exif
+            )
+        else:
+            image = windows.random_padded_crop(image_bytes, size, keys[0], self.padding, exif=exif)
+        if self.flip:
+            image = windows.random_flip(image, keys[1], self.flip)
+        if self.color_jitter is not None:
+            image = policies.color_jitter(image, keys[2], *self.color_jitter)
+        if self.policy is not None:
+            image = POLICIES[self.policy](image, keys[3])
+        if not self.erasing:
+            return image, tf.zeros(4, tf.int32)
+        return image, windows.random_erasure(size, keys[4], self.erasing)
+
+    def batch(self, images, labels, erasures, key, classes):
+        """Erases, mixes and smooths.
+
+        Args:
+            images: float32 (batch, size, size, 3), normalised.
+            labels: int64 (batch,).
+            erasures: int32 (batch, 4), from `image`.
+            key: int64 tensor (2,).
+            classes: How many classes there are.
+
+        Returns:
+            Images, and labels: int64 (batch,), or float32 (batch, classes) if `mixes_labels`.
+        """
+        if self.erasing:
+            images = windows.erase(images, erasures)
+        if not self.mixes_labels:
+            return images, labels
+        labels = mixing.smooth_labels(labels, classes, self.label_smoothing)
+        return mixing.mix(images, labels, key, self.mixup, self.cutmix)

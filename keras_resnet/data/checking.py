@@ -1,0 +1,107 @@
+"""Looks through a folder of images before training does."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet.data.image_folder import list_images, split_images
+from keras_resnet.data.source import why_bad_image
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What is in a folder of images.
+
+    Args:
+        counts: {part: {class: images}}, the bad ones too; the part is "train", "val" or "".
+        bad: {file: why it cannot be used}.
+        duplicates: Groups of files with the same bytes, of which one trains and one validates.
+    """
+
+    counts: dict[str, dict[str, int]]
+    bad: dict[str, str]
+    duplicates: list[tuple[str, ...]]
+
+    @property
+    def total(self):
+        """How many images there are, the bad ones too."""
+        return sum(sum(classes.values()) for classes in self.counts.values())
+
+
+def check_data(directory, *, on_progress=None) -> Check:
+    """Decodes and compares all images of a folder, in parallel.
+
+    Args:
+        directory: A folder of class folders, or with `train` and `val` folders of those.
+        on_progress: Function of (images done, images in all), called now and then.
+
+    Raises:
+        DataError: if the folder is no such folder.
+    """
+    directory = Path(directory)
+    if (directory / "train").is_dir():
+        parts = dict(zip(("train", "val"), split_images(directory), strict=True))
+    else:
+        parts = {"": list_images(directory)}
+    total = sum(map(len, parts.values()))
+    bad, hashes, done = {}, {}, 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for part, images in parts.items():
+            bad |= images.unusable
+            hashes[part] = np.zeros(len(images), np.uint64)
+            files = map(images.file, range(len(images)))
+            for index, (file, digest, reason) in enumerate(_in_turn(pool, files)):
+                hashes[part][index] = digest
+                if reason:
+                    bad[file] = reason
+                done += 1
+                if on_progress and (done % 50 == 0 or done == total):
+                    on_progress(done, total)
+    counts = {
+        part: dict(zip(images.class_names, map(int, images.counts), strict=True))
+        for part, images in parts.items()
+    }
+    return Check(counts, bad, _duplicates(parts, hashes, bad))
+
+
+def _in_turn(pool, files):
+    """(file, hash, reason) of each, in order; only a few are under way at a time."""
+    waiting = collections.deque()
+    for file in files:
+        waiting.append(pool.submit(_examine, file))
+        if len(waiting) > 8 * os.cpu_count():
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _examine(file):
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        return file, 0, error.strerror or str(error)
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    return file, int.from_bytes(digest, "little"), why_bad_image(content)
+
+
+def _duplicates(parts, hashes, bad):
+    if len(parts) < 2:
+        return []
+    shared = np.intersect1d(*(np.unique(values) for values in hashes.values()))
+    groups = collections.defaultdict(list)
+    for part, images in parts.items():
+        for index in np.flatnonzero(np.isin(hashes[part], shared)):
+            file = images.file(index)
+            if file not in bad:
+                # Eight bytes may agree by chance among millions; these do not.
+                groups[hashlib.sha256(Path(file).read_bytes()).digest()].append((part, file))
+    return [
+        tuple(file for _, file in group)
+        for group in groups.values()
+        if len({part for part, _ in group}) > 1
+    ]

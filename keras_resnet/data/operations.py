@@ -1,0 +1,153 @@
+"""PIL's image operations in TensorFlow, on uint8 (height, width, 3); those of torchvision's policies.
+
+Keras' layers do not give PIL's pixels, and draw from a generator whose state depends on the order
+of the calls.
+"""
+
+import tensorflow as tf
+
+
+def _float(image):
+    return tf.cast(image, tf.float32)
+
+
+def _blend(degenerate, image, factor):
+    """From `degenerate` (factor 0) to `image` (1) and beyond; fractions are cut off, as in PIL."""
+    low, high = _float(degenerate), _float(image)
+    return tf.cast(tf.clip_by_value(low + factor * (high - low), 0.0, 255.0), tf.uint8)
+
+
+def grey(image):
+    """Luminance, uint8 (height, width, 1), by ITU-R 601-2."""
+    weighted = tf.cast(image, tf.int32) * tf.constant([19595, 38470, 7471])
+    return tf.cast((tf.reduce_sum(weighted, -1, keepdims=True) + 0x8000) // 65536, tf.uint8)
+
+
+def brightness(image, factor):
+    """Black at 0, unchanged at 1, brighter above."""
+    return _blend(tf.zeros_like(image), image, factor)
+
+
+def saturation(image, factor):
+    """Grey at 0, unchanged at 1, more colourful above (PIL's ImageEnhance.Color)."""
+    return _blend(grey(image), image, factor)
+
+
+def contrast(image, factor):
+    """The mean luminance at 0, unchanged at 1, more contrast above."""
+    mean = tf.floor(tf.reduce_mean(_float(grey(image))) + 0.5)
+    return _blend(mean, image, factor)
+
+
+def sharpness(image, factor):
+    """Smoothed at 0, unchanged at 1, sharper above; the outermost pixels stay."""
+    kernel = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+    kernel = tf.tile(kernel[:, :, tf.newaxis, tf.newaxis], (1, 1, 3, 1))
+    smooth = tf.nn.depthwise_conv2d(_float(image)[tf.newaxis], kernel, (1, 1, 1, 1), "VALID")[0]
+    smooth = tf.cast(tf.clip_by_value(smooth + 0.5, 0.0, 255.0), tf.uint8)
+    inner = tf.pad(tf.ones_like(smooth, tf.bool), [[1, 1], [1, 1], [0, 0]])
+    smooth = tf.where(inner, tf.pad(smooth, [[1, 1], [1, 1], [0, 0]]), image)
+    return _blend(smooth, image, factor)
+
+
+def hue(image, shift):
+    """Turns the hue by `shift`, -0.5 to 0.5 of the circle."""
+    turned = tf.image.adjust_hue(_float(image) / 255, shift)
+    return tf.cast(tf.clip_by_value(turned * 255 + 0.5, 0.0, 255.0), tf.uint8)
+
+
+def posterize(image, bits):
+    """Keeps the high `bits` of each value, 1 to 8."""
+    mask = 256 - 2 ** (8 - tf.cast(bits, tf.int32))
+    return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
+
+
+def solarize(image, threshold):
+    """Inverts the values that are not below `threshold`."""
+    return tf.where(_float(image) < threshold, image, 255 - image)
+
+
+def autocontrast(image):
+    """Stretches each channel to 0..255."""
+    values = tf.cast(image, tf.float64)
+    low = tf.reduce_min(values, (0, 1))
+    high = tf.reduce_max(values, (0, 1))
+    scale = 255 / tf.maximum(high - low, 1)
+    stretched = tf.clip_by_value(values * scale - low * scale, 0, 255)
+    return tf.where(high > low, tf.cast(stretched, tf.uint8), image)
+
+
+def equalize(image):
+    """Makes each channel's values about equally frequent."""
+
+    def channel(values):
+        histogram = tf.math.bincount(tf.cast(values, tf.int32), minlength=256, maxlength=256)
+        last = histogram[tf.reduce_max(tf.cast(values, tf.int32))]
+        step = (tf.reduce_sum(histogram) - last) // 255
+        before = tf.cumsum(histogram, exclusive=True)
+        table = tf.minimum((step // 2 + before) // tf.maximum(step, 1), 255)
+        table = tf.where(step > 0, table, tf.range(256))
+        return tf.gather(tf.cast(table, tf.uint8), tf.cast(values, tf.int32))
+
+    return tf.stack(
+        [
+            tf.reshape(channel(tf.reshape(image[..., index], [-1])), tf.shape(image)[:2])
+            for index in range(3)
+        ],
+        -1,
+    )
+
+
+def affine(image, matrix):
+    """Each pixel of the result from the nearest one at `matrix` of its place; black outside.
+
+    Args:
+        image: The image.
+        matrix: (a, b, c, d, e, f): the point (x, y) is taken from (ax + by + c, dx + ey + f),
+            where the centre of the first pixel is (0.5, 0.5), as in PIL.
+    """
+    a, b, c, d, e, f = (tf.cast(number, tf.float32) for number in matrix)
+    # TensorFlow counts from the centre of the first pixel.
+    c, f = c + (a + b - 1) / 2, f + (d + e - 1) / 2
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=tf.stack([a, b, c, d, e, f, 0.0, 0.0])[tf.newaxis],
+        output_shape=tf.shape(image)[:2],
+        fill_value=0.0,
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+    )[0]
+
+
+def shear_x(image, amount):
+    """Moves rows by `amount` of their height, to the left if positive."""
+    return affine(image, (1, amount, 0, 0, 1, 0))
+
+
+def shear_y(image, amount):
+    """Moves columns by `amount` of their place, upwards if positive."""
+    return affine(image, (1, 0, 0, amount, 1, 0))
+
+
+def translate_x(image, pixels):
+    """Moves to the right by whole pixels."""
+    return affine(image, (1, 0, -_whole(pixels), 0, 1, 0))
+
+
+def translate_y(image, pixels):
+    """Moves down by whole pixels."""
+    return affine(image, (1, 0, 0, 0, 1, -_whole(pixels)))
+
+
+def _whole(number):
+    return tf.sign(number) * tf.floor(tf.abs(number))
+
+
+def rotate(image, degrees):
+    """Turns counter-clockwise around the centre."""
+    angle = -degrees * 3.141592653589793 / 180
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32) / 2)
+    left = width - cosine * width - sine * height
+    top = height + sine * width - cosine * height
+    return affine(image, (cosine, sine, left, -sine, cosine, top))

@@ -1,0 +1,235 @@
+"""Image folders as TFRecord files: a few large files in place of many small ones."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data.datasets import shuffled
+from keras_resnet.data.errors import DataError
+from keras_resnet.data.image_folder import Images, list_images, save_class_indices, split_images
+from keras_resnet.data.pipeline import batches
+from keras_resnet.data.skipped import PARALLEL, Skipped
+from keras_resnet.data.source import Source, stream_source, why_bad_image
+from keras_resnet.files import replacing
+
+INDEX = "shards.json"
+READ_AT_ONCE = 16  # shards
+# The names that ImageNet's TFRecords have.
+FEATURES = {
+    "image/encoded": tf.io.FixedLenFeature((), tf.string),
+    "image/class/label": tf.io.FixedLenFeature((), tf.int64),
+    "image/filename": tf.io.FixedLenFeature((), tf.string, default_value=""),
+}
+
+
+def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> Skipped:
+    """Writes an image folder as TFRecords: the files' own bytes, label and name, in random order.
+
+    Shards are written in parallel, each beside its target and renamed. Run again after an
+    interruption, it goes on with the shards that are missing.
+
+    Args:
+        directory: A folder of class folders; or with `train` and `val` folders of those, which
+            become `train` and `val` folders of shards.
+        output: The folder to write: `00000-of-00128.tfrecord`, ..., `shards.json`,
+            `class_indices.json`.
+        shards: How many files.
+        seed: Fixes the order.
+        on_progress: Function of (shards done, shards in all), called after each.
+
+    Returns:
+        What could not be decoded, and was left out.
+
+    Raises:
+        DataError: if there are fewer images than shards, or the output holds other shards.
+    """
+    directory, output = Path(directory), Path(output)
+    if (directory / "train").is_dir():
+        parts = dict(zip(("train", "val"), split_images(directory), strict=True))
+    else:
+        parts = {"": list_images(directory)}
+    skipped, total, done = Skipped(), shards * len(parts), 0
+    for name, images in parts.items():
+        skipped.add_all(images.unusable)
+        for _ in _write_part(images, output / name, shards, seed, skipped):
+            done += 1
+            if on_progress:
+                on_progress(done, total)
+    return skipped
+
+
+def _write_part(images: Images, output, shards, seed, skipped):
+    """Writes one folder of shards, yielding after each."""
+    if not 1 <= shards <= len(images):
+        raise DataError(
+            f"{len(images)} images fill 1 to {len(images)} shards. Received: shards={shards}"
+        )
+    content = hashlib.sha256(images.names + images.labels.tobytes() + f"{seed}".encode())
+    plan = {
+        "source": os.fsdecode(images.folder),
+        "content": content.hexdigest(),
+        "shards": shards,
+        "class_names": list(images.class_names),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    index = output / INDEX
+    if index.exists():
+        before = json.loads(index.read_text(encoding="utf-8"))
+        if {key: before.get(key) for key in plan} != plan:
+            raise DataError(
+                f"{output} holds shards of other images, or as many others: "
+                f"{before.get('shards')} of {before.get('source')}. Choose another folder or "
+                "remove it."
+            )
+    elif any(output.iterdir()):
+        raise DataError(f"{output} holds other files. Choose another folder or remove it.")
+    else:
+        _write_json(index, plan)
+    save_class_indices(images.class_names, output / "class_indices.json")
+    order = np.random.default_rng(seed).permutation(len(images))
+
+    def write(number):
+        file = output / f"{number:05}-of-{shards:05}.tfrecord"
+        account = file.with_suffix(".json")
+        if not (file.exists() and account.exists()):
+            chosen = np.array_split(order, shards)[number]
+            _write_json(account, _write_shard(images, chosen, file))
+        return json.loads(account.read_text(encoding="utf-8"))
+
+    counts = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for account in pool.map(write, range(shards)):
+            counts.append(account["count"])
+            skipped.add_all(account["skipped"])
+            yield
+    _write_json(index, {**plan, "counts": counts, "skipped": skipped.reasons})
+    for number in range(shards):
+        (output / f"{number:05}-of-{shards:05}.json").unlink(missing_ok=True)
+
+
+def _write_json(path, content):
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _write_shard(images, chosen, file):
+    """Writes the images of one shard; returns how many, and {name: reason} of those left out."""
+    count, bad = 0, {}
+    with replacing(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+        for place in chosen:
+            name = images.file(place)
+            try:
+                content = Path(name).read_bytes()
+                reason = why_bad_image(content)
+            except OSError as error:
+                reason = error.strerror
+            if reason:
+                bad[name] = reason
+                continue
+            label = int(images.labels[images.chosen[place]])
+            below = os.fsencode(name)[len(images.folder) :]
+            values = {
+                "image/encoded": tf.train.Feature(bytes_list={"value": [content]}),
+                "image/class/label": tf.train.Feature(int64_list={"value": [label]}),
+                "image/filename": tf.train.Feature(bytes_list={"value": [below]}),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=values))
+            writer.write(example.SerializeToString())
+            count += 1
+    return {"count": count, "skipped": bad}
+
+
+def tfrecords(directory, *, class_names=None, worker=(0, 1), seed=0, **options):
+    """Batches of the images of TFRecord files.
+
+    The shards are read side by side, and in another order each epoch; what is read is shuffled
+    by 1,000 images.
+
+    Args:
+        directory: A folder that `keras-resnet shards` wrote, or one of `*.tfrecord` files with the
+            features "image/encoded" and "image/class/label", from 0 on.
+        class_names: The names of the classes, for files that `keras-resnet shards` did not write.
+        worker: (which, of how many) machines this is. Each reads shards of its own, and gets as
+            many images.
+        seed: Fixes the order and the augmentation.
+        **options: As of `data.batches`: training, image_size, batch_size, augmentation, ....
+
+    Returns:
+        (`tf.data.Dataset` of (images, labels), class names), as `data.image_folder`.
+
+    Raises:
+        DataError: if there are no such files, they were not finished, or are too few to share.
+    """
+    return batches(_source(directory, class_names, worker), seed=seed, **options)
+
+
+def _source(directory, class_names, worker) -> Source:
+    directory = Path(directory)
+    files = sorted(map(str, directory.glob("*.tfrecord")))
+    index = {}
+    if (directory / INDEX).is_file():
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        if "counts" not in index:
+            raise DataError(
+                f"The shards in {directory} were not finished. Run keras-resnet shards again: it "
+                "goes on where it was."
+            )
+    class_names = class_names or index.get("class_names")
+    if not files or class_names is None:
+        missing = "*.tfrecord files" if not files else f"{INDEX}, nor class_names"
+        raise DataError(f"There are no {missing} in {directory}. Write them: keras-resnet shards.")
+    which, workers = worker
+    if not 0 <= which < workers <= len(files):
+        raise DataError(
+            f"{len(files)} shards serve 1 to {len(files)} workers, numbered from 0. "
+            f"Received: worker={worker}"
+        )
+    total = sum(index.get("counts") or map(_count_records, files))
+
+    def examples(key, start):
+        order = tf.constant(files)
+        if key is not None:
+            places = tf.argsort(tf.random.stateless_uniform((len(files),), key))
+            order = tf.gather(order, places)
+        records = tf.data.Dataset.from_tensor_slices(order[which::workers]).interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=READ_AT_ONCE,
+            num_parallel_calls=PARALLEL,
+            deterministic=True,
+        )
+        # Shards differ by a few images: who has fewer begins again.
+        return (
+            shuffled(records.map(example), key)
+            .repeat(2)
+            .take(total // workers)
+            .skip(tf.cast(start, tf.int64))
+        )
+
+    def example(record):
+        parsed = tf.io.parse_single_example(record, FEATURES)
+        return (
+            parsed["image/filename"],
+            parsed["image/encoded"],
+            parsed["image/class/label"],
+        )
+
+    return stream_source(class_names, total // workers, examples)
+
+
+def _count_records(file):
+    """How many records a TFRecord file has: each is its length, 8 bytes, a checksum, data, one."""
+    count, size = 0, os.path.getsize(file)
+    with open(file, "rb") as stream:
+        while header := stream.read(12):
+            end = stream.tell() + int.from_bytes(header[:8], "little") + 4
+            if len(header) < 12 or end > size:
+                raise DataError(f"{file} is truncated, or no TFRecord file.")
+            stream.seek(end)
+            count += 1
+    return count

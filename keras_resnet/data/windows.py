@@ -1,0 +1,122 @@
+"""Random parts of images: crops, mirroring, erasing; each draw fixed by a key."""
+
+import math
+
+import tensorflow as tf
+
+from keras_resnet.decoding import decode, decode_window
+from keras_resnet.preprocessing import resample
+
+ATTEMPTS = 10  # torchvision's: then it falls back
+ERASED_SCALE, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # of random erasing, as torchvision
+
+
+def random_resized_crop(
+    image_bytes, size, key, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), *, exif=False
+):
+    """Decodes a random window of an image and resizes it to a square.
+
+    Args:
+        image_bytes: Scalar string tensor: an encoded image.
+        size: Side of the result, in pixels.
+        key: int64 tensor (2,): equal keys give equal windows.
+        scale: Range of the window's share of the image's area.
+        ratio: Range of the window's width over its height; its logarithm is uniform.
+        exif: True to turn JPEGs as their EXIF orientation says.
+
+    Returns:
+        uint8 tensor (size, size, 3).
+
+    Source: torchvision.transforms.RandomResizedCrop (Szegedy et al.,
+    https://arxiv.org/abs/1409.4842, section 6).
+    """
+    pixels, _, _ = decode_window(
+        image_bytes,
+        lambda height_width: random_window(height_width, key, scale, ratio),
+        exif=exif,
+        target=size,
+    )
+    scale = size / tf.cast(tf.shape(pixels)[:2], tf.float32)
+    return resample(pixels, size, scale, tf.zeros(2))
+
+
+def random_window(height_width, key, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
+    """(top, left, height, width) of a random window, int32; arguments as random_resized_crop."""
+    sides = tf.cast(height_width, tf.float32)
+    fits, windows = _draw_sides(sides, key, scale, ratio)
+    height, width = tf.unstack(sides)
+    middle = tf.minimum(sides, tf.round(tf.stack([width / ratio[0], height * ratio[1]])))
+    found = tf.reduce_any(fits)
+    window = tf.where(found, windows[tf.argmax(tf.cast(fits, tf.int32))], middle)
+    spare = sides - window
+    random_corner = tf.floor(_uniform((2,), key, 2) * (spare + 1))
+    corner = tf.where(found, tf.minimum(random_corner, spare), tf.floor(spare / 2))
+    return tf.cast(tf.concat([corner, window], 0), tf.int32)
+
+
+def _uniform(shape, key, number, low=0.0, high=1.0):
+    return tf.random.stateless_uniform(shape, key + [0, number], low, high)
+
+
+def _draw_sides(sides, key, scale, ratio):
+    """Ten tries at a window's (height, width), float32 (10, 2), and which of them fit."""
+    areas = tf.reduce_prod(sides) * _uniform((ATTEMPTS,), key, 0, *scale)
+    ratios = tf.exp(_uniform((ATTEMPTS,), key, 1, *map(math.log, ratio)))
+    windows = tf.round(tf.sqrt(tf.stack([areas / ratios, areas * ratios], 1)))
+    return tf.reduce_all((windows >= 1) & (windows <= sides), 1), windows
+
+
+def random_padded_crop(image_bytes, size, key, padding, *, exif=False):
+    """A random square of an image with black pixels around it.
+
+    Args:
+        image_bytes, size, key, exif: As of random_resized_crop.
+        padding: Black pixels on each side; more where the image is smaller than `size`.
+
+    Source: He et al., https://arxiv.org/abs/1512.03385, section 4.2.
+    """
+    image = decode(image_bytes, exif=exif)
+    missing = tf.maximum(size - tf.shape(image)[:2] - 2 * padding, 0)
+    pads = padding + tf.stack([missing // 2, (missing + 1) // 2], 1)
+    image = tf.pad(image, tf.concat([pads, tf.zeros((1, 2), tf.int32)], 0))
+    spare = tf.shape(image)[:2] - size
+    corner = tf.cast(_uniform((2,), key, 0) * tf.cast(spare + 1, tf.float32), tf.int32)
+    top, left = tf.unstack(tf.minimum(corner, spare))
+    return tf.ensure_shape(image[top : top + size, left : left + size], (size, size, 3))
+
+
+def random_flip(image, key, share=0.5):
+    """Mirrors an image left to right, or not; `key` as of random_resized_crop."""
+    chosen = _uniform((), key, 0) < share
+    return tf.cond(chosen, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def random_erasure(size, key, share):
+    """(top, left, height, width) of a rectangle to erase, int32; 0 for none.
+
+    Args:
+        size: Side of the image, in pixels.
+        key: As of random_resized_crop.
+        share: How often there is one, 0 to 1.
+
+    Source: torchvision.transforms.RandomErasing (https://arxiv.org/abs/1708.04896).
+    """
+    sides = tf.constant([size, size], tf.float32)
+    fits, windows = _draw_sides(sides, key, ERASED_SCALE, ERASED_RATIO)
+    fits &= tf.reduce_all(windows < size, 1)
+    window = windows[tf.argmax(tf.cast(fits, tf.int32))]
+    corner = tf.minimum(tf.floor(_uniform((2,), key, 2) * (sides - window + 1)), sides - window)
+    chosen = tf.reduce_any(fits) & (_uniform((), key, 3) < share)
+    return tf.cast(tf.where(chosen, tf.concat([corner, window], 0), 0.0), tf.int32)
+
+
+def erase(images, erasures):
+    """Sets a rectangle of each image of a batch to 0, the mean where they are normalised."""
+
+    def inside(start, length):
+        places = tf.range(images.shape[1])[tf.newaxis]
+        return (places >= start[:, tf.newaxis]) & (places < (start + length)[:, tf.newaxis])
+
+    top, left, height, width = tf.unstack(erasures, axis=1)
+    erased = inside(top, height)[:, :, tf.newaxis] & inside(left, width)[:, tf.newaxis]
+    return tf.where(erased[..., tf.newaxis], 0.0, images)

@@ -1,0 +1,192 @@
+"""From the bytes of an image file to pixels, in TensorFlow's graphs: in tf.data and when served."""
+
+import tensorflow as tf
+
+MAX_PIXELS = 178_956_970  # as Pillow: what claims more is taken for a decompression bomb
+# Pillow decodes JPEGs with the accurate DCT; TensorFlow's default is the fast one.
+JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
+REDUCTIONS = (1, 2, 4, 8)  # by which libjpeg can reduce while it decodes
+
+
+def decode(image_bytes, *, exif=False):
+    """Decodes an image to RGB, the first frame if there are several.
+
+    Args:
+        image_bytes: Scalar string tensor: a JPEG, PNG, GIF, BMP or WebP file. Alpha is dropped,
+            grey is repeated, of 16 bits the high byte is taken. Animated WebP is an error.
+        exif: True to turn a JPEG as its EXIF orientation says. PIL and torchvision do not.
+
+    Returns:
+        uint8 tensor (height, width, 3).
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, if the bytes are no such image, or claim
+            more than 178,956,970 pixels.
+    """
+    pixels, _, _ = decode_window(image_bytes, lambda size: tf.pad(size, [[2, 0]]), exif=exif)
+    return pixels
+
+
+def decode_window(image_bytes, choose_window, *, exif=False, target=None):
+    """Decodes a part of an image; of a JPEG, nothing else.
+
+    Args:
+        image_bytes: As in `decode`.
+        choose_window: Function from the image's (height, width) to the window's (top, left,
+            height, width), int32 tensors.
+        exif: As in `decode`.
+        target: If given, a JPEG may be decoded at a half, a quarter or an eighth of its size, as
+            long as the window keeps this many pixels a side.
+
+    Returns:
+        uint8 tensor (height, width, 3), the image's (height, width) and the window, int32. The
+        part is smaller than the window where it was reduced.
+    """
+
+    def jpeg():
+        size = tf.image.extract_jpeg_shape(image_bytes)[:2]
+        with tf.control_dependencies([_refuse_bombs(size)]):
+            turn = _orientation(image_bytes) if exif else tf.constant(1)
+        if not exif:
+            return upright(size)
+        return tf.cond(turn == 1, lambda: upright(size), lambda: turned(turn))
+
+    def upright(size):
+        window = choose_window(size)
+        if target is None:
+            return tf.image.decode_and_crop_jpeg(image_bytes, window, **JPEG), size, window
+        spare = tf.reduce_min(window[2:]) // target
+        step = tf.reduce_sum(tf.cast(spare >= REDUCTIONS[1:], tf.int32))
+        branches = [lambda ratio=ratio: reduced(window, ratio) for ratio in REDUCTIONS]
+        return tf.switch_case(step, branches), size, window
+
+    def reduced(window, ratio):
+        window = window if ratio == 1 else tf.maximum(window // ratio, [0, 0, 1, 1])
+        return tf.image.decode_and_crop_jpeg(image_bytes, window, ratio=ratio, **JPEG)
+
+    def turned(turn):
+        return part(_turn(tf.io.decode_jpeg(image_bytes, **JPEG), turn))
+
+    def part(image):
+        size = tf.shape(image)[:2]
+        window = choose_window(size)
+        top, left, height, width = tf.unstack(window)
+        return image[top : top + height, left : left + width], size, window
+
+    def other():
+        head = tf.strings.substr(image_bytes, 0, 2)
+        return part(tf.cond(head == b"BM", lambda: _decode_bmp(image_bytes), plain))
+
+    def plain():
+        with tf.control_dependencies([_refuse_bombs(_claimed_size(image_bytes))]):
+            return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+
+    pixels, size, window = tf.cond(tf.io.is_jpeg(image_bytes), jpeg, other)
+    return tf.ensure_shape(pixels, (None, None, 3)), size, window
+
+
+def _refuse_bombs(size):
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    return tf.debugging.assert_less_equal(
+        pixels,
+        tf.constant(MAX_PIXELS, tf.int64),
+        f"the image claims more than {MAX_PIXELS:,} pixels",
+    )
+
+
+def _integer(image_bytes, place, size, big_endian=False):
+    """The unsigned number of `size` bytes at `place`; 0 beyond the end."""
+    field = tf.strings.substr(image_bytes + b"\0" * 32, place, size)
+    digits = tf.cast(tf.io.decode_raw(field, tf.uint8, fixed_length=size), tf.int64)
+    powers = [256**power for power in range(size)]
+    return tf.reduce_sum(digits * tf.constant(powers[::-1] if big_endian else powers, tf.int64))
+
+
+def _claimed_size(image_bytes):
+    """(height, width) that the header of a PNG, GIF or WebP claims; 0 for anything else.
+
+    The two fields stand before the pixels, and differ only in place, size and order of bytes.
+    """
+
+    def pair(places, size, big_endian=False, extra=0):
+        return lambda: tf.stack(
+            [_integer(image_bytes, place, size, big_endian) + extra for place in places]
+        )
+
+    def starts(text, place=0):
+        return tf.strings.substr(image_bytes + b"\0" * 32, place, len(text)) == text
+
+    return tf.case(
+        [
+            (starts(b"\x89PNG"), pair((20, 16), 4, big_endian=True)),
+            (starts(b"GIF8"), pair((8, 6), 2)),
+            # Of WebP's two simple kinds the sides are below 2^14: no bomb.
+            (starts(b"WEBPVP8X", 8), pair((27, 24), 3, extra=1)),
+        ],
+        default=lambda: tf.zeros(2, tf.int64),
+        exclusive=False,
+    )
+
+
+def _decode_bmp(image_bytes):
+    """A BMP file, also with a palette or 32 bits, which decode_image gets wrong or refuses."""
+    sides = tf.stack([_integer(image_bytes, place, 4) for place in (22, 18)])
+    # The height is negative where the rows go from top to bottom.
+    sides = tf.minimum(sides, 2**32 - sides)
+    compression = _integer(image_bytes, 30, 4)
+    honest = tf.debugging.Assert(
+        (compression == 0) | (compression == 3), ["the BMP file is compressed"]
+    )
+    with tf.control_dependencies([_refuse_bombs(sides), honest]):
+        image = tf.io.decode_bmp(image_bytes)
+
+    def palette():
+        start = 14 + _integer(image_bytes, 14, 4)
+        length = _integer(image_bytes, 10, 4) - start
+        table = tf.io.decode_raw(tf.strings.substr(image_bytes, start, length), tf.uint8)
+        return tf.gather(tf.reshape(table, (-1, 4))[:, 2::-1], tf.cast(image[..., 0], tf.int32))
+
+    return tf.cond(tf.shape(image)[2] == 1, palette, lambda: image[..., :3])
+
+
+def _orientation(image_bytes):
+    """The EXIF orientation of a JPEG, 1 to 8; 1 where there is none.
+
+    Source: TIFF 6.0, section 2; EXIF 2.32, 4.5.2 and 4.6.4 (tag 0x0112).
+    """
+    mark = b"Exif\0\0"
+    head = tf.strings.substr(image_bytes, 0, 65536 + 4096) + b"\0" * 16
+    data = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
+    length = tf.size(data)
+    places = tf.range(length - len(mark))
+    found = tf.reduce_all([data[k : k - len(mark)] == mark[k] for k in range(len(mark))], axis=0)
+    base = tf.reduce_min(tf.where(found, places, length)) + len(mark)
+
+    def byte(place):
+        return tf.gather(data, tf.clip_by_value(place, 0, length - 1))
+
+    little = byte(base) == ord("I")
+
+    def number(place, size):
+        digits = [byte(place + k) for k in range(size)]
+        low, high = digits[::-1], digits
+        first, second = (
+            sum(digit * 256 ** (size - 1 - k) for k, digit in enumerate(order))
+            for order in (low, high)
+        )
+        return tf.where(little, first, second)
+
+    directory = base + tf.clip_by_value(number(base + 4, 4), 0, length)
+    entries = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), 100))
+    ours = (number(entries, 2) == 0x0112) & (entries + 12 <= length)
+    turn = tf.reduce_max(tf.where(ours, number(entries + 8, 2), 0))
+    return tf.where((base < length) & (turn >= 1) & (turn <= 8), turn, 1)
+
+
+def _turn(image, orientation):
+    """Turns and mirrors an image so that EXIF's `orientation` becomes 1."""
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
+    upside_down = tf.reduce_any(orientation == [3, 4, 7, 8])
+    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.cond(upside_down, lambda: tf.reverse(image, [0]), lambda: image)
