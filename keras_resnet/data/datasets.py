@@ -41,10 +41,12 @@ def cifar10(*, split="train", data_dir=None, seed=0, **options):
     """Batches of CIFAR-10: 32 px, 50,000 training and 10,000 test images.
 
     Args:
-        split, data_dir, seed, **options: As of `data.tfds`. By default images are 32 px and
-            training pads them by 4, crops and mirrors (He et al.,
-            https://arxiv.org/abs/1512.03385, section 4.2). Normalised by ImageNet's mean and
-            deviation, as all of this package.
+        split: As of `data.tfds`.
+        data_dir: As of `data.tfds`.
+        seed: As of `data.tfds`.
+        **options: As of `data.batches`. By default images are 32 px and training pads them by 4,
+            crops and mirrors (He et al., https://arxiv.org/abs/1512.03385, section 4.2). They are
+            normalised by ImageNet's mean and deviation, as everywhere in this package.
     """
     from keras_resnet.data.augmentation import Augmentation
 

@@ -18,7 +18,8 @@ def mix(images, labels, key, mixup, cutmix):
         images: float32 (batch, height, width, channels).
         labels: float32 (batch, classes).
         key: int64 tensor (2,): equal keys, equal mixtures.
-        mixup, cutmix: Alphas, 0 for none; with both, one of them is drawn for the batch.
+        mixup: MixUp's alpha, 0 for none.
+        cutmix: CutMix's alpha, 0 for none; with both, one of them is drawn for the batch.
 
     Source: torchvision.transforms.v2.MixUp and CutMix (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899).

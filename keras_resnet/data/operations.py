@@ -1,4 +1,4 @@
-"""PIL's image operations in TensorFlow, on uint8 (height, width, 3); those of torchvision's policies.
+"""PIL's image operations in TensorFlow, on uint8 (height, width, 3).
 
 Keras' layers do not give PIL's pixels, and draw from a generator whose state depends on the order
 of the calls.

@@ -64,12 +64,14 @@ def training_batches(
             ).skip(first % repeats)
         return examples.take(source.count - first)
 
+    @tf.function(autograph=False)  # traced once, where it is called four times
     def load(place, example):
         _, item, label = example
         key = tf.random.fold_in(tf.constant([seed, 0], tf.int64), place)
         image_bytes = source.read(item)
         return *augmentation.image(image_bytes, size, key, preprocessing.exif), label
 
+    @tf.autograph.experimental.do_not_convert
     def replace(place, example):
         """The first good one of the images that may take a place."""
         key = tf.random.fold_in(tf.constant([seed, 1], tf.int64), place)
@@ -85,6 +87,7 @@ def training_batches(
         failed = tf.data.Dataset.range(1).map(give_up)
         return True, *tries.ignore_errors().concatenate(failed).take(1).get_single_element()
 
+    @tf.autograph.experimental.do_not_convert
     def finish(place, pixels, erasures, labels):
         key = tf.random.fold_in(tf.constant([seed, 2], tf.int64), place[0])
         images = preprocessing.normalise(pixels)
@@ -106,7 +109,6 @@ def training_batches(
         order,
         load,
         replace,
-        count=source.count,
         batch_size=batch_size,
         skipped=skipped,
         source=source,
@@ -116,7 +118,7 @@ def training_batches(
     return _prefetched(batched)
 
 
-def _in_places(epochs, order, load, replace, *, source, count, batch_size, skipped):
+def _in_places(epochs, order, load, replace, *, source, batch_size, skipped):
     """Loads examples in parallel, each into its place whatever becomes of the others.
 
     An error in `load` drops its element, which is cheap; an error that is caught beside each image,
@@ -126,15 +128,17 @@ def _in_places(epochs, order, load, replace, *, source, count, batch_size, skipp
     Args:
         epochs: Dataset of (epoch, first example of it that is needed), int64.
         order: Function from such a pair to the dataset of its examples.
-        load: Function from a place, int64, and its example to columns.
+        load: `tf.function` from a place, int64, and its example to columns.
         replace: Function from the same to (whether the place is filled after all, columns).
-        source, count, batch_size, skipped: The images, how many, of a batch, where the bad go.
+        source: The images.
+        batch_size: Images of a batch.
+        skipped: Is told of the bad ones.
 
     Returns:
         Batches of (place, *columns); the last one of an epoch has what is left.
     """
     note = (Skipped() if skipped is None else skipped).noting(source)
-    spare = -count % batch_size
+    count, spare = source.count, -source.count % batch_size
     image, start, end = range(3)  # what an element is; an epoch begins and ends with no image
 
     def places(epoch, first):
@@ -192,7 +196,7 @@ def _in_places(epochs, order, load, replace, *, source, count, batch_size, skipp
         )
 
     elements = epochs.flat_map(places)
-    loaded = tf.function(load).get_concrete_function(*elements.element_spec[1:])
+    loaded = load.get_concrete_function(*elements.element_spec[1:])
     specs = [tf.TensorSpec(part.shape, part.dtype) for part in loaded.structured_outputs]
     spec_of_filled = tf.TensorSpec((), tf.bool)
     blank = tuple(tf.zeros(part.shape, part.dtype) for part in specs)
@@ -229,6 +233,7 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
         (batch,), string (batch,): what the source calls the image.
     """
 
+    @tf.function(autograph=False)
     def load(place, example):
         name, item, label = example
         return preprocessing.pixels(source.read(item)), label, name
@@ -243,7 +248,6 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
         load,
         leave_empty,
         source=source,
-        count=source.count,
         batch_size=batch_size,
         skipped=skipped,
     ).map(lambda _, pixels, labels, names: (preprocessing.normalise(pixels), labels, names))

@@ -5,10 +5,8 @@ import tensorflow as tf
 from keras_resnet.data import operations
 
 BINS = 31  # magnitudes, as torchvision
-# A row an operation: what it does at a magnitude in 0..1 and a sign. (name, largest amount in
-# RandAugment, in TrivialAugmentWide, function of image, signed amount and magnitude's share.)
-TRANSLATED = 150 / 331  # RandAugment's largest translation, of the image's side
-
+TRANSLATED = 150 / 331  # RandAugment's largest translation, as a share of the image's side
+# Operations that have a direction: their largest amount in RandAugment, in TrivialAugmentWide.
 SIGNED = {
     "shear_x": (0.3, 0.99),
     "shear_y": (0.3, 0.99),
@@ -102,8 +100,9 @@ def color_jitter(image, key, brightness=0.0, contrast=0.0, saturation=0.0, hue=0
     Args:
         image: uint8 tensor (height, width, 3).
         key: int64 tensor (2,): equal keys, equal changes.
-        brightness, contrast, saturation: The factor is uniform in 1 - this to 1 + this, not
-            below 0.
+        brightness: The factor is uniform in 1 - this to 1 + this, not below 0.
+        contrast: Likewise.
+        saturation: Likewise.
         hue: The hue turns by -this to this of the circle, at most 0.5.
 
     Source: torchvision.transforms.ColorJitter.

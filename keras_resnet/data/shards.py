@@ -1,6 +1,5 @@
 """Image folders as TFRecord files: a few large files in place of many small ones."""
 
-import dataclasses
 import hashlib
 import json
 import os

@@ -17,7 +17,10 @@ SAMPLE = 1000  # Images that are decoded once before training starts.
 
 
 class Skipped:
-    """The images of one source that were left out: `reasons` is {name: reason}, as they were met."""
+    """The images of one source that were left out, in the order they were met.
+
+    `reasons` is {name: why it cannot be decoded}.
+    """
 
     def __init__(self):
         self.reasons = {}
@@ -83,8 +86,8 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
 
     def good(name, item, label):
         def attempt(_):
-            tf.reduce_max(decode(source.read(item)))
-            return label
+            with tf.control_dependencies([decode(source.read(item))]):
+                return tf.identity(label)
 
         tried = tf.data.Dataset.range(1).map(attempt).ignore_errors()
         tried = tried.concatenate(tf.data.Dataset.from_tensors(tf.constant(-1, tf.int64)))

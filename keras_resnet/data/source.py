@@ -53,7 +53,9 @@ def stream_source(class_names, count, examples) -> Source:
     """A source of records that can only be read one after the other; their items are the images.
 
     Args:
-        class_names, count, examples: As of `Source`.
+        class_names: As of `Source`.
+        count: As of `Source`.
+        examples: As of `Source`.
     """
     candidates = examples(None, 0).take(4 * SPARES)
     good = [example for example in candidates if why_bad_image(example[1].numpy()) is None]

@@ -70,7 +70,10 @@ def random_padded_crop(image_bytes, size, key, padding, *, exif=False):
     """A random square of an image with black pixels around it.
 
     Args:
-        image_bytes, size, key, exif: As of random_resized_crop.
+        image_bytes: As of random_resized_crop.
+        size: As of random_resized_crop.
+        key: As of random_resized_crop.
+        exif: As of random_resized_crop.
         padding: Black pixels on each side; more where the image is smaller than `size`.
 
     Source: He et al., https://arxiv.org/abs/1512.03385, section 4.2.

@@ -1,0 +1,187 @@
+"""Folders of images: what is listed, how it is split, what is refused."""
+
+import collections
+import json
+import os
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_resnet import data
+from keras_resnet.data.image_folder import list_images, split_images
+
+
+def picture(path, colour=(200, 80, 0), size=(40, 30), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes with three images each, named so that sorting matters."""
+    for label, name in enumerate(("a class", "ünïcode")):
+        for number in range(3):
+            path = tmp_path / "images" / name / "deeper" / f"{number} ü.JPG"
+            picture(path, (label * 200, number * 80, 0))
+    return tmp_path / "images"
+
+
+def files(images):
+    return [images.file(index) for index in range(len(images))]
+
+
+def test_listing(folder):
+    (folder / ".hidden").mkdir()
+    picture(folder / "a class" / ".hidden" / "1.jpg")
+    picture(folder / "a class" / ".1.jpg")
+    (folder / "a class" / "notes.txt").write_text("no image")
+    images = list_images(folder)
+    assert images.class_names == ("a class", "ünïcode")
+    assert images.counts.tolist() == [3, 3]
+    assert files(images) == [
+        str(folder / name / "deeper" / f"{number} ü.JPG")
+        for name in ("a class", "ünïcode")
+        for number in range(3)
+    ]
+    assert not images.unusable
+
+
+def test_links_are_followed_but_not_in_circles(folder, tmp_path):
+    picture(tmp_path / "elsewhere" / "x.png")
+    (folder / "a class" / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "a class" / "link.png").symlink_to(tmp_path / "elsewhere" / "x.png")
+    (folder / "a class" / "circle").symlink_to(folder / "a class")
+    (folder / "linked class").symlink_to(tmp_path / "elsewhere")
+    images = list_images(folder)
+    assert images.class_names == ("a class", "linked class", "ünïcode")
+    assert images.counts.tolist() == [5, 1, 3]
+
+
+def test_what_is_no_file_is_named(folder):
+    (folder / "a class" / "folder.jpg").mkdir()
+    (folder / "a class" / "broken.jpg").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "a class" / "pipe.jpg")
+    skipped = data.Skipped()
+    batches, _ = data.image_folder(folder, image_size=32, max_bad=0.5, skipped=skipped)
+    assert sum(len(labels) for _, labels in batches) == 6
+    reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
+    assert reasons == {
+        "folder.jpg": "it is a folder",
+        "broken.jpg": "it is a link to nothing",
+        "pipe.jpg": "it is a pipe",
+    }
+    with pytest.raises(data.DataError, match="3 of 9 image files"):
+        data.image_folder(folder, image_size=32)
+
+
+def test_names_that_are_no_unicode(folder):
+    path = os.fsencode(folder / "a class") + b"/\xff\xfe.jpg"
+    shutil.copy(folder / "a class" / "deeper" / "0 ü.JPG", path)
+    batches, _ = data.image_folder(folder, image_size=32)
+    assert sum(len(labels) for _, labels in batches) == 7
+    with open(path, "wb") as file:
+        file.write(b"no image")
+    skipped = data.Skipped()
+    batches, _ = data.image_folder(folder, image_size=32, max_bad=0.5, skipped=skipped)
+    assert [os.fsencode(name) for name in skipped.reasons] == [path]
+
+
+def test_memory_a_file_is_bounded(tmp_path):
+    """At most 200 bytes a file, with the names' own 40."""
+    count = 20_000
+    for kind in ("a", "b"):
+        (tmp_path / kind).mkdir()
+        for number in range(count // 2):
+            (tmp_path / kind / f"{number:036}.jpg").touch()
+    list_images(tmp_path)
+    tracemalloc.start()
+    images = list_images(tmp_path)
+    source = images.source()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert source.count == count
+    # TensorFlow, which tracemalloc does not see, holds the arrays once more.
+    arrays = sum(a.nbytes for a in (images.ends, images.labels, images.chosen))
+    assert held + arrays + len(images.names) < 200 * count
+
+
+def test_evaluation_order_and_pixels(folder):
+    batches, names = data.image_folder(folder, image_size=32, batch_size=4)
+    assert len(batches) == 2
+    assert names == ["a class", "ünïcode"]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+    red = images[:, 16, 16, 0] * 0.229 + 0.485
+    np.testing.assert_allclose(red * 255, [0] * 3 + [200] * 3, atol=3)
+
+
+def test_class_indices(folder, tmp_path):
+    _, names = data.image_folder(folder, image_size=32)
+    data.save_class_indices(names, tmp_path / "class_indices.json")
+    text = (tmp_path / "class_indices.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"0": "a class", "1": "ünïcode"}
+    assert "ünïcode" in text
+
+
+def test_splits(folder, tmp_path):
+    train, val = split_images(folder, validation_split=0.34, seed=1)
+    assert train.counts.tolist() == [2, 2]
+    assert val.counts.tolist() == [1, 1]
+    assert sorted(files(train) + files(val)) == files(list_images(folder))
+    assert files(split_images(folder, validation_split=0.34, seed=1)[1]) == files(val)
+    others = {
+        tuple(files(split_images(folder, validation_split=0.34, seed=s)[1])) for s in range(9)
+    }
+    assert len(others) > 1
+    for part in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "apart" / part)
+    (tmp_path / "apart" / "val" / "ünïcode" / "deeper" / "0 ü.JPG").unlink()
+    counts = {}
+    for part in ("train", "val"):
+        batches, names = data.image_folder(tmp_path / "apart", split=part, image_size=32)
+        counts[part] = collections.Counter(np.concatenate([y for _, y in batches]).tolist())
+        assert names == ["a class", "ünïcode"]
+    assert counts == {"train": {0: 3, 1: 3}, "val": {0: 3, 1: 2}}
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "no folders in it"),
+        (lambda path: path.write_text(""), "is a file"),
+        (lambda path: (path / "daisy").mkdir(parents=True), "have no image: daisy"),
+    ],
+)
+def test_bad_folders(make, said, tmp_path):
+    make(tmp_path / "d")
+    with pytest.raises(data.DataError, match=said):
+        data.image_folder(tmp_path / "d")
+
+
+def test_bad_arguments(folder, tmp_path):
+    with pytest.raises(data.DataError, match="pass validation_split"):
+        data.image_folder(folder, split="train")
+    with pytest.raises(data.DataError, match="validation_split=1.5"):
+        data.image_folder(folder, split="train", validation_split=1.5)
+    with pytest.raises(data.DataError, match="split='validation'"):
+        data.image_folder(folder, split="validation")
+    with pytest.raises(TypeError, match="batchsize"):
+        data.image_folder(folder, batchsize=3)
+    with pytest.raises(data.DataError, match="batch_size=0"):
+        data.image_folder(folder, batch_size=0)
+    with pytest.raises(data.DataError, match="for training=True"):
+        data.image_folder(folder, augmentation=data.Augmentation())
+    for part in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "apart" / part)
+    with pytest.raises(data.DataError, match="its own validation images"):
+        data.image_folder(tmp_path / "apart", split="val", validation_split=0.2)
+    shutil.rmtree(tmp_path / "apart" / "val" / "ünïcode")
+    with pytest.raises(data.DataError, match="different classes.*ünïcode"):
+        data.image_folder(tmp_path / "apart", split="val")
+    picture(tmp_path / "apart" / "val" / "single" / "1.png")
+    with pytest.raises(data.DataError, match="'single' has one image"):
+        data.image_folder(tmp_path / "apart" / "val", split="val", validation_split=0.5)

@@ -1,0 +1,312 @@
+"""From sources to batches: order, resuming, and bad images in any place."""
+
+import collections
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_resnet import data
+from keras_resnet.data.image_folder import list_images
+from keras_resnet.data.pipeline import evaluation_batches
+from keras_resnet.preprocessing import Preprocessing
+
+COUNT = 22  # images: 3 batches of 8, the last of 6
+
+
+def make(folder, count=COUNT):
+    """Images of two classes; the red of each tells its number: 10 times it."""
+    for number in range(count):
+        path = folder / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 36), (10 * number, 0, 90)).save(path)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make(tmp_path / "images")
+
+
+def arguments(**changes):
+    return {"training": True, "image_size": 32, "batch_size": 8, "seed": 3, **changes}
+
+
+def numbers(images):
+    """Which images are in a batch, by their colour in the middle."""
+    red = (np.asarray(images)[:, 16, 16, 0] * 0.229 + 0.485) * 255
+    return np.rint(red / 10).astype(int).tolist()
+
+
+def batches_equal(ours, theirs):
+    return len(ours) == len(theirs) and all(
+        np.array_equal(x, x_other) and np.array_equal(y, y_other)
+        for (x, y), (x_other, y_other) in zip(ours, theirs, strict=True)
+    )
+
+
+MIXED = data.Augmentation(
+    color_jitter=(0.4, 0.4, 0.4, 0.1),
+    policy="trivial_augment_wide",
+    erasing=0.5,
+    mixup=0.2,
+    cutmix=1.0,
+    label_smoothing=0.1,
+)
+
+
+@pytest.mark.parametrize("augmentation", [None, MIXED], ids=["plain", "mixed"])
+def test_training_is_fixed_by_its_seed(folder, augmentation):
+    def epochs(count=2, **changes):
+        batches, _ = data.image_folder(folder, **arguments(augmentation=augmentation, **changes))
+        assert len(batches) == 3
+        return [list(batches.as_numpy_iterator()) for _ in range(count)]
+
+    first, again, other = epochs(), epochs(), epochs(seed=4)
+    assert batches_equal(first[0], again[0]) and batches_equal(first[1], again[1])
+    assert not batches_equal(first[0], first[1])
+    assert not batches_equal(first[0], other[0])
+    assert [len(labels) for _, labels in first[0]] == [8, 8, 6]
+
+
+def test_an_epoch_has_each_image_once(folder):
+    batches, _ = data.image_folder(folder, **arguments(augmentation=data.Augmentation()))
+    orders = [sum((numbers(images) for images, _ in batches), []) for _ in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(COUNT))
+    assert orders[0] != orders[1] != list(range(COUNT))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_resuming(folder, step, repeats):
+    augmentation = data.Augmentation(repeats=repeats, mixup=0.2)
+    (folder / "a" / "04.png").write_text("broken")  # the bad take part in it
+    every, _ = data.image_folder(folder, **arguments(augmentation=augmentation))
+    uninterrupted = [batch for _ in range(3) for batch in every.as_numpy_iterator()]
+    rest, _ = data.image_folder(folder, **arguments(augmentation=augmentation, first_step=step))
+    resumed = list(rest.take(9 - step).as_numpy_iterator())
+    assert batches_equal(uninterrupted[step:], resumed)
+
+
+def test_another_process_and_another_parallelism_give_the_same(folder, run_python):
+    program = (
+        "import os, sys, hashlib\n"
+        "os.cpu_count = lambda: int(sys.argv[2])\n"
+        "from keras_resnet import data\n"
+        "batches, _ = data.image_folder(sys.argv[1], training=True, image_size=32, batch_size=8)\n"
+        "print(hashlib.sha256(b''.join(x.tobytes() for x, _ in batches.as_numpy_iterator()))"
+        ".hexdigest())"
+    )
+    answers = [run_python("-c", program, folder, cores).stdout for cores in (1, 8)]
+    assert answers[0] == answers[1]
+    assert len(answers[0].strip()) == 64
+
+
+def test_repeated_augmentation(folder):
+    augmentation = data.Augmentation(repeats=2, flip=0.0)
+    batches, _ = data.image_folder(folder, **arguments(augmentation=augmentation))
+    order = sum((numbers(images) for images, _ in batches), [])
+    assert order[::2] == order[1::2]
+    assert len(set(order)) == COUNT // 2
+
+
+def test_workers_share_an_epoch(folder):
+    orders = []
+    for which in range(2):
+        batches, _ = data.image_folder(folder, **arguments(worker=(which, 2)))
+        assert len(batches) == 2
+        orders += sum((numbers(images) for images, _ in batches), [])
+    assert sorted(orders) == list(range(COUNT))
+
+
+def test_keras_trains_on_it(folder):
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    train, _ = data.image_folder(folder, **arguments())
+    val, _ = data.image_folder(folder, image_size=32, batch_size=8)
+    history = model.fit(train, validation_data=val, epochs=2, verbose=0, shuffle=False)
+    assert np.isfinite(history.history["val_loss"]).all()
+
+
+def spoil(folder):
+    """Breaks images in all ways; returns {file name: part of the reason}."""
+    good = (folder / "a" / "00.png").read_bytes()
+    (folder / "a" / "02.png").write_bytes(good[:60])
+    (folder / "b" / "03.png").write_bytes(b"")
+    (folder / "b" / "05.png").write_text("this is no image")
+    bomb = bytearray(good)
+    bomb[16:24] = (60000).to_bytes(4, "big") * 2
+    (folder / "b" / "07.png").write_bytes(bomb)
+    (folder / "b" / "21.png").write_bytes(good[:8])  # the last one
+    return {
+        "02.png": "damaged",
+        "03.png": "empty",
+        "05.png": "no image",
+        "07.png": "larger than is allowed",
+        "21.png": "damaged",
+    }
+
+
+def test_bad_images_change_nothing_else(folder):
+    before, _ = data.image_folder(folder, **arguments())
+    before = [(numbers(x), x, y) for x, y in before.as_numpy_iterator()]
+    expected = spoil(folder)
+    bad = {int(name[:2]) for name in expected}
+    skipped = data.Skipped()
+    after, _ = data.image_folder(folder, **arguments(max_bad=0.3, skipped=skipped))
+    assert len(after) == len(before)
+    for (order, x, y), (x_after, y_after) in zip(before, after.as_numpy_iterator(), strict=True):
+        good = [place for place, number in enumerate(order) if number not in bad]
+        np.testing.assert_array_equal(x[good], x_after[good])
+        np.testing.assert_array_equal(y[good], y_after[good])
+        assert not bad & set(numbers(x_after))
+        assert len(x_after) == len(x)
+    reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
+    assert reasons.keys() == expected.keys()
+    for name, part in expected.items():
+        assert part in reasons[name]
+    with pytest.raises(data.DataError, match=r"5 of 22 image files(.|\n)*check-data"):
+        data.image_folder(folder, **arguments())
+
+
+def test_evaluation_leaves_bad_images_out_and_keeps_its_steps(folder):
+    expected = spoil(folder)
+    for number in range(8):  # of a whole batch
+        (folder / "ab"[number % 2] / f"{number:02}.png").write_text("broken")
+    skipped = data.Skipped()
+    source = list_images(folder).source()
+    batches = evaluation_batches(source, Preprocessing(32, 32), batch_size=4, skipped=skipped)
+    assert len(batches) == 6
+    seen = list(batches.as_numpy_iterator())
+    assert len(seen) == 6
+    names = [os.path.basename(name).decode() for _, _, part in seen for name in part]
+    bad = {f"{number:02}.png" for number in range(8)} | expected.keys()
+    everything = [f"{number:02}.png" for number in (*range(0, COUNT, 2), *range(1, COUNT, 2))]
+    assert names == [name for name in everything if name not in bad]
+    assert {os.path.basename(name) for name in skipped.reasons} == bad
+
+
+def test_files_that_break_or_vanish_in_training(folder):
+    skipped = data.Skipped()
+    batches, _ = data.image_folder(folder, **arguments(skipped=skipped))
+    assert not skipped
+    (folder / "a" / "02.png").unlink()
+    (folder / "b" / "05.png").write_text("broken")
+    order = sum((numbers(images) for images, _ in batches), [])
+    assert len(order) == COUNT
+    assert not {2, 5} & set(order)
+    reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
+    assert reasons.keys() == {"02.png", "05.png"}
+    assert "No such file" in reasons["02.png"]
+
+
+def test_training_ends_when_nothing_is_left(folder):
+    batches, _ = data.image_folder(folder, **arguments())
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="in a row cannot be decoded"):
+        list(batches)
+
+
+def test_unreadable_files_are_named():
+    """As nobody, since root reads everything."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = make(Path(name))
+        os.chmod(name, 0o755)  # noqa: S103 (nobody else has to get in)
+        (folder / "a" / "02.png").chmod(0)
+        (folder / "b").chmod(0)
+        (folder / "a" / "more").mkdir()
+        (folder / "a" / "more").chmod(0)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(data.DataError, match="have no image: b"):
+                data.image_folder(folder, **arguments())
+            if root:
+                os.seteuid(0)
+            (folder / "b").chmod(0o755)
+            if root:
+                os.seteuid(65534)
+            skipped = data.Skipped()
+            batches, _ = data.image_folder(folder, **arguments(skipped=skipped))
+            assert sum(len(labels) for _, labels in batches) == COUNT
+        finally:
+            if root:
+                os.seteuid(0)
+            (folder / "a" / "more").chmod(0o755)
+    assert {os.path.basename(name) for name in skipped.reasons} == {"02.png", "more"}
+    assert set(skipped.reasons.values()) == {"Permission denied"}
+
+
+def test_a_class_with_no_good_image(folder):
+    for path in (folder / "a").iterdir():
+        path.write_text("broken")
+    with pytest.raises(data.DataError, match="class 'a' can be read"):
+        data.image_folder(folder, **arguments(max_bad=0.9))
+
+
+def mutations(contents, count, seed=0):
+    """Files cut, overwritten and stitched together at random."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        content = bytearray(contents[number % len(contents)])
+        kind = rng.integers(4)
+        if kind == 0:
+            content = content[: rng.integers(len(content))]
+        elif kind == 1:
+            for _ in range(rng.integers(1, 20)):
+                content[rng.integers(len(content))] = rng.integers(256)
+        elif kind == 2:
+            for _ in range(rng.integers(1, 4)):  # where sizes stand
+                content[rng.integers(min(64, len(content)))] = rng.integers(256)
+        else:
+            start, end = sorted(rng.integers(len(content), size=2))
+            content[start:end] = rng.bytes(rng.integers(0, 64))
+        yield bytes(content)
+
+
+def test_a_thousand_mutated_images(tmp_path):
+    """No crash, and each is either used or named."""
+    whole = Image.effect_noise((50, 40), 60).convert("RGB")
+    contents = []
+    for number, (kind, mode) in enumerate(
+        [
+            *(("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "P")),
+            *(("PNG", "RGBA"), ("GIF", "P"), ("BMP", "RGB"), ("BMP", "P"), ("WEBP", "RGB")),
+        ]
+    ):
+        path = tmp_path / f"whole{number}"
+        whole.convert(mode).save(path, kind)
+        contents.append(path.read_bytes())
+    suffixes = ("jpg", "jpg", "jpg", "png", "png", "png", "gif", "bmp", "bmp", "webp")
+    for number, content in enumerate(mutations(contents, 1000)):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number:04}.{suffixes[number % 10]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    skipped = data.Skipped()
+    source = list_images(tmp_path / "images").source()
+    batches = evaluation_batches(source, Preprocessing(32, 32), batch_size=16, skipped=skipped)
+    used = [os.fsdecode(name) for _, _, names in batches for name in names.numpy()]
+    assert len(used) == len(set(used)) == 1000 - len(skipped)
+    assert not set(used) & skipped.reasons.keys()
+    assert 200 < len(skipped) < 900
+    for name, reason in skipped.reasons.items():
+        assert "now it can" not in reason, name
+    train, _ = data.image_folder(tmp_path / "images", max_bad=1.0, **arguments())
+    assert sum(len(labels) for _, labels in train) == 1000
+
+
+def test_counts_of_reasons_are_kept_once():
+    skipped = data.Skipped()
+    skipped.add("a.jpg", "it is empty")
+    skipped.add("a.jpg", "it is damaged")
+    assert collections.Counter(skipped.reasons.values()) == {"it is empty": 1}
