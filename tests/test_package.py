@@ -32,8 +32,17 @@ def test_public_names_are_there_and_documented():
 
 
 ORDER = (
-    *("files", "configs", "convolution", "layers", "blocks", "builder", "preprocessing"),
-    *("weights", "models", "conversion", "data", "visualize", "export", "training"),
+    *("files", "configs", "convolution", "layers", "blocks", "builder", "decoding"),
+    *(
+        "preprocessing",
+        "weights",
+        "models",
+        "conversion",
+        "data",
+        "visualize",
+        "export",
+        "training",
+    ),
 )
 
 

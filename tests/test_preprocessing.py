@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 import keras_resnet
 from keras_resnet.decoding import decode, decode_window
@@ -49,18 +49,123 @@ def test_pixels_are_pils(height, width, resize, crop):
 @pytest.mark.parametrize(
     "kind, mode",
     [
-        ("JPEG", "RGB"),
-        ("JPEG", "L"),
-        ("PNG", "L"),
-        ("PNG", "P"),
-        ("BMP", "RGB"),
-        ("GIF", "P"),
+        *(("JPEG", mode) for mode in ("RGB", "L")),
+        *(("PNG", mode) for mode in ("RGB", "L", "P", "LA", "1")),
+        *(("BMP", mode) for mode in ("RGB", "L", "P", "RGBA")),
+        *(("GIF", "P"), ("GIF", "L"), ("WEBP", "RGB"), ("WEBP", "RGBA")),
     ],
 )
 def test_decoding_is_pils(kind, mode):
     content = encoded(noise(40, 31, mode), kind)
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     assert np.abs(decode(content).numpy().astype(int) - expected).max() <= 1
+
+
+def test_cmyk_is_near_pils():
+    content = encoded(noise(40, 31).resize((80, 90), 3).convert("CMYK"), "JPEG")
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    assert np.abs(decode(content).numpy().astype(int) - expected).max() <= 8
+
+
+def test_the_high_byte_of_16_bits():
+    values = np.random.default_rng(0).integers(0, 65536, (20, 30), np.uint16)
+    pixels = decode(encoded(Image.fromarray(values))).numpy()
+    np.testing.assert_array_equal(pixels, np.repeat((values >> 8)[..., np.newaxis], 3, -1))
+
+
+def test_the_first_frame():
+    first, second = noise(30, 20).quantize(), noise(30, 20).rotate(180).quantize()
+    stream = io.BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=[second])
+    expected = np.asarray(Image.open(io.BytesIO(stream.getvalue())).convert("RGB"))
+    np.testing.assert_array_equal(decode(stream.getvalue()), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_is_pils_exif_transpose(orientation):
+    image = noise(48, 64).resize((64, 48), 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "a camera"
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", exif=exif, quality=95)
+    content = stream.getvalue()
+    plain = Image.open(io.BytesIO(content))
+    for turned, expected in ((False, plain), (True, ImageOps.exif_transpose(plain))):
+        pixels = decode(content, exif=turned).numpy().astype(int)
+        assert np.abs(pixels - np.asarray(expected)).max() <= 1
+        preprocessing = keras_resnet.Preprocessing(40, 32, exif=turned)
+        difference = preprocessing.pixels(content).numpy() - pil_transform(expected, 40, 32)
+        assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("order", ["big", "little"])
+def test_both_orders_of_exif(order):
+    head = b"MM\0*\0\0\0\x08" if order == "big" else b"II*\0\x08\0\0\0"
+    entry = [(1, 2), (0x0112, 2), (3, 2), (1, 4), (6, 2), (0, 2), (0, 4)]
+    body = b"".join(number.to_bytes(size, order) for number, size in entry)
+    content = encoded(noise(16, 32), "JPEG")
+    exif = b"Exif\0\0" + head + body
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    assert decode(content[:2] + segment + content[2:], exif=True).shape == (32, 16, 3)
+    # And what is cut off anywhere is no error.
+    for end in range(6, len(exif)):
+        segment = b"\xff\xe1" + (end + 2).to_bytes(2, "big") + exif[:end]
+        assert decode(content[:2] + segment + content[2:], exif=True).shape[2] == 3
+
+
+def bombs():
+    """Files that claim a hundred times the pixels that they have."""
+
+    def changed(kind, place, size, order="little", side=60000):
+        content = bytearray(encoded(noise(20, 20), kind))
+        content[place : place + 2 * size] = side.to_bytes(size, order) * 2
+        return bytes(content)
+
+    yield "PNG", changed("PNG", 16, 4, "big")
+    yield "PNG", changed("PNG", 16, 4, "big", 13400)  # 180 million pixels
+    yield "GIF", changed("GIF", 6, 2)
+    yield "BMP", changed("BMP", 18, 4)
+    jpeg = bytearray(encoded(noise(20, 20), "JPEG"))
+    place = jpeg.index(b"\xff\xc0") + 5
+    jpeg[place : place + 4] = (60000).to_bytes(2, "big") * 2
+    yield "JPEG", bytes(jpeg)
+    extended = b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + (60000).to_bytes(3, "little") * 2
+    yield "WEBP", b"RIFF" + (100).to_bytes(4, "little") + b"WEBP" + extended + bytes(80)
+
+
+@pytest.mark.parametrize("kind, content", list(bombs()))
+def test_decompression_bombs_are_refused(kind, content):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="claims more than 178,956,970"):
+        decode(content)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="claims more than 178,956,970"):
+        tf.function(keras_resnet.Preprocessing().pixels)(tf.constant(content))
+
+
+def test_what_tensorflow_cannot_read():
+    stream = io.BytesIO()
+    noise(20, 20).save(stream, "WEBP", save_all=True, append_images=[noise(20, 20).rotate(90)])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Animation"):
+        decode(stream.getvalue())
+    content = bytearray(encoded(noise(20, 20, "P"), "BMP"))
+    content[30] = 1
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the BMP file is compressed"):
+        decode(bytes(content))
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 4, 8])
+def test_a_jpeg_is_reduced_while_it_is_decoded(ratio):
+    """To no less than the target; the same picture as reduced afterwards."""
+    content = encoded(noise(24, 32).resize((1024, 768), 3), "JPEG")
+    target = 600 // ratio
+    reduced, size, window = decode_window(
+        content, lambda size: tf.constant([0, 0, 600, 640]), target=target
+    )
+    assert size.numpy().tolist() == [768, 1024]
+    assert reduced.shape == (600 // ratio, 640 // ratio, 3)
+    whole = Image.fromarray(decode(content).numpy()[:600, :640])
+    small = whole.resize((640 // ratio, 600 // ratio), Image.Resampling.BOX)
+    assert np.abs(reduced.numpy().astype(int) - np.asarray(small)).mean() < 2
 
 
 def test_alpha_is_dropped():

@@ -1,5 +1,7 @@
 """Image data sets of tensorflow-datasets, read without decoding."""
 
+import contextlib
+
 import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
@@ -7,7 +9,7 @@ from keras_resnet.data.pipeline import batches
 from keras_resnet.data.source import Source, stream_source
 
 SHUFFLE_BUFFER = 1000  # encoded images, some 100 kB each
-VALIDATION_SPLITS = ("validation", "test")
+VALIDATION_SPLITS = ("validation", "val", "test")
 
 
 def tfds(name, *, split="train", validation_split=None, data_dir=None, seed=0, **options):
@@ -94,34 +96,42 @@ def _builder(name, data_dir):
             f"The data set {builder.name!r} has the features {sorted(features or ())}; image "
             "classification needs 'image' and 'label'."
         )
-    builder.download_and_prepare()
+    # ImageFolder, of files that are there already, does not implement it.
+    with contextlib.suppress(NotImplementedError):
+        builder.download_and_prepare()
     return builder
 
 
 def _source(builder, split):
     import tensorflow_datasets
 
-    try:
-        count = builder.info.splits[split].num_examples
-    except (KeyError, ValueError) as error:
-        raise DataError(
-            f"The data set {builder.name!r} has no split {split!r}, but "
-            f"{', '.join(map(str, builder.info.splits))}."
-        ) from error
-    if not count:
-        raise DataError(f"The split {split} of {builder.name!r} is empty.")
-
-    def examples(key, start):
-        stored = builder.as_dataset(
+    def stored():
+        return builder.as_dataset(
             split=split,
             decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
             shuffle_files=False,
         )
-        dataset = stored.enumerate().map(
-            lambda index, example: (
-                tf.strings.join([f"{builder.name}/{split}/", tf.strings.as_string(index)]),
-                example["image"],
-                tf.cast(example["label"], tf.int64),
+
+    try:
+        count = int(stored().cardinality())
+    except ValueError as error:
+        raise DataError(
+            f"The data set {builder.name!r} has no split {split!r}, but "
+            f"{', '.join(map(str, builder.info.splits))}."
+        ) from error
+    if count < 1:
+        raise DataError(f"The split {split} of {builder.name!r} is empty.")
+
+    def examples(key, start):
+        dataset = (
+            stored()
+            .enumerate()
+            .map(
+                lambda index, example: (
+                    tf.strings.join([f"{builder.name}/{split}/", tf.strings.as_string(index)]),
+                    example["image"],
+                    tf.cast(example["label"], tf.int64),
+                )
             )
         )
         return shuffled(dataset, key).skip(tf.cast(start, tf.int64))

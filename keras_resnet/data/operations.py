@@ -64,7 +64,7 @@ def posterize(image, bits):
 
 def solarize(image, threshold):
     """Inverts the values that are not below `threshold`."""
-    return tf.where(_float(image) < threshold, image, 255 - image)
+    return tf.where(_float(image) < tf.cast(threshold, tf.float32), image, 255 - image)
 
 
 def autocontrast(image):

@@ -87,20 +87,23 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     def good(name, item, label):
         def attempt(_):
             with tf.control_dependencies([decode(source.read(item))]):
-                return tf.identity(label)
+                return tf.constant(True)
 
         tried = tf.data.Dataset.range(1).map(attempt).ignore_errors()
-        tried = tried.concatenate(tf.data.Dataset.from_tensors(tf.constant(-1, tf.int64)))
-        answer = tried.take(1).get_single_element()
-        return tf.cond(answer < 0, lambda: note(name), lambda: False), answer
+        tried = tried.concatenate(tf.data.Dataset.from_tensors(False)).take(1)
+        fine = tried.get_single_element()
+        return tf.cond(fine, lambda: fine, lambda: ~note(name)), label
 
     key = tf.constant([seed, -1], tf.int64)
     sample = source.examples(key, 0).take(SAMPLE).map(good, PARALLEL)
-    labels = [label for _, label in sample.as_numpy_iterator()]
-    skipped.judge(len(labels) + listed, max_bad)
-    empty = set(range(len(source.class_names))) - set(labels)
-    if empty and len(labels) == source.count:
+    labels = {False: [], True: []}
+    for fine, label in sample.as_numpy_iterator():
+        labels[bool(fine)].append(int(label))
+    tried = len(labels[False]) + len(labels[True])
+    skipped.judge(tried + listed, max_bad)
+    gone = set(labels[False]) - set(labels[True])
+    if gone and tried == source.count:
         raise DataError(
-            f"No image of the class {source.class_names[min(empty)]!r} can be read. "
+            f"No image of the class {source.class_names[min(gone)]!r} can be read. "
             "keras-resnet check-data says why."
         )

@@ -1,0 +1,93 @@
+"""check-data and shards: what the functions find, and the commands say."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_resnet import data
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    return data.drawn_flowers(tmp_path_factory.mktemp("data") / "flowers", train=3, val=2)
+
+
+@pytest.fixture
+def spoilt(flowers, tmp_path):
+    """A copy with a bad file, and an image that both trains and validates."""
+    folder = shutil.copytree(flowers, tmp_path / "flowers")
+    (folder / "train" / "rose" / "000.jpg").write_text("no image")
+    (folder / "train" / "rose" / "more.jpg").mkdir()
+    shutil.copy(folder / "train" / "tulip" / "001.jpg", folder / "val" / "tulip" / "copy.jpg")
+    shutil.copy(folder / "train" / "daisy" / "001.jpg", folder / "train" / "daisy" / "twice.jpg")
+    return folder
+
+
+def test_nothing_is_found_where_nothing_is(flowers):
+    progress = []
+    found = data.check_data(flowers, on_progress=lambda *numbers: progress.append(numbers))
+    assert not found.bad and not found.duplicates
+    assert found.total == 25
+    assert found.counts["train"]["rose"] == 3
+    assert progress[-1] == (15, 25) or progress[-1] == (25, 25)
+    assert data.check_data(flowers / "val").counts == {
+        "": dict.fromkeys(["daisy", "dandelion", "rose", "sunflower", "tulip"], 2)
+    }
+
+
+def test_what_is_found(spoilt):
+    found = data.check_data(spoilt)
+    assert found.bad == {
+        str(spoilt / "train" / "rose" / "000.jpg"): "it is no image (it starts with b'no image')",
+        str(spoilt / "train" / "rose" / "more.jpg"): "it is a folder",
+    }
+    assert found.duplicates == [
+        (str(spoilt / "train/tulip/001.jpg"), str(spoilt / "val/tulip/copy.jpg"))
+    ]
+
+
+def test_the_same_eight_bytes_are_no_duplicate(flowers, monkeypatch):
+    from keras_resnet.data import checking
+
+    monkeypatch.setattr(checking, "_examine", lambda file: (file, 1, None))
+    assert data.check_data(flowers).duplicates == []
+
+
+def command(run_python, *arguments):
+    return run_python("-m", "keras_resnet_cli", *arguments)
+
+
+def test_check_data_as_a_command(flowers, spoilt, run_python):
+    done = command(run_python, "check-data", flowers)
+    assert done.returncode == 0, done.stderr
+    assert "3  train/rose" in done.stdout
+    assert "0 bad, 0 that both train and validate" in done.stdout
+    done = command(run_python, "check-data", spoilt)
+    assert done.returncode == 1
+    assert f"bad: {spoilt}/train/rose/000.jpg: it is no image" in done.stdout
+    assert "the same image in train and val: " in done.stdout
+    assert "Traceback" not in done.stderr
+    done = command(run_python, "check-data", spoilt, "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["total"] == 27
+    assert len(found["bad"]) == 2
+    done = command(run_python, "check-data", "nowhere")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: The data folder nowhere")
+
+
+def test_shards_as_a_command(spoilt, run_python, tmp_path):
+    done = command(run_python, "shards", spoilt / "train", "-o", "out", "--shards", 3)
+    assert done.returncode == 0, done.stderr
+    assert "Left out" in done.stdout and "000.jpg: it is no image" in done.stdout
+    assert "out: 3 shards, 2 images left out" in done.stdout
+    assert "writing shards" in done.stderr
+    batches, names = data.tfrecords(tmp_path / "out", image_size=32)
+    assert len(names) == 5
+    assert len(np.concatenate([labels for _, labels in batches])) == 15
+    done = command(run_python, "shards", spoilt / "train", "-o", "out", "--shards", 2)
+    assert done.returncode == 1
+    assert "shards of other images" in done.stderr

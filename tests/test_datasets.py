@@ -1,0 +1,83 @@
+"""Data sets of tensorflow-datasets: its own mock data, and a real builder over files."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from keras_resnet import data
+from keras_resnet.data.datasets import tfds_sources
+
+# tensorflow-datasets warns of its own dependencies.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+OPTIONS = {"image_size": 32, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    "name, classes", [("tf_flowers", 5), ("oxford_flowers102", 102), ("imagenet2012", 1000)]
+)
+def test_data_sets_of_many_kinds(name, classes):
+    """The mock knows no splits, and gives each that is asked for as many images."""
+    import tensorflow_datasets
+
+    with tensorflow_datasets.testing.mock_data(num_examples=10):
+        sources = tfds_sources(name)
+        for source in sources:
+            assert source.count == 10
+            assert len(source.class_names) == classes
+            for index, (called, content, label) in enumerate(
+                source.examples(None, 0).as_numpy_iterator()
+            ):
+                assert called.decode().startswith(f"{name}/")
+                assert called.decode().endswith(f"/{index}")
+                assert content[:2] in (b"\xff\xd8", b"\x89P")  # not decoded
+                assert 0 <= label < classes
+        batches, names = data.tfds(name, training=True, **OPTIONS)
+        assert sum(len(labels) for _, labels in batches) == sources[0].count
+        assert len(names) == classes
+
+
+def test_cifar10():
+    import tensorflow_datasets
+
+    with tensorflow_datasets.testing.mock_data(num_examples=10):
+        for training in (False, True):
+            batches, names = data.cifar10(training=training, batch_size=4)
+            shapes = [images.shape for images, _ in batches]
+            assert shapes == [(4, 32, 32, 3), (4, 32, 32, 3), (2, 32, 32, 3)]
+        assert len(names) == 10
+        batches, _ = data.cifar10(split="test[:3]", batch_size=4)
+        assert [len(labels) for _, labels in batches] == [3]
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    return data.drawn_flowers(tmp_path_factory.mktemp("data") / "flowers", train=4, val=2)
+
+
+def test_a_builder_over_files(flowers):
+    import tensorflow_datasets
+
+    builder = tensorflow_datasets.ImageFolder(str(flowers))
+    for split, count in (("train", 20), ("val", 10)):
+        batches, names = data.tfds(builder, split=f"{split}", **OPTIONS)
+        assert names == ["daisy", "dandelion", "rose", "sunflower", "tulip"]
+        images = np.concatenate([x for x, _ in batches])
+        labels = np.concatenate([y for _, y in batches])
+        assert collections.Counter(labels.tolist()) == dict.fromkeys(range(5), count // 5)
+        ours, _ = data.image_folder(flowers / split, **OPTIONS)
+        expected = np.concatenate([x for x, _ in ours])
+        assert {x.tobytes() for x in images} == {x.tobytes() for x in expected}
+
+
+def test_what_is_refused(flowers):
+    import tensorflow_datasets
+
+    with pytest.raises(data.DataError, match="no data set called 'tf_flowerz'"):
+        data.tfds("tf_flowerz")
+    builder = tensorflow_datasets.ImageFolder(str(flowers))
+    with pytest.raises(data.DataError, match="no split 'other'.*train"):
+        data.tfds(builder, split="other")
+    with pytest.raises(data.DataError, match="its own val"):
+        data.tfds(builder, split="val", validation_split=0.2)
