@@ -143,6 +143,11 @@ def shuffled(examples, key):
     """A dataset in an order that a key fixes, int64 (2,); as it is if the key is None."""
     if key is None:
         return examples
-    # A shuffle's seeds are two numbers; zero both would mean any order.
-    seed = tf.random.stateless_uniform((), key, 1, tf.int64.max, tf.int64)
-    return examples.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
+
+    def in_order(key):
+        # The program's global seed would take part; and 0 for it is an error with a tensor's seed.
+        tf.compat.v1.set_random_seed(1)  # of this function's graph, no other
+        seed = tf.random.stateless_uniform((), key, 1, tf.int64.max, tf.int64)
+        return examples.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
+
+    return tf.data.Dataset.from_tensors(key).flat_map(in_order)

@@ -1,0 +1,215 @@
+"""The transforms against torchvision's, on photographs and on images of odd shapes."""
+
+import torch
+import torchvision  # noqa: I001 (before keras, or the interpreter crashes)
+import io
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import functional
+
+import keras_resnet
+from keras_resnet import data
+from keras_resnet.data import operations, policies, windows
+
+pytestmark = pytest.mark.parity
+
+
+def torchvisions(image, resize, crop):
+    chain = transforms.Compose(
+        [transforms.Resize(resize), transforms.CenterCrop(crop), transforms.PILToTensor()]
+    )
+    return chain(image.convert("RGB")).permute(1, 2, 0).numpy().astype(int)
+
+
+def encoded(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("resize", [256, 232])
+def test_evaluation_on_photographs(real_data, resize):
+    preprocessing = keras_resnet.Preprocessing(resize, 224)
+    pixels = tf.function(preprocessing.pixels, input_signature=[tf.TensorSpec((), tf.string)])
+    files = sorted((real_data / "imagenet").glob("*.JPEG"))
+    assert len(files) == 100
+    for file in files:
+        expected = torchvisions(Image.open(file), resize, 224)
+        difference = np.abs(pixels(file.read_bytes()).numpy() - expected)
+        assert difference.max() <= 1, file
+        assert difference.mean() <= 0.3, file
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("resize, crop", [(256, 224), (232, 224), (224, 224), (64, 128)])
+def test_evaluation_on_odd_shapes(kind, resize, crop):
+    """1 pixel, smaller than the crop, very long, and large."""
+    rng = np.random.default_rng(0)
+    preprocessing = keras_resnet.Preprocessing(resize, crop)
+    sides = [(1, 1), (1, 40), (40, 1), (2, 3), (100, 150), (223, 225), (30, 3000), (3000, 30)]
+    for height, width in [*sides, (900, 1400)]:
+        small = rng.integers(0, 256, (height // 5 + 1, width // 5 + 1, 3), np.uint8)
+        image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+        content = encoded(image, kind)
+        expected = torchvisions(Image.open(io.BytesIO(content)), resize, crop)
+        difference = np.abs(preprocessing.pixels(content).numpy() - expected)
+        assert difference.max() <= 1, (height, width)
+        assert difference.mean() <= 0.3, (height, width)
+
+
+def test_normalising_is_torchvisions():
+    content = encoded(Image.effect_noise((300, 260), 80).convert("RGB"), "PNG")
+    chain = transforms.Compose(
+        [
+            *(transforms.CenterCrop(224), transforms.ToTensor()),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    expected = chain(Image.open(io.BytesIO(content))).permute(1, 2, 0).numpy()
+    pixels = keras_resnet.Preprocessing(260, 224)(content)
+    np.testing.assert_allclose(pixels, expected, atol=1e-5)
+
+
+def chi_square_of_two(ours, theirs, bins=10):
+    """That two samples are of one distribution; 27.9 is exceeded 1 in 1,000 (9 degrees)."""
+    edges = np.quantile(np.concatenate([ours, theirs]), np.linspace(0, 1, bins + 1)[1:-1])
+    counts = [np.bincount(np.searchsorted(edges, part), minlength=bins) for part in (ours, theirs)]
+    total = np.sum(counts, axis=0)
+    return sum(((part - total / 2) ** 2 / np.maximum(total / 2, 1)).sum() for part in counts)
+
+
+@pytest.mark.parametrize("height, width", [(375, 500), (500, 333), (64, 400)])
+def test_crops_are_distributed_as_torchvisions(height, width):
+    """Also where first tries often fail, and the fall-back is common."""
+    count = 4000
+    torch.manual_seed(0)
+    image = torch.zeros(3, height, width)
+    get = transforms.RandomResizedCrop.get_params
+    theirs = np.array([get(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(count)], float)
+    numbers = tf.range(count, dtype=tf.int64)
+    keys = tf.stack([numbers * 0, numbers * 100], 1)
+    ours = tf.vectorized_map(
+        lambda key: windows.random_window(tf.constant([height, width]), key), keys
+    )
+    ours = ours.numpy().astype(float)
+    for measure in (
+        lambda c: c[:, 2] * c[:, 3],
+        lambda c: np.log(c[:, 3] / c[:, 2]),
+        lambda c: c[:, 0] + c[:, 2] / 2,
+        lambda c: c[:, 1] + c[:, 3] / 2,
+    ):
+        jitter = np.random.default_rng(0).uniform(0, 1e-6, (2, count))  # parts ties evenly
+        assert chi_square_of_two(measure(ours) + jitter[0], measure(theirs) + jitter[1]) < 27.9
+
+
+def test_erased_rectangles_are_distributed_as_torchvisions():
+    count, size = 4000, 64
+    torch.manual_seed(0)
+    image = torch.zeros(3, size, size)
+    get = transforms.RandomErasing.get_params
+    theirs = np.array(
+        [get(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(count)], float
+    )
+    numbers = tf.range(count, dtype=tf.int64)
+    keys = tf.stack([numbers * 0, numbers * 100], 1)
+    ours = tf.vectorized_map(lambda key: windows.random_erasure(size, key, 1.0), keys)
+    ours = ours.numpy().astype(float)
+    for measure in (
+        lambda c: c[:, 2] * c[:, 3],
+        lambda c: np.log(c[:, 3] / c[:, 2]),
+        lambda c: c[:, 0] + c[:, 2] / 2,
+    ):
+        jitter = np.random.default_rng(0).uniform(0, 1e-6, (2, count))
+        assert chi_square_of_two(measure(ours) + jitter[0], measure(theirs) + jitter[1]) < 27.9
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_policies_are_torchvisions(wide):
+    """Each operation at each magnitude, in both directions."""
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+    image = small.resize((96, 72), Image.Resampling.BICUBIC)
+    policy = transforms.TrivialAugmentWide() if wide else transforms.RandAugment()
+    space = policy._augmentation_space(31) if wide else policy._augmentation_space(31, (72, 96))
+    names = {
+        **{"shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX"},
+        **{"translate_y": "TranslateY", "saturation": "Color", "autocontrast": "AutoContrast"},
+    }
+    assert len(space) == len(policies.OPERATIONS)
+    apply = torchvision.transforms.autoaugment._apply_op
+    ours_at = tf.function(
+        lambda operation, level, sign: policies.apply(
+            tf.constant(np.asarray(image)), operation, level, sign, wide=wide
+        )
+    )
+    for index, ours in enumerate(policies.OPERATIONS):
+        theirs = names.get(ours, ours.capitalize())
+        magnitudes, signed = space[theirs]
+        for level in (0, 9, 20, 30):
+            for sign in (1.0, -1.0) if signed else (1.0,):
+                magnitude = float(magnitudes[level]) if magnitudes.ndim > 0 else 0.0
+                expected = apply(
+                    image, theirs, magnitude * sign, transforms.InterpolationMode.NEAREST, None
+                )
+                pixels = ours_at(tf.constant(index), tf.constant(level), tf.constant(sign)).numpy()
+                difference = np.abs(pixels.astype(int) - np.asarray(expected))
+                # A pixel may fall to either side of an edge, a value be cut off at a fraction.
+                wrong = (difference.max(-1) > 1).mean()
+                assert wrong < 0.01, (ours, level, sign, wrong)
+
+
+def test_colour_jitter_is_torchvisions():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((96, 72))
+    pixels = tf.constant(np.asarray(image))
+    pairs = (
+        (operations.brightness, functional.adjust_brightness, 1.3, 1),
+        (operations.contrast, functional.adjust_contrast, 0.7, 1),
+        (operations.saturation, functional.adjust_saturation, 1.3, 1),
+        # PIL rounds hue and saturation to 8 bits.
+        (operations.hue, functional.adjust_hue, 0.17, 6),
+    )
+    for ours, theirs, amount, allowed in pairs:
+        difference = ours(pixels, amount).numpy().astype(int) - np.asarray(theirs(image, amount))
+        assert np.abs(difference).max() <= allowed
+
+
+def test_an_image_folder_is_torchvisions(tmp_path):
+    """The same classes and files in the same order."""
+    for name in ("b b", "ä", "A", "a"):
+        for path in ("2.png", "10.png", "deeper/1.png", "Z.PNG"):
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(file)
+    theirs = torchvision.datasets.ImageFolder(tmp_path)
+    images = data.image_folder.__globals__["list_images"](tmp_path)
+    assert list(images.class_names) == theirs.classes
+    ours = [(images.file(n), int(images.labels[n])) for n in range(len(images))]
+    assert ours == theirs.samples
+
+
+def test_mixtures_are_torchvisions(monkeypatch):
+    """MixUp and CutMix with the share that torchvision drew."""
+    from torchvision.transforms import v2
+
+    from keras_resnet.data import mixing
+
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(4, 16, 20, 3)).astype(np.float32)
+    labels = np.array([0, 2, 1, 2])
+    chw = torch.from_numpy(images).permute(0, 3, 1, 2)
+    torch.manual_seed(0)
+    mixed, shares = v2.MixUp(alpha=0.4, num_classes=3)(chw, torch.from_numpy(labels))
+    share = float(shares[0, 0])
+    monkeypatch.setattr(mixing, "_beta", lambda keys, alpha: tf.constant(share))
+    one_hot = mixing.smooth_labels(tf.constant(labels), 3, 0.0)
+    ours, our_shares = mixing.mix(tf.constant(images), one_hot, tf.constant([0, 1]), 0.4, 0.0)
+    np.testing.assert_allclose(ours, mixed.permute(0, 2, 3, 1), atol=1e-6)
+    np.testing.assert_allclose(our_shares, shares, atol=1e-6)
+    assert math.isclose(float(tf.reduce_sum(our_shares)), 4, rel_tol=1e-6)
