@@ -15,17 +15,18 @@ from keras_resnet.data.skipped import Skipped
 from keras_resnet.data.source import Source, why_bad_image
 from keras_resnet.files import replacing
 
+LOOKED_UP = 256  # names at a time
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 VALIDATION_NAMES = ("val", "validation", "valid", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Image files with their labels: some 20 bytes a file, and its name.
+    """Image files with their labels, in 20 bytes a file, and its name.
 
     Args:
         class_names: Names of the classes.
-        names: All paths below the folder, one after the other, as the file system has them.
+        names: All paths below the folder, as the file system has them, with zero bytes between.
         ends: Where each path ends in `names`, int64.
         labels: Index of each file's class, int32.
         chosen: Which of them are meant, int64, in order.
@@ -52,7 +53,7 @@ class Images:
     def file(self, index) -> str:
         """The path of an image."""
         place = self.chosen[index]
-        start = self.ends[place - 1] if place else 0
+        start = self.ends[place - 1] + 1 if place else 0
         return os.fsdecode(self.folder + self.names[start : self.ends[place]])
 
     @property
@@ -62,22 +63,22 @@ class Images:
 
     def source(self) -> Source:
         """The images as a source of batches."""
-        names, ends = tf.constant(self.names), tf.constant(self.ends)
+        names = tf.strings.split(self.names, "\0")
         labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
         count = len(self)
 
         def example(index):
-            place = chosen[index]
-            start = tf.where(place > 0, ends[tf.maximum(place - 1, 0)], 0)
-            path = self.folder + tf.strings.substr(names, start, ends[place] - start)
-            return path, path, tf.cast(labels[place], tf.int64)
+            place = tf.gather(chosen, index)
+            path = self.folder + tf.gather(names, place)
+            return path, path, tf.cast(tf.gather(labels, place), tf.int64)
 
         def examples(key, start):
-            places = tf.data.Dataset.range(start, count)
-            if key is None:
-                return places.map(example)
-            shuffled = tf.random.experimental.index_shuffle
-            return places.map(lambda place: example(shuffled(place, key, count - 1)))
+            def many(indices):
+                if key is not None:
+                    indices = tf.random.experimental.index_shuffle(indices, key, count - 1)
+                return example(indices)
+
+            return tf.data.Dataset.range(start, count).batch(LOOKED_UP).map(many).unbatch()
 
         def replacement(key):
             return example(tf.random.stateless_uniform((), key, 0, count, tf.int64))
@@ -116,7 +117,7 @@ def list_images(directory) -> Images:
         found = 0
         for files in _walk(os.fsencode(directory / name), (), unusable):
             encoded = [file[len(folder) :] for file in files]
-            names += b"".join(encoded)
+            names += b"".join(file + b"\0" for file in encoded)
             lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
             found += len(encoded)
         counts.append(found)
@@ -129,8 +130,8 @@ def list_images(directory) -> Images:
         )
     return Images(
         tuple(classes),
-        bytes(names),
-        np.cumsum(np.concatenate(lengths)),
+        bytes(names[:-1]),
+        np.cumsum(np.concatenate(lengths) + 1) - 1,
         np.repeat(np.arange(len(classes), dtype=np.int32), counts),
         np.arange(sum(counts)),
         folder,

@@ -109,6 +109,7 @@ def training_batches(
         order,
         load,
         replace,
+        endless=first_step is not None,
         batch_size=batch_size,
         skipped=skipped,
         source=source,
@@ -118,7 +119,7 @@ def training_batches(
     return _prefetched(batched)
 
 
-def _in_places(epochs, order, load, replace, *, source, batch_size, skipped):
+def _in_places(epochs, order, load, replace, *, endless, source, batch_size, skipped):
     """Loads examples in parallel, each into its place whatever becomes of the others.
 
     An error in `load` drops its element, which is cheap; an error that is caught beside each image,
@@ -130,6 +131,7 @@ def _in_places(epochs, order, load, replace, *, source, batch_size, skipped):
         order: Function from such a pair to the dataset of its examples.
         load: `tf.function` from a place, int64, and its example to columns.
         replace: Function from the same to (whether the place is filled after all, columns).
+        endless: Whether there are ever more epochs; else there is one.
         source: The images.
         batch_size: Images of a batch.
         skipped: Is told of the bad ones.
@@ -138,53 +140,58 @@ def _in_places(epochs, order, load, replace, *, source, batch_size, skipped):
         Batches of (place, *columns); the last one of an epoch has what is left.
     """
     note = (Skipped() if skipped is None else skipped).noting(source)
-    count, spare = source.count, -source.count % batch_size
-    image, start, end = range(3)  # what an element is; an epoch begins and ends with no image
+    count, steps = source.count, steps_per_epoch(source, batch_size)
+    image, empty, end = range(3)  # what an element is
 
-    def places(epoch, first):
-        # Sentinels make gaps at the ends visible, and fill up the last batch.
-        first = tf.cast(first, tf.int64)
-        base = epoch * (count + 2)
-        nothing = tf.constant(""), tf.constant(""), tf.constant(0, tf.int64)
+    def elements_of(epoch, first):
+        """Every place of an epoch from `first` on; those that fill up its last batch are empty."""
+        first, base = tf.cast(first, tf.int64), epoch * steps * batch_size
+        stop = base + steps * batch_size
+        kinds = constant(image).repeat(count - first).concatenate(constant(empty).repeat())
+        examples = order(epoch, first).concatenate(constant(nothing).repeat())
+        elements = tf.data.Dataset.zip(kinds, tf.data.Dataset.range(base + first, stop), examples)
+        # The last element is no image: it shows whether places are missing before it.
+        return elements if endless else elements.concatenate(constant((end, stop, nothing)))
 
-        def sentinel(kind, place):
-            return tf.data.Dataset.from_tensors((kind, place, nothing))
+    def constant(value):
+        return tf.data.Dataset.from_tensors(value)
 
-        examples = order(epoch, first)
-        images = tf.data.Dataset.zip(
-            tf.data.Dataset.range(base + 1 + first, base + 1 + count), examples
-        ).map(lambda place, example: (image, place, example))
-        return (
-            sentinel(start, base + first)
-            .concatenate(images)
-            .concatenate(sentinel(end, base + 1 + count))
+    nothing = tf.constant(""), tf.constant(""), tf.constant(0, tf.int64)
+    elements = epochs.flat_map(elements_of)
+
+    loaded = load.get_concrete_function(*elements.element_spec[1:])
+    specs = [tf.TensorSpec(part.shape, part.dtype) for part in loaded.structured_outputs]
+    blank = tuple(tf.zeros(part.shape, part.dtype) for part in specs)
+
+    def loaded_element(number, element):
+        kind, place, example = element
+        columns = tf.cond(kind == image, lambda: load(place, example), lambda: blank)
+        return number, kind, place, columns
+
+    def settled(expected, batch):
+        """The rows of all that is numbered from `expected` to a batch's last element."""
+        numbers, kinds, places, columns = batch
+        before = tf.concat([[expected], numbers[:-1] + 1], 0)
+        own = [kinds == image, places, *columns]
+        regular = tf.reduce_all((kinds != end) & (before == numbers))
+        rows = tf.cond(regular, lambda: own, lambda: mended(numbers, kinds, before, own))
+        return numbers[-1] + 1, tuple(rows)
+
+    def mended(numbers, kinds, before, own):
+        places = own[1]
+        # Places are consecutive as the numbers are.
+        missing = tf.ragged.range(before, numbers).flat_values + (places[-1] - numbers[-1])
+        filled, *columns = tf.map_fn(
+            mend, missing, fn_output_signature=(tf.TensorSpec((), tf.bool), *specs)
         )
-
-    def columns_of(kind, place, example):
-        return tf.cond(kind == image, lambda: load(place, example), lambda: blank)
-
-    def with_gap(expected, element):
-        kind, place, columns = element
-        gap = tf.where(kind == start, tf.zeros((), tf.int64), place - expected)
-        return place + 1, (gap, kind, place, columns)
-
-    def rows(gap, kind, place, columns):
-        """The rows of what is missing before an element, and its own."""
-        one = [tf.ones(1, tf.bool), place[tf.newaxis], *(part[tf.newaxis] for part in columns)]
-        return tf.cond((gap == 0) & (kind == image), lambda: one, lambda: mended(gap, kind, one))
-
-    def mended(gap, kind, own):
-        missing = own[1][0] - gap + tf.range(gap)
-        filled, *columns = tf.map_fn(mend, missing, fn_output_signature=(spec_of_filled, *specs))
-        none = [part[:0] for part in own]
-        empty = [tf.zeros((spare, *part.shape[1:]), part.dtype) for part in own]
-        after = tf.switch_case(kind, [lambda: own, lambda: none, lambda: empty])
-        before = [filled, missing, *columns]
-        return [tf.concat(parts, 0) for parts in zip(before, after, strict=True)]
+        ours = [tf.boolean_mask(part, kinds != end) for part in own]
+        parts = zip(ours, [filled, missing, *columns], strict=True)
+        rows = [tf.concat(columns, 0) for columns in parts]
+        return [tf.gather(column, tf.argsort(rows[1])) for column in rows]
 
     def mend(place):
-        position = place % (count + 2) - 1
-        example = order(place // (count + 2), position).take(1).get_single_element()
+        epoch, position = place // (steps * batch_size), place % (steps * batch_size)
+        example = order(epoch, position).take(1).get_single_element()
         with tf.control_dependencies([note(example[0])]):
             return tuple(tf.nest.map_structure(tf.identity, replace(place, example)))
 
@@ -195,18 +202,12 @@ def _in_places(epochs, order, load, replace, *, source, batch_size, skipped):
             lambda: tuple(tf.boolean_mask(column, filled) for column in columns),
         )
 
-    elements = epochs.flat_map(places)
-    loaded = load.get_concrete_function(*elements.element_spec[1:])
-    specs = [tf.TensorSpec(part.shape, part.dtype) for part in loaded.structured_outputs]
-    spec_of_filled = tf.TensorSpec((), tf.bool)
-    blank = tuple(tf.zeros(part.shape, part.dtype) for part in specs)
     return (
-        elements.map(
-            lambda kind, place, example: (kind, place, columns_of(kind, place, example)), PARALLEL
-        )
+        elements.enumerate()
+        .map(loaded_element, PARALLEL)
         .ignore_errors()
-        .scan(tf.constant(0, tf.int64), with_gap)
-        .map(lambda *element: tuple(rows(*element)))
+        .batch(batch_size)
+        .scan(tf.constant(0, tf.int64), settled)
         .rebatch(batch_size)
         .map(only_filled)
     )
@@ -247,6 +248,7 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
         lambda _, first: source.examples(None, first),
         load,
         leave_empty,
+        endless=False,
         source=source,
         batch_size=batch_size,
         skipped=skipped,
