@@ -168,14 +168,12 @@ def _in_places(epochs, order, load, replace, *, endless, source, batch_size, ski
         columns = tf.cond(kind == image, lambda: load(place, example), lambda: blank)
         return number, kind, place, columns
 
-    def settled(expected, batch):
+    def settled(expected, numbers, kinds, places, columns):
         """The rows of all that is numbered from `expected` to a batch's last element."""
-        numbers, kinds, places, columns = batch
         before = tf.concat([[expected], numbers[:-1] + 1], 0)
         own = [kinds == image, places, *columns]
         regular = tf.reduce_all((kinds != end) & (before == numbers))
-        rows = tf.cond(regular, lambda: own, lambda: mended(numbers, kinds, before, own))
-        return numbers[-1] + 1, tuple(rows)
+        return tuple(tf.cond(regular, lambda: own, lambda: mended(numbers, kinds, before, own)))
 
     def mended(numbers, kinds, before, own):
         places = own[1]
@@ -207,7 +205,8 @@ def _in_places(epochs, order, load, replace, *, endless, source, batch_size, ski
         .map(loaded_element, PARALLEL)
         .ignore_errors()
         .batch(batch_size)
-        .scan(tf.constant(0, tf.int64), settled)
+        .scan(tf.constant(0, tf.int64), lambda last, batch: (batch[0][-1] + 1, (last, *batch)))
+        .map(settled, 2)  # while one is copied, another is put together
         .rebatch(batch_size)
         .map(only_filled)
     )
