@@ -4,7 +4,6 @@ import collections
 import json
 import os
 import shutil
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -63,6 +62,7 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
 def test_what_is_no_file_is_named(folder):
     (folder / "a class" / "folder.jpg").mkdir()
     (folder / "a class" / "broken.jpg").symlink_to(folder / "nowhere")
+    (folder / "a class" / "circle.jpg").symlink_to(folder / "a class" / "circle.jpg")
     os.mkfifo(folder / "a class" / "pipe.jpg")
     skipped = data.Skipped()
     batches, _ = data.image_folder(folder, image_size=32, max_bad=0.5, skipped=skipped)
@@ -70,10 +70,11 @@ def test_what_is_no_file_is_named(folder):
     reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
     assert reasons == {
         "folder.jpg": "it is a folder",
-        "broken.jpg": "it is a link to nothing",
+        "broken.jpg": "it is a link that leads nowhere (No such file or directory)",
+        "circle.jpg": "it is a link that leads nowhere (Too many levels of symbolic links)",
         "pipe.jpg": "it is a pipe",
     }
-    with pytest.raises(data.DataError, match="3 of 9 image files"):
+    with pytest.raises(data.DataError, match="4 of 10 image files"):
         data.image_folder(folder, image_size=32)
 
 
@@ -89,23 +90,33 @@ def test_names_that_are_no_unicode(folder):
     assert [os.fsencode(name) for name in skipped.reasons] == [path]
 
 
-def test_memory_a_file_is_bounded(tmp_path):
-    """At most 200 bytes a file, with the names' own 40."""
-    count = 20_000
-    for kind in ("a", "b"):
-        (tmp_path / kind).mkdir()
-        for number in range(count // 2):
-            (tmp_path / kind / f"{number:036}.jpg").touch()
-    list_images(tmp_path)
-    tracemalloc.start()
-    images = list_images(tmp_path)
-    source = images.source()
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert source.count == count
-    # TensorFlow, which tracemalloc does not see, holds the arrays once more.
-    arrays = sum(a.nbytes for a in (images.ends, images.labels, images.chosen))
-    assert held + arrays + len(images.names) < 200 * count
+def test_the_current_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    batches, _ = data.image_folder(".", image_size=32)
+    assert sum(len(labels) for _, labels in batches) == 6
+
+
+def test_memory_a_file_is_bounded(run_python):
+    """At most 200 bytes a file, its name of 40 included, for both parts of a split."""
+    program = """
+import numpy as np, re, tensorflow as tf
+from pathlib import Path
+from keras_resnet.data.image_folder import Images
+def memory():
+    return 1024 * int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+count = 1_000_000
+names = b"\\0".join(b"class/%034d" % number for number in range(count))
+tf.strings.split(names[:4000], "\\0")
+before = memory()
+images = Images(("a",), tf.strings.split(names, "\\0"), np.zeros(count, np.int32),
+                np.arange(count), b"/", {})
+parts = [images.subset(np.arange(start, count, 2)) for start in range(2)]
+sources = [part.source() for part in parts]
+del images
+print((memory() - before) / count)
+""".replace("\\\\", "\\")
+    done = run_python("-c", program)
+    assert 50 < float(done.stdout) < 200, done.stderr
 
 
 def test_evaluation_order_and_pixels(folder):
@@ -177,6 +188,8 @@ def test_bad_arguments(folder, tmp_path):
         data.image_folder(folder, augmentation=data.Augmentation())
     for part in ("train", "val"):
         shutil.copytree(folder, tmp_path / "apart" / part)
+    with pytest.raises(data.DataError, match="Pass split='train'"):
+        data.image_folder(tmp_path / "apart")
     with pytest.raises(data.DataError, match="its own validation images"):
         data.image_folder(tmp_path / "apart", split="val", validation_split=0.2)
     shutil.rmtree(tmp_path / "apart" / "val" / "ünïcode")

@@ -67,14 +67,21 @@ def test_writing_goes_on_where_it_was(written, flowers, tmp_path):
         data.tfrecords(output, **OPTIONS)
     first = output / "00000-of-00004.tfrecord"
     before = first.stat().st_mtime_ns
+    (output / ".42.00001-of-00004.tfrecord").write_bytes(first.read_bytes()[:100])  # killed
+    data.write_shards(flowers / "train", output, shards=4)
+    last = output / "00003-of-00004.tfrecord"
+    finished = last.stat().st_mtime_ns
     data.write_shards(flowers / "train", output, shards=4)
     assert first.stat().st_mtime_ns == before
+    assert last.stat().st_mtime_ns == finished
     for file in written.iterdir():
         assert (output / file.name).read_bytes() == file.read_bytes()
     with pytest.raises(data.DataError, match="shards of other images"):
         data.write_shards(flowers / "val", output, shards=4)
-    with pytest.raises(data.DataError, match="shards=31"):
-        data.write_shards(flowers / "train", tmp_path / "more", shards=31)
+    with pytest.raises(data.DataError, match="this would be 3 shards of 30 images"):
+        data.write_shards(flowers / "train", output, shards=3)
+    data.write_shards(flowers / "val", tmp_path / "few", shards=128)
+    assert len(list((tmp_path / "few").glob("*.tfrecord"))) == 10
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(data.DataError, match="holds other files"):
@@ -159,3 +166,34 @@ def test_bad_images_are_left_out_of_shards_or_replaced_when_read(flowers, tmp_pa
         )
         assert sum(len(y) for _, y in batches) == (30 if training else 28)
         assert sorted(skipped.reasons) == ["rose/000.jpg", "rose/001.jpg"]
+
+
+def test_many_cores(written, monkeypatch):
+    monkeypatch.setattr(module, "PARALLEL", 128)
+    batches, _ = data.tfrecords(written, **OPTIONS)
+    assert sum(len(y) for _, y in batches) == 30
+
+
+def copy_of(written, target):
+    import shutil
+
+    return shutil.copytree(written, target)
+
+
+def test_missing_and_damaged_shards(written, tmp_path):
+    folder = copy_of(written, tmp_path / "copy")
+    (folder / "00002-of-00004.tfrecord").unlink()
+    with pytest.raises(data.DataError, match="should have 4 shards, but has 3"):
+        data.tfrecords(folder, **OPTIONS)
+    folder = copy_of(written, tmp_path / "flipped")
+    file = folder / "00002-of-00004.tfrecord"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(data.DataError, match="cannot be read: .*corrupted record"):
+        data.tfrecords(folder, **OPTIONS)
+
+
+def test_labels_beyond_the_classes(written):
+    with pytest.raises(data.DataError, match="The label 2 is none of the 2 classes"):
+        data.tfrecords(written, class_names=["a", "b"], **OPTIONS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.data.image_folder import list_images, split_images
+from keras_resnet.data.image_folder import list_parts
 from keras_resnet.data.source import why_bad_image
 
 
@@ -43,11 +43,7 @@ def check_data(directory, *, on_progress=None) -> Check:
     Raises:
         DataError: if the folder is no such folder.
     """
-    directory = Path(directory)
-    if (directory / "train").is_dir():
-        parts = dict(zip(("train", "val"), split_images(directory), strict=True))
-    else:
-        parts = {"": list_images(directory)}
+    parts = list_parts(directory)
     total = sum(map(len, parts.values()))
     bad, hashes, done = {}, {}, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

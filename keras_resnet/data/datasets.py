@@ -110,6 +110,7 @@ def _source(builder, split):
             split=split,
             decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
             shuffle_files=False,
+            read_config=tensorflow_datasets.ReadConfig(try_autocache=False),
         )
 
     try:

@@ -22,21 +22,20 @@ VALIDATION_NAMES = ("val", "validation", "valid", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Image files with their labels, in 20 bytes a file, and its name.
+    """Image files with their labels, in some 12 bytes a file beside what TensorFlow holds.
 
     Args:
         class_names: Names of the classes.
-        names: All paths below the folder, as the file system has them, with zero bytes between.
-        ends: Where each path ends in `names`, int64.
-        labels: Index of each file's class, int32.
+        names: All paths below the folder, as the file system has them: a string tensor, since
+            TensorFlow needs one and a second copy would double the memory.
+        labels: Index of each file's class, int32, ascending.
         chosen: Which of them are meant, int64, in order.
         folder: What the paths are below, with a slash at the end.
         unusable: Entries named as images that are no files, {path: why}.
     """
 
     class_names: tuple[str, ...]
-    names: bytes
-    ends: np.ndarray
+    names: tf.Tensor
     labels: np.ndarray
     chosen: np.ndarray
     folder: bytes
@@ -47,14 +46,12 @@ class Images:
         return len(self.chosen)
 
     def subset(self, indices):
-        """The images at `indices`, with the same classes and, for the first part, `unusable`."""
+        """The images at `indices`, with the same classes."""
         return dataclasses.replace(self, chosen=self.chosen[indices])
 
     def file(self, index) -> str:
         """The path of an image."""
-        place = self.chosen[index]
-        start = self.ends[place - 1] + 1 if place else 0
-        return os.fsdecode(self.folder + self.names[start : self.ends[place]])
+        return os.fsdecode(self.folder + self.names[self.chosen[index]].numpy())
 
     @property
     def counts(self):
@@ -63,19 +60,20 @@ class Images:
 
     def source(self) -> Source:
         """The images as a source of batches."""
-        names = tf.strings.split(self.names, "\0")
         labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
         count = len(self)
 
         def example(index):
             place = tf.gather(chosen, index)
-            path = self.folder + tf.gather(names, place)
+            path = self.folder + tf.gather(self.names, place)
             return path, path, tf.cast(tf.gather(labels, place), tf.int64)
 
         def examples(key, start):
             def many(indices):
                 if key is not None:
-                    indices = tf.random.experimental.index_shuffle(indices, key, count - 1)
+                    # Of its key the shuffle takes the low bits only, where epochs are counted.
+                    mixed = tf.random.stateless_uniform((2,), key, None, None, tf.int64)
+                    indices = tf.random.experimental.index_shuffle(indices, mixed, count - 1)
                 return example(indices)
 
             return tf.data.Dataset.range(start, count).batch(LOOKED_UP).map(many).unbatch()
@@ -87,7 +85,7 @@ class Images:
 
 
 def list_images(directory) -> Images:
-    """Lists a folder of class folders, in the order of torchvision's ImageFolder.
+    """Lists a folder of class folders, as torchvision's ImageFolder does.
 
     Args:
         directory: The folder. Each folder in it is a class, in alphabetical order; images may lie
@@ -111,15 +109,13 @@ def list_images(directory) -> Images:
             f"The data folder {directory} has no folders in it. Expected one folder a class, "
             f"{directory}/daisy/1.jpg for example."
         )
-    folder = os.fsencode(os.path.join(directory, ""))
-    names, lengths, counts, unusable = bytearray(), [], [], {}
+    folder = os.fsencode(directory) + b"/"
+    names, counts, unusable = bytearray(), [], {}
     for name in classes:
         found = 0
-        for files in _walk(os.fsencode(directory / name), (), unusable):
-            encoded = [file[len(folder) :] for file in files]
-            names += b"".join(file + b"\0" for file in encoded)
-            lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-            found += len(encoded)
+        for files in _walk(folder + os.fsencode(name), (), unusable):
+            names += b"".join(file[len(folder) :] + b"\0" for file in files)
+            found += len(files)
         counts.append(found)
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
@@ -130,8 +126,7 @@ def list_images(directory) -> Images:
         )
     return Images(
         tuple(classes),
-        bytes(names[:-1]),
-        np.cumsum(np.concatenate(lengths) + 1) - 1,
+        tf.strings.split(bytes(names[:-1]), "\0"),
         np.repeat(np.arange(len(classes), dtype=np.int32), counts),
         np.arange(sum(counts)),
         folder,
@@ -155,25 +150,44 @@ def _walk(folder, above, unusable):
         if entry.name.startswith(b"."):
             continue
         image = entry.name.lower().endswith(tuple(map(str.encode, SUFFIXES)))
-        if entry.is_dir():
+        what = _what(entry)
+        if what == "a folder":
             folders.append(entry.path)
-        elif image and entry.is_file():
+        if image and what == "a file":
             files.append(entry.path)
         elif image:
-            unusable[os.fsdecode(entry.path)] = _what_else(entry)
-        if image and entry.is_dir():
-            unusable[os.fsdecode(entry.path)] = "it is a folder"
+            unusable[os.fsdecode(entry.path)] = f"it is {what}"
     yield files
     for path in folders:
         yield from _walk(path, (*above, here), unusable)
 
 
-def _what_else(entry):
+def _what(entry):
+    """What a directory's entry is, links followed."""
     try:
+        if entry.is_file():
+            return "a file"
+        if entry.is_dir():
+            return "a folder"
         mode = entry.stat().st_mode
-    except OSError:
-        return "it is a link to nothing"
-    return "it is a pipe" if stat.S_ISFIFO(mode) else "it is no regular file"
+    except OSError as error:
+        return f"a link that leads nowhere ({error.strerror})"
+    return "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
+
+
+def has_parts(directory):
+    """Whether a folder has training and validation images in folders of their own."""
+    directory = Path(directory)
+    return (directory / "train").is_dir() and any(
+        (directory / name).is_dir() for name in VALIDATION_NAMES
+    )
+
+
+def list_parts(directory) -> dict[str, Images]:
+    """All images of a folder: {"train": ..., "val": ...}, or {"": ...} if it is not parted."""
+    if has_parts(directory):
+        return dict(zip(("train", "val"), split_images(directory), strict=True))
+    return {"": list_images(directory)}
 
 
 def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, Images]:
@@ -190,8 +204,8 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
             class is too small to be split.
     """
     directory = Path(directory)
-    validation = [name for name in VALIDATION_NAMES if (directory / name).is_dir()]
-    if (directory / "train").is_dir() and validation:
+    if has_parts(directory):
+        validation = [name for name in VALIDATION_NAMES if (directory / name).is_dir()]
         if validation_split is not None:
             raise DataError(
                 f"{directory} has its own validation images, in {validation[0]}. Leave "
@@ -216,6 +230,7 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
             f"Received: validation_split={validation_split}"
         )
     validates = np.zeros(len(images), bool)
+    ends = np.cumsum(images.counts)
     for label, count in enumerate(images.counts):
         if count < 2:
             raise DataError(
@@ -223,7 +238,7 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
                 "and validate. Add images or remove the class."
             )
         share = min(max(round(validation_split * count), 1), count - 1)
-        indices = np.flatnonzero(images.labels == label)
+        indices = np.arange(ends[label] - count, ends[label])
         validates[np.random.default_rng((seed, label)).permutation(indices)[:share]] = True
     train, val = images.subset(np.flatnonzero(~validates)), images.subset(np.flatnonzero(validates))
     return train, dataclasses.replace(val, unusable={})
@@ -242,7 +257,9 @@ def save_class_indices(class_names, path):
     """Writes {"0": "daisy", ...} as JSON."""
     with replacing(path) as temporary:
         indices = {str(number): name for number, name in enumerate(class_names)}
-        temporary.write_text(json.dumps(indices, indent=4, ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(indices, indent=4, ensure_ascii=False)
+        # A name that is no unicode becomes an escape, which JSON understands.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def image_folder(directory, *, split=None, validation_split=None, seed=0, skipped=None, **options):
@@ -268,6 +285,10 @@ def image_folder(directory, *, split=None, validation_split=None, seed=0, skippe
     >>> train, classes = keras_resnet.data.image_folder(
     ...     "photos", split="train", validation_split=0.2, training=True)  # doctest: +SKIP
     """
+    if split is None and has_parts(directory):
+        raise DataError(
+            f"{directory} has training and validation images. Pass split='train' or split='val'."
+        )
     if split is None:
         images = list_images(directory)
     elif split in ("train", "val"):
@@ -277,4 +298,6 @@ def image_folder(directory, *, split=None, validation_split=None, seed=0, skippe
         raise DataError(f"split should be 'train', 'val' or None. Received: split={split!r}")
     skipped = Skipped() if skipped is None else skipped
     skipped.add_all(images.unusable)
-    return batches(images.source(), seed=seed, skipped=skipped, **options)
+    return batches(
+        images.source(), seed=seed, skipped=skipped, listed=len(images.unusable), **options
+    )

@@ -31,10 +31,10 @@ def training_batches(
 ):
     """Shuffled and augmented batches.
 
-    What is in batch k is a function of the source, `seed` and k alone. Epoch after epoch each
-    image comes once (`augmentation.repeats` times, each so many epochs). The place of an image
-    that cannot be decoded is taken by another one, in a fixed order: it changes no other place,
-    nor the number of batches.
+    What is in batch k is a function of the source, `seed` and k alone. Each image comes once an
+    epoch; with `augmentation.repeats`, a share of them does, so many times in a row. The place of
+    an image that cannot be decoded is taken by another one, in a fixed order: it changes no other
+    place, nor the number of batches.
 
     Args:
         source: The images.
@@ -72,22 +72,6 @@ def training_batches(
         return *augmentation.image(image_bytes, size, key, preprocessing.exif), label
 
     @tf.autograph.experimental.do_not_convert
-    def replace(place, example):
-        """The first good one of the images that may take a place."""
-        key = tf.random.fold_in(tf.constant([seed, 1], tf.int64), place)
-
-        def give_up(number):
-            message = f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there?"
-            with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-                return load(place, example)
-
-        tries = tf.data.Dataset.range(ATTEMPTS).map(
-            lambda number: load(place, source.replacement(tf.random.fold_in(key, number)))
-        )
-        failed = tf.data.Dataset.range(1).map(give_up)
-        return True, *tries.ignore_errors().concatenate(failed).take(1).get_single_element()
-
-    @tf.autograph.experimental.do_not_convert
     def finish(place, pixels, erasures, labels):
         key = tf.random.fold_in(tf.constant([seed, 2], tf.int64), place[0])
         images = preprocessing.normalise(pixels)
@@ -108,8 +92,9 @@ def training_batches(
         epochs,
         order,
         load,
-        replace,
+        fill=True,
         endless=first_step is not None,
+        seed=seed,
         batch_size=batch_size,
         skipped=skipped,
         source=source,
@@ -119,7 +104,7 @@ def training_batches(
     return _prefetched(batched)
 
 
-def _in_places(epochs, order, load, replace, *, endless, source, batch_size, skipped):
+def _in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, skipped):
     """Loads examples in parallel, each into its place whatever becomes of the others.
 
     An error in `load` drops its element, which is cheap; an error that is caught beside each image,
@@ -130,10 +115,12 @@ def _in_places(epochs, order, load, replace, *, endless, source, batch_size, ski
         epochs: Dataset of (epoch, first example of it that is needed), int64.
         order: Function from such a pair to the dataset of its examples.
         load: `tf.function` from a place, int64, and its example to columns.
-        replace: Function from the same to (whether the place is filled after all, columns).
+        fill: Whether another image takes a bad one's place; else the place stays empty, unless
+            its whole batch is bad: models do not take empty ones.
         endless: Whether there are ever more epochs; else there is one.
         source: The images.
         batch_size: Images of a batch.
+        seed: Fixes which images take the places of bad ones.
         skipped: Is told of the bad ones.
 
     Returns:
@@ -189,15 +176,41 @@ def _in_places(epochs, order, load, replace, *, endless, source, batch_size, ski
 
     def mend(place):
         epoch, position = place // (steps * batch_size), place % (steps * batch_size)
-        example = order(epoch, position).take(1).get_single_element()
-        with tf.control_dependencies([note(example[0])]):
-            return tuple(tf.nest.map_structure(tf.identity, replace(place, example)))
+        # A record that cannot even be read has no name.
+        nameless = tf.strings.join(["record ", tf.strings.as_string(position), " of an epoch"])
+        found = order(epoch, position).take(1).ignore_errors()
+        found = found.concatenate(constant((nameless, *nothing[1:]))).take(1)
+        with tf.control_dependencies([note(found.get_single_element()[0])]):
+            return (True, *stand_in(place)) if fill else (False, *map(tf.identity, blank))
 
-    def only_filled(filled, *columns):
+    @tf.autograph.experimental.do_not_convert
+    def stand_in(place):
+        """The first good one of the images that may take a place."""
+        key = tf.random.fold_in(tf.constant([seed, 1], tf.int64), place)
+
+        def attempt(number):
+            return load(place, source.replacement(tf.random.fold_in(key, number)))
+
+        def give_up(number):
+            message = f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there?"
+            with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+                return tuple(map(tf.identity, blank))
+
+        tries = tf.data.Dataset.range(ATTEMPTS).map(attempt).ignore_errors()
+        failed = tf.data.Dataset.range(1).map(give_up)
+        return tries.concatenate(failed).take(1).get_single_element()
+
+    def only_filled(filled, places, *columns):
+        def some():
+            return [tf.boolean_mask(column, filled) for column in (places, *columns)]
+
+        def one():
+            return [places[:1], *(part[tf.newaxis] for part in stand_in(places[0]))]
+
         return tf.cond(
             tf.reduce_all(filled),
-            lambda: columns,
-            lambda: tuple(tf.boolean_mask(column, filled) for column in columns),
+            lambda: [places, *columns],
+            lambda: tf.cond(tf.reduce_any(filled), some, one),
         )
 
     return (
@@ -208,7 +221,7 @@ def _in_places(epochs, order, load, replace, *, endless, source, batch_size, ski
         .scan(tf.constant(0, tf.int64), lambda last, batch: (batch[0][-1] + 1, (last, *batch)))
         .map(settled, 2)  # while one is copied, another is put together
         .rebatch(batch_size)
-        .map(only_filled)
+        .map(lambda *batch: tuple(only_filled(*batch)))
     )
 
 
@@ -216,6 +229,8 @@ def _prefetched(batched):
     # Without autotuning: its thread made Keras wait some 9 s for many an epoch to end.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Who trains on several machines says which part is whose.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batched.prefetch(PREFETCHED).with_options(options)
 
 
@@ -223,7 +238,8 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
     """Batches in the source's order under the evaluation transform.
 
     Args:
-        source: The images; one that cannot be decoded is missing from its batch.
+        source: The images; one that cannot be decoded is missing from its batch. (Of a batch
+            that has no other, an image takes the place that comes elsewhere too.)
         preprocessing: The evaluation transform.
         batch_size: Images of a batch; the last one may have fewer.
         skipped: Is told of the images that cannot be decoded.
@@ -238,16 +254,13 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
         name, item, label = example
         return preprocessing.pixels(source.read(item)), label, name
 
-    def leave_empty(place, example):
-        name, _, label = example
-        return False, tf.zeros((preprocessing.crop, preprocessing.crop, 3), tf.uint8), label, name
-
     batched = _in_places(
         tf.data.Dataset.from_tensors((tf.constant(0, tf.int64), tf.constant(0, tf.int64))),
         lambda _, first: source.examples(None, first),
         load,
-        leave_empty,
+        fill=False,
         endless=False,
+        seed=0,
         source=source,
         batch_size=batch_size,
         skipped=skipped,
@@ -275,6 +288,7 @@ def batches(
     worker=(0, 1),
     max_bad=0.1,
     skipped=None,
+    listed=0,
 ):
     """What the functions of this room return, from a source.
 
@@ -295,6 +309,7 @@ def batches(
         max_bad: The share of undecodable images above which there is an error; up to it they
             are left out and logged. Judged on a sample of 1,000.
         skipped: A `data.Skipped` that is told of them.
+        listed: How many more were unusable when the source was made.
 
     Returns:
         (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
@@ -312,7 +327,7 @@ def batches(
     if not training and (augmentation or first_step is not None):
         raise DataError("augmentation and first_step are for training=True.")
     skipped = Skipped() if skipped is None else skipped
-    check_sample(source, skipped, max_bad=max_bad, seed=seed)
+    check_sample(source, skipped, max_bad=max_bad, seed=seed, listed=listed)
     preprocessing = Preprocessing.for_crop(image_size, resize, exif=exif)
     if training:
         dataset = training_batches(

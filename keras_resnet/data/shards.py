@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_resnet.data.datasets import shuffled
 from keras_resnet.data.errors import DataError
-from keras_resnet.data.image_folder import Images, list_images, save_class_indices, split_images
+from keras_resnet.data.image_folder import Images, list_parts, save_class_indices
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source, stream_source, why_bad_image
@@ -38,7 +38,7 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
             become `train` and `val` folders of shards.
         output: The folder to write: `00000-of-00128.tfrecord`, ..., `shards.json`,
             `class_indices.json`.
-        shards: How many files.
+        shards: How many files; fewer where there are fewer images.
         seed: Fixes the order.
         on_progress: Function of (shards done, shards in all), called after each.
 
@@ -46,50 +46,51 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
         What could not be decoded, and was left out.
 
     Raises:
-        DataError: if there are fewer images than shards, or the output holds other shards.
+        DataError: if the folder is no such folder, or the output holds something else.
+        OSError: if the output cannot be written.
     """
-    directory, output = Path(directory), Path(output)
-    if (directory / "train").is_dir():
-        parts = dict(zip(("train", "val"), split_images(directory), strict=True))
-    else:
-        parts = {"": list_images(directory)}
-    skipped, total, done = Skipped(), shards * len(parts), 0
-    for name, images in parts.items():
-        skipped.add_all(images.unusable)
-        for _ in _write_part(images, output / name, shards, seed, skipped):
-            done += 1
-            if on_progress:
-                on_progress(done, total)
+    output, parts = Path(output), list_parts(directory)
+    skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
+    try:
+        for name, images in parts.items():
+            skipped.add_all(images.unusable)
+            for _ in _write_part(images, output / name, min(shards, len(images)), seed, skipped):
+                done += 1
+                if on_progress:
+                    on_progress(done, total)
+    except tf.errors.OpError as error:
+        raise OSError(f"{output} cannot be written: {error.message}") from error
     return skipped
 
 
 def _write_part(images: Images, output, shards, seed, skipped):
     """Writes one folder of shards, yielding after each."""
-    if not 1 <= shards <= len(images):
-        raise DataError(
-            f"{len(images)} images fill 1 to {len(images)} shards. Received: shards={shards}"
-        )
-    content = hashlib.sha256(images.names + images.labels.tobytes() + f"{seed}".encode())
+    names = tf.strings.reduce_join(images.names, separator="\0").numpy()
+    content = hashlib.sha256(names + images.labels.tobytes() + f"{seed}".encode())
     plan = {
-        "source": os.fsdecode(images.folder),
         "content": content.hexdigest(),
         "shards": shards,
         "class_names": list(images.class_names),
     }
     output.mkdir(parents=True, exist_ok=True)
-    index = output / INDEX
+    for leftover in output.glob(".*"):  # of a process that was killed
+        leftover.unlink()
+    index, before = output / INDEX, None
     if index.exists():
         before = json.loads(index.read_text(encoding="utf-8"))
         if {key: before.get(key) for key in plan} != plan:
             raise DataError(
-                f"{output} holds shards of other images, or as many others: "
-                f"{before.get('shards')} of {before.get('source')}. Choose another folder or "
-                "remove it."
+                f"{output} holds {before.get('shards')} shards of other images, or in another "
+                f"order (this would be {shards} shards of {len(images)} images, seed {seed}). "
+                "Choose another folder or remove it."
             )
     elif any(output.iterdir()):
         raise DataError(f"{output} holds other files. Choose another folder or remove it.")
-    else:
-        _write_json(index, plan)
+    if before is not None and "counts" in before:
+        skipped.add_all(before["skipped"])
+        yield from range(shards)
+        return
+    _write_json(index, plan)
     save_class_indices(images.class_names, output / "class_indices.json")
     order = np.random.default_rng(seed).permutation(len(images))
 
@@ -101,13 +102,14 @@ def _write_part(images: Images, output, shards, seed, skipped):
             _write_json(account, _write_shard(images, chosen, file))
         return json.loads(account.read_text(encoding="utf-8"))
 
-    counts = []
+    counts, bad = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for account in pool.map(write, range(shards)):
             counts.append(account["count"])
+            bad |= account["skipped"]
             skipped.add_all(account["skipped"])
             yield
-    _write_json(index, {**plan, "counts": counts, "skipped": skipped.reasons})
+    _write_json(index, {**plan, "counts": counts, "skipped": bad})
     for number in range(shards):
         (output / f"{number:05}-of-{shards:05}.json").unlink(missing_ok=True)
 
@@ -170,7 +172,7 @@ def tfrecords(directory, *, class_names=None, worker=(0, 1), seed=0, **options):
 
 def _source(directory, class_names, worker) -> Source:
     directory = Path(directory)
-    files = sorted(map(str, directory.glob("*.tfrecord")))
+    files = sorted(str(file) for file in directory.glob("*.tfrecord") if file.name[0] != ".")
     index = {}
     if (directory / INDEX).is_file():
         index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
@@ -178,6 +180,10 @@ def _source(directory, class_names, worker) -> Source:
             raise DataError(
                 f"The shards in {directory} were not finished. Run keras-resnet shards again: it "
                 "goes on where it was."
+            )
+        if len(files) != index["shards"]:
+            raise DataError(
+                f"{directory} should have {index['shards']} shards, but has {len(files)}."
             )
     class_names = class_names or index.get("class_names")
     if not files or class_names is None:
@@ -199,7 +205,7 @@ def _source(directory, class_names, worker) -> Source:
         records = tf.data.Dataset.from_tensor_slices(order[which::workers]).interleave(
             tf.data.TFRecordDataset,
             cycle_length=READ_AT_ONCE,
-            num_parallel_calls=PARALLEL,
+            num_parallel_calls=min(PARALLEL, READ_AT_ONCE),
             deterministic=True,
         )
         # Shards differ by a few images: who has fewer begins again.

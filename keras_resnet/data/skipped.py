@@ -53,36 +53,42 @@ class Skipped:
 
         return lambda name: tf.ensure_shape(tf.numpy_function(note, [name], tf.bool), ())
 
-    def judge(self, count, max_bad):
+    def judge(self, share, max_bad, said):
         """Refuses a data set of which too much is bad.
 
+        Args:
+            share: The share that is bad, 0 to 1.
+            max_bad: The share that is borne.
+            said: The same for the message: "3 of 20".
+
         Raises:
-            DataError: if more than the share `max_bad` of `count` images was left out.
+            DataError: if it is too much.
         """
-        if len(self) > max_bad * count:
+        if share > max_bad:
             first = "\n".join(
                 f"  {name}: {reason}" for name, reason in list(self.reasons.items())[:5]
             )
             raise DataError(
-                f"{len(self)} of {count} image files cannot be read, more than the share "
+                f"{said} image files cannot be read, more than the share "
                 f"max_bad={max_bad} allows. The first are:\n{first}\nMend or remove them "
                 "(keras-resnet check-data lists them all), or raise max_bad to leave them out."
             )
 
 
-def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
+def check_sample(source: Source, skipped: Skipped, *, max_bad, seed, listed=0):
     """Decodes up to 1,000 images of a source once, to fail early where too many are bad.
 
     Args:
         source: The images.
-        skipped: Takes the bad ones; those that listing the files put there count too.
+        skipped: Takes the bad ones.
         max_bad: The share of bad images, 0 to 1, above which there is an error.
         seed: Fixes which images are tried.
+        listed: How many more were found to be unusable when they were listed.
 
     Raises:
         DataError: if too many are bad, or if all were tried and a class has none left.
     """
-    note, listed = skipped.noting(source), len(skipped)
+    note = skipped.noting(source)
 
     def good(name, item, label):
         def attempt(_):
@@ -97,10 +103,22 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     key = tf.constant([seed, -1], tf.int64)
     sample = source.examples(key, 0).take(SAMPLE).map(good, PARALLEL)
     labels = {False: [], True: []}
-    for fine, label in sample.as_numpy_iterator():
-        labels[bool(fine)].append(int(label))
-    tried = len(labels[False]) + len(labels[True])
-    skipped.judge(tried + listed, max_bad)
+    try:
+        for fine, label in sample.as_numpy_iterator():
+            labels[bool(fine)].append(int(label))
+    except tf.errors.OpError as error:
+        raise DataError(f"The data cannot be read: {error.message}") from error
+    bad, tried = len(labels[False]), len(labels[False]) + len(labels[True])
+    share = listed / (source.count + listed) + bad / tried
+    skipped.judge(share, max_bad, f"{bad + listed} of {tried + listed}")
+    strange = {label for part in labels.values() for label in part} - set(
+        range(len(source.class_names))
+    )
+    if strange:
+        raise DataError(
+            f"The label {min(strange)} is none of the {len(source.class_names)} classes, which "
+            "count from 0."
+        )
     gone = set(labels[False]) - set(labels[True])
     if gone and tried == source.count:
         raise DataError(

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_resnet.data.errors import DataError
+
 SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
 
 
@@ -57,7 +59,10 @@ def stream_source(class_names, count, examples) -> Source:
         count: As of `Source`.
         examples: As of `Source`.
     """
-    candidates = examples(None, 0).take(4 * SPARES)
+    try:
+        candidates = list(examples(None, 0).take(4 * SPARES))
+    except tf.errors.OpError as error:
+        raise DataError(f"The data cannot be read: {error.message}") from error
     good = [example for example in candidates if why_bad_image(example[1].numpy()) is None]
     spares = [tf.stack(column) for column in zip(*good[:SPARES], strict=True)]
 
@@ -70,7 +75,7 @@ def stream_source(class_names, count, examples) -> Source:
         count,
         examples,
         lambda item: item,
-        replacement if good else lambda key: next(iter(candidates)),
+        replacement if good else lambda key: candidates[0],
         lambda name: "it cannot be decoded",
     )
 

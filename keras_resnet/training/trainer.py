@@ -127,13 +127,14 @@ def _sources(recipe, skipped):
             bad.add_all(part.unusable)
         sources = tuple(part.source() for part in parts)
     for source, bad in zip(sources, skipped, strict=True):
-        check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
+        listed = len(bad)
+        check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed, listed=listed)
     return sources
 
 
 def _write_skipped(skipped, folder):
     """Writes skipped.csv; returns its (file, reason) rows."""
-    rows = [row for part in skipped for row in part.reasons.items()]
+    rows = [row for part in skipped for row in list(part.reasons.items())]
     write_csv(folder / "skipped.csv", ("file", "reason"), rows)
     return rows
 
@@ -225,7 +226,7 @@ def _fit(model, recipe, train_source, val_source, skipped, folder):
         _write_skipped(skipped, folder)
         if epoch == 0:
             for bad, count in zip(skipped, sizes, strict=True):
-                bad.judge(count, recipe.max_bad)
+                bad.judge(len(bad) / count, recipe.max_bad, f"{len(bad)} of {count}")
 
     model.fit(
         train,
@@ -249,13 +250,16 @@ def _predictions(model, recipe, source, skipped):
     """(file, label, predicted, probability) rows of a source, and the confusion matrix."""
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
-    rows = []
+    rows, seen = [], set()  # where a whole batch is bad, another image comes twice
     batches = evaluation_batches(
         source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped
     )
     for images, labels, names in batches:
         answers = model.predict_on_batch(images)
         for name, label, answer in zip(names.numpy(), labels.numpy(), answers, strict=True):
+            if name in seen:
+                continue
+            seen.add(name)
             predicted = int(np.argmax(answer))
             matrix[label, predicted] += 1
             probability = f"{answer[predicted]:.6f}"
