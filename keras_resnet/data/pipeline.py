@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.augmentation import Augmentation
@@ -126,7 +127,7 @@ def _in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, 
     Returns:
         Batches of (place, *columns); the last one of an epoch has what is left.
     """
-    note = (Skipped() if skipped is None else skipped).noting(source)
+    skipped = Skipped() if skipped is None else skipped
     count, steps = source.count, steps_per_epoch(source, batch_size)
     image, empty, end = range(3)  # what an element is
 
@@ -160,58 +161,72 @@ def _in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, 
         before = tf.concat([[expected], numbers[:-1] + 1], 0)
         own = [kinds == image, places, *columns]
         regular = tf.reduce_all((kinds != end) & (before == numbers))
-        return tuple(tf.cond(regular, lambda: own, lambda: mended(numbers, kinds, before, own)))
-
-    def mended(numbers, kinds, before, own):
-        places = own[1]
-        # Places are consecutive as the numbers are.
-        missing = tf.ragged.range(before, numbers).flat_values + (places[-1] - numbers[-1])
-        filled, *columns = tf.map_fn(
-            mend, missing, fn_output_signature=(tf.TensorSpec((), tf.bool), *specs)
+        # Python, and not a graph: a branch as large as that slows down those who do not take it.
+        rows = tf.cond(
+            regular,
+            lambda: own,
+            lambda: tf.py_function(
+                mended, [before, numbers, kinds != end, *own], [part.dtype for part in own]
+            ),
         )
-        ours = [tf.boolean_mask(part, kinds != end) for part in own]
-        parts = zip(ours, [filled, missing, *columns], strict=True)
-        rows = [tf.concat(columns, 0) for columns in parts]
-        return [tf.gather(column, tf.argsort(rows[1])) for column in rows]
+        return tuple(
+            tf.ensure_shape(row, (None, *part.shape[1:]))
+            for row, part in zip(rows, own, strict=True)
+        )
+
+    def mended(before, numbers, kept, *own):
+        """The same where something is missing: rows in the order of their places."""
+        rows = [[part[index] for part in own] for index in np.flatnonzero(kept)]
+        for first, number, place in zip(
+            before.numpy(), numbers.numpy(), own[1].numpy(), strict=True
+        ):
+            rows += [mend(place - number + missing) for missing in range(first, number)]
+        if not rows:
+            return [part[:0] for part in own]
+        rows.sort(key=lambda row: int(row[1]))
+        return [tf.stack(column) for column in zip(*rows, strict=True)]
 
     def mend(place):
+        """The row of a place whose image is bad."""
+        place = tf.constant(place, tf.int64)
         epoch, position = place // (steps * batch_size), place % (steps * batch_size)
-        # A record that cannot even be read has no name.
-        nameless = tf.strings.join(["record ", tf.strings.as_string(position), " of an epoch"])
-        found = order(epoch, position).take(1).ignore_errors()
-        found = found.concatenate(constant((nameless, *nothing[1:]))).take(1)
-        with tf.control_dependencies([note(found.get_single_element()[0])]):
-            return (True, *stand_in(place)) if fill else (False, *map(tf.identity, blank))
+        try:
+            name = next(iter(order(epoch, position)))[0].numpy()
+        except (tf.errors.OpError, StopIteration):
+            name = f"record {position} of epoch {epoch}, which cannot be read".encode()
+        skipped.note(source, name)
+        return [True, place, *stand_in(place)] if fill else [False, place, *blank]
 
-    @tf.autograph.experimental.do_not_convert
     def stand_in(place):
         """The first good one of the images that may take a place."""
         key = tf.random.fold_in(tf.constant([seed, 1], tf.int64), place)
-
-        def attempt(number):
-            return load(place, source.replacement(tf.random.fold_in(key, number)))
-
-        def give_up(number):
-            message = f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there?"
-            with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-                return tuple(map(tf.identity, blank))
-
-        tries = tf.data.Dataset.range(ATTEMPTS).map(attempt).ignore_errors()
-        failed = tf.data.Dataset.range(1).map(give_up)
-        return tries.concatenate(failed).take(1).get_single_element()
-
-    def only_filled(filled, places, *columns):
-        def some():
-            return [tf.boolean_mask(column, filled) for column in (places, *columns)]
-
-        def one():
-            return [places[:1], *(part[tf.newaxis] for part in stand_in(places[0]))]
-
-        return tf.cond(
-            tf.reduce_all(filled),
-            lambda: [places, *columns],
-            lambda: tf.cond(tf.reduce_any(filled), some, one),
+        for number in range(ATTEMPTS):
+            try:
+                return load(place, source.replacement(tf.random.fold_in(key, number)))
+            except tf.errors.OpError as error:
+                said = error.message
+        raise DataError(
+            f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there? The last "
+            f"error was: {said}"
         )
+
+    def only_filled(filled, *columns):
+        kept = tf.cond(
+            tf.reduce_all(filled),
+            lambda: columns,
+            lambda: tuple(
+                tf.py_function(filled_rows, [filled, *columns], [part.dtype for part in columns])
+            ),
+        )
+        return tuple(
+            tf.ensure_shape(row, (None, *part.shape[1:]))
+            for row, part in zip(kept, columns, strict=True)
+        )
+
+    def filled_rows(filled, places, *columns):
+        if not filled.numpy().any():
+            return [places[:1], *(part[tf.newaxis] for part in stand_in(places[0]))]
+        return [tf.boolean_mask(column, filled) for column in (places, *columns)]
 
     return (
         elements.enumerate()
@@ -221,7 +236,7 @@ def _in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, 
         .scan(tf.constant(0, tf.int64), lambda last, batch: (batch[0][-1] + 1, (last, *batch)))
         .map(settled, 2)  # while one is copied, another is put together
         .rebatch(batch_size)
-        .map(lambda *batch: tuple(only_filled(*batch)))
+        .map(only_filled)
     )
 
 

@@ -43,15 +43,10 @@ class Skipped:
         for name, reason in reasons.items():
             self.add(name, reason)
 
-    def noting(self, source: Source):
-        """Function that notes a bad example of `source` by name, in a graph; returns True."""
-
-        def note(name):
-            name = name.decode(errors="surrogateescape")
-            self.add(name, source.why_bad(name) or "it could not be read, but now it can")
-            return True
-
-        return lambda name: tf.ensure_shape(tf.numpy_function(note, [name], tf.bool), ())
+    def note(self, source: Source, name: bytes):
+        """Notes a bad example of a source, by its name."""
+        name = name.decode(errors="surrogateescape")
+        self.add(name, source.why_bad(name) or "it could not be read, but now it can")
 
     def judge(self, share, max_bad, said):
         """Refuses a data set of which too much is bad.
@@ -88,7 +83,10 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed, listed=0):
     Raises:
         DataError: if too many are bad, or if all were tried and a class has none left.
     """
-    note = skipped.noting(source)
+
+    def note(name):
+        skipped.note(source, name)
+        return False
 
     def good(name, item, label):
         def attempt(_):
@@ -98,7 +96,8 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed, listed=0):
         tried = tf.data.Dataset.range(1).map(attempt).ignore_errors()
         tried = tried.concatenate(tf.data.Dataset.from_tensors(False)).take(1)
         fine = tried.get_single_element()
-        return tf.cond(fine, lambda: fine, lambda: ~note(name)), label
+        noted = tf.cond(fine, lambda: fine, lambda: tf.numpy_function(note, [name], tf.bool))
+        return tf.ensure_shape(noted, ()), label
 
     key = tf.constant([seed, -1], tf.int64)
     sample = source.examples(key, 0).take(SAMPLE).map(good, PARALLEL)
