@@ -17,12 +17,8 @@ from keras_resnet import export, models, visualize, weights
 from keras_resnet.data import Augmentation, Skipped, save_class_indices
 from keras_resnet.data.datasets import tfds_sources
 from keras_resnet.data.image_folder import split_images
-from keras_resnet.data.pipeline import (
-    evaluation_batches,
-    steps_per_epoch,
-    training_batches,
-    without_names,
-)
+from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_names
+from keras_resnet.data.places import steps_per_epoch
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import replacing
 from keras_resnet.training.recipe import Recipe
