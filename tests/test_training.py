@@ -23,7 +23,10 @@ FILES = {
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
     flowers = data.drawn_flowers(folder / "flowers", train=6, val=3)
+    # 5 % broken files, of those that train and of those that validate.
     (flowers / "train" / "rose" / "notes.jpg").write_text("no image")
+    whole = (flowers / "val" / "tulip" / "000.jpg").read_bytes()
+    (flowers / "val" / "tulip" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     recipe = training.Recipe(
         data_dir=str(flowers),
         model="resnet18",
@@ -55,9 +58,12 @@ def test_the_run_folder(finished):
     assert len(history) == 2
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= history[0].keys()
     skipped = rows(folder / "skipped.csv")
-    assert [row["file"] for row in skipped] == [str(flowers / "train" / "rose" / "notes.jpg")]
+    assert {row["file"]: row["reason"].split(" (")[0] for row in skipped} == {
+        str(flowers / "train" / "rose" / "notes.jpg"): "it is no image",
+        str(flowers / "val" / "tulip" / "cut.jpg"): "it is damaged",
+    }
     report = (folder / "report.md").read_text()
-    for part in ("notes.jpg", "curves.png", "tulip", "tensorflow"):
+    for part in ("notes.jpg", "cut.jpg", "curves.png", "tulip", "tensorflow"):
         assert part in report
 
 
