@@ -47,9 +47,10 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
     def jpeg():
         size = tf.image.extract_jpeg_shape(image_bytes)[:2]
         with tf.control_dependencies([_refuse_bombs(size)]):
-            turn = _orientation(image_bytes) if exif else tf.constant(1)
+            size = tf.identity(size)  # all that decodes waits for it
         if not exif:
             return upright(size)
+        turn = _orientation(image_bytes)
         return tf.cond(turn == 1, lambda: upright(size), lambda: turned(turn))
 
     def upright(size):

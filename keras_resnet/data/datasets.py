@@ -4,6 +4,7 @@ import contextlib
 
 import tensorflow as tf
 
+from keras_resnet.data.augmentation import Augmentation
 from keras_resnet.data.errors import DataError
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.source import Source, stream_source
@@ -50,8 +51,6 @@ def cifar10(*, split="train", data_dir=None, seed=0, **options):
             crops and mirrors (He et al., https://arxiv.org/abs/1512.03385, section 4.2). They are
             normalised by ImageNet's mean and deviation, as everywhere in this package.
     """
-    from keras_resnet.data.augmentation import Augmentation
-
     defaults = {"image_size": 32, "resize": 32}
     if options.get("training"):
         defaults["augmentation"] = Augmentation(padding=4)

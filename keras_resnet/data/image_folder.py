@@ -11,9 +11,8 @@ import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.skipped import Skipped
 from keras_resnet.data.source import Source, why_bad_image
-from keras_resnet.files import replacing
+from keras_resnet.files import write_text
 
 LOOKED_UP = 256  # names at a time
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -81,7 +80,15 @@ class Images:
         def replacement(key):
             return example(tf.random.stateless_uniform((), key, 0, count, tf.int64))
 
-        return Source(self.class_names, count, examples, tf.io.read_file, replacement, why_bad)
+        return Source(
+            self.class_names,
+            count,
+            examples,
+            tf.io.read_file,
+            replacement,
+            why_bad,
+            self.unusable,
+        )
 
 
 def list_images(directory) -> Images:
@@ -255,14 +262,12 @@ def why_bad(file) -> str | None:
 
 def save_class_indices(class_names, path):
     """Writes {"0": "daisy", ...} as JSON."""
-    with replacing(path) as temporary:
-        indices = {str(number): name for number, name in enumerate(class_names)}
-        text = json.dumps(indices, indent=4, ensure_ascii=False)
-        # A name that is no unicode becomes an escape, which JSON understands.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    indices = {str(number): name for number, name in enumerate(class_names)}
+    # A name that is no unicode becomes an escape, which JSON understands.
+    write_text(path, json.dumps(indices, indent=4, ensure_ascii=False))
 
 
-def image_folder(directory, *, split=None, validation_split=None, seed=0, skipped=None, **options):
+def image_folder(directory, *, split=None, validation_split=None, seed=0, **options):
     """Batches of images from a folder of class folders.
 
     Args:
@@ -271,8 +276,8 @@ def image_folder(directory, *, split=None, validation_split=None, seed=0, skippe
         validation_split: The share of each class that validates, 0 to 1, if the parts have no
             folders of their own.
         seed: Fixes the split, the order and the augmentation.
-        skipped: A `data.Skipped` that is told of the files that cannot be used.
-        **options: As of `data.batches`: training, image_size, batch_size, augmentation, ....
+        **options: As of `data.batches`: training, image_size, batch_size, augmentation, skipped,
+            ....
 
     Returns:
         (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
@@ -296,8 +301,4 @@ def image_folder(directory, *, split=None, validation_split=None, seed=0, skippe
         images = parts[split == "val"]
     else:
         raise DataError(f"split should be 'train', 'val' or None. Received: split={split!r}")
-    skipped = Skipped() if skipped is None else skipped
-    skipped.add_all(images.unusable)
-    return batches(
-        images.source(), seed=seed, skipped=skipped, listed=len(images.unusable), **options
-    )
+    return batches(images.source(), seed=seed, **options)

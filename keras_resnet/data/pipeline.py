@@ -160,7 +160,6 @@ def batches(
     worker=(0, 1),
     max_bad=0.1,
     skipped=None,
-    listed=0,
 ):
     """What the functions of this room return, from a source.
 
@@ -181,7 +180,6 @@ def batches(
         max_bad: The share of undecodable images above which there is an error; up to it they
             are left out and logged. Judged on a sample of 1,000.
         skipped: A `data.Skipped` that is told of them.
-        listed: How many more were unusable when the source was made.
 
     Returns:
         (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
@@ -199,7 +197,7 @@ def batches(
     if not training and (augmentation or first_step is not None):
         raise DataError("augmentation and first_step are for training=True.")
     skipped = Skipped() if skipped is None else skipped
-    check_sample(source, skipped, max_bad=max_bad, seed=seed, listed=listed)
+    check_sample(source, skipped, max_bad=max_bad, seed=seed)
     preprocessing = Preprocessing.for_crop(image_size, resize, exif=exif)
     if training:
         dataset = training_batches(

@@ -15,7 +15,7 @@ from keras_resnet.data.image_folder import Images, list_parts, save_class_indice
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source, stream_source, why_bad_image
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, write_text
 
 INDEX = "shards.json"
 READ_AT_ONCE = 16  # shards
@@ -110,13 +110,12 @@ def _write_part(images: Images, output, shards, seed, skipped):
             skipped.add_all(account["skipped"])
             yield
     _write_json(index, {**plan, "counts": counts, "skipped": bad})
-    for number in range(shards):
-        (output / f"{number:05}-of-{shards:05}.json").unlink(missing_ok=True)
+    for account in output.glob("*-of-*.json"):
+        account.unlink()
 
 
 def _write_json(path, content):
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1))
 
 
 def _write_shard(images, chosen, file):

@@ -70,23 +70,18 @@ class Skipped:
             )
 
 
-def check_sample(source: Source, skipped: Skipped, *, max_bad, seed, listed=0):
+def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     """Decodes up to 1,000 images of a source once, to fail early where too many are bad.
 
     Args:
         source: The images.
-        skipped: Takes the bad ones.
+        skipped: Is told of the bad ones, and of what the source found unusable before.
         max_bad: The share of bad images, 0 to 1, above which there is an error.
         seed: Fixes which images are tried.
-        listed: How many more were found to be unusable when they were listed.
 
     Raises:
         DataError: if too many are bad, or if all were tried and a class has none left.
     """
-
-    def note(name):
-        skipped.note(source, name)
-        return False
 
     def good(name, item, label):
         def attempt(_):
@@ -95,16 +90,18 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed, listed=0):
 
         tried = tf.data.Dataset.range(1).map(attempt).ignore_errors()
         tried = tried.concatenate(tf.data.Dataset.from_tensors(False)).take(1)
-        fine = tried.get_single_element()
-        noted = tf.cond(fine, lambda: fine, lambda: tf.numpy_function(note, [name], tf.bool))
-        return tf.ensure_shape(noted, ()), label
+        return tried.get_single_element(), name, label
 
+    skipped.add_all(source.unusable)
+    listed = len(source.unusable)
     key = tf.constant([seed, -1], tf.int64)
     sample = source.examples(key, 0).take(SAMPLE).map(good, PARALLEL)
     labels = {False: [], True: []}
     try:
-        for fine, label in sample.as_numpy_iterator():
+        for fine, name, label in sample.as_numpy_iterator():
             labels[bool(fine)].append(int(label))
+            if not fine:
+                skipped.note(source, name)
     except tf.errors.OpError as error:
         raise DataError(f"The data cannot be read: {error.message}") from error
     bad, tried = len(labels[False]), len(labels[False]) + len(labels[True])

@@ -1,11 +1,13 @@
 """Where labelled images come from, before anything is decoded."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
+from keras_resnet.decoding import decode
 
 SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
 
@@ -26,6 +28,7 @@ class Source:
         read: Function from an item to the encoded image, a scalar string tensor.
         replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
         why_bad: Function from a name to why its image cannot be decoded, in words.
+        unusable: What is named as an image but is no file, {name: why}; not among the examples.
     """
 
     class_names: tuple[str, ...]
@@ -34,6 +37,7 @@ class Source:
     read: Callable[[tf.Tensor], tf.Tensor]
     replacement: Callable[[tf.Tensor], tuple]
     why_bad: Callable[[str], str]
+    unusable: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def part(self, worker, workers):
         """The examples of one of several workers, as many for each."""
@@ -63,11 +67,12 @@ def stream_source(class_names, count, examples) -> Source:
         candidates = list(examples(None, 0).take(4 * SPARES))
     except tf.errors.OpError as error:
         raise DataError(f"The data cannot be read: {error.message}") from error
-    good = [example for example in candidates if why_bad_image(example[1].numpy()) is None]
-    spares = [tf.stack(column) for column in zip(*good[:SPARES], strict=True)]
+    decodable = (example for example in candidates if why_bad_image(example[1].numpy()) is None)
+    good = list(itertools.islice(decodable, SPARES))
+    spares = [tf.stack(column) for column in zip(*good, strict=True)]
 
     def replacement(key):
-        chosen = tf.random.stateless_uniform((), key, 0, len(good[:SPARES]), tf.int32)
+        chosen = tf.random.stateless_uniform((), key, 0, len(good), tf.int32)
         return tuple(column[chosen] for column in spares)
 
     return Source(
@@ -82,8 +87,6 @@ def stream_source(class_names, count, examples) -> Source:
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode(image_bytes):
-    from keras_resnet.decoding import decode
-
     return tf.shape(decode(image_bytes))
 
 

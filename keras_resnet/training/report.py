@@ -11,12 +11,6 @@ PACKAGES = ("keras3-resnet", "keras", "tensorflow", "numpy")
 SHOWN = 20  # Rows of a table in the report; the CSV files have them all.
 
 
-def write_text(path, text):
-    """Writes a file beside its target and renames it."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
 def write_csv(path, header, rows):
     """Writes a table beside its target and renames it."""
     with (

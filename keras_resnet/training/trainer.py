@@ -20,9 +20,9 @@ from keras_resnet.data.image_folder import split_images
 from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_names
 from keras_resnet.data.places import steps_per_epoch
 from keras_resnet.data.skipped import check_sample
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, write_text
 from keras_resnet.training.recipe import Recipe
-from keras_resnet.training.report import SHOWN, read_history, report, write_csv, write_text
+from keras_resnet.training.report import SHOWN, read_history, report, write_csv
 from keras_resnet.training.run import new_run_folder
 
 logger = logging.getLogger("keras_resnet")
@@ -119,12 +119,9 @@ def _sources(recipe, skipped):
         parts = split_images(
             recipe.data_dir, validation_split=recipe.validation_split, seed=recipe.seed
         )
-        for part, bad in zip(parts, skipped, strict=True):
-            bad.add_all(part.unusable)
         sources = tuple(part.source() for part in parts)
     for source, bad in zip(sources, skipped, strict=True):
-        listed = len(bad)
-        check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed, listed=listed)
+        check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
     return sources
 
 
@@ -202,19 +199,17 @@ def _fit(model, recipe, train_source, val_source, skipped, folder):
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy"],
     )
-    train, val = (
-        training_batches(
-            train_source,
-            preprocessing=recipe.preprocessing,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            augmentation=Augmentation(crop_scale=recipe.crop_scale),
-            first_step=0,
-            skipped=skipped[0],
-        ),
-        evaluation_batches(
-            val_source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped[1]
-        ),
+    train = training_batches(
+        train_source,
+        preprocessing=recipe.preprocessing,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        augmentation=Augmentation(crop_scale=recipe.crop_scale),
+        first_step=0,
+        skipped=skipped[0],
+    )
+    val = evaluation_batches(
+        val_source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped[1]
     )
     sizes = train_source.count, val_source.count
 
