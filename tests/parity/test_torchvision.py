@@ -188,26 +188,6 @@ def test_pixels(real_data, resize, crop):
         assert difference.mean() <= 0.3, file
 
 
-def test_random_window_is_distributed_as_torchvisions():
-    """Window sizes and places of 4,000 draws each: two-sample Kolmogorov-Smirnov distance."""
-    from keras_resnet.data.transforms import random_window
-
-    count, height, width = 4000, 300, 400
-    seeds = tf.stack([tf.range(count), tf.fill((count,), 7)], axis=1)
-    ours = tf.map_fn(lambda seed: random_window((height, width), seed), seeds).numpy()
-    torch.manual_seed(0)
-    image = torch.empty(3, height, width)
-    crop = torchvision.transforms.RandomResizedCrop.get_params
-    theirs = np.array([crop(image, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(count)])
-    for column in range(4):
-        a, b = np.sort(ours[:, column]), np.sort(theirs[:, column])
-        grid = np.union1d(a, b)
-        distance = np.abs(
-            np.searchsorted(a, grid, "right") - np.searchsorted(b, grid, "right")
-        ).max()
-        assert distance / count < 1.95 * (2 / count) ** 0.5  # a chance of one in a thousand
-
-
 def test_class_names_are_torchvisions():
     weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
     from keras_resnet.preprocessing import imagenet_classes
