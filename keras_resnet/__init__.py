@@ -15,6 +15,7 @@ _ROOMS = (
     "conversion",
     "data",
     "export",
+    "features",
     "models",
     "preprocessing",
     "training",

@@ -17,7 +17,8 @@ class Augmentation:
     """What training does to images at random, in torchvision's order. Each draw has its seed.
 
     Args:
-        crop_scale: Range of the crop's share of the image's area, 0 to 1.
+        crop_scale: Range of the crop's share of the image's area, 0 to 1. None for the evaluation
+            transform's resizing and crop.
         crop_ratio: Range of the crop's width over its height.
         padding: If given, there is no resizing: this many black pixels on each side, then a crop
             (He et al., 2015, section 4.2, for CIFAR).
@@ -33,7 +34,7 @@ class Augmentation:
             fewer images an epoch (https://arxiv.org/abs/1901.09335).
     """
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     padding: int | None = None
     flip: float = 0.5
@@ -56,7 +57,7 @@ class Augmentation:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is 0 or more. Received: {name}={getattr(self, name)}")
         for name in ("crop_scale", "crop_ratio"):
-            low, high = getattr(self, name)
+            low, high = getattr(self, name) or (1, 1)
             if not 0 < low <= high or (name == "crop_scale" and high > 1):
                 raise ValueError(
                     f"{name} is a range of positive numbers, low to high"
@@ -85,17 +86,19 @@ class Augmentation:
         """Whether labels become shares of each class, float32 (batch, classes)."""
         return self.mixup > 0 or self.cutmix > 0 or self.label_smoothing > 0
 
-    def image(self, image_bytes, size, key, exif=False):
-        """One augmented image, uint8 (size, size, 3), and the part to erase, int32 (4,).
+    def image(self, image_bytes, preprocessing, key):
+        """One augmented image, uint8 (crop, crop, 3), and the part to erase, int32 (4,).
 
         Args:
             image_bytes: Scalar string tensor: an encoded image.
-            size: Side of the result, in pixels.
+            preprocessing: The evaluation transform, whose crop is the result's side.
             key: int64 tensor (2,): equal keys, equal images.
-            exif: True to turn JPEGs as their EXIF orientation says.
         """
+        size, exif = preprocessing.crop, preprocessing.exif
         keys = tf.unstack(tf.random.split(key, 5))
-        if self.padding is None:
+        if self.padding is None and self.crop_scale is None:
+            image = preprocessing.pixels(image_bytes)
+        elif self.padding is None:
             image = windows.random_resized_crop(
                 image_bytes, size, keys[0], self.crop_scale, self.crop_ratio, exif=exif
             )

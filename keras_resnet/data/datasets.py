@@ -36,7 +36,7 @@ def tfds(name, *, split="train", validation_split=None, data_dir=None, seed=0, *
         sources = tfds_sources(name, validation_split=validation_split, data_dir=data_dir)
         source = sources[split == "val"]
     else:
-        source = _source(_builder(name, data_dir), split)
+        source = _source(tfds_builder(name, data_dir), split)
     return batches(source, seed=seed, **options)
 
 
@@ -59,7 +59,7 @@ def cifar10(*, split="train", data_dir=None, seed=0, **options):
 
 def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source, Source]:
     """The training and the validation images; arguments and errors as of `tfds`."""
-    builder = _builder(name, data_dir)
+    builder = tfds_builder(name, data_dir)
     splits = builder.info.splits
     validation = next((split for split in VALIDATION_SPLITS if split in splits), None)
     if validation and validation_split is not None:
@@ -79,7 +79,8 @@ def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source,
     return tuple(_source(builder, part) for part in parts)
 
 
-def _builder(name, data_dir):
+def tfds_builder(name, data_dir=None):
+    """A data set's builder, by name or as it is; downloads and prepares its files if need be."""
     import tensorflow_datasets
 
     if isinstance(name, str):

@@ -44,7 +44,7 @@ def training_batches(
         (batch,), or float32 (batch, classes) if `augmentation.mixes_labels`.
     """
     augmentation = augmentation or Augmentation()
-    size, classes = preprocessing.crop, len(source.class_names)
+    classes = len(source.class_names)
     steps = steps_per_epoch(source, batch_size)
 
     def order(epoch, first):
@@ -60,13 +60,12 @@ def training_batches(
     @tf.function(autograph=False)  # traced once, where it is called four times
     def load(place, example):
         _, item, label = example
-        key = tf.random.fold_in(tf.constant([seed, 0], tf.int64), place)
-        image_bytes = source.read(item)
-        return *augmentation.image(image_bytes, size, key, preprocessing.exif), label
+        key = source.key(seed, 0, place)
+        return *augmentation.image(source.read(item), preprocessing, key), label
 
     @tf.autograph.experimental.do_not_convert
     def finish(place, pixels, erasures, labels):
-        key = tf.random.fold_in(tf.constant([seed, 2], tf.int64), place[0])
+        key = source.key(seed, 2, place[0])
         images = preprocessing.normalise(pixels)
         return augmentation.batch(images, labels, erasures, key, classes)
 

@@ -100,7 +100,7 @@ def in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, s
 
     def stand_in(place):
         """The first good one of the images that may take a place."""
-        key = tf.random.fold_in(tf.constant([seed, 1], tf.int64), place)
+        key = source.key(seed, 1, place)
         for number in range(ATTEMPTS):
             try:
                 return load(place, source.replacement(tf.random.fold_in(key, number)))

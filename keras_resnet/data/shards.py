@@ -1,5 +1,6 @@
 """Image folders as TFRecord files: a few large files in place of many small ones."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -166,10 +167,11 @@ def tfrecords(directory, *, class_names=None, worker=(0, 1), seed=0, **options):
     Raises:
         DataError: if there are no such files, they were not finished, or are too few to share.
     """
-    return batches(_source(directory, class_names, worker), seed=seed, **options)
+    return batches(shards_source(directory, class_names, worker), seed=seed, **options)
 
 
-def _source(directory, class_names, worker) -> Source:
+def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
+    """The images of a folder of shards; arguments and errors as of `tfrecords`."""
     directory = Path(directory)
     files = sorted(str(file) for file in directory.glob("*.tfrecord") if file.name[0] != ".")
     index = {}
@@ -223,7 +225,8 @@ def _source(directory, class_names, worker) -> Source:
             parsed["image/class/label"],
         )
 
-    return stream_source(class_names, total // workers, examples)
+    source = stream_source(class_names, total // workers, examples)
+    return dataclasses.replace(source, worker=worker)
 
 
 def _count_records(file):

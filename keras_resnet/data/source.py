@@ -29,6 +29,7 @@ class Source:
         replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
         why_bad: Function from a name to why its image cannot be decoded, in words.
         unusable: What is named as an image but is no file, {name: why}; not among the examples.
+        worker: (which, of how many) parts of a whole these are: every so many-th example of it.
     """
 
     class_names: tuple[str, ...]
@@ -38,6 +39,7 @@ class Source:
     replacement: Callable[[tf.Tensor], tuple]
     why_bad: Callable[[str], str]
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
+    worker: tuple[int, int] = (0, 1)
 
     def part(self, worker, workers):
         """The examples of one of several workers, as many for each."""
@@ -45,6 +47,7 @@ class Source:
             return self
         return dataclasses.replace(
             self,
+            worker=(worker, workers),
             count=self.count // workers,
             examples=lambda key, start: (
                 self.examples(key, 0)
@@ -53,6 +56,17 @@ class Source:
                 .skip(tf.cast(start, tf.int64))
             ),
         )
+
+    def key(self, seed, purpose, place):
+        """What fixes the draws for a place of the training order; the same whoever loads it.
+
+        Args:
+            seed: The training's.
+            purpose: A number for each kind of draw.
+            place: int64 tensor: the place in this part.
+        """
+        which, workers = self.worker
+        return tf.random.fold_in(tf.constant([seed, purpose], tf.int64), place * workers + which)
 
 
 def stream_source(class_names, count, examples) -> Source:

@@ -1,7 +1,24 @@
 """Training by a recipe, and the folders that it leaves."""
 
+from keras_resnet.training.errors import TrainingError
+from keras_resnet.training.evaluation import Evaluation, evaluate
+from keras_resnet.training.optimizers import SGD, Adam
 from keras_resnet.training.recipe import Recipe
+from keras_resnet.training.recipes import RECIPES, named_recipe
 from keras_resnet.training.run import Run
+from keras_resnet.training.schedules import WarmUp
 from keras_resnet.training.trainer import train
 
-__all__ = ["Recipe", "Run", "train"]
+__all__ = [
+    "RECIPES",
+    "SGD",
+    "Adam",
+    "Evaluation",
+    "Recipe",
+    "Run",
+    "TrainingError",
+    "WarmUp",
+    "evaluate",
+    "named_recipe",
+    "train",
+]

@@ -26,7 +26,8 @@ def read_history(path) -> dict[str, list[float]]:
     """The columns of history.csv."""
     with Path(path).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    numbers = [name for name in rows[0] if name != "phase"]
+    return {name: [float(row[name]) for row in rows] for name in numbers}
 
 
 def report(title, *, facts, classes, skipped, mistakes, command) -> str:
@@ -46,7 +47,8 @@ def report(title, *, facts, classes, skipped, mistakes, command) -> str:
     lines += ["## Mistakes on validation images, the most certain first", ""]
     header = ("file", "label", "predicted", "probability")
     lines += _table(header, mistakes[:SHOWN]) if mistakes else ["None."]
-    lines += ["", "All predictions are in predictions.csv.", "", "## Skipped files", ""]
+    lines += ["", *(["![Mistakes](mistakes.png)", ""] if mistakes else [])]
+    lines += ["All predictions are in predictions.csv.", "", "## Skipped files", ""]
     lines += _table(("file", "reason"), skipped[:SHOWN]) if skipped else ["None."]
     if len(skipped) > SHOWN:
         lines += ["", f"{len(skipped) - SHOWN} more are in skipped.csv."]

@@ -1,9 +1,11 @@
 """The folder that a training leaves behind, and what can be asked of it."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
 
+import filelock
 import keras
 import numpy as np
 import tensorflow as tf
@@ -11,20 +13,76 @@ import tensorflow as tf
 from keras_resnet.preprocessing import Preprocessing
 
 BATCH_SIZE = 32
+RECIPE, REPORT, LOCK = "recipe.json", "report.md", ".lock"
 
 
-def new_run_folder(output) -> Path:
-    """`output`, or if it holds something the first of output-2, output-3, ... that does not."""
+def run_folder(output, recipe) -> Path:
+    """The folder for a training: that of an unfinished one of the same recipe, or a new one.
+
+    Args:
+        output: The folder. If it holds a finished run or other things, output-2, output-3, ... are
+            looked at in turn.
+        recipe: What recipe.json would hold, a dictionary.
+
+    Raises:
+        ValueError: if the folder has an unfinished training of another recipe, or is a file.
+    """
     output = Path(output)
-    if output.is_file():
-        raise ValueError(
-            f"The run folder {output} is a file. Choose another name with --output, or remove it."
-        )
     folder, number = output, 1
-    while folder.exists() and any(folder.iterdir()):
+    while True:
+        if folder.is_file():
+            raise ValueError(
+                f"The run folder {folder} is a file. Choose another name with --output, or remove "
+                "it."
+            )
+        if not folder.exists() or not any(entry.name[0] != "." for entry in folder.iterdir()):
+            return folder
+        if (folder / RECIPE).is_file() and not (folder / REPORT).exists():
+            _check_same(folder, recipe)
+            return folder
         number += 1
         folder = output.with_name(f"{output.name}-{number}")
-    return folder
+
+
+def _check_same(folder, recipe):
+    before = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    others = [
+        f"{name} was {before.get(name)!r} and is {value!r}"
+        for name, value in recipe.items()
+        if before.get(name) != value
+    ]
+    if others:
+        raise ValueError(
+            f"{folder} holds an unfinished training with other arguments: {'; '.join(others)}. "
+            "Run it with the same ones to go on, choose another --output, or remove the folder."
+        )
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keeps other processes out of a run folder, and removes what a killed one left half-written.
+
+    Raises:
+        ValueError: if another process trains there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"Another process trains in {folder}. Wait for it, or choose another --output."
+        ) from error
+    try:
+        for leftover in folder.glob(".*"):
+            if leftover.name != LOCK:
+                leftover.unlink()
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, which is well
+            folder.rmdir()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +119,7 @@ class Run:
         if missing:
             raise ValueError(
                 f"{folder} is not the folder of a training: {', '.join(missing)} not found. Pass "
-                "the folder that train_flowers.py printed, runs/flowers for example."
+                "the folder that the training printed, runs/flowers for example."
             )
         indices = json.loads((folder / "class_indices.json").read_text())
         recipe = json.loads((folder / "recipe.json").read_text())

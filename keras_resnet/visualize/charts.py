@@ -1,5 +1,6 @@
 """Charts of a training and of predictions, drawn by matplotlib without a display."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,28 @@ def confusion_matrix(matrix, class_names, path) -> Path:
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = {"ha": "center", "va": "center", "color": colour}
             axes.text(column, row, int(matrix[row, column]), **text)
+    return _save(figure, path)
+
+
+def gallery(images, titles, path) -> Path:
+    """Draws images with a line of text over each, four in a row.
+
+    Args:
+        images: RGB pictures, uint8 arrays (height, width, 3) of any size.
+        titles: A line for each.
+        path: The picture to write.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(images), 4)
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(3.2 * columns, 3.3 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places:
+        axes.axis("off")
+    for axes, image, title in zip(places, images, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(textwrap.fill(title, 34), fontsize=8)
     return _save(figure, path)
 
 

@@ -1,0 +1,135 @@
+"""What the user's word for data means: a folder, shards, a file of arrays or a data set's name."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data import datasets
+from keras_resnet.data.errors import DataError
+from keras_resnet.data.image_folder import VALIDATION_NAMES, has_parts, list_images, split_images
+from keras_resnet.data.shards import shards_source
+from keras_resnet.data.source import Source
+
+TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_.-]+)?(:[0-9.*]+)?")
+
+
+def training_sources(
+    data, *, validation_split=None, seed=0, worker=(0, 1)
+) -> tuple[Source, Source]:
+    """The images that train and those that validate.
+
+    Args:
+        data: A folder with `train` and `val` folders, of class folders or of shards; a folder of
+            class folders, or of shards; or the name of a data set of tensorflow-datasets.
+        validation_split: The share that validates, 0 to 1, where the images are in one folder.
+        seed: Fixes which images those are.
+        worker: (which, of how many) machines this is; each gets its share of both.
+
+    Raises:
+        DataError: if there is no such data, or it cannot be split.
+    """
+    folder = _folder(data)
+    if folder is None:
+        sources = datasets.tfds_sources(data, validation_split=validation_split)
+    elif has_parts(folder) and _has_shards(folder / "train"):
+        if validation_split is not None:
+            raise DataError(
+                f"{folder} has its own validation images. Leave validation_split out. "
+                f"Received: validation_split={validation_split}"
+            )
+        return tuple(
+            shards_source(part, worker=worker) for part in (folder / "train", _validation(folder))
+        )
+    elif _has_shards(folder):
+        raise DataError(
+            f"{folder} has shards in it, but no train and val folders of shards. Write them with "
+            "keras-resnet shards, from a folder with train and val folders."
+        )
+    else:
+        parts = split_images(folder, validation_split=validation_split, seed=seed)
+        sources = tuple(part.source() for part in parts)
+    return tuple(source.part(*worker) for source in sources)
+
+
+def evaluation_source(data) -> Source:
+    """The images to evaluate a network on.
+
+    Args:
+        data: As of `training_sources`, of whose parts the one that validates is taken; or a `.npz`
+            file with the arrays x, uint8 (images, height, width, 3), y, integers (images,), and
+            perhaps classes, strings.
+
+    Raises:
+        DataError: if there is no such data.
+    """
+    if Path(data).suffix == ".npz":
+        return _arrays(Path(data))
+    folder = _folder(data)
+    if folder is None:
+        return datasets.tfds_sources(data)[1]
+    if has_parts(folder):
+        folder = _validation(folder)
+    return shards_source(folder) if _has_shards(folder) else list_images(folder).source()
+
+
+def _folder(data):
+    """The folder that is meant, or None for a data set's name."""
+    folder = Path(data)
+    if folder.exists() or not TFDS_NAME.fullmatch(str(data)):
+        return folder
+    try:
+        datasets.tfds_builder(str(data))
+    except DataError as error:
+        raise DataError(
+            f"There is no folder {folder} in {Path.cwd()}, and no data set of tensorflow-datasets "
+            f"is called {str(data)!r}."
+        ) from error
+    return None
+
+
+def _has_shards(folder):
+    return any(folder.glob("*.tfrecord"))
+
+
+def _validation(folder):
+    return next(folder / name for name in VALIDATION_NAMES if (folder / name).is_dir())
+
+
+def _arrays(file) -> Source:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            x, y = arrays["x"], arrays["y"]
+            classes = arrays["classes"] if "classes" in arrays else range(int(y.max()) + 1)
+            names = tuple(map(str, classes))
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {file}. The current folder is {Path.cwd()}.") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{file} cannot be read: expected the arrays x and y. The error was: {error}"
+        ) from error
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or y.shape != x.shape[:1]:
+        raise DataError(
+            f"{file} should hold x, uint8 (images, height, width, 3), and y, integers (images,). "
+            f"Received: x {x.dtype} {x.shape}, y {y.dtype} {y.shape}"
+        )
+    images, labels = tf.constant(x), tf.constant(y, tf.int64)
+
+    def example(index):
+        name = tf.strings.join([f"{file}/", tf.strings.as_string(index)])
+        return name, tf.strings.as_string(index), labels[index]
+
+    return Source(
+        names,
+        len(x),
+        lambda key, start: (
+            datasets.shuffled(tf.data.Dataset.range(len(x)), key)
+            .skip(tf.cast(start, tf.int64))
+            .map(example)
+        ),
+        # Encoded without loss, so that what is read is an image as everywhere.
+        lambda item: tf.io.encode_png(images[tf.strings.to_number(item, tf.int64)]),
+        lambda key: example(tf.random.stateless_uniform((), key, 0, len(x), tf.int64)),
+        lambda name: "it cannot be decoded",
+    )

@@ -1,0 +1,126 @@
+"""The state of a training in one file: what a killed process needs to go on, bit for bit."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from keras import ops
+
+from keras_resnet.files import replacing
+from keras_resnet.training.errors import TrainingError
+
+NAME = "checkpoint.safetensors"
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a training is.
+
+    Args:
+        counts: How many images train and validate.
+        history: A row of history.csv for each whole epoch.
+        step: Steps done of the epoch after those.
+    """
+
+    counts: tuple[int, int]
+    history: list[dict] = dataclasses.field(default_factory=list)
+    step: int = 0
+
+    @property
+    def epoch(self):
+        """Whole epochs done."""
+        return len(self.history)
+
+    @property
+    def best(self):
+        """The best validation accuracy so far, -1 before the first."""
+        return max((row["val_accuracy"] for row in self.history), default=-1.0)
+
+    def __str__(self):
+        """In words."""
+        return f"epoch {self.epoch}" + (f", step {self.step} of the next" if self.step else "")
+
+
+def save(folder, progress, groups):
+    """Writes a checkpoint beside the one before and renames it.
+
+    Args:
+        folder: The run folder.
+        progress: A `Progress`.
+        groups: {name: Keras variables}.
+
+    Raises:
+        TrainingError: if a weight is not finite; nothing is written then.
+        OSError: if it cannot be written; the one before is intact.
+    """
+    arrays = {
+        f"{group}/{number:05}": np.ascontiguousarray(ops.convert_to_numpy(variable))
+        for group, variables in groups.items()
+        for number, variable in enumerate(variables)
+    }
+    if not all(
+        np.isfinite(array).all() for name, array in arrays.items() if name.startswith("weights/")
+    ):
+        raise TrainingError(f"There are weights that are no finite numbers after {progress}.")
+    # 0-dimensional arrays become 1-dimensional by ascontiguousarray; restore takes either.
+    with replacing(Path(folder) / NAME) as temporary:
+        try:
+            safetensors.numpy.save_file(
+                arrays, temporary, {"progress": json.dumps(dataclasses.asdict(progress))}
+            )
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def load(folder):
+    """Reads a checkpoint.
+
+    Returns:
+        The `Progress` and {name: array} for `restore`; None if the folder has none.
+
+    Raises:
+        TrainingError: if the file is damaged.
+    """
+    path = Path(folder) / NAME
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise TrainingError(
+            f"{path} cannot be read: {error}. Remove it to start this training from its beginning."
+        ) from error
+    progress.counts = tuple(progress.counts)
+    return progress, arrays
+
+
+def restore(arrays, groups):
+    """Gives variables the values of a checkpoint; all or nothing.
+
+    Args:
+        arrays: From `load`.
+        groups: As of `save`; a part of its groups, perhaps.
+
+    Raises:
+        TrainingError: if they are not the same variables.
+    """
+    values = []
+    for group, variables in groups.items():
+        names = sorted(name for name in arrays if name.startswith(f"{group}/"))
+        sizes = [arrays[name].size for name in names]
+        if sizes != [int(np.prod(variable.shape)) for variable in variables]:
+            raise TrainingError(
+                f"The checkpoint's {group} is of another version of the package: "
+                f"{len(names)} arrays for {len(variables)} variables. Choose another run folder."
+            )
+        values += [
+            (variable, arrays[name].reshape(variable.shape))
+            for name, variable in zip(names, variables, strict=True)
+        ]
+    for variable, value in values:
+        variable.assign(value)

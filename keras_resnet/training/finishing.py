@@ -1,0 +1,155 @@
+"""What a finished training leaves: pictures, predictions, the SavedModel and the report."""
+
+import collections
+import dataclasses
+import logging
+import os
+import shutil
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet import decoding, export, visualize, weights
+from keras_resnet.files import write_text
+from keras_resnet.training import tensorboard
+from keras_resnet.training.evaluation import HEADER, evaluate
+from keras_resnet.training.fitting import Setting
+from keras_resnet.training.report import SHOWN, read_history, report, write_csv
+from keras_resnet.training.run import REPORT
+
+logger = logging.getLogger("keras_resnet")
+
+VERIFIED = 16  # Validation images that the SavedModel and the model both answer.
+TOLERANCE = 1e-4  # Largest difference between their probabilities.
+PICTURED = 16  # Mistakes that are shown as pictures.
+
+
+def finish(setting: Setting, *, note, command, device):
+    """Evaluates the best network, exports it and reports.
+
+    Args:
+        setting: The training's.
+        note: A sentence on the data for the report, or None.
+        command: The command line that made the run.
+        device: What it was trained on, in words.
+    """
+    recipe, folder, (train, val) = setting.recipe, setting.folder, setting.sources
+    history = read_history(folder / "history.csv")
+    visualize.curves(history, folder / "curves.png")
+    best = keras.saving.load_model(folder / "best.keras", compile=False)
+    weights.save(best, folder / "best.pth")
+    found = evaluate(
+        best,
+        val,
+        recipe.preprocessing,
+        batch_size=recipe.batch_size,
+        skipped=setting.skipped[1],
+    )
+    write_csv(folder / "predictions.csv", HEADER, found.rows)
+    visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
+    _draw_mistakes(found.mistakes[:PICTURED], val, folder / "mistakes.png")
+    tensorboard.write_pictures(folder, len(history["loss"]))
+    error = _export(best, recipe, val, folder)
+
+    left_out = write_skipped(setting.skipped, folder)
+    best_epoch = int(np.argmax(history["val_accuracy"])) + 1
+    facts = [
+        *([("note", note)] if note else []),
+        ("validation accuracy of the best epoch", f"{found.top1:.4f}"),
+        ("its top-5 accuracy", f"{found.top5:.4f}"),
+        ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
+        ("SavedModel against the model, largest difference", f"{error:.1e}"),
+        ("device", device),
+        *_said(recipe),
+    ]
+    text = report(
+        folder.name,
+        facts=facts,
+        classes=_class_rows(train, found.matrix),
+        skipped=left_out,
+        mistakes=found.mistakes,
+        command=command,
+    )
+    write_text(folder / REPORT, text)
+    for file, reason in left_out[:SHOWN]:
+        logger.warning("Left out %s: %s.", file, reason)
+    if left_out:
+        logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
+    logger.info("Validation accuracy %.4f. The run is in %s.", found.top1, folder)
+
+
+def write_skipped(skipped, folder):
+    """Writes skipped.csv; returns its (file, reason) rows."""
+    rows = [row for part in skipped for row in list(part.reasons.items())]
+    write_csv(folder / "skipped.csv", ("file", "reason"), rows)
+    return rows
+
+
+def _said(recipe):
+    """(name, value) of all that a recipe says."""
+    for name, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}={part}" for key, part in value.items())
+        if value not in (None, "", ()):
+            yield name, value
+
+
+def _class_rows(train, matrix):
+    """(name, images that train, that validate, share of these that was right) of each class."""
+    examples = train.examples(None, 0).as_numpy_iterator()
+    labels = collections.Counter(int(label) for _, _, label in examples)
+    for number, name in enumerate(train.class_names):
+        total = int(matrix[number].sum())
+        yield name, labels[number], total, f"{matrix[number, number] / max(total, 1):.3f}"
+
+
+def _draw_mistakes(rows, source, path):
+    """Draws images that were named wrongly."""
+    if not rows:
+        return
+    wanted = {os.fsencode(file) for file, *_ in rows}
+    pictures = {
+        os.fsdecode(name): decoding.decode(source.read(tf.constant(item))).numpy()
+        for name, item, _ in source.examples(None, 0).as_numpy_iterator()
+        if name in wanted
+    }
+    titles = [
+        f"{label}, taken for {predicted} ({float(probability):.2f})"
+        for _, label, predicted, probability in rows
+    ]
+    visualize.gallery([pictures[file] for file, *_ in rows], titles, path)
+
+
+def _export(model, recipe, source, folder):
+    """Writes the SavedModel and compares its answers, in a new process, with the model's."""
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process that was killed
+    version = export.saved_model(
+        model,
+        folder / "saved_model",
+        preprocessing=recipe.preprocessing,
+        class_names=source.class_names,
+    )
+
+    def load(_, item, __):
+        content = source.read(item)
+        return content, recipe.preprocessing(content)
+
+    step = max(source.count // VERIFIED, 1)
+    chosen = source.examples(None, 0).shard(step, 0).take(VERIFIED).map(load).ignore_errors()
+    images, inputs = zip(*chosen.as_numpy_iterator(), strict=True)
+    expected = model.predict(np.stack(inputs), verbose=0)
+    error = float(np.abs(export.probabilities_in_new_process(version, images) - expected).max())
+    if not error <= TOLERANCE:
+        raise ValueError(
+            f"The SavedModel {version} and the model differ by {error:.2g} in their probabilities "
+            f"on {len(images)} validation images; {TOLERANCE} was allowed. Do not serve it."
+        )
+    logger.info(
+        "%s, run in a new process on %d validation images, answers as the model does: the largest "
+        "difference is %.1e.",
+        version,
+        len(images),
+        error,
+    )
+    return error

@@ -1,0 +1,122 @@
+"""Keras' optimizers with PyTorch's rules, and what a layer has of its own in them."""
+
+import keras
+from keras import ops
+
+from keras_resnet.layers import PACKAGE
+
+
+class _PerVariable:
+    """Weight decay and learning rates by variable, for an optimizer class to inherit first.
+
+    Args:
+        learning_rate: Float or schedule.
+        decay: Rate of weight decay.
+        decoupled: False: decay is added to the gradient, as torch.optim.SGD and Adam do, and goes
+            through momentum. True: it is taken off the variable, as torch.optim.AdamW does.
+        decay_all: Whether other variables than kernels decay too.
+        multipliers: {name of a layer, block or stage: factor of its learning rate}; of several
+            that fit the longest counts.
+        **arguments: Of the Keras optimizer.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        *,
+        decay=0.0,
+        decoupled=False,
+        decay_all=False,
+        multipliers=None,
+        **arguments,
+    ):
+        super().__init__(learning_rate, **arguments)
+        self.decay = decay
+        self.decoupled = decoupled
+        self.decay_all = decay_all
+        self.multipliers = dict(multipliers or {})
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._factors = [_factor(self.multipliers, variable.path) for variable in variables]
+        self._decays = [
+            self.decay if self.decay_all or variable.path.endswith("/kernel") else 0.0
+            for variable in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        learning_rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
+        gradient = ops.cast(gradient, variable.dtype)
+        decay = self._decays[index]
+        if decay and self.decoupled:
+            self.assign_sub(variable, variable * (learning_rate * decay))
+        elif decay:
+            gradient = gradient + variable * decay
+        super().update_step(gradient, variable, learning_rate)
+
+    def finalize_variable_values(self, var_list):
+        """Leaves the weights: the moving averages are read where they are needed."""
+
+    def get_config(self):
+        names = ("decay", "decoupled", "decay_all", "multipliers")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _factor(multipliers, path):
+    """The learning rate's factor of a variable: of the longest name that its path starts with."""
+    fits = [name for name in multipliers if path.startswith((f"{name}/", f"{name}."))]
+    return multipliers[max(fits, key=len)] if fits else 1.0
+
+
+class _TorchSGD(keras.optimizers.SGD):
+    def update_step(self, gradient, variable, learning_rate):
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            self.assign(velocity, velocity * self.momentum + gradient)
+            gradient = gradient + velocity * self.momentum if self.nesterov else velocity
+        self.assign_sub(variable, gradient * learning_rate)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SGD(_PerVariable, _TorchSGD):
+    """A `keras.optimizers.SGD` whose velocity holds gradients, as torch.optim.SGD's does.
+
+    Keras' own multiplies by the learning rate before it adds to the velocity, so that after a
+    change of the rate the old steps go on at the old one.
+    """
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Adam(_PerVariable, keras.optimizers.Adam):
+    """A `keras.optimizers.Adam` with torch.optim.Adam's epsilon, 1e-8."""
+
+    def __init__(self, learning_rate=0.001, *, epsilon=1e-8, **arguments):
+        super().__init__(learning_rate, epsilon=epsilon, **arguments)
+
+
+def create_optimizer(recipe, learning_rate):
+    """The optimizer of a recipe.
+
+    Args:
+        recipe: A `Recipe`.
+        learning_rate: Float or schedule.
+    """
+    arguments = {
+        "decay": recipe.weight_decay,
+        "decoupled": recipe.optimizer.endswith("w"),
+        "decay_all": recipe.decay_all,
+        "multipliers": recipe.learning_rate_multipliers,
+        "global_clipnorm": recipe.clip_norm,
+        "use_ema": recipe.ema_momentum is not None,
+        "ema_momentum": recipe.ema_momentum or 0.0,
+        "gradient_accumulation_steps": (
+            recipe.accumulation_steps if recipe.accumulation_steps > 1 else None
+        ),
+    }
+    if recipe.optimizer.startswith("sgd"):
+        arguments |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+        return SGD(learning_rate, **arguments)
+    return Adam(learning_rate, **arguments)

@@ -1,0 +1,83 @@
+"""What a person sees while a network trains."""
+
+import logging
+import time
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger("keras_resnet")
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar on a terminal, over all epochs; and a logged line for each epoch.
+
+    Args:
+        epochs: How many epochs the whole training has.
+        steps: Steps of an epoch.
+        batch_size: Images of a step.
+        first_step: Steps that were done before of the epoch that comes first.
+    """
+
+    def __init__(self, epochs, steps, batch_size, first_step):
+        super().__init__()
+        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
+        self.first_step = first_step
+        console = Console()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=epochs * steps, said="")
+
+    def on_train_begin(self, logs=None):
+        """Shows the bar."""
+        self.bar.start()
+
+    def stop(self):
+        """Leaves the bar as it is."""
+        self.bar.stop()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self.done, self.seconds = 0, 0.0
+        self.before = epoch * self.steps + self.first_step
+        self.first_step = 0
+        self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar."""
+        self.done, self.seconds = batch + 1, time.perf_counter() - self.began
+        if not self.bar.disable:
+            said = f"{_said(logs)}, {self.images_per_second:.0f} images/s"
+            self.bar.update(self.task, completed=self.before + self.done, said=said)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Logs a line."""
+        validation = {
+            name.removeprefix("val_"): value for name, value in logs.items() if name[:4] == "val_"
+        }
+        logger.info(
+            "Epoch %d/%d: %s; validation: %s; %.0f images/s.",
+            epoch + 1,
+            self.epochs,
+            _said(logs),
+            _said(validation),
+            self.images_per_second,
+        )
+
+    @property
+    def images_per_second(self):
+        """In this epoch, training alone."""
+        return self.done * self.batch_size / max(self.seconds, 1e-9)
+
+
+def _said(logs):
+    return "loss {loss:.4f}, top-1 {accuracy:.4f}, top-5 {top5:.4f}".format(**logs)

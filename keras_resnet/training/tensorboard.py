@@ -1,0 +1,62 @@
+"""What TensorBoard shows of a training."""
+
+import importlib.util
+import logging
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet import decoding
+from keras_resnet.data.pipeline import training_batches
+
+logger = logging.getLogger("keras_resnet")
+
+FOLDER = "tensorboard"
+SHOWN = 8  # training images
+
+
+def callbacks(recipe, source, folder):
+    """Callbacks that write losses, accuracies, the learning rate and training images.
+
+    Args:
+        recipe: A `Recipe`.
+        source: The images that train.
+        folder: The run folder.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        logger.info("No TensorBoard logs: pip install tensorboard, or keras3-resnet[tensorboard].")
+        return []
+
+    def images(_):
+        preprocessing = recipe.training_preprocessing
+        batches = training_batches(
+            source,
+            preprocessing=preprocessing,
+            batch_size=SHOWN,
+            seed=recipe.seed,
+            augmentation=recipe.augmentation,
+            first_step=0,
+        )
+        shown = next(iter(batches))[0] * np.array(preprocessing.std) + np.array(preprocessing.mean)
+        _write(folder, "training images, augmented", tf.clip_by_value(shown, 0, 1), 0)
+
+    return [
+        keras.callbacks.TensorBoard(folder / FOLDER, write_graph=False),
+        keras.callbacks.LambdaCallback(on_train_begin=images),
+    ]
+
+
+def write_pictures(folder, step):
+    """Adds the confusion matrix and the mistakes to the logs, if there are any."""
+    if not (folder / FOLDER).is_dir():
+        return
+    for name in ("confusion_matrix", "mistakes"):
+        file = folder / f"{name}.png"
+        if file.exists():
+            _write(folder, name, decoding.decode(file.read_bytes())[tf.newaxis], step)
+
+
+def _write(folder, name, images, step):
+    with tf.summary.create_file_writer(str(folder / FOLDER / "validation")).as_default():
+        tf.summary.image(name, images, step=step, max_outputs=SHOWN)
