@@ -9,6 +9,7 @@ import importlib
 import json
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ import typer
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 app = typer.Typer(
-    help="Residual networks for Keras: their weights, from file to file.",
+    help="Residual networks for Keras: weights, data, training.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,6 +50,7 @@ def quiet():
     TensorFlow greets at its first import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -262,6 +264,195 @@ def check_data(
         print(f"{len(found.bad)} bad, {len(found.duplicates)} that both train and validate")
     if found.bad or found.duplicates:
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Option(help="flowers, fine_tune, cifar, imagenet_v1, imagenet_v2, or a file.")
+    ] = "flowers",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder with train/ and val/, or of class folders; or the name of a data set "
+            "of tensorflow-datasets. [default: the recipe's]"
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path(
+        "runs/flowers"
+    ),
+    validation_split: Annotated[
+        float | None, typer.Option(help="Share of the images that validate, if not apart.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The network: resnet50.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="What to start from: a file, or imagenet (a download).")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through the images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, on all devices.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes all that is random.")] = None,
+    max_bad: Annotated[
+        float | None, typer.Option(help="Share of broken files that is borne.")
+    ] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="The same bits each time.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any value of the recipe: --set augmentation.mixup=0.2"),
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints. [default: an epoch]", min=1)
+    ] = None,
+    devices: Annotated[int, typer.Option(help="GPUs that share each batch.", min=1)] = 1,
+    debug: Debug = False,
+):
+    """Train a network; run again after an interruption, it goes on.
+
+    [bold]Example:[/bold] keras-resnet train --data photos --validation-split 0.2 --epochs 10
+    """
+    training = _import("training")
+    log_to_stdout()
+    given = {
+        "data": data,
+        "validation_split": validation_split,
+        "model": model,
+        "weights": weights,
+        "image_size": image_size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+        "seed": seed,
+        "max_bad": max_bad,
+        "deterministic": deterministic,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    changes |= dict(map(_assignment, set_ or ()))
+    if Path(recipe).suffix == ".json":
+        chosen = training.Recipe.from_json(Path(recipe).read_text(encoding="utf-8"))
+    else:
+        chosen = training.named_recipe(recipe)
+    training.train(
+        chosen.changed(changes),
+        output,
+        devices=devices,
+        save_every=save_every,
+        command=shlex.join(["keras-resnet", *sys.argv[1:]]),
+    )
+
+
+def _assignment(text):
+    """The name and the value of --set name=value; a value that is no JSON is a string."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"--set takes name=value. Received: {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+class _Lines(logging.Handler):
+    """Prints through sys.stdout as it is then: a progress bar puts itself in its place."""
+
+    def emit(self, record):
+        print(self.format(record))
+
+
+def log_to_stdout():
+    """Prints what the package logs."""
+    logger = logging.getLogger("keras_resnet")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [_Lines()]
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A folder (of its parts val), a .npz file with x and y, or the name of a data "
+            "set of tensorflow-datasets."
+        ),
+    ],
+    run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
+    model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
+    weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels. [default: the run's, or 224]")
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(help="Shorter side before the crop. [default: the run's or weights']"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A CSV file of all answers.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Say how often a network is right on labelled images.
+
+    [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
+    """
+    training = _import("training")
+    found, skipped = training.evaluate_on(
+        data, run=run, model=model, weights=weights, image_size=image_size, resize=resize
+    )
+    if output:
+        found.write(output)
+    summary = {
+        "images": len(found.rows),
+        "left_out": len(skipped),
+        "top1": found.top1,
+        "top5": found.top5,
+    }
+    if as_json:
+        print(json.dumps({**summary, "skipped": skipped.reasons}, indent=2))
+        return
+    for name, reason in skipped.reasons.items():
+        print(_printable(f"Left out {name}: {reason}."))
+    print(
+        f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}, {len(found.rows)} images, "
+        f"{len(skipped)} left out"
+    )
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    run: Annotated[Path, typer.Option(help="Folder of a training.")] = Path("runs/flowers"),
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Name what is on images.
+
+    [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
+    """
+    answers = _import("training").Run.open(run).name_files(images, top=top)
+    if as_json:
+        rows = [
+            {
+                "file": str(file),
+                "classes": [name for name, _ in answer],
+                "probabilities": [probability for _, probability in answer],
+            }
+            for file, answer in answers.items()
+        ]
+        print(json.dumps(rows, indent=2))
+        return
+    for file, answer in answers.items():
+        print(_printable(f"{file}:"))
+        for name, probability in answer:
+            print(_printable(f"  {probability:.4f}  {name}"))
 
 
 if __name__ == "__main__":

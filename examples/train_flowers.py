@@ -8,16 +8,23 @@ With a folder of photographs it is the classic flower-classification script:
     python examples/train_flowers.py --data-dir flower_photos --validation-split 0.1
 """
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import quiet
+from keras_resnet_cli import log_to_stdout, quiet
 
 DRAWN_NOTE = "These are drawings, not photographs: the accuracy says that training works, no more."
+DRAWN = {
+    "model": "resnet18",
+    "image_size": 64,
+    "augmentation.crop_scale": (0.5, 1.0),
+    "epochs": 8,
+    "learning_rate": 5e-4,
+    "schedule": "cosine",
+}
 
 
 def main(
@@ -49,8 +56,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/flowers"),
 ):
     """Trains a residual network to tell flowers apart and leaves everything in a run folder."""
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger("keras_resnet").setLevel(logging.INFO)
+    log_to_stdout()
     with quiet():
         from keras_resnet import data, training
 
@@ -61,32 +67,22 @@ def main(
         "learning_rate": learning_rate,
         "weights": weights and str(weights),
         "validation_split": validation_split,
+        "max_bad": max_bad,
+        "batch_size": batch_size,
+        "seed": seed,
     }
-    defaults, note = {}, None
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    recipe, note, folder = training.named_recipe("flowers"), None, data_dir and str(data_dir)
     try:
         if data_dir is None and dataset is None:
             print(f"No --data-dir or --dataset: drawing five kinds of flowers. {DRAWN_NOTE}")
-            data_dir, note = data.drawn_flowers(output.parent / "drawn_flowers"), DRAWN_NOTE
-            defaults = {
-                "model": "resnet18",
-                "image_size": 64,
-                "crop_scale": (0.5, 1.0),
-                "epochs": 8,
-                "learning_rate": 5e-4,
-                "schedule": "cosine",
-            }
-        recipe = training.Recipe(
-            data_dir=data_dir and str(data_dir),
-            dataset=dataset,
-            max_bad=max_bad,
-            batch_size=batch_size,
-            seed=seed,
-            **{**defaults, **{name: value for name, value in chosen.items() if value is not None}},
-        )
-        folder = training.train(recipe, output, note=note)
-    except ValueError as error:
+            folder, note = str(data.drawn_flowers(output.parent / "drawn_flowers")), DRAWN_NOTE
+            recipe = recipe.changed(DRAWN)
+        recipe = recipe.changed({"data": folder or dataset, **chosen})
+        run = training.train(recipe, output, note=note)
+    except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
-    print(f"Now try: python examples/predict.py IMAGE --run {folder}")
+    print(f"Now try: python examples/predict.py IMAGE --run {run}")
 
 
 if __name__ == "__main__":

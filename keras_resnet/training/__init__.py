@@ -1,7 +1,7 @@
 """Training by a recipe, and the folders that it leaves."""
 
 from keras_resnet.training.errors import TrainingError
-from keras_resnet.training.evaluation import Evaluation, evaluate
+from keras_resnet.training.evaluation import Evaluation, evaluate, evaluate_on
 from keras_resnet.training.optimizers import SGD, Adam
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.recipes import RECIPES, named_recipe
@@ -19,6 +19,7 @@ __all__ = [
     "TrainingError",
     "WarmUp",
     "evaluate",
+    "evaluate_on",
     "named_recipe",
     "train",
 ]

@@ -70,10 +70,10 @@ class Keeper(keras.callbacks.Callback):
         network: The whole network, of which `fit` may train a part.
         plain: The same without what is for training only: what is saved, float32.
         progress: A `Progress`, which is kept up.
-        state: Arrays of a checkpoint for the metrics of an epoch that was interrupted.
         phase: Its name, for the history.
         save_every: Steps between checkpoints; None for the ends of epochs only.
         steps: Steps of an epoch.
+        images: Images of an epoch.
         patience: Epochs with no better validation accuracy after which training stops; or None.
         patient_from: The epoch from which they count.
         bar: The `ProgressBar`, which knows the speed.
@@ -87,10 +87,10 @@ class Keeper(keras.callbacks.Callback):
         network,
         plain,
         progress,
-        state,
         phase,
         save_every,
         steps,
+        images,
         patience,
         patient_from,
         bar,
@@ -98,15 +98,13 @@ class Keeper(keras.callbacks.Callback):
     ):
         super().__init__()
         self.folder, self.network, self.plain = folder, network, plain
-        self.progress, self.state, self.phase = progress, state, phase
-        self.save_every, self.steps, self.patience = save_every, steps, patience
-        self.patient_from, self.bar, self.writes = patient_from, bar, writes
+        self.progress, self.phase, self.save_every = progress, phase, save_every
+        self.steps, self.images, self.bar = steps, images, bar
+        self.patience, self.patient_from, self.writes = patience, patient_from, writes
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Takes the metrics up where the interrupted process left them."""
-        self.before = self.progress.step
-        if self.before:
-            checkpoint.restore(self.state, {"metrics": self.model.metrics_variables})
+        """Remembers what an interrupted process had done of the epoch."""
+        self.before, self.logs_before = self.progress.step, self.progress.logs
 
     def on_train_batch_end(self, batch, logs=None):
         """Stops if the loss is no number; saves if it is time to."""
@@ -115,6 +113,7 @@ class Keeper(keras.callbacks.Callback):
             self._refuse(f"loss became {logs['loss']}")
         done = self.progress.epoch * self.steps + self.progress.step
         if self.save_every and done % self.save_every == 0 and self.progress.step < self.steps:
+            self.progress.logs = self._over_the_epoch(logs)
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -123,6 +122,8 @@ class Keeper(keras.callbacks.Callback):
             self._refuse(f"validation loss became {logs['val_loss']}")
         history = self.progress.history
         best = logs["val_accuracy"] > self.progress.best
+        self.progress.step, self.progress.logs = self.steps, {}
+        logs.update(self._over_the_epoch(logs))  # for the callbacks that come later too
         row = {"epoch": epoch + 1, "phase": self.phase, **logs}
         row["learning_rate"] = self._learning_rate()
         row["images_per_second"] = round(self.bar.images_per_second, 1)
@@ -145,9 +146,18 @@ class Keeper(keras.callbacks.Callback):
             "weights": self.network.weights,
             "seeds": seeds(self.network),
             "optimizer": self.model.optimizer.variables,
-            "metrics": self.model.metrics_variables,
         }
         self._write(NAME, lambda name: checkpoint.save(self.folder, self.progress, groups))
+
+    def _over_the_epoch(self, logs):
+        """The means over the steps of an interrupted process and those of this one."""
+        before = self.before * self.bar.batch_size
+        done = min(self.progress.step * self.bar.batch_size, self.images)
+        share = before / done
+        return {
+            name: share * self.logs_before.get(name, 0.0) + (1 - share) * logs[name]
+            for name in ("loss", "accuracy", "top5")
+        }
 
     def save_network(self, name):
         """Writes the network as it was validated."""

@@ -23,11 +23,13 @@ class Progress:
         counts: How many images train and validate.
         history: A row of history.csv for each whole epoch.
         step: Steps done of the epoch after those.
+        logs: The means of loss and accuracies over these steps.
     """
 
     counts: tuple[int, int]
     history: list[dict] = dataclasses.field(default_factory=list)
     step: int = 0
+    logs: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def epoch(self):

@@ -5,9 +5,16 @@ import os
 
 import numpy as np
 
+from keras_resnet import models
+from keras_resnet.data import Skipped
+from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
-
-HEADER = ("file", "label", "predicted", "probability")
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.training.report import write_csv
+from keras_resnet.training.run import Run
+from keras_resnet.weights import load
+from keras_resnet.weights.loading import locate
+from keras_resnet.weights.registry import find_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +41,10 @@ class Evaluation:
         """The rows that are wrong, the most certain first."""
         wrong = (row for row in self.rows if row[1] != row[2])
         return sorted(wrong, key=lambda row: -float(row[3]))
+
+    def write(self, path):
+        """Writes the rows as a CSV file: file, label, predicted, probability."""
+        write_csv(path, ("file", "label", "predicted", "probability"), self.rows)
 
 
 def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Evaluation:
@@ -62,3 +73,53 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
             probability = f"{answer[best[0]]:.6f}"
             rows.append((os.fsdecode(name), classes[label], classes[best[0]], probability))
     return Evaluation(rows, matrix, near / len(rows))
+
+
+def evaluate_on(
+    data, *, run=None, model=None, weights=None, image_size=None, resize=None
+) -> tuple[Evaluation, Skipped]:
+    """Has a run's network, or any with weights, name the images of a data set.
+
+    Args:
+        data: A folder, a `.npz` file or the name of a data set of tensorflow-datasets; of its
+            parts, the one that validates.
+        run: A run folder.
+        model: Instead of a run, the name of a network,
+        weights: and its weights: a file, or the name of published ones.
+        image_size: Side of the images, in pixels. Default: the run's, or 224.
+        resize: Length of their shorter side before the crop. Default: the run's or the weights',
+            or 256 / 224 of `image_size`.
+
+    Returns:
+        The answers, and the images that could not be decoded.
+
+    Raises:
+        ValueError: if there is no such data, run or network, or the classes do not fit.
+    """
+    if (run is None) == (model is None) or (model is None) != (weights is None):
+        raise ValueError("Pass either run, or model and weights.")
+    source, skipped = evaluation_source(data), Skipped()
+    if run is not None:
+        finished = Run.open(run)
+        if source.class_names != finished.class_names:
+            raise ValueError(
+                f"The classes differ. {run}: {_some(finished.class_names)}. {data}: "
+                f"{_some(source.class_names)}."
+            )
+        network, usual = finished.model(), finished.preprocessing
+    else:
+        file = locate(weights, model)
+        network = models.create(model, classes=len(source.class_names))
+        load(network, file)
+        published = find_file(file.name)
+        usual = published.preprocessing if published else Preprocessing()
+    if image_size and not resize:
+        usual = Preprocessing.for_crop(image_size, exif=usual.exif)
+    preprocessing = dataclasses.replace(
+        usual, crop=image_size or usual.crop, resize=resize or usual.resize
+    )
+    return evaluate(network, source, preprocessing, skipped=skipped), skipped
+
+
+def _some(names):
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_resnet import decoding, export, visualize, weights
 from keras_resnet.files import write_text
 from keras_resnet.training import tensorboard
-from keras_resnet.training.evaluation import HEADER, evaluate
+from keras_resnet.training.evaluation import evaluate
 from keras_resnet.training.fitting import Setting
 from keras_resnet.training.report import SHOWN, read_history, report, write_csv
 from keras_resnet.training.run import REPORT
@@ -46,7 +46,7 @@ def finish(setting: Setting, *, note, command, device):
         batch_size=recipe.batch_size,
         skipped=setting.skipped[1],
     )
-    write_csv(folder / "predictions.csv", HEADER, found.rows)
+    found.write(folder / "predictions.csv")
     visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
     _draw_mistakes(found.mistakes[:PICTURED], val, folder / "mistakes.png")
     tensorboard.write_pictures(folder, len(history["loss"]))

@@ -62,6 +62,7 @@ class Phase:
         optimizer: By which.
         epochs: The epochs of the whole training that are this phase's, counted from 0.
         steps: Steps of an epoch.
+        images: Images of an epoch.
         batches: Function from a step of the phase to endless training batches from there on.
         validation: Validation batches.
     """
@@ -72,6 +73,7 @@ class Phase:
     optimizer: keras.optimizers.Optimizer
     epochs: range
     steps: int
+    images: int
     batches: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset
 
@@ -130,10 +132,10 @@ def _fit_phase(setting, phase, progress, state):
         network=phase.network,
         plain=setting.plain,
         progress=progress,
-        state=state,
         phase=phase.name,
         save_every=setting.save_every,
         steps=phase.steps,
+        images=phase.images,
         patience=recipe.early_stopping,
         patient_from=recipe.head_epochs,
         bar=bar,
@@ -150,7 +152,7 @@ def _fit_phase(setting, phase, progress, state):
             validation_data=phase.validation,
             shuffle=False,  # the pipeline shuffles
             verbose=0,
-            callbacks=[Averages(), bar, keeper, *setting.callbacks],
+            callbacks=[Averages(), keeper, bar, *setting.callbacks],
         )
 
     try:
@@ -195,6 +197,7 @@ def _network_phase(setting) -> Phase:
         create_optimizer(recipe, create_schedule(recipe, steps)),
         range(recipe.head_epochs, recipe.total_epochs),
         steps,
+        train.count,
         batches,
         _one_hot(without_names(validation), val),
     )
@@ -268,6 +271,7 @@ def _head_phase(setting, cached) -> Phase:
         Adam(recipe.head_learning_rate),
         range(recipe.head_epochs),
         steps,
+        len(x),
         batches,
         tf.data.Dataset.from_tensor_slices(validation).batch(256),
     )

@@ -151,13 +151,36 @@ class Run:
         Raises:
             ValueError: if one is no image, with its place in the list.
         """
-        inputs = []
-        for number, content in enumerate(images):
-            try:
-                inputs.append(self.preprocessing(content))
-            except tf.errors.InvalidArgumentError as error:
-                raise ValueError(
-                    f"Image {number} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP "
-                    f"file, received {len(content)} bytes that start with {content[:8]!r}."
-                ) from error
+        inputs = [self._input(content, f"Image {number}") for number, content in enumerate(images)]
         return self.model().predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)
+
+    def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
+        """The most probable classes of image files.
+
+        Args:
+            files: Their paths.
+            top: How many classes.
+
+        Returns:
+            {path: [(class name, probability), ...], the best first}.
+
+        Raises:
+            ValueError: if one is no image.
+            OSError: if one cannot be read.
+        """
+        files = [Path(file) for file in files]
+        inputs = [self._input(file.read_bytes(), str(file)) for file in files]
+        answers = self.model().predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)
+        return {
+            file: [(self.class_names[index], float(row[index])) for index in np.argsort(-row)[:top]]
+            for file, row in zip(files, answers, strict=True)
+        }
+
+    def _input(self, content, name):
+        try:
+            return self.preprocessing(content)
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(
+                f"{name} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP file, received "
+                f"{len(content)} bytes that start with {content[:8]!r}."
+            ) from error

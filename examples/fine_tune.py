@@ -1,0 +1,63 @@
+"""Adapts a trained network to photographs of one's own: the head first, then the last stages.
+
+    python examples/fine_tune.py --data photos --validation-split 0.2 --weights resnet18.pth
+
+With no weights it trains some first, on drawings of flowers, so that it runs with no download.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from train_flowers import DRAWN, DRAWN_NOTE
+
+from keras_resnet_cli import log_to_stdout, quiet
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Folder with train/ and val/, or of class folders.")],
+    validation_split: Annotated[
+        float | None, typer.Option(help="Share of the images that validate, if not apart.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A file, or imagenet (a download). [default: drawn flowers]")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Network.")] = "resnet18",
+    image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 64,
+    head_epochs: Annotated[int, typer.Option(help="Epochs of the head alone.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Epochs of the last stages and the head.")] = 10,
+    output: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/fine_tune"),
+):
+    """Fine-tunes a residual network and leaves everything in a run folder."""
+    log_to_stdout()
+    with quiet():
+        from keras_resnet import data as keras_resnet_data
+        from keras_resnet import training
+
+    try:
+        if weights is None:
+            print(f"No --weights: training on drawn flowers first. {DRAWN_NOTE}")
+            drawn = keras_resnet_data.drawn_flowers(output.parent / "drawn_flowers")
+            recipe = training.named_recipe("flowers", data=str(drawn)).changed(DRAWN)
+            recipe = recipe.changed({"model": model, "image_size": image_size})
+            backbone = training.train(recipe, output.parent / "drawn_backbone", note=DRAWN_NOTE)
+            weights = str(backbone / "best.pth")
+        recipe = training.named_recipe(
+            "fine_tune",
+            data=data,
+            validation_split=validation_split,
+            weights=weights,
+            model=model,
+            image_size=image_size,
+            head_epochs=head_epochs,
+            epochs=epochs,
+        )
+        run = training.train(recipe, output)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    print(f"Now try: keras-resnet predict IMAGE --run {run}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
