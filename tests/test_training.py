@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from keras_resnet import data, training, weights
-from keras_resnet.training.run import new_run_folder
+from keras_resnet.training.run import locked, run_folder
 
 FILES = {
     *("best.keras", "best.pth", "last.keras", "class_indices.json", "recipe.json", "history.csv"),
-    *("curves.png", "confusion_matrix.png", "predictions.csv", "skipped.csv", "model.svg"),
-    *("saved_model", "report.md"),
+    *("curves.png", "confusion_matrix.png", "mistakes.png", "predictions.csv", "skipped.csv"),
+    *("model.svg", "saved_model", "tensorboard", "report.md"),
 }
 
 
@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
     whole = (flowers / "val" / "tulip" / "000.jpg").read_bytes()
     (flowers / "val" / "tulip" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     recipe = training.Recipe(
-        data_dir=str(flowers),
+        data=str(flowers),
         model="resnet18",
         image_size=32,
         epochs=2,
@@ -56,6 +56,7 @@ def test_the_run_folder(finished):
     assert written["command"].startswith("python ")
     history = rows(folder / "history.csv")
     assert len(history) == 2
+    assert [row["phase"] for row in history] == ["network"] * 2
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= history[0].keys()
     skipped = rows(folder / "skipped.csv")
     assert {row["file"]: row["reason"].split(" (")[0] for row in skipped} == {
@@ -63,7 +64,7 @@ def test_the_run_folder(finished):
         str(flowers / "val" / "tulip" / "cut.jpg"): "it is damaged",
     }
     report = (folder / "report.md").read_text()
-    for part in ("notes.jpg", "cut.jpg", "curves.png", "tulip", "tensorflow"):
+    for part in ("notes.jpg", "cut.jpg", "curves.png", "mistakes.png", "tulip", "tensorflow"):
         assert part in report
 
 
@@ -99,36 +100,97 @@ def test_the_best_epoch_is_kept(finished):
     assert [v.path for v in best.variables] == [v.path for v in last.variables]
 
 
+def test_tensorboard(finished):
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    folder, _, _ = finished
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder / "tensorboard")).Reload()
+    runs = multiplexer.Runs()
+    assert set(runs) == {"train", "validation"}
+    history = rows(folder / "history.csv")
+    for run, prefix in (("train", ""), ("validation", "val_")):
+        for name in ("loss", "accuracy", "top5"):
+            events = multiplexer.Tensors(run, f"epoch_{name}")
+            found = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
+            expected = [float(row[prefix + name]) for row in history]
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert "epoch_learning_rate" in runs["train"]["tensors"]
+    assert {"training images, augmented", "confusion_matrix", "mistakes"} <= set(
+        runs["validation"]["tensors"]
+    )
+
+
 def test_a_finished_run_is_kept(finished, tmp_path):
     folder, _, _ = finished
-    assert new_run_folder(folder) == folder.with_name("run-2")
-    assert new_run_folder(tmp_path / "new") == tmp_path / "new"
+    assert run_folder(folder, {}) == folder.with_name("run-2")
+    assert run_folder(tmp_path / "new", {}) == tmp_path / "new"
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
-        new_run_folder(tmp_path / "file")
+        run_folder(tmp_path / "file", {})
+
+
+def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.json").write_text('{"epochs": 3, "classes": ["a"], "command": "x"}')
+    assert run_folder(folder, {"epochs": 3}) == folder
+    with pytest.raises(ValueError, match="epochs was 3 and is 4"):
+        run_folder(folder, {"epochs": 4})
+    with locked(folder), pytest.raises(ValueError, match="Another process trains"), locked(folder):
+        pass
+    (folder / ".123.best.keras").write_text("half")
+    with locked(folder):
+        assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json"}
+    assert [entry.name for entry in folder.iterdir()] == ["recipe.json"]
 
 
 def test_bad_data_writes_nothing(tmp_path):
-    recipe = training.Recipe(data_dir=str(tmp_path / "missing"))
+    recipe = training.Recipe(data=str(tmp_path / "missing"))
     with pytest.raises(ValueError, match="missing does not exist"):
         training.train(recipe, tmp_path / "run")
+    with pytest.raises(ValueError, match="recipe has no data"):
+        training.train(training.Recipe(), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        ({}, "either data_dir or dataset"),
-        ({"data_dir": "a", "dataset": "b"}, "either data_dir or dataset"),
-        ({"data_dir": "a", "image_size": 16}, "image_size=16"),
-        ({"data_dir": "a", "schedule": "step"}, "schedule='step'"),
-        ({"data_dir": "a", "epochs": 0}, "epochs=0"),
-        ({"data_dir": "a", "learning_rate": -1.0}, "learning_rate=-1.0"),
-    ],
-)
-def test_bad_recipes(arguments, said):
-    with pytest.raises(ValueError, match=said):
-        training.Recipe(**arguments)
+def test_a_folder_that_cannot_be_written(finished):
+    _, flowers, recipe = finished
+    with pytest.raises(OSError, match="/proc/run cannot be written"):
+        training.train(recipe, "/proc/run")
+
+
+def test_a_loss_that_is_no_number(finished, tmp_path):
+    _, flowers, recipe = finished
+    recipe = recipe.changed({"optimizer": "sgd", "learning_rate": 1e30, "schedule": "constant"})
+    with pytest.raises(training.TrainingError, match="at step 2 of 4 in epoch 1") as error:
+        training.train(recipe, tmp_path / "run")
+    assert "learning rate of 1e+30" in str(error.value)
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_two_phases(finished, tmp_path):
+    """The head alone, on features that are computed once; then the stages that are not frozen."""
+    folder, flowers, _ = finished
+    recipe = training.named_recipe(
+        "fine_tune",
+        data=str(flowers),
+        weights=str(folder / "best.pth"),
+        image_size=32,
+        head_epochs=2,
+        epochs=1,
+        batch_size=8,
+        ema_momentum=0.5,
+        warmup_epochs=0,
+    )
+    run = training.train(recipe, tmp_path / "run")
+    assert [row["phase"] for row in rows(run / "history.csv")] == ["head", "head", "network"]
+    assert not list(run.glob(".*"))
+    before = weights.read_state_dict(folder / "best.pth")
+    after = weights.to_state_dict(keras.saving.load_model(run / "last.keras"))
+    for key, value in after.items():
+        moved = key.startswith(("layer3", "layer4", "fc"))
+        assert np.array_equal(value, before[key]) != moved, key
+    assert training.Run.open(run).model().dtype_policy.name == "float32"
 
 
 def test_what_is_no_run(tmp_path, finished):

@@ -118,5 +118,10 @@ def create_optimizer(recipe, learning_rate):
     }
     if recipe.optimizer.startswith("sgd"):
         arguments |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
-        return SGD(learning_rate, **arguments)
-    return Adam(learning_rate, **arguments)
+        optimizer = SGD(learning_rate, **arguments)
+    else:
+        optimizer = Adam(learning_rate, **arguments)
+    if recipe.precision == "mixed_float16":
+        # `compile` would only look at the policy of the model, which is no layer's.
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

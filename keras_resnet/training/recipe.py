@@ -163,7 +163,7 @@ class Recipe:
                     f"{name} should be one of {', '.join(choices)}. "
                     f"Received: {name}={self._shown(name)}"
                 )
-        names = _layer_names(CONFIGS[self.model])
+        names = set(_layer_names(CONFIGS[self.model]))
         frozen = {} if self.freeze_until is None else {"freeze_until": self.freeze_until}
         multiplied = {f"learning_rate_multipliers[{name!r}]": name for name in self._multipliers()}
         for argument, name in {**frozen, **multiplied}.items():

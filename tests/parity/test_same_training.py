@@ -131,10 +131,10 @@ def test_the_articles_script(real_data, run_python, tmp_path):
     script = Path(__file__).parents[2] / "examples" / "train_flowers.py"
     theirs, ours = [], []
     for seed in range(3):
-        theirs.append(train(real_data / "flowers", model="resnet18", size=64, epochs=4, seed=seed))
+        theirs.append(train(real_data / "flowers", model="resnet18", size=64, epochs=3, seed=seed))
         done = run_python(
             *(script, "--data-dir", real_data / "flowers", "--model", "resnet18"),
-            *("--image-size", 64, "--epochs", 4, "--seed", seed, "--output", f"run{seed}"),
+            *("--image-size", 64, "--epochs", 3, "--seed", seed, "--output", f"run{seed}"),
         )
         assert done.returncode == 0, done.stderr
         ours.append(float(done.stdout.split("Validation accuracy ")[1].split()[0].rstrip(".")))

@@ -1,0 +1,98 @@
+"""Recipes: what they refuse, how they are written, and the named ones."""
+
+import dataclasses
+
+import pytest
+
+from keras_resnet.data import Augmentation
+from keras_resnet.training import RECIPES, Recipe, named_recipe
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"image_size": 16}, "image_size=16"),
+        ({"image_size": 224.0}, "image_size=224.0"),
+        ({"train_size": 16}, "train_size=16"),
+        ({"image_size": 256, "resize": 224}, "image_size=256, resize=224"),
+        ({"schedule": "linear"}, "schedule='linear'"),
+        ({"schedule": "step"}, "milestones"),
+        ({"milestones": (3,)}, "schedule='constant', milestones"),
+        ({"schedule": "step", "milestones": (5, 3)}, "ascend"),
+        ({"schedule": "step", "milestones": (3, 15)}, "milestones=.3, 15., epochs=15"),
+        ({"warmup_epochs": 15}, "warmup_epochs=15, epochs=15"),
+        ({"epochs": 0}, "nothing to train"),
+        ({"epochs": -1}, "epochs=-1"),
+        ({"epochs": True}, "epochs=True"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"learning_rate": "fast"}, "a number"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+        ({"ema_momentum": 1.0}, "ema_momentum=1.0"),
+        ({"validation_split": 1.5}, "validation_split=1.5"),
+        ({"optimizer": "rmsprop"}, "sgd, sgdw, adam, adamw"),
+        ({"nesterov": True}, "nesterov=True, optimizer='adam'"),
+        ({"model": "resnet19"}, "model='resnet19'"),
+        ({"precision": "float16"}, "mixed_float16"),
+        ({"weights": "w.pth", "freeze_until": "layer5"}, "freeze_until .* 'layer5'"),
+        ({"weights": "w.pth", "freeze_until": "fc"}, "nothing to train"),
+        ({"freeze_until": "layer2"}, "Only trained weights"),
+        ({"head_epochs": 2}, "Only trained weights"),
+        ({"learning_rate_multipliers": {"layer9": 0.1}}, "'layer9'"),
+        ({"learning_rate_multipliers": {"fc": -1}}, "=-1"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe(**arguments)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_json(recipe):
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert type(Recipe.from_json(recipe.to_json()).milestones) is tuple
+
+
+def test_changes():
+    recipe = Recipe().changed({"augmentation.mixup": 0.2, "epochs": 3, "milestones": [1]} | STEP)
+    assert recipe.augmentation == Augmentation(mixup=0.2)
+    assert (recipe.epochs, recipe.milestones) == (3, (1,))
+    with pytest.raises(ValueError, match="Did you mean epochs"):
+        Recipe().changed({"epoch": 3})
+    with pytest.raises(ValueError, match=r"Did you mean augmentation\.mixup"):
+        Recipe().changed({"augmentation.mix_up": 3})
+    with pytest.raises(ValueError, match="is no JSON"):
+        Recipe.from_json("{")
+    with pytest.raises(ValueError, match="JSON object"):
+        Recipe.from_json("[]")
+    with pytest.raises(ValueError, match="Did you mean 'flowers'"):
+        named_recipe("flower")
+
+
+STEP = {"schedule": "step"}
+
+
+def test_the_named_ones_have_the_published_numbers():
+    """The article's, He et al. (2015), and torchvision's two."""
+
+    def values(name, *fields):
+        return tuple(getattr(RECIPES[name], field) for field in fields)
+
+    fields = ("model", "optimizer", "learning_rate", "batch_size", "epochs", "image_size")
+    assert values("flowers", *fields) == ("resnet34", "adam", 1e-4, 16, 15, 224)
+    fields = ("optimizer", "learning_rate", "batch_size", "epochs", "milestones", "weight_decay")
+    assert values("cifar", *fields) == ("sgd", 0.1, 128, 200, (100, 150), 1e-4)
+    assert values("imagenet_v1", *fields) == ("sgd", 0.1, 256, 90, (30, 60), 1e-4)
+    fields = ("learning_rate", "batch_size", "epochs", "warmup_epochs", "weight_decay", "decay_all")
+    assert values("imagenet_v2", *fields) == (0.5, 1024, 600, 5, 2e-5, False)
+    assert values("imagenet_v2", "train_size", "image_size", "resize") == (176, 224, 232)
+    augmentation = dataclasses.asdict(RECIPES["imagenet_v2"].augmentation)
+    assert augmentation["policy"] == "trivial_augment_wide"
+    names = ("erasing", "mixup", "cutmix", "label_smoothing")
+    assert [augmentation[name] for name in names] == [0.1, 0.2, 1.0, 0.1]
+    # torchvision: 1 - (1 - 0.99998) * 1024 images * 32 steps / 600 epochs, every 32 steps.
+    assert RECIPES["imagenet_v2"].ema_momentum == pytest.approx(
+        (1 - 2e-5 * 1024 * 32 / 600) ** (1 / 32), abs=2e-7
+    )
