@@ -310,6 +310,11 @@ def train(
         int | None, typer.Option(help="Steps between checkpoints. [default: an epoch]", min=1)
     ] = None,
     devices: Annotated[int, typer.Option(help="GPUs that share each batch.", min=1)] = 1,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the first process (KERAS_BACKEND=jax).")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="How many processes train.", min=1)] = 1,
+    process_id: Annotated[int, typer.Option(help="Which one this is, from 0.", min=0)] = 0,
     debug: Debug = False,
 ):
     """Train a network; run again after an interruption, it goes on.
@@ -341,7 +346,7 @@ def train(
     training.train(
         chosen.changed(changes),
         output,
-        devices=devices,
+        placement=training.Placement(devices, coordinator, processes, process_id),
         save_every=save_every,
         command=shlex.join(["keras-resnet", *sys.argv[1:]]),
     )

@@ -9,6 +9,7 @@ import pytest
 from keras_resnet.builder import build
 from keras_resnet.configs import ResNetConfig
 from keras_resnet.layers import convolution_path
+from keras_resnet.training import SGD
 
 SMALL = ResNetConfig("bottleneck", (1, 1), groups=32, width_per_group=4)
 
@@ -25,7 +26,7 @@ def trained(synchronized=False, dtype="float32", **compile_arguments):
         SMALL, classes=5, classifier_activation=None, synchronized=synchronized, dtype=dtype
     )
     model.compile(
-        optimizer=keras.optimizers.SGD(0.01),
+        optimizer=SGD(0.01, momentum=0.9, decay=1e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         **compile_arguments,
     )

@@ -50,7 +50,7 @@ def training_sources(
     else:
         parts = split_images(folder, validation_split=validation_split, seed=seed)
         sources = tuple(part.source() for part in parts)
-    return tuple(source.part(*worker) for source in sources)
+    return sources[0].part(*worker), sources[1].part(*worker, equal=False)
 
 
 def evaluation_source(data) -> Source:

@@ -41,18 +41,25 @@ class Source:
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
     worker: tuple[int, int] = (0, 1)
 
-    def part(self, worker, workers):
-        """The examples of one of several workers, as many for each."""
+    def part(self, worker, workers, *, equal=True):
+        """The examples of one of several workers.
+
+        Args:
+            worker: Which, from 0.
+            workers: Of how many.
+            equal: Whether all get as many, and a few examples go to nobody.
+        """
         if workers == 1:
             return self
+        count = self.count // workers if equal else len(range(worker, self.count, workers))
         return dataclasses.replace(
             self,
             worker=(worker, workers),
-            count=self.count // workers,
+            count=count,
             examples=lambda key, start: (
                 self.examples(key, 0)
                 .shard(workers, worker)
-                .take(self.count // workers)
+                .take(count)
                 .skip(tf.cast(start, tf.int64))
             ),
         )

@@ -3,6 +3,7 @@
 from keras_resnet.training.errors import TrainingError
 from keras_resnet.training.evaluation import Evaluation, evaluate, evaluate_on
 from keras_resnet.training.optimizers import SGD, Adam
+from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.recipes import RECIPES, named_recipe
 from keras_resnet.training.run import Run
@@ -14,6 +15,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Evaluation",
+    "Placement",
     "Recipe",
     "Run",
     "TrainingError",

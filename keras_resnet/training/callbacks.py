@@ -36,6 +36,20 @@ def seeds(model):
     return [variable for variable in model.variables if id(variable) not in weights]
 
 
+def copy_validated(model, network, plain):
+    """Gives the plain network the weights that are validated: the averages, where there are any.
+
+    Args:
+        model: What is trained, compiled.
+        network: The whole network; it may be the same.
+        plain: The network to change.
+    """
+    synchronise(model)
+    found = averages(model.optimizer)
+    for target, variable in zip(plain.weights, network.weights, strict=True):
+        target.assign(ops.convert_to_numpy(found.get(id(variable), variable)))
+
+
 class Averages(keras.callbacks.Callback):
     """Validates the moving averages of the weights.
 
@@ -161,10 +175,7 @@ class Keeper(keras.callbacks.Callback):
 
     def save_network(self, name):
         """Writes the network as it was validated."""
-        synchronise(self.model)
-        found = averages(self.model.optimizer)
-        for target, variable in zip(self.plain.weights, self.network.weights, strict=True):
-            target.assign(ops.convert_to_numpy(found.get(id(variable), variable)))
+        copy_validated(self.model, self.network, self.plain)
         with replacing(self.folder / name) as temporary:
             self.plain.save(temporary)
 

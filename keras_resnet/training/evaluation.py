@@ -1,6 +1,7 @@
 """What a network answers on labelled images."""
 
 import dataclasses
+import math
 import os
 
 import numpy as np
@@ -24,11 +25,13 @@ class Evaluation:
     Args:
         rows: (file, label, predicted, probability) of each image, strings.
         matrix: How many images of each class (rows) were taken for each class (columns).
+        loss: The mean cross-entropy.
         top5: The share whose label is among the five most probable classes.
     """
 
     rows: list[tuple[str, str, str, str]]
     matrix: np.ndarray
+    loss: float
     top5: float
 
     @property
@@ -59,7 +62,12 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
     """
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
-    rows, seen, near = [], set(), 0  # where a whole batch is bad, another image comes twice
+    rows, seen, near, loss = (
+        [],
+        set(),
+        0,
+        0.0,
+    )  # where a whole batch is bad, another image comes twice
     batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     for images, labels, names in batches:
         answers = np.asarray(model.predict_on_batch(images.numpy()))
@@ -70,9 +78,10 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
             best = np.argsort(-answer, kind="stable")[:5]
             matrix[label, best[0]] += 1
             near += int(label in best)
+            loss -= math.log(max(answer[label], 1e-7))  # as Keras does
             probability = f"{answer[best[0]]:.6f}"
             rows.append((os.fsdecode(name), classes[label], classes[best[0]], probability))
-    return Evaluation(rows, matrix, near / len(rows))
+    return Evaluation(rows, matrix, loss / len(rows), near / len(rows))
 
 
 def evaluate_on(

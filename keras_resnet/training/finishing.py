@@ -5,6 +5,8 @@ import dataclasses
 import logging
 import os
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from keras_resnet import decoding, export, visualize, weights
 from keras_resnet.files import write_text
 from keras_resnet.training import tensorboard
 from keras_resnet.training.evaluation import evaluate
+from keras_resnet.training.export_run import export_run
 from keras_resnet.training.fitting import Setting
 from keras_resnet.training.report import SHOWN, read_history, report, write_csv
 from keras_resnet.training.run import REPORT
@@ -25,14 +28,13 @@ TOLERANCE = 1e-4  # Largest difference between their probabilities.
 PICTURED = 16  # Mistakes that are shown as pictures.
 
 
-def finish(setting: Setting, *, note, command, device):
+def finish(setting: Setting, *, note, command):
     """Evaluates the best network, exports it and reports.
 
     Args:
         setting: The training's.
         note: A sentence on the data for the report, or None.
         command: The command line that made the run.
-        device: What it was trained on, in words.
     """
     recipe, folder, (train, val) = setting.recipe, setting.folder, setting.sources
     history = read_history(folder / "history.csv")
@@ -60,7 +62,7 @@ def finish(setting: Setting, *, note, command, device):
         ("its top-5 accuracy", f"{found.top5:.4f}"),
         ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
         ("SavedModel against the model, largest difference", f"{error:.1e}"),
-        ("device", device),
+        ("device", str(setting.placement)),
         *_said(recipe),
     ]
     text = report(
@@ -124,12 +126,19 @@ def _draw_mistakes(rows, source, path):
 def _export(model, recipe, source, folder):
     """Writes the SavedModel and compares its answers, in a new process, with the model's."""
     shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process that was killed
-    version = export.saved_model(
-        model,
-        folder / "saved_model",
-        preprocessing=recipe.preprocessing,
-        class_names=source.class_names,
-    )
+    if keras.backend.backend() == "tensorflow":
+        version = export_run(folder)
+    else:  # a SavedModel is TensorFlow's
+        version = folder / "saved_model" / "1"
+        done = subprocess.run(  # noqa: S603 (our own program)
+            [sys.executable, "-m", export_run.__module__, str(folder)],
+            env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ValueError(f"{version} could not be written:\n{done.stderr[-2000:]}")
 
     def load(_, item, __):
         content = source.read(item)

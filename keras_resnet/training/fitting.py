@@ -16,9 +16,11 @@ from keras_resnet.data.pipeline import evaluation_batches, training_batches, wit
 from keras_resnet.data.places import steps_per_epoch
 from keras_resnet.data.source import Source
 from keras_resnet.training import checkpoint
-from keras_resnet.training.callbacks import Averages, Keeper, patience_ends, seeds
+from keras_resnet.training.callbacks import Averages, Keeper, copy_validated, patience_ends, seeds
 from keras_resnet.training.checkpoint import Progress
+from keras_resnet.training.evaluation import evaluate
 from keras_resnet.training.optimizers import Adam, create_optimizer
+from keras_resnet.training.placement import Placement
 from keras_resnet.training.progress import ProgressBar
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.schedules import create_schedule
@@ -37,7 +39,7 @@ class Setting:
         folder: The run folder.
         save_every: Steps between checkpoints; None for the ends of epochs only.
         callbacks: More callbacks.
-        writes: Whether this process writes; of several one does.
+        placement: Where it runs.
     """
 
     recipe: Recipe
@@ -48,7 +50,7 @@ class Setting:
     folder: Path
     save_every: int | None
     callbacks: list[keras.callbacks.Callback]
-    writes: bool
+    placement: Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Phase:
         steps: Steps of an epoch.
         images: Images of an epoch.
         batches: Function from a step of the phase to endless training batches from there on.
-        validation: Validation batches.
+        validation: Validation batches; None if a callback validates.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Phase:
     steps: int
     images: int
     batches: Callable[[int], tf.data.Dataset]
-    validation: tf.data.Dataset
+    validation: tf.data.Dataset | None
 
 
 def fit(setting: Setting, progress: Progress, state: dict, scope):
@@ -126,7 +128,13 @@ def _fit_phase(setting, phase, progress, state):
     if done:
         groups = {"optimizer": model.optimizer.variables, "seeds": seeds(phase.network)}
         checkpoint.restore(state, groups)
-    bar = ProgressBar(recipe.total_epochs, phase.steps, recipe.batch_size, progress.step)
+    bar = ProgressBar(
+        recipe.total_epochs,
+        phase.steps,
+        recipe.batch_size,
+        progress.step,
+        shown=setting.placement.writes,
+    )
     keeper = Keeper(
         folder=setting.folder,
         network=phase.network,
@@ -139,8 +147,11 @@ def _fit_phase(setting, phase, progress, state):
         patience=recipe.early_stopping,
         patient_from=recipe.head_epochs,
         bar=bar,
-        writes=setting.writes,
+        writes=setting.placement.writes,
     )
+    validating = Averages()
+    if phase.validation is None:
+        validating = SharedValidation(setting)
     batches = phase.batches(done)
 
     def fit_epochs(first, last, steps):
@@ -152,7 +163,7 @@ def _fit_phase(setting, phase, progress, state):
             validation_data=phase.validation,
             shuffle=False,  # the pipeline shuffles
             verbose=0,
-            callbacks=[Averages(), keeper, bar, *setting.callbacks],
+            callbacks=[validating, keeper, bar, *setting.callbacks],
         )
 
     try:
@@ -171,14 +182,16 @@ def _fit_phase(setting, phase, progress, state):
 def _network_phase(setting) -> Phase:
     recipe = setting.recipe
     train, val = setting.sources
-    steps = steps_per_epoch(train, recipe.batch_size)
+    processes = setting.placement.processes
+    batch_size = recipe.batch_size // processes
+    steps = steps_per_epoch(train, batch_size)
 
     def batches(first_step):
         return _one_hot(
             training_batches(
                 train,
                 preprocessing=recipe.training_preprocessing,
-                batch_size=recipe.batch_size,
+                batch_size=batch_size,
                 seed=recipe.seed,
                 augmentation=recipe.augmentation,
                 first_step=first_step,
@@ -187,9 +200,12 @@ def _network_phase(setting) -> Phase:
             train,
         )
 
-    validation = evaluation_batches(
-        val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=setting.skipped[1]
-    )
+    validation = None
+    if processes == 1:
+        validation = evaluation_batches(
+            val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=setting.skipped[1]
+        )
+        validation = _one_hot(without_names(validation), val)
     return Phase(
         "network",
         setting.model,
@@ -197,9 +213,9 @@ def _network_phase(setting) -> Phase:
         create_optimizer(recipe, create_schedule(recipe, steps)),
         range(recipe.head_epochs, recipe.total_epochs),
         steps,
-        train.count,
+        train.count * processes,
         batches,
-        _one_hot(without_names(validation), val),
+        validation,
     )
 
 
@@ -209,6 +225,38 @@ def _one_hot(batches, source):
         return batches
     classes = len(source.class_names)
     return batches.map(lambda images, labels: (images, tf.one_hot(labels, classes)))
+
+
+class SharedValidation(keras.callbacks.Callback):
+    """Has each of several processes validate its part by itself, and sums up.
+
+    Unlike a validation that all of them compute together, it does not need as many images of each.
+    """
+
+    def __init__(self, setting):
+        super().__init__()
+        self.setting = setting
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds val_loss, val_accuracy and val_top5 to the logs."""
+        setting, recipe = self.setting, self.setting.recipe
+        distribution = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)
+        try:
+            copy_validated(self.model, self.model, setting.plain)
+            found = evaluate(
+                setting.plain,
+                setting.sources[1],
+                recipe.preprocessing,
+                batch_size=recipe.batch_size // setting.placement.processes,
+                skipped=setting.skipped[1],
+            )
+        finally:
+            keras.distribution.set_distribution(distribution)
+        means = np.array([found.loss, found.top1, found.top5])
+        count, *sums = setting.placement.total([1, *means] * np.array(len(found.rows)))
+        names = ("val_loss", "val_accuracy", "val_top5")
+        logs.update(zip(names, (float(value / count) for value in sums), strict=True))
 
 
 class _Features:

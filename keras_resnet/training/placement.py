@@ -1,28 +1,179 @@
-"""Where a training runs: on which devices of this machine."""
+"""Where a training runs: on which devices of this machine, and with which other processes."""
 
 import contextlib
+import dataclasses
 import logging
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.training.errors import TrainingError
 
 logger = logging.getLogger("keras_resnet")
 
+HEARTBEAT = 20  # seconds without a word after which a process is taken for dead
+WAITING = 300  # seconds that processes wait for each other at the start
 
-def device_scope(devices):
-    """Function to the context in which a network is created and trained.
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a training runs.
 
     Args:
-        devices: How many GPUs; where there is none, how many logical CPU devices, which are made
-            of this machine's CPU to try it out.
-
-    Raises:
-        TrainingError: if there are not so many.
+        devices: How many GPUs of this machine share each batch, by
+            `tf.distribute.MirroredStrategy`; where there is no GPU, how many logical CPU devices,
+            to try it out.
+        coordinator: Of several processes, host and port of the first one: "10.0.0.1:1234". Each
+            process takes all devices of its machine. On JAX alone (KERAS_BACKEND=jax), by
+            `keras.distribution.DataParallel`.
+        processes: How many processes there are.
+        process_id: Which of them this is, 0 to `processes` - 1. The first one writes the run
+            folder, which all of them have to see.
     """
-    if devices == 1:
+
+    devices: int = 1
+    coordinator: str | None = None
+    processes: int = 1
+    process_id: int = 0
+
+    def __post_init__(self):
+        """Refuses numbers that cannot be meant."""
+        if self.devices < 1 or not 0 <= self.process_id < self.processes:
+            raise ValueError(
+                "devices should be 1 or more, process_id 0 to processes - 1. Received: "
+                f"devices={self.devices}, process_id={self.process_id}, "
+                f"processes={self.processes}"
+            )
+        if (self.processes > 1) != (self.coordinator is not None):
+            raise ValueError(
+                "Several processes need a coordinator, HOST:PORT of the first one, and one process "
+                f"none. Received: coordinator={self.coordinator!r}, processes={self.processes}"
+            )
+        if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdigit():
+            raise ValueError(
+                f"The coordinator is HOST:PORT. Received: coordinator={self.coordinator!r}"
+            )
+        backend = keras.backend.backend()
+        if self.processes > 1 and backend != "jax":
+            raise ValueError(
+                "Several processes train on JAX: set the environment variable KERAS_BACKEND=jax. "
+                f"The backend is {backend!r}."
+            )
+        if self.devices > 1 and backend != "tensorflow":
+            raise ValueError(
+                "devices is for TensorFlow. On JAX, start a process a device (processes). "
+                f"The backend is {backend!r}. Received: devices={self.devices}"
+            )
+
+    @property
+    def writes(self):
+        """Whether this process writes the run folder."""
+        return self.process_id == 0
+
+    @property
+    def worker(self):
+        """(which, of how many) parts of the images this process takes."""
+        return self.process_id, self.processes
+
+    def check(self, recipe):
+        """Refuses a recipe that cannot be trained so.
+
+        Raises:
+            ValueError: says what does not go together.
+        """
+        if self.devices > 1 and recipe.accumulation_steps > 1:
+            raise ValueError(
+                "Several devices and accumulated gradients do not go together. Received: "
+                f"devices={self.devices}, accumulation_steps={recipe.accumulation_steps}"
+            )
+        if self.processes > 1 and recipe.head_epochs:
+            raise ValueError(
+                "The head alone trains in one process, in seconds: train it first, then the "
+                f"network from its best.keras. Received: head_epochs={recipe.head_epochs}, "
+                f"processes={self.processes}"
+            )
+        if recipe.batch_size % (self.processes * self.devices):
+            raise ValueError(
+                "batch_size, which is that of all devices together, should be a multiple of their "
+                f"number. Received: batch_size={recipe.batch_size}, devices={self.devices}, "
+                f"processes={self.processes}"
+            )
+
+    def start(self):
+        """Meets the other processes; gives function to the context in which a network trains."""
+        if self.processes > 1:
+            return self._meet()
+        if self.devices > 1:
+            return tf.distribute.MirroredStrategy(_devices(self.devices)).scope
         return contextlib.nullcontext
-    return tf.distribute.MirroredStrategy(_devices(devices)).scope
+
+    def _meet(self):
+        import jax
+
+        if self.writes:
+            logger.info("Waiting for %d processes at %s.", self.processes, self.coordinator)
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        try:
+            jax.distributed.initialize(
+                self.coordinator,
+                self.processes,
+                self.process_id,
+                cluster_detection_method="deactivate",
+                initialization_timeout=WAITING,
+                heartbeat_timeout_seconds=HEARTBEAT,
+            )
+        except jax.errors.JaxRuntimeError as error:
+            raise TrainingError(
+                f"The {self.processes} processes did not meet at {self.coordinator} within "
+                f"{WAITING} s. Was each started, with a process id of its own?"
+            ) from error
+        return keras.distribution.DataParallel(auto_shard_dataset=False).scope
+
+    def part(self):
+        """Leaves the other processes, at the end of training."""
+        if self.processes > 1:
+            import jax
+
+            jax.distributed.shutdown()
+
+    def total(self, values):
+        """Sums numbers over all processes."""
+        if self.processes == 1:
+            return np.asarray(values)
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(np.asarray(values, np.float32)).sum(axis=0)
+
+    @contextlib.contextmanager
+    def explained(self, folder):
+        """Says of an error what it means for the training."""
+        try:
+            yield
+        except OSError as error:
+            if "is intact" in str(error):
+                raise
+            raise OSError(
+                f"The run folder {folder} cannot be written: {error.strerror or error}. If there "
+                "is a checkpoint in it, it is intact: make room and run the same command again."
+            ) from error
+        except RuntimeError as error:
+            if self.processes == 1 or type(error).__name__ != "JaxRuntimeError":
+                raise
+            raise TrainingError(
+                f"Another of the {self.processes} processes has ended or cannot be reached. Run "
+                "the same command again on all of them, and training goes on from the last "
+                f"checkpoint. JAX said: {error}"
+            ) from error
+
+    def __str__(self):
+        """In words."""
+        if self.processes > 1:
+            return f"process {self.process_id} of {self.processes} on JAX"
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        if gpus:
+            return f"{self.devices} of {gpus} GPU(s)"
+        return "the CPU" if self.devices == 1 else f"the CPU as {self.devices} devices"
 
 
 def _devices(count):
@@ -31,13 +182,11 @@ def _devices(count):
         if len(gpus) < count:
             raise TrainingError(f"This machine has {len(gpus)} GPUs. Received: devices={count}")
         return [gpu.name for gpu in gpus[:count]]
-    try:
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started, perhaps with as many
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * count,
         )
-    except RuntimeError:  # TensorFlow has started, perhaps with as many
-        pass
     cpus = tf.config.list_logical_devices("CPU")
     if len(cpus) < count:
         raise TrainingError(
@@ -46,11 +195,3 @@ def _devices(count):
         )
     logger.info("There is no GPU: the CPU is split in %d devices, to try it out.", count)
     return [cpu.name for cpu in cpus[:count]]
-
-
-def said_device(devices):
-    """What a training runs on, in words."""
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    if gpus:
-        return f"{devices} of {gpus} GPU(s)"
-    return "the CPU" if devices == 1 else f"the CPU as {devices} devices"

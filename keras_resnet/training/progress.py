@@ -18,12 +18,13 @@ class ProgressBar(keras.callbacks.Callback):
         steps: Steps of an epoch.
         batch_size: Images of a step.
         first_step: Steps that were done before of the epoch that comes first.
+        shown: Whether this process shows it; of several one does.
     """
 
-    def __init__(self, epochs, steps, batch_size, first_step):
+    def __init__(self, epochs, steps, batch_size, first_step, *, shown=True):
         super().__init__()
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
-        self.first_step = first_step
+        self.first_step, self.shown = first_step, shown
         console = Console()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -32,7 +33,7 @@ class ProgressBar(keras.callbacks.Callback):
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and shown),
         )
         self.task = self.bar.add_task("", total=epochs * steps, said="")
 
@@ -61,6 +62,8 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Logs a line."""
+        if not self.shown:
+            return
         validation = {
             name.removeprefix("val_"): value for name, value in logs.items() if name[:4] == "val_"
         }

@@ -20,7 +20,7 @@ from keras_resnet.training import checkpoint, tensorboard
 from keras_resnet.training.checkpoint import Progress
 from keras_resnet.training.finishing import finish, write_skipped
 from keras_resnet.training.fitting import Setting, fit
-from keras_resnet.training.placement import device_scope, said_device
+from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.run import RECIPE, locked, run_folder
 
@@ -31,7 +31,7 @@ def train(
     recipe: Recipe,
     output="runs/flowers",
     *,
-    devices=1,
+    placement=None,
     save_every=None,
     note=None,
     command=None,
@@ -46,8 +46,8 @@ def train(
         recipe: The training.
         output: The run folder; if it holds a finished training, the first of output-2, output-3,
             ... that does not is used.
-        devices: How many GPUs of this machine share each batch; where there is none, how many CPU
-            devices, to try it out. Batch statistics are taken over all of them.
+        placement: A `Placement`, if not one device of this machine. Batch statistics are taken
+            over all devices.
         save_every: Steps between checkpoints. Default: one after each epoch.
         note: A sentence on the data for the report.
         command: The command line that the report gives. Default: this process's.
@@ -67,21 +67,17 @@ def train(
     """
     if recipe.data is None:
         raise ValueError("The recipe has no data: a folder, or the name of a data set.")
-    if devices > 1 and recipe.accumulation_steps > 1:
-        raise ValueError(
-            "Several devices and accumulated gradients do not go together. Received: "
-            f"devices={devices}, accumulation_steps={recipe.accumulation_steps}"
-        )
+    placement = placement or Placement()
+    placement.check(recipe)
     command = command or shlex.join(["python", *sys.argv])
     folder = run_folder(output, _recipe_content(recipe))
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    scope = device_scope(devices)
+    scope = placement.start()
     skipped = Skipped(), Skipped()
-    sources = training_sources(
-        recipe.data, validation_split=recipe.validation_split, seed=recipe.seed
-    )
+    split = {"validation_split": recipe.validation_split, "seed": recipe.seed}
+    sources = training_sources(recipe.data, **split)
     for source, bad in zip(sources, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
     plain = models.create(
@@ -92,39 +88,34 @@ def train(
         zero_init_residual=recipe.zero_init_residual,
         dtype="float32",
     )
-    model = _network_that_trains(recipe, plain, scope, devices)
-    with _explained(folder), locked(folder):
-        progress, state = _progress(folder, sources)
-        _say_what_starts(recipe, plain, sources, folder, devices, progress)
-        _write_beginning(recipe, plain, sources, skipped, folder, command)
-        callbacks = [
-            _judging(recipe, sources, skipped, folder),
-            *tensorboard.callbacks(recipe, sources[0], folder),
-        ]
+    model = _network_that_trains(recipe, plain, scope, placement)
+    lock = locked(folder) if placement.writes else contextlib.nullcontext()
+    with placement.explained(folder), lock:
+        progress, state = _progress(folder, sources, placement)
+        callbacks = []
+        if placement.writes:
+            _say_what_starts(recipe, plain, sources, folder, placement, progress)
+            _write_beginning(recipe, plain, sources, skipped, folder, command)
+            callbacks = [
+                _judging(recipe, sources, skipped, folder),
+                *tensorboard.callbacks(recipe, sources[0], folder),
+            ]
+        parts = sources
+        if placement.processes > 1:
+            parts = training_sources(recipe.data, worker=placement.worker, **split)
         setting = Setting(
-            recipe, model, plain, sources, skipped, folder, save_every, callbacks, writes=True
+            recipe, model, plain, parts, skipped, folder, save_every, callbacks, placement
         )
         fit(setting, progress, state, scope)
-        finish(setting, note=note, command=command, device=said_device(devices))
-        (folder / checkpoint.NAME).unlink(missing_ok=True)
+        placement.part()
+        if placement.writes:
+            whole = dataclasses.replace(setting, sources=sources)
+            finish(whole, note=note, command=command)
+            (folder / checkpoint.NAME).unlink(missing_ok=True)
     return folder
 
 
-@contextlib.contextmanager
-def _explained(folder):
-    """Says of an error in writing what it means for the training."""
-    try:
-        yield
-    except OSError as error:
-        if "is intact" in str(error):
-            raise
-        raise OSError(
-            f"The run folder {folder} cannot be written: {error.strerror or error}. If there is a "
-            "checkpoint in it, it is intact: make room and run the same command again."
-        ) from error
-
-
-def _network_that_trains(recipe, plain, scope, devices):
+def _network_that_trains(recipe, plain, scope, placement):
     """The network with all that is for training only, and the weights of the plain one."""
     side = None if recipe.train_size else recipe.image_size
     with scope():
@@ -134,7 +125,7 @@ def _network_that_trains(recipe, plain, scope, devices):
             input_shape=(side, side, 3),
             dropout=recipe.dropout,
             drop_path=recipe.drop_path,
-            synchronized=devices > 1,
+            synchronized=placement.devices > 1,
             dtype=recipe.precision,
         )
     for target, variable in zip(model.weights, plain.weights, strict=True):
@@ -142,10 +133,16 @@ def _network_that_trains(recipe, plain, scope, devices):
     return model
 
 
-def _progress(folder, sources):
+def _progress(folder, sources, placement):
     """Where the training in a folder is, and the arrays of its checkpoint."""
     counts = tuple(source.count for source in sources)
     found = checkpoint.load(folder)
+    here = 0 if found is None else 1 + found[0].epoch * 10**6 + found[0].step
+    if placement.total([here])[0] != here * placement.processes:
+        raise ValueError(
+            f"The processes do not see the same checkpoint in {folder}: put the run folder on a "
+            "disk that all of them share."
+        )
     if found is None:
         return Progress(counts), {}
     if found[0].counts != counts:
@@ -186,7 +183,7 @@ def _judging(recipe, sources, skipped, folder):
     return keras.callbacks.LambdaCallback(on_epoch_end=judge)
 
 
-def _say_what_starts(recipe, model, sources, folder, devices, progress):
+def _say_what_starts(recipe, model, sources, folder, placement, progress):
     train_source, val_source = sources
     logger.info(
         "%d images train, %d validate. Classes: %s.",
@@ -199,7 +196,7 @@ def _say_what_starts(recipe, model, sources, folder, devices, progress):
         recipe.model,
         f"{model.count_params():,}",
         recipe.train_size or recipe.image_size,
-        said_device(devices),
+        placement,
         folder,
     )
     if progress.epoch or progress.step:
