@@ -74,7 +74,17 @@ def main():
         if _debug:
             raise
         print("Error:", _printable(" ".join(str(error).split())), file=sys.stderr)
-        sys.exit(1)
+        _leave(1)
+
+
+def _leave(code):
+    """Ends the process; where it trains with others, without JAX's wait for one that is dead."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @app.callback()

@@ -72,7 +72,11 @@ def main(
         "seed": seed,
     }
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    recipe, note, folder = training.named_recipe("flowers"), None, data_dir and str(data_dir)
+    recipe, note, folder = (
+        training.named_recipe("flowers"),
+        None,
+        data_dir and str(data_dir.absolute()),
+    )
     try:
         if data_dir is None and dataset is None:
             print(f"No --data-dir or --dataset: drawing five kinds of flowers. {DRAWN_NOTE}")

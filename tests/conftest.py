@@ -6,6 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,15 @@ def run_python(tmp_path):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def resnet18_state():
-    """The state_dict of a ResNet-18 of 7 classes, with values made by a rule."""
+    """The state_dict of a ResNet-18 of 7 classes, with values made by a rule; read-only arrays."""
     from golden.rule import array
 
     import keras_resnet
 
     shapes = keras_resnet.weights.to_state_dict(keras_resnet.ResNet18(classes=7))
-    return {key: array(key, value.shape) for key, value in shapes.items()}
+    state = {key: array(key, value.shape) for key, value in shapes.items()}
+    for value in state.values():
+        value.flags.writeable = False
+    return types.MappingProxyType(state)

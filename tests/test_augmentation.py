@@ -20,6 +20,12 @@ def draws(function, count=COUNT, dtype=tf.int32):
     return tf.vectorized_map(function, keys, fallback_to_while_loop=True).numpy().astype(float)
 
 
+@tf.function
+def mapped(function, numbers, dtype=tf.float32):
+    """tf.map_fn in a graph; eagerly it runs operation by operation."""
+    return tf.map_fn(function, numbers, fn_output_signature=dtype)
+
+
 def chi_square(values, low, high, bins=10):
     """Against the uniform distribution; with 9 degrees of freedom, 27.9 is exceeded 1 in 1,000."""
     counts, _ = np.histogram(values, bins, (low, high))
@@ -74,10 +80,10 @@ def test_padded_crops():
     pixels[:, :, 0] = np.arange(32)[:, np.newaxis] + 1
     content = encoded(pixels)
     numbers = tf.range(600, dtype=tf.int64)
-    crops = tf.map_fn(
+    crops = mapped(
         lambda number: windows.random_padded_crop(content, 32, tf.stack([number, 1]), 4),
         numbers,
-        fn_output_signature=tf.uint8,
+        tf.uint8,
     ).numpy()
     # In the middle nothing is outside: the red there says how far down the crop lies.
     shifts = crops[:, 16, 16, 0].astype(int) - 17
@@ -91,10 +97,8 @@ def test_padded_crops():
 def test_flips_happen_as_often_as_asked():
     image = tf.reshape(tf.range(6.0), (1, 2, 3))
     numbers = tf.range(1000, dtype=tf.int64)
-    flipped = tf.map_fn(
-        lambda n: windows.random_flip(image, tf.stack([n, 3]), 0.3)[0, 0, 0],
-        numbers,
-        fn_output_signature=tf.float32,
+    flipped = mapped(
+        lambda n: windows.random_flip(image, tf.stack([n, 3]), 0.3)[0, 0, 0], numbers
     ).numpy()
     assert set(flipped) == {0.0, 3.0}
     assert 250 < (flipped == 3).sum() < 350
@@ -115,7 +119,7 @@ def test_mixup_is_linear_and_beta_distributed():
         return tf.stack([1 - mixed[0, 0, 0, 0], mixed_labels[0, 0], mixed_labels[1, 1]])
 
     numbers = tf.range(1500, dtype=tf.int64)
-    shares = tf.map_fn(lambda n: share(tf.stack([n, 9])), numbers, fn_output_signature=tf.float32)
+    shares = mapped(lambda n: share(tf.stack([n, 9])), numbers)
     first, second, third = shares.numpy().T
     np.testing.assert_allclose(first, second, atol=1e-6)
     np.testing.assert_allclose(first, third, atol=1e-6)

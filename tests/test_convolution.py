@@ -58,6 +58,31 @@ def stock_layer(kernel, padding, dilation, dtype, **arguments):
     return Stock()
 
 
+def in_blocks(channels, filters, groups):
+    """Which elements of a kernel without groups one with groups has: (channels, filters)."""
+    rows, columns = np.arange(channels) * groups // channels, np.arange(filters) * groups // filters
+    return rows[:, np.newaxis] == columns
+
+
+def without_groups(weights, groups):
+    """The same weights in a convolution without groups, its kernel zero between them.
+
+    As a reference in float64, where TensorFlow has no gradient of groups, and Keras compiles each
+    case with XLA.
+    """
+    kernel, *bias = weights
+    channels, filters = kernel.shape[2] * groups, kernel.shape[3]
+    dense = np.tile(kernel, (1, 1, groups, 1)) * in_blocks(channels, filters, groups)
+    return [dense, *bias]
+
+
+def gradient_with_groups(gradient, groups):
+    """The gradient of a kernel with groups, from that of the same without."""
+    height, width, channels, filters = gradient.shape
+    gradient = np.asarray(gradient) * in_blocks(channels, filters, groups)
+    return gradient.reshape(height, width, groups, channels // groups, filters).sum(2)
+
+
 def with_dynamic_shapes(step):
     return tf.function(step, input_signature=[tf.TensorSpec((None, None, None, CHANNELS))])
 
@@ -113,14 +138,17 @@ def check(case, shape, path, dtype="float32", data_format="channels_last", compi
     ours_x = x.transpose(0, 3, 1, 2) if first else x
     ours.build(ours_x.shape)
     references = {}
-    for policy in {"float64", dtype}:
-        layer = stock_layer(kernel, padding, dilation, policy, **arguments)
+    groups = arguments["groups"]
+    layer = stock_layer(kernel, padding, dilation, "float64", **{**arguments, "groups": 1})
+    layer.build(x.shape)
+    layer.convolution.set_weights(without_groups(ours.get_weights(), groups))
+    references["float64"] = results(layer, x.astype(np.float64))
+    references["float64"][2] = gradient_with_groups(references["float64"][2], groups)
+    if dtype != "float32":
+        layer = stock_layer(kernel, padding, dilation, dtype, **arguments)
         layer.build(x.shape)
         layer.convolution.set_weights(ours.get_weights())
-        if policy == "float64":
-            references[policy] = results(layer, x.astype(np.float64))
-        elif dtype != "float32":
-            references[policy] = results(layer, x)
+        references[dtype] = results(layer, x)
     with convolution_path(path):
         y, dx, *dweights = results(ours, ours_x, compiled)
     assert ours.compute_output_shape(ours_x.shape) == tuple(y.shape)
@@ -150,11 +178,12 @@ def test_unusual_strides(kernel, strides, path):
     x = np.random.default_rng(0).normal(size=(2, 11, 14, 4))
     layer.build(x.shape)
     margin = [(size // 2, size // 2) for size in layer.kernel_size]
-    stock = keras.layers.Conv2D(6, kernel, strides, groups=2, dtype="float64")
+    stock = keras.layers.Conv2D(6, kernel, strides, dtype="float64")
     padded = np.pad(x, [(0, 0), *margin, (0, 0)])
     stock.build(padded.shape)
-    stock.set_weights(layer.get_weights())
-    y, dx, *dweights = results(stock, padded)
+    stock.set_weights(without_groups(layer.get_weights(), 2))
+    y, dx, dkernel, *dbias = results(stock, padded)
+    dweights = [gradient_with_groups(dkernel, 2), *dbias]
     (top, _), (left, _) = margin
     dx = dx[:, top : top + 11, left : left + 14]
     with convolution_path(path if convolution._has_grouped_gradient("float32") else "eigen"):

@@ -15,7 +15,12 @@ OPTIONS = {"image_size": 32, "batch_size": 4}
 
 
 @pytest.mark.parametrize(
-    "name, classes", [("tf_flowers", 5), ("oxford_flowers102", 102), ("imagenet2012", 1000)]
+    "name, classes",
+    [
+        ("tf_flowers", 5),
+        pytest.param("oxford_flowers102", 102, marks=pytest.mark.slow),
+        ("imagenet2012", 1000),
+    ],
 )
 def test_data_sets_of_many_kinds(name, classes):
     """The mock knows no splits, and gives each that is asked for as many images."""

@@ -5,8 +5,6 @@ import hashlib
 import http.server
 import importlib
 import logging
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -74,7 +72,8 @@ def server(tmp_path, monkeypatch):
     """A server whose `behaviours` are used up one a request, the last one for ever."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.behaviours, server.requests = CONTENT, ["good"], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # It looks so often, in seconds, whether it shall shut down.
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "home"))
     address = f"http://127.0.0.1:{server.server_port}/mirror/"
     monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", address)
@@ -197,19 +196,24 @@ def test_an_older_file_will_do(server, tmp_path):
     assert not server.requests
 
 
-def test_four_processes_fetch_once(server, tmp_path):
+def test_four_processes_fetch_once(server, tmp_path, run_python):
     row = row_of(CONTENT)
     program = (
-        "import dataclasses; from keras_resnet.weights import download, registry\n"
+        "import dataclasses, os; from keras_resnet.weights import download, registry\n"
         "row = registry.find('resnet18')\n"
-        f"print(download(dataclasses.replace(row, older=None, sha256={row.sha256!r})))"
+        f"row = dataclasses.replace(row, older=None, sha256={row.sha256!r})\n"
+        "children = []\n"
+        "for _ in range(4):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.write(1, f'{download(row)}\\n'.encode())\n"
+        "        os._exit(0)\n"
+        "    children.append(child)\n"
+        "for child in children:\n"
+        "    os.waitpid(child, 0)\n"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    answers = {process.communicate(timeout=120)[0].strip() for process in processes}
-    assert answers == {str(tmp_path / "home" / row.file)}
+    done = run_python("-c", program, timeout=120)
+    assert done.stdout.splitlines() == [str(tmp_path / "home" / row.file)] * 4, done.stderr
     assert len(server.requests) == 1
 
 

@@ -78,12 +78,12 @@ def test_policies_use_all_operations_and_directions():
     """Each of many draws gives an image; equal keys, equal images; few leave it as it was."""
     image = tf.constant(np.asarray(next(pictures())))
     for policy in (policies.rand_augment, policies.trivial_augment_wide):
-        results = tf.map_fn(
-            lambda key, policy=policy: policy(image, key), keys(150), fn_output_signature=tf.uint8
-        ).numpy()
-        again = tf.map_fn(
-            lambda key, policy=policy: policy(image, key), keys(150), fn_output_signature=tf.uint8
-        ).numpy()
+
+        @tf.function  # eagerly it would run operation by operation
+        def draws(keys, policy=policy):
+            return tf.map_fn(lambda key: policy(image, key), keys, fn_output_signature=tf.uint8)
+
+        results, again = draws(keys(150)).numpy(), draws(keys(150)).numpy()
         np.testing.assert_array_equal(results, again)
         assert len({result.tobytes() for result in results}) > 60
 
@@ -119,7 +119,7 @@ def test_magnitudes():
 
 def test_color_jitter_stays_in_its_range():
     image = tf.constant(np.full((4, 4, 3), 100, np.uint8))
-    values = tf.map_fn(
+    values = tf.function(tf.map_fn)(
         lambda key: policies.color_jitter(image, key, brightness=0.4)[0, 0, 0],
         keys(300),
         fn_output_signature=tf.uint8,

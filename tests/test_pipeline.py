@@ -304,11 +304,11 @@ def test_a_thousand_mutated_images(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     images = list_images(tmp_path / "images")
-    files = [images.file(index) for index in range(1000)]
+    files = tf.constant([images.file(index) for index in range(1000)])
+    labels = tf.constant(images.labels, tf.int64)
 
     def in_turn(key, start):
         """Without the traced functions of a folder's order: it is made anew for each bad image."""
-        labels = images.labels.astype(np.int64)
         return tf.data.Dataset.from_tensor_slices((files, files, labels)).skip(start)
 
     source = dataclasses.replace(images.source(), examples=in_turn)

@@ -24,7 +24,7 @@ from keras_resnet.training.optimizers import SGD
 # All that has a state: order, augmentation, dropout, schedule, momentum, moving averages.
 ARGUMENTS = (
     *("train", "--data", "flowers", "--model", "resnet18", "--image-size", "32"),
-    *("--epochs", "2", "--batch-size", "8", "--deterministic", "--save-every", "2"),
+    *("--epochs", "4", "--batch-size", "8", "--deterministic", "--save-every", "2"),
     *("--set", "augmentation.mixup=0.2", "--set", "dropout=0.2", "--set", "drop_path=0.2"),
     *("--set", "ema_momentum=0.9", "--set", "schedule=cosine", "--set", "optimizer=sgd"),
 )

@@ -11,23 +11,26 @@ from keras_resnet import weights
 from keras_resnet.weights.saving import SAVED_SUFFIXES
 
 
+@pytest.fixture(scope="module")
+def model():
+    return keras_resnet.ResNet18(classes=7)
+
+
 @pytest.mark.parametrize("suffix", SAVED_SUFFIXES)
-def test_round_trip(suffix, tmp_path):
-    model = keras_resnet.ResNet18(classes=7)
+def test_round_trip(suffix, model, tmp_path):
     path = weights.save(model, tmp_path / f"w{suffix}")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    other = keras_resnet.ResNet18(classes=7, weights=path)
-    check_equal(model, other)
+    check_equal(model, keras_resnet.ResNet18(classes=7, weights=path))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "mixed_float16"])
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_round_trip_of_types(suffix, dtype, tmp_path):
+def test_round_trip_of_types(dtype, tmp_path):
     model = keras_resnet.ResNet18(classes=7, dtype=dtype, name_prefix="left_")
-    path = weights.save(model, tmp_path / f"w{suffix}")
-    stored = weights.read_state_dict(path)["conv1.weight"]
-    assert stored.dtype.name == ("float32" if dtype == "mixed_float16" else dtype)
-    check_equal(model, keras_resnet.ResNet18(classes=7, dtype=dtype, weights=path))
+    for suffix in (".pth", ".safetensors"):
+        path = weights.save(model, tmp_path / f"w{suffix}")
+        stored = weights.read_state_dict(path)["conv1.weight"]
+        assert stored.dtype.name == ("float32" if dtype == "mixed_float16" else dtype)
+        check_equal(model, keras_resnet.ResNet18(classes=7, dtype=dtype, weights=path))
 
 
 def check_equal(model, other):
@@ -51,14 +54,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, said", [("w.onnx", "should end in one of"), ("no/w.pth", "Create")])
-def test_targets_that_cannot_be(name, said, tmp_path):
+def test_targets_that_cannot_be(name, said, model, tmp_path):
     with pytest.raises(ValueError, match=said):
-        weights.save(keras_resnet.ResNet18(classes=2), tmp_path / name)
+        weights.save(model, tmp_path / name)
 
 
-def test_numbers_lie_aligned_in_the_file(tmp_path):
+def test_numbers_lie_aligned_in_the_file(model, tmp_path):
     """torch.load(mmap=True) needs it; PyTorch's own writer aligns to 64 bytes."""
-    path = weights.save(keras_resnet.ResNet18(classes=7), tmp_path / "w.pth")
+    path = weights.save(model, tmp_path / "w.pth")
     content = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None

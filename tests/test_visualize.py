@@ -10,10 +10,14 @@ import keras_resnet
 from keras_resnet import visualize
 
 
+@pytest.fixture(scope="module", params=["resnet18", "resnext50_32x4d", "resnet152"])
+def network(request):
+    return request.param, keras_resnet.create(request.param, input_shape=(224, 224, 3))
+
+
 @pytest.mark.parametrize("detail", ["block", "layer"])
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "resnet152"])
-def test_diagrams(name, detail, tmp_path):
-    model = keras_resnet.create(name, input_shape=(224, 224, 3))
+def test_diagrams(network, detail, tmp_path):
+    name, model = network
     path = visualize.plot(model, tmp_path / "model.svg", detail)
     svg = path.read_text()
     assert svg.lstrip().startswith("<?xml")

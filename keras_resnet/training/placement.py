@@ -160,10 +160,11 @@ class Placement:
         except RuntimeError as error:
             if self.processes == 1 or type(error).__name__ != "JaxRuntimeError":
                 raise
+            said = str(error).rpartition("Error dispatching computation: ")[2]
             raise TrainingError(
                 f"Another of the {self.processes} processes has ended or cannot be reached. Run "
                 "the same command again on all of them, and training goes on from the last "
-                f"checkpoint. JAX said: {error}"
+                f"checkpoint. JAX said: {said}"
             ) from error
 
     def __str__(self):
