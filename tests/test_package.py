@@ -37,6 +37,7 @@ ORDER = (
         "preprocessing",
         "weights",
         "models",
+        "features",
         "conversion",
         "data",
         "visualize",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a person runs before a commit: format, lint, tests. With --all, the slow and parity suites too.
+# What a person runs before a commit: format, lint, tests. With --all, those that are slow, or need JAX or torch, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,6 +7,6 @@ ruff format --check .
 ruff check .
 python -m pytest
 if [ "${1:-}" = "--all" ]; then
-  python -m pytest -m "slow"
+  python -m pytest -m "slow or backend"
   python -m pytest tests/parity -m parity
 fi
