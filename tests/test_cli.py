@@ -24,7 +24,7 @@ def resnet18(tmp_path):
     return model, weights.save(model, tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name", ["list", "inspect", "convert", "download"])
+@pytest.mark.parametrize("name", ["list", "inspect", "train", "evaluate", "predict"])
 def test_help_has_an_example(name, command):
     done = command(name, "--help")
     assert done.returncode == 0

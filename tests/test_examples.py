@@ -64,3 +64,24 @@ def test_the_drawn_flowers_are_learned(run_python, tmp_path):
     assert "drawings, not photographs" in done.stdout
     accuracy = float(done.stdout.split("Validation accuracy ")[1].split()[0].rstrip("."))
     assert accuracy >= 0.90
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_fine_tuning_photographs(real_data, run_python, tmp_path):
+    done = run_python(EXAMPLES / "fine_tune.py", "--data", real_data / "flowers", timeout=600)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "runs" / "fine_tune" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phase"] for row in rows[:6]] == ["head"] * 5 + ["network"]
+    accuracies = [float(row["val_accuracy"]) for row in rows]
+    assert max(accuracies) > max(accuracies[:5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["imagenet_v1", "imagenet_v2"])
+def test_imagenets_recipes(recipe, run_python, tmp_path):
+    done = run_python(EXAMPLES / "train_imagenet.py", "--smoke", "--recipe", recipe)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "runs" / "imagenet" / "history.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2

@@ -200,3 +200,55 @@ def test_what_is_no_run(tmp_path, finished):
         folder, flowers, _ = finished
         good = next((flowers / "val").rglob("*.jpg")).read_bytes()
         training.Run.open(folder).predict([good, b"no image"])
+
+
+def test_evaluation(finished, tmp_path):
+    """By the run, and by the file of weights: the accuracies that history.csv has."""
+    folder, flowers, _ = finished
+    history = rows(folder / "history.csv")
+    best = max(history, key=lambda row: float(row["val_accuracy"]))
+    found, skipped = training.evaluate_on(str(flowers), run=folder)
+    assert len(found.rows) == 15
+    assert found.top1 == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
+    assert found.loss == pytest.approx(float(best["val_loss"]), rel=1e-4)
+    assert found.top5 == 1.0
+    assert len(skipped) == 1
+    other, _ = training.evaluate_on(
+        str(flowers), model="resnet18", weights=folder / "best.pth", image_size=32
+    )
+    assert other.rows == found.rows
+    for arguments, said in (
+        ({}, "Pass either run"),
+        ({"run": folder, "model": "resnet18"}, "Pass either run"),
+        ({"model": "resnet18"}, "Pass either run"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            training.evaluate_on(str(flowers), **arguments)
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1])
+    with pytest.raises(ValueError, match="The classes differ"):
+        training.evaluate_on(str(tmp_path / "x.npz"), run=folder)
+
+
+def test_commands(finished, run_python, tmp_path):
+    folder, flowers, _ = finished
+    command = ("-m", "keras_resnet_cli")
+    done = run_python(
+        *(*command, "evaluate", "--run", folder, "--data", flowers),
+        *("--output", "answers.csv", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["images"], found["left_out"]) == (15, 1)
+    assert rows(tmp_path / "answers.csv") == rows(folder / "predictions.csv")
+    first = rows(folder / "predictions.csv")[0]
+    done = run_python(*command, "predict", first["file"], "--run", folder, "--top", 1, "--json")
+    (answer,) = json.loads(done.stdout)
+    assert answer["classes"] == [first["predicted"]]
+    assert answer["probabilities"][0] == pytest.approx(float(first["probability"]), abs=1e-5)
+    (tmp_path / "text.jpg").write_text("no image")
+    done = run_python(*command, "predict", "text.jpg", "--run", folder)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: text.jpg cannot be decoded")
+    done = run_python(*command, "train", "--data", flowers, "--set", "epoch=3")
+    assert done.returncode == 1
+    assert "Did you mean epochs?" in done.stderr
