@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from keras_resnet import data
-from keras_resnet.training import TrainingError, checkpoint
-from keras_resnet.training.callbacks import Averages, Keeper, averages, patience_ends
+from keras_resnet.training import Placement, Recipe, TrainingError, checkpoint
 from keras_resnet.training.checkpoint import Progress
+from keras_resnet.training.keeper import Keeper, patience_ends
 from keras_resnet.training.optimizers import SGD
+from keras_resnet.training.phases import Phase, Setting
+from keras_resnet.training.validation import Averages, averages
 
 # All that has a state: order, augmentation, dropout, schedule, momentum, moving averages.
 ARGUMENTS = (
@@ -111,19 +113,11 @@ class Bar:
     batch_size, epochs, images_per_second = 8, 5, 1.0
 
 
-def keeper(model, plain, folder, progress=None, **arguments):
-    options = {"save_every": None, "patience": None, "patient_from": 0, "writes": True, **arguments}
-    return Keeper(
-        folder=folder,
-        network=model,
-        plain=plain,
-        progress=progress or Progress((32, 32)),
-        phase="network",
-        steps=4,
-        images=32,
-        bar=Bar,
-        **options,
-    )
+def keeper(model, plain, folder, **recipe):
+    skipped = (data.Skipped(), data.Skipped())
+    setting = Setting(Recipe(**recipe), model, plain, None, skipped, folder, None, [], Placement())
+    phase = Phase("network", model, model, model.optimizer, range(5), 4, 32, None, None)
+    return Keeper(setting, phase, Progress((32, 32)), Bar)
 
 
 def fit(model, batches, *callbacks, **arguments):
@@ -194,13 +188,14 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 def test_patience(tmp_path):
     history = [{"val_accuracy": value} for value in (0.1, 0.5, 0.4, 0.5, 0.3)]
-    assert not patience_ends(history[:4], 3, 0)
-    assert patience_ends(history, 3, 0)
-    assert not patience_ends(history, 3, 3)
-    assert not patience_ends(history, None, 0)
+    recipe = Recipe(early_stopping=3)
+    assert not patience_ends(history[:4], recipe)
+    assert patience_ends(history, recipe)
+    assert not patience_ends(history, Recipe(early_stopping=3, head_epochs=3, weights="w.pth"))
+    assert not patience_ends(history, Recipe())
     model, plain, batches = small()
     model.optimizer.learning_rate = 0.0
-    fit(model, batches, keeper(model, plain, tmp_path, patience=2), epochs=5)
+    fit(model, batches, keeper(model, plain, tmp_path, early_stopping=2), epochs=5)
     with (tmp_path / "history.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert (tmp_path / "last.keras").exists()

@@ -24,12 +24,14 @@ class Progress:
         history: A row of history.csv for each whole epoch.
         step: Steps done of the epoch after those.
         logs: The means of loss and accuracies over these steps.
+        skipped: {file: reason} of the bad images that train, and of those that validate.
     """
 
     counts: tuple[int, int]
     history: list[dict] = dataclasses.field(default_factory=list)
     step: int = 0
     logs: dict[str, float] = dataclasses.field(default_factory=dict)
+    skipped: list[dict] = dataclasses.field(default_factory=lambda: [{}, {}])
 
     @property
     def epoch(self):

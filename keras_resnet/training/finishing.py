@@ -17,7 +17,7 @@ from keras_resnet.files import write_text
 from keras_resnet.training import tensorboard
 from keras_resnet.training.evaluation import evaluate
 from keras_resnet.training.export_run import export_run
-from keras_resnet.training.fitting import Setting
+from keras_resnet.training.phases import Setting
 from keras_resnet.training.report import SHOWN, read_history, report, write_csv
 from keras_resnet.training.run import REPORT
 
@@ -51,7 +51,7 @@ def finish(setting: Setting, *, note, command):
     found.write(folder / "predictions.csv")
     visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
     _draw_mistakes(found.mistakes[:PICTURED], val, folder / "mistakes.png")
-    tensorboard.write_pictures(folder, len(history["loss"]))
+    tensorboard.write_pictures(recipe, train, folder, len(history["loss"]))
     error = _export(best, recipe, val, folder)
 
     left_out = write_skipped(setting.skipped, folder)

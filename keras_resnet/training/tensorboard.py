@@ -16,41 +16,40 @@ FOLDER = "tensorboard"
 SHOWN = 8  # training images
 
 
-def callbacks(recipe, source, folder):
-    """Callbacks that write losses, accuracies, the learning rate and training images.
+def callbacks(folder):
+    """Callbacks that write losses, accuracies and the learning rate of each epoch.
 
     Args:
-        recipe: A `Recipe`.
-        source: The images that train.
         folder: The run folder.
     """
     if importlib.util.find_spec("tensorboard") is None:
         logger.info("No TensorBoard logs: pip install tensorboard, or keras3-resnet[tensorboard].")
         return []
-
-    def images(_):
-        preprocessing = recipe.training_preprocessing
-        batches = training_batches(
-            source,
-            preprocessing=preprocessing,
-            batch_size=SHOWN,
-            seed=recipe.seed,
-            augmentation=recipe.augmentation,
-            first_step=0,
-        )
-        shown = next(iter(batches))[0] * np.array(preprocessing.std) + np.array(preprocessing.mean)
-        _write(folder, "training images, augmented", tf.clip_by_value(shown, 0, 1), 0)
-
-    return [
-        keras.callbacks.TensorBoard(folder / FOLDER, write_graph=False),
-        keras.callbacks.LambdaCallback(on_train_begin=images),
-    ]
+    return [keras.callbacks.TensorBoard(folder / FOLDER, write_graph=False)]
 
 
-def write_pictures(folder, step):
-    """Adds the confusion matrix and the mistakes to the logs, if there are any."""
+def write_pictures(recipe, source, folder, step):
+    """Adds augmented training images, the confusion matrix and the mistakes, if there are logs.
+
+    Args:
+        recipe: A `Recipe`.
+        source: The images that train.
+        folder: The run folder.
+        step: The epoch that they are shown at.
+    """
     if not (folder / FOLDER).is_dir():
         return
+    preprocessing = recipe.training_preprocessing
+    batches = training_batches(
+        source,
+        preprocessing=preprocessing,
+        batch_size=SHOWN,
+        seed=recipe.seed,
+        augmentation=recipe.augmentation,
+        first_step=0,
+    )
+    shown = next(iter(batches))[0] * np.array(preprocessing.std) + np.array(preprocessing.mean)
+    _write(folder, "training images, augmented", tf.clip_by_value(shown, 0, 1), 0)
     for name in ("confusion_matrix", "mistakes"):
         file = folder / f"{name}.png"
         if file.exists():

@@ -19,7 +19,8 @@ from keras_resnet.files import write_text
 from keras_resnet.training import checkpoint, tensorboard
 from keras_resnet.training.checkpoint import Progress
 from keras_resnet.training.finishing import finish, write_skipped
-from keras_resnet.training.fitting import Setting, fit
+from keras_resnet.training.fitting import fit
+from keras_resnet.training.phases import Setting
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.run import RECIPE, locked, run_folder
@@ -92,13 +93,15 @@ def train(
     lock = locked(folder) if placement.writes else contextlib.nullcontext()
     with placement.explained(folder), lock:
         progress, state = _progress(folder, sources, placement)
+        for bad, before in zip(skipped, progress.skipped, strict=True):
+            bad.reasons.update(before)
         callbacks = []
         if placement.writes:
             _say_what_starts(recipe, plain, sources, folder, placement, progress)
             _write_beginning(recipe, plain, sources, skipped, folder, command)
             callbacks = [
                 _judging(recipe, sources, skipped, folder),
-                *tensorboard.callbacks(recipe, sources[0], folder),
+                *tensorboard.callbacks(folder),
             ]
         parts = sources
         if placement.processes > 1:

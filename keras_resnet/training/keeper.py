@@ -1,0 +1,152 @@
+"""Keeping what a training has reached, and stopping it where it leads nowhere."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_resnet.files import replacing
+from keras_resnet.training import checkpoint
+from keras_resnet.training.checkpoint import NAME
+from keras_resnet.training.errors import TrainingError
+from keras_resnet.training.report import write_csv
+from keras_resnet.training.validation import copy_validated, synchronise
+
+
+def seeds(model):
+    """The states of a network's random generators."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
+
+
+class Keeper(keras.callbacks.Callback):
+    """Keeps the history, the best network and a checkpoint in the run folder.
+
+    Args:
+        setting: A `Setting`.
+        phase: A `Phase`.
+        progress: A `Progress`, which is kept up.
+        bar: The `ProgressBar`, which knows the speed.
+    """
+
+    def __init__(self, setting, phase, progress, bar):
+        super().__init__()
+        self.setting, self.phase, self.progress, self.bar = setting, phase, progress, bar
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers what an interrupted process had done of the epoch."""
+        self.before, self.logs_before = self.progress.step, self.progress.logs
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops if the loss is no number; saves if it is time to."""
+        self.progress.step = self.before + batch + 1
+        if not np.isfinite(logs["loss"]):
+            self._refuse(f"loss became {logs['loss']}")
+        done = self.progress.epoch * self.phase.steps + self.progress.step
+        if (
+            self.setting.save_every
+            and done % self.setting.save_every == 0
+            and self.progress.step < self.phase.steps
+        ):
+            self.progress.logs = self._over_the_epoch(logs)
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves, and stops where patience ends."""
+        if not np.isfinite(logs["val_loss"]):
+            self._refuse(f"validation loss became {logs['val_loss']}")
+        history = self.progress.history
+        best = logs["val_accuracy"] > self.progress.best
+        self.progress.step, self.progress.logs = self.phase.steps, {}
+        logs.update(self._over_the_epoch(logs))  # for the callbacks that come later too
+        row = {"epoch": epoch + 1, "phase": self.phase.name, **logs}
+        row["learning_rate"] = self._learning_rate()
+        row["images_per_second"] = round(self.bar.images_per_second, 1)
+        history.append(row)
+        self.progress.step = 0
+        ends = patience_ends(history, self.setting.recipe)
+        if best:
+            self._write("best.keras", self.save_network)
+        if ends or len(history) == self.bar.epochs:
+            self._write("last.keras", self.save_network)
+        # After them: a process killed between the two repeats the epoch, and writes them again.
+        self.save()
+        self._write(
+            "history.csv", lambda name: write_csv(self.setting.folder / name, *table(history))
+        )
+        self.model.stop_training = ends
+
+    def save(self):
+        """Writes a checkpoint."""
+        synchronise(self.model)
+        self.progress.skipped = [dict(part.reasons) for part in self.setting.skipped]
+        groups = {
+            "weights": self.phase.network.weights,
+            "seeds": seeds(self.phase.network),
+            "optimizer": self.model.optimizer.variables,
+        }
+        self._write(NAME, lambda name: checkpoint.save(self.setting.folder, self.progress, groups))
+
+    def _over_the_epoch(self, logs):
+        """The means over the steps of an interrupted process and those of this one."""
+        before = self.before * self.bar.batch_size
+        done = min(self.progress.step * self.bar.batch_size, self.phase.images)
+        share = before / done
+        return {
+            name: share * self.logs_before.get(name, 0.0) + (1 - share) * logs[name]
+            for name in ("loss", "accuracy", "top5")
+        }
+
+    def save_network(self, name):
+        """Writes the network as it was validated."""
+        copy_validated(self.model, self.phase.network, self.setting.plain)
+        with replacing(self.setting.folder / name) as temporary:
+            self.setting.plain.save(temporary)
+
+    def _write(self, name, write):
+        if not self.setting.placement.writes:
+            return
+        try:
+            write(name)
+        except OSError as error:
+            raise OSError(
+                f"{self.setting.folder / name} cannot be written after {self.progress}: "
+                f"{error.strerror or error}. What was saved before is intact: make room and run "
+                "the same command again, and it goes on from there."
+            ) from error
+
+    def _learning_rate(self):
+        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def _refuse(self, what):
+        kept = (
+            f"{self.setting.folder} keeps the network of the best epoch before"
+            if self.progress.epoch
+            else f"No epoch was finished; {self.setting.folder} can be removed"
+        )
+        raise TrainingError(
+            f"The {what} at step {self.progress.step} of {self.phase.steps} in epoch "
+            f"{self.progress.epoch + 1}, at a learning rate of {self._learning_rate():.3g}. "
+            f"{kept}. "
+            "Try a lower learning_rate, warmup_epochs or clip_norm, with another run folder."
+        )
+
+
+def table(history):
+    """The header and the rows of history.csv."""
+    header = list(history[0])
+    return header, [[row[name] for name in header] for row in history]
+
+
+def patience_ends(history, recipe) -> bool:
+    """Whether so many epochs as the recipe says brought no better validation accuracy.
+
+    Args:
+        history: Rows of history.csv.
+        recipe: A `Recipe`; the epochs of the head alone do not count.
+    """
+    first = recipe.head_epochs
+    if recipe.early_stopping is None or len(history) <= first:
+        return False
+    accuracies = [row["val_accuracy"] for row in history]
+    best = accuracies.index(max(accuracies))
+    return len(history) - max(best + 1, first) >= recipe.early_stopping

@@ -1,0 +1,192 @@
+"""The phases of a training, each for a `model.fit`: the head alone, then the network."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data import Skipped
+from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_names
+from keras_resnet.data.places import steps_per_epoch
+from keras_resnet.data.source import Source
+from keras_resnet.training.optimizers import Adam, create_optimizer
+from keras_resnet.training.placement import Placement
+from keras_resnet.training.recipe import Recipe
+from keras_resnet.training.schedules import create_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What both phases need.
+
+    Args:
+        recipe: The training.
+        model: The network that trains.
+        plain: The same without what is for training only, float32: what is saved.
+        sources: The images that train, and those that validate.
+        skipped: What is told of the bad ones of each.
+        folder: The run folder.
+        save_every: Steps between checkpoints; None for the ends of epochs only.
+        callbacks: More callbacks.
+        placement: Where it runs.
+    """
+
+    recipe: Recipe
+    model: keras.Model
+    plain: keras.Model
+    sources: tuple[Source, Source]
+    skipped: tuple[Skipped, Skipped]
+    folder: Path
+    save_every: int | None
+    callbacks: list[keras.callbacks.Callback]
+    placement: Placement
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One `model.fit`.
+
+    Args:
+        name: "head" or "network", for the history.
+        network: The whole network.
+        model: What of it is trained.
+        optimizer: By which.
+        epochs: The epochs of the whole training that are this phase's, counted from 0.
+        steps: Steps of an epoch.
+        images: Images of an epoch.
+        batches: Function from a step of the phase to endless training batches from there on.
+        validation: Validation batches; None if a callback validates.
+    """
+
+    name: str
+    network: keras.Model
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    epochs: range
+    steps: int
+    images: int
+    batches: Callable[[int], tf.data.Dataset]
+    validation: tf.data.Dataset | None
+
+
+def network_phase(setting) -> Phase:
+    """The network trains, from the stage after what is frozen on."""
+    recipe = setting.recipe
+    train, val = setting.sources
+    processes = setting.placement.processes
+    batch_size = recipe.batch_size // processes
+    steps = steps_per_epoch(train, batch_size)
+
+    def batches(first_step):
+        return _one_hot(
+            training_batches(
+                train,
+                preprocessing=recipe.training_preprocessing,
+                batch_size=batch_size,
+                seed=recipe.seed,
+                augmentation=recipe.augmentation,
+                first_step=first_step,
+                skipped=setting.skipped[0],
+            ),
+            train,
+        )
+
+    validation = None
+    if processes == 1:
+        validation = evaluation_batches(
+            val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=setting.skipped[1]
+        )
+        validation = _one_hot(without_names(validation), val)
+    return Phase(
+        "network",
+        setting.model,
+        setting.model,
+        create_optimizer(recipe, create_schedule(recipe, steps)),
+        range(recipe.head_epochs, recipe.total_epochs),
+        steps,
+        train.count * processes,
+        batches,
+        validation,
+    )
+
+
+def _one_hot(batches, source):
+    """Labels as shares of each class, which augmentation may have made of them already."""
+    if batches.element_spec[1].dtype.is_floating:
+        return batches
+    classes = len(source.class_names)
+    return batches.map(lambda images, labels: (images, tf.one_hot(labels, classes)))
+
+
+class Features:
+    """What the network's last layer sees of all images, computed once; in files while it is used.
+
+    Entered, it gives (features, labels) of the images that train and of those that validate:
+    float32 (images, channels) and (images, classes).
+    """
+
+    def __init__(self, setting):
+        self.setting = setting
+        self.files = [setting.folder / f".{name}_features.npy" for name in ("train", "val")]
+
+    def __enter__(self):
+        """Computes them."""
+        plain = self.setting.plain
+        backbone = keras.Model(plain.input, plain.get_layer("avgpool").output)
+        parts = zip(self.setting.sources, self.setting.skipped, self.files, strict=True)
+        return [self._compute(backbone, *part) for part in parts]
+
+    def __exit__(self, *error):
+        """Removes the files."""
+        for file in self.files:
+            file.unlink(missing_ok=True)
+
+    def _compute(self, backbone, source, skipped, file):
+        recipe = self.setting.recipe
+        shape = (source.count, backbone.output.shape[-1])
+        found, labels = np.lib.format.open_memmap(file, "w+", np.float32, shape), []
+        batches = evaluation_batches(
+            source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped
+        )
+        for images, batch_labels, _ in batches:
+            answers = backbone.predict_on_batch(images.numpy())
+            found[len(labels) : len(labels) + len(answers)] = answers
+            labels += batch_labels.numpy().tolist()
+        return found[: len(labels)], np.eye(len(source.class_names), dtype=np.float32)[labels]
+
+
+def head_phase(setting, cached) -> Phase:
+    """The head trains alone, on the features that `Features` gave."""
+    recipe, plain = setting.recipe, setting.plain
+    (x, y), validation = cached
+    steps = math.ceil(len(x) / recipe.batch_size)
+
+    def batches(first_step):
+        def generate():
+            for step in itertools.count(first_step):
+                if step == first_step or step % steps == 0:
+                    order = np.random.default_rng((recipe.seed, step // steps)).permutation(len(x))
+                start = step % steps * recipe.batch_size
+                chosen = order[start : start + recipe.batch_size]
+                yield x[chosen], y[chosen]
+
+        specs = tuple(tf.TensorSpec((None, part.shape[1]), tf.float32) for part in (x, y))
+        return tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
+
+    head = keras.Sequential([keras.Input(x.shape[1:]), plain.get_layer("fc")])
+    return Phase(
+        "head",
+        plain,
+        head,
+        Adam(recipe.head_learning_rate),
+        range(recipe.head_epochs),
+        steps,
+        len(x),
+        batches,
+        tf.data.Dataset.from_tensor_slices(validation).batch(256),
+    )
