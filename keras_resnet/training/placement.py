@@ -14,6 +14,7 @@ logger = logging.getLogger("keras_resnet")
 
 HEARTBEAT = 20  # seconds without a word after which a process is taken for dead
 WAITING = 300  # seconds that processes wait for each other at the start
+PARTING = 40  # and at the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,8 @@ class Placement:
         if self.writes:
             logger.info("Waiting for %d processes at %s.", self.processes, self.coordinator)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        # It keeps SIGTERM to itself, so that nobody could end the process.
+        jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
                 self.coordinator,
@@ -122,6 +125,7 @@ class Placement:
                 cluster_detection_method="deactivate",
                 initialization_timeout=WAITING,
                 heartbeat_timeout_seconds=HEARTBEAT,
+                shutdown_timeout_seconds=PARTING,
             )
         except jax.errors.JaxRuntimeError as error:
             raise TrainingError(
@@ -157,8 +161,9 @@ class Placement:
                 f"The run folder {folder} cannot be written: {error.strerror or error}. If there "
                 "is a checkpoint in it, it is intact: make room and run the same command again."
             ) from error
-        except RuntimeError as error:
-            if self.processes == 1 or type(error).__name__ != "JaxRuntimeError":
+        except (RuntimeError, ValueError) as error:
+            lost = type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)
+            if self.processes == 1 or not lost:
                 raise
             said = str(error).rpartition("Error dispatching computation: ")[2]
             raise TrainingError(
