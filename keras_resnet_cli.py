@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -75,12 +76,22 @@ def main():
             raise
         print("Error:", _printable(" ".join(str(error).split())), file=sys.stderr)
         _leave(1)
+    except Exception:
+        if not _meets_others():
+            raise
+        traceback.print_exc()
+        _leave(1)
+
+
+def _meets_others():
+    """Whether the process trains with others, by JAX."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def _leave(code):
     """Ends the process; where it trains with others, without JAX's wait for one that is dead."""
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
+    if _meets_others():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -377,7 +388,7 @@ class _Lines(logging.Handler):
     """Prints through sys.stdout as it is then: a progress bar puts itself in its place."""
 
     def emit(self, record):
-        print(self.format(record))
+        print("\n".join(map(_printable, self.format(record).splitlines())))
 
 
 def log_to_stdout():

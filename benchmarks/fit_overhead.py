@@ -87,6 +87,8 @@ def seconds_to_first_step(data, model, size, folder):
     while not (folder / "first" / "checkpoint.safetensors").exists() and process.poll() is None:
         time.sleep(0.01)
     seconds = time.perf_counter() - begun
+    if process.poll() not in (None, 0):
+        sys.exit(f"{' '.join(map(str, arguments))} ended with exit code {process.returncode}")
     process.kill()
     process.wait()
     return seconds

@@ -41,7 +41,9 @@ def main(
             drawn = keras_resnet_data.drawn_flowers(output.parent / "drawn_flowers")
             recipe = training.named_recipe("flowers", data=str(drawn)).changed(DRAWN)
             recipe = recipe.changed({"model": model, "image_size": image_size})
-            backbone = training.train(recipe, output.parent / "drawn_backbone", note=DRAWN_NOTE)
+            backbone = output.parent / "drawn_backbone"
+            if not (backbone / "report.md").exists():  # else it is there from an earlier run
+                backbone = training.train(recipe, backbone, note=DRAWN_NOTE)
             weights = str(backbone / "best.pth")
         recipe = training.named_recipe(
             "fine_tune",

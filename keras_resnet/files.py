@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 
@@ -19,6 +20,13 @@ def replacing(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder):
+    """Removes what killed processes left half-written beside its targets."""
+    for file in Path(folder).iterdir():
+        if re.fullmatch(r"\.[0-9]+\..+", file.name) and file.is_file():
+            file.unlink()
 
 
 def write_text(path, text):

@@ -16,7 +16,7 @@ from keras_resnet.training import Placement, Recipe
 
 ARGUMENTS = (
     *("train", "--data", "flowers", "--model", "resnet18", "--image-size", "32"),
-    *("--batch-size", "8", "--learning-rate", "1e-5", "--set", "optimizer=sgd"),
+    *("--batch-size", "8", "--learning-rate", "1e-6", "--set", "optimizer=sgd"),
     *("--save-every", "2"),
 )
 
@@ -88,6 +88,7 @@ def test_two_train_as_one_and_survive(start, tmp_path):
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert checkpoint.exists(), (tmp_path / "log0").read_text()
     processes[1].send_signal(signal.SIGKILL)
     assert processes[0].wait(60) == 1
     assert "Error: Another of the 2 processes has ended" in (tmp_path / "log0").read_text()
@@ -113,6 +114,8 @@ def test_placements_that_cannot_be():
             Placement(**arguments)
     with pytest.raises(ValueError, match="batch_size=15, devices=2"):
         Placement(2).check(Recipe(batch_size=15))
+    with pytest.raises(ValueError, match=r"clip_norm=1\.0"):
+        Placement(2).check(Recipe(clip_norm=1.0))
     with pytest.raises(ValueError, match="accumulation_steps=2"):
         Placement(2).check(Recipe(accumulation_steps=2))
 
@@ -123,7 +126,7 @@ def test_two_devices_train_as_one(run_python, tmp_path):
     data.drawn_flowers(tmp_path / "flowers", train=8, val=3)
     for devices in (1, 2):
         done = run_python(
-            *("-m", "keras_resnet_cli", *ARGUMENTS, "--learning-rate", "1e-6", "--epochs", 1),
+            *("-m", "keras_resnet_cli", *ARGUMENTS, "--epochs", 1),
             *("--devices", devices, "--output", f"run{devices}"),
         )
         assert done.returncode == 0, done.stderr

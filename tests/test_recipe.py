@@ -1,6 +1,7 @@
 """Recipes: what they refuse, how they are written, and the named ones."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -41,6 +42,16 @@ from keras_resnet.training import RECIPES, Recipe, named_recipe
         ({"head_epochs": 2}, "Only trained weights"),
         ({"learning_rate_multipliers": {"layer9": 0.1}}, "'layer9'"),
         ({"learning_rate_multipliers": {"fc": -1}}, "=-1"),
+        ({"learning_rate_multipliers": 3}, "should be a dict"),
+        ({"deterministic": "False"}, "should be a bool. Received: deterministic='False'"),
+        ({"data": 123}, "should be a str"),
+        ({"augmentation": 5}, "should be a Augmentation"),
+        ({"schedule": "step", "milestones": 5}, "should be a tuple"),
+        ({"schedule": "step", "milestones": (5.5,)}, "milestones are epochs"),
+        (
+            {"augmentation": Augmentation(crop_scale=None), "train_size": 300},
+            "train_size=300, resize=None",
+        ),
     ],
     ids=str,
 )
@@ -59,6 +70,9 @@ def test_changes():
     recipe = Recipe().changed({"augmentation.mixup": 0.2, "epochs": 3, "milestones": [1]} | STEP)
     assert recipe.augmentation == Augmentation(mixup=0.2)
     assert (recipe.epochs, recipe.milestones) == (3, (1,))
+    assert named_recipe("imagenet_v2", image_size=128).preprocessing.resize == 146
+    run = {**json.loads(Recipe().to_json()), "resize": 256, "classes": ["a"], "command": "x"}
+    assert Recipe.from_json(json.dumps(run)) == Recipe()
     with pytest.raises(ValueError, match="Did you mean epochs"):
         Recipe().changed({"epoch": 3})
     with pytest.raises(ValueError, match=r"Did you mean augmentation\.mixup"):
@@ -75,7 +89,7 @@ STEP = {"schedule": "step"}
 
 
 def test_the_named_ones_have_the_published_numbers():
-    """The article's, He et al. (2015), and torchvision's two."""
+    """The article's, that of CIFAR ResNets in PyTorch, and torchvision's two."""
 
     def values(name, *fields):
         return tuple(getattr(RECIPES[name], field) for field in fields)

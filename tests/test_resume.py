@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -115,8 +116,11 @@ class Bar:
 
 def keeper(model, plain, folder, **recipe):
     skipped = (data.Skipped(), data.Skipped())
-    setting = Setting(Recipe(**recipe), model, plain, None, skipped, folder, None, [], Placement())
-    phase = Phase("network", model, model, model.optimizer, range(5), 4, 32, None, None)
+    sources = (SimpleNamespace(count=32), SimpleNamespace(count=32))
+    setting = Setting(
+        Recipe(**recipe), model, plain, sources, skipped, folder, None, [], Placement()
+    )
+    phase = Phase("network", model, model, model.optimizer, 0.5, range(5), 4, 32, None, None)
     return Keeper(setting, phase, Progress((32, 32)), Bar)
 
 
@@ -138,7 +142,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     keep = keeper(model, plain, tmp_path)
     fit(model, batches, keep, epochs=1)
     kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert set(kept) == {"best.keras", checkpoint.NAME, "history.csv"}
+    assert set(kept) == {"best.keras", checkpoint.NAME, "history.csv", "skipped.csv"}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     try:

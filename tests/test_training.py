@@ -139,9 +139,12 @@ def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
     with locked(folder), pytest.raises(ValueError, match="Another process trains"), locked(folder):
         pass
     (folder / ".123.best.keras").write_text("half")
+    (folder / ".env").write_text("mine")
     with locked(folder):
-        assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json"}
-    assert [entry.name for entry in folder.iterdir()] == ["recipe.json"]
+        assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json", ".env"}
+    assert {entry.name for entry in folder.iterdir()} == {"recipe.json", ".env"}
+    (folder / "recipe.json").unlink()
+    assert run_folder(folder, {}) == folder.with_name("run-2")
 
 
 def test_bad_data_writes_nothing(tmp_path):
@@ -155,13 +158,15 @@ def test_bad_data_writes_nothing(tmp_path):
 
 def test_a_folder_that_cannot_be_written(finished):
     _, flowers, recipe = finished
-    with pytest.raises(OSError, match="/proc/run cannot be written"):
+    with pytest.raises(OSError, match="The training in /proc/run stopped"):
         training.train(recipe, "/proc/run")
 
 
 def test_a_loss_that_is_no_number(finished, tmp_path):
     _, flowers, recipe = finished
-    recipe = recipe.changed({"optimizer": "sgd", "learning_rate": 1e30, "schedule": "constant"})
+    recipe = recipe.changed(
+        {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "step", "milestones": (1,)}
+    )
     with pytest.raises(training.TrainingError, match="at step 2 of 4 in epoch 1") as error:
         training.train(recipe, tmp_path / "run")
     assert "learning rate of 1e+30" in str(error.value)
@@ -221,6 +226,7 @@ def test_evaluation(finished, tmp_path):
         ({}, "Pass either run"),
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
+        ({"run": folder, "image_size": 64}, "takes images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):
             training.evaluate_on(str(flowers), **arguments)

@@ -48,6 +48,22 @@ class Augmentation:
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
+        for name, value in dataclasses.asdict(self).items():
+            parts = value if isinstance(value, tuple) else (value,)
+            if name != "policy" and not all(
+                part is None or (isinstance(part, (int, float)) and not isinstance(part, bool))
+                for part in parts
+            ):
+                raise ValueError(f"{name} should be numbers. Received: {name}={value!r}")
+        for name, count in (("crop_scale", 2), ("crop_ratio", 2), ("color_jitter", 4)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, tuple) or len(value) != count):
+                raise ValueError(f"{name} should be {count} numbers. Received: {name}={value!r}")
+        for name in ("padding", "repeats"):
+            if not isinstance(getattr(self, name), (int, type(None))):
+                raise ValueError(
+                    f"{name} should be a whole number. Received: {name}={getattr(self, name)!r}"
+                )
         for name in ("flip", "erasing", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(

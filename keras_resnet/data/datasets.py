@@ -98,7 +98,10 @@ def tfds_builder(name, data_dir=None):
         )
     # ImageFolder, of files that are there already, does not implement it.
     with contextlib.suppress(NotImplementedError):
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except AssertionError as error:  # files that have to be fetched by hand
+            raise DataError(f"The data set {builder.name!r} cannot be prepared: {error}") from error
     return builder
 
 

@@ -16,7 +16,7 @@ from keras_resnet.data.image_folder import Images, list_parts, save_class_indice
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source, stream_source, why_bad_image
-from keras_resnet.files import replacing, write_text
+from keras_resnet.files import remove_leftovers, replacing, write_text
 
 INDEX = "shards.json"
 READ_AT_ONCE = 16  # shards
@@ -74,8 +74,7 @@ def _write_part(images: Images, output, shards, seed, skipped):
         "class_names": list(images.class_names),
     }
     output.mkdir(parents=True, exist_ok=True)
-    for leftover in output.glob(".*"):  # of a process that was killed
-        leftover.unlink()
+    remove_leftovers(output)
     index, before = output / INDEX, None
     if index.exists():
         before = json.loads(index.read_text(encoding="utf-8"))

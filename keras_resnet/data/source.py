@@ -64,6 +64,18 @@ class Source:
             ),
         )
 
+    def whole_batches(self, batch_size):
+        """As many examples as fill batches; which are left out, an epoch's order says.
+
+        Raises:
+            DataError: if there is no whole batch.
+        """
+        if self.count < batch_size:
+            raise DataError(
+                f"{self.count} images make no batch of {batch_size}. Choose a smaller batch_size."
+            )
+        return dataclasses.replace(self, count=self.count // batch_size * batch_size)
+
     def key(self, seed, purpose, place):
         """What fixes the draws for a place of the training order; the same whoever loads it.
 

@@ -110,6 +110,11 @@ def evaluate_on(
     source, skipped = evaluation_source(data), Skipped()
     if run is not None:
         finished = Run.open(run)
+        if image_size not in (None, finished.preprocessing.crop):
+            raise ValueError(
+                f"The network of {run} takes images of {finished.preprocessing.crop} px. Leave "
+                f"image_size out. Received: image_size={image_size}"
+            )
         if source.class_names != finished.class_names:
             raise ValueError(
                 f"The classes differ. {run}: {_some(finished.class_names)}. {data}: "

@@ -18,7 +18,14 @@ from keras_resnet.training import tensorboard
 from keras_resnet.training.evaluation import evaluate
 from keras_resnet.training.export_run import export_run
 from keras_resnet.training.phases import Setting
-from keras_resnet.training.report import SHOWN, read_history, report, write_csv
+from keras_resnet.training.report import (
+    SHOWN,
+    read_history,
+    report,
+    table,
+    write_csv,
+    write_skipped,
+)
 from keras_resnet.training.run import REPORT
 
 logger = logging.getLogger("keras_resnet")
@@ -28,15 +35,17 @@ TOLERANCE = 1e-4  # Largest difference between their probabilities.
 PICTURED = 16  # Mistakes that are shown as pictures.
 
 
-def finish(setting: Setting, *, note, command):
+def finish(setting: Setting, progress, *, note, command):
     """Evaluates the best network, exports it and reports.
 
     Args:
         setting: The training's.
+        progress: Its `Progress`, at the end.
         note: A sentence on the data for the report, or None.
         command: The command line that made the run.
     """
     recipe, folder, (train, val) = setting.recipe, setting.folder, setting.sources
+    write_csv(folder / "history.csv", *table(progress.history))
     history = read_history(folder / "history.csv")
     visualize.curves(history, folder / "curves.png")
     best = keras.saving.load_model(folder / "best.keras", compile=False)
@@ -79,13 +88,6 @@ def finish(setting: Setting, *, note, command):
     if left_out:
         logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
     logger.info("Validation accuracy %.4f. The run is in %s.", found.top1, folder)
-
-
-def write_skipped(skipped, folder):
-    """Writes skipped.csv; returns its (file, reason) rows."""
-    rows = [row for part in skipped for row in list(part.reasons.items())]
-    write_csv(folder / "skipped.csv", ("file", "reason"), rows)
-    return rows
 
 
 def _said(recipe):

@@ -52,20 +52,15 @@ def _fit_phase(setting, phase, progress, state):
                 min(5, len(setting.sources[0].class_names)), name="top5"
             ),
         ],
-        jit_compile=recipe.jit_compile,
+        # On JAX without it every operation would be run by itself.
+        jit_compile=recipe.jit_compile or keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
-    done = (progress.epoch - phase.epochs.start) * phase.steps + progress.step
+    done = phase.steps_done(progress)
     if done:
         groups = {"optimizer": model.optimizer.variables, "seeds": seeds(phase.network)}
         checkpoint.restore(state, groups)
-    bar = ProgressBar(
-        recipe.total_epochs,
-        phase.steps,
-        recipe.batch_size,
-        progress.step,
-        shown=setting.placement.writes,
-    )
+    bar = ProgressBar(phase, recipe, first_step=progress.step, shown=setting.placement.writes)
     keeper = Keeper(setting, phase, progress, bar)
     validating = Averages()
     if phase.validation is None:
@@ -90,7 +85,7 @@ def _fit_phase(setting, phase, progress, state):
             fit_epochs(first, first + 1, phase.steps - progress.step)
             if model.stop_training:
                 return
-            batches = phase.batches((progress.epoch - phase.epochs.start) * phase.steps)
+            batches = phase.batches(phase.steps_done(progress))
         if progress.epoch < phase.epochs.stop:
             fit_epochs(progress.epoch, phase.epochs.stop, phase.steps)
     finally:

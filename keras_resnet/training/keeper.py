@@ -2,13 +2,12 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_resnet.files import replacing
 from keras_resnet.training import checkpoint
 from keras_resnet.training.checkpoint import NAME
-from keras_resnet.training.errors import TrainingError
-from keras_resnet.training.report import write_csv
+from keras_resnet.training.errors import TrainingError, WritingError
+from keras_resnet.training.report import table, write_csv, write_skipped
 from keras_resnet.training.validation import copy_validated, synchronise
 
 
@@ -55,11 +54,12 @@ class Keeper(keras.callbacks.Callback):
         if not np.isfinite(logs["val_loss"]):
             self._refuse(f"validation loss became {logs['val_loss']}")
         history = self.progress.history
+        self._judge_data()
         best = logs["val_accuracy"] > self.progress.best
         self.progress.step, self.progress.logs = self.phase.steps, {}
         logs.update(self._over_the_epoch(logs))  # for the callbacks that come later too
         row = {"epoch": epoch + 1, "phase": self.phase.name, **logs}
-        row["learning_rate"] = self._learning_rate()
+        row["learning_rate"] = self.phase.rate(self.phase.steps_done(self.progress) - 1)
         row["images_per_second"] = round(self.bar.images_per_second, 1)
         history.append(row)
         self.progress.step = 0
@@ -74,6 +74,15 @@ class Keeper(keras.callbacks.Callback):
             "history.csv", lambda name: write_csv(self.setting.folder / name, *table(history))
         )
         self.model.stop_training = ends
+
+    def _judge_data(self):
+        """Writes skipped.csv; after the first epoch, which saw all images, judges how many."""
+        setting = self.setting
+        self._write("skipped.csv", lambda name: write_skipped(setting.skipped, setting.folder))
+        if not self.progress.history:
+            for source, bad in zip(setting.sources, setting.skipped, strict=True):
+                said = f"{len(bad)} of {source.count}"
+                bad.judge(len(bad) / source.count, setting.recipe.max_bad, said)
 
     def save(self):
         """Writes a checkpoint."""
@@ -108,14 +117,11 @@ class Keeper(keras.callbacks.Callback):
         try:
             write(name)
         except OSError as error:
-            raise OSError(
+            raise WritingError(
                 f"{self.setting.folder / name} cannot be written after {self.progress}: "
                 f"{error.strerror or error}. What was saved before is intact: make room and run "
                 "the same command again, and it goes on from there."
             ) from error
-
-    def _learning_rate(self):
-        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def _refuse(self, what):
         kept = (
@@ -123,18 +129,13 @@ class Keeper(keras.callbacks.Callback):
             if self.progress.epoch
             else f"No epoch was finished; {self.setting.folder} can be removed"
         )
+        rate = self.phase.rate(self.phase.steps_done(self.progress) - 1)
         raise TrainingError(
             f"The {what} at step {self.progress.step} of {self.phase.steps} in epoch "
-            f"{self.progress.epoch + 1}, at a learning rate of {self._learning_rate():.3g}. "
+            f"{self.progress.epoch + 1}, at a learning rate of {rate:.3g}. "
             f"{kept}. "
             "Try a lower learning_rate, warmup_epochs or clip_norm, with another run folder."
         )
-
-
-def table(history):
-    """The header and the rows of history.csv."""
-    header = list(history[0])
-    return header, [[row[name] for name in header] for row in history]
 
 
 def patience_ends(history, recipe) -> bool:

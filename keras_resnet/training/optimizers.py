@@ -111,7 +111,8 @@ def create_optimizer(recipe, learning_rate):
         "multipliers": recipe.learning_rate_multipliers,
         "global_clipnorm": recipe.clip_norm,
         "use_ema": recipe.ema_momentum is not None,
-        "ema_momentum": recipe.ema_momentum or 0.0,
+        # Keras averages after each batch, also where several make one update.
+        "ema_momentum": (recipe.ema_momentum or 0.0) ** (1 / recipe.accumulation_steps),
         "gradient_accumulation_steps": (
             recipe.accumulation_steps if recipe.accumulation_steps > 1 else None
         ),

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Phase:
         network: The whole network.
         model: What of it is trained.
         optimizer: By which.
+        learning_rate: Its number or schedule.
         epochs: The epochs of the whole training that are this phase's, counted from 0.
         steps: Steps of an epoch.
         images: Images of an epoch.
@@ -67,11 +69,22 @@ class Phase:
     network: keras.Model
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
+    learning_rate: float | Callable
     epochs: range
     steps: int
     images: int
     batches: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset | None
+
+    def steps_done(self, progress):
+        """How many steps of this phase a `Progress` has behind it."""
+        return (progress.epoch - self.epochs.start) * self.steps + progress.step
+
+    def rate(self, step):
+        """The learning rate of a step, counted from 0."""
+        return float(
+            self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+        )
 
 
 def network_phase(setting) -> Phase:
@@ -80,7 +93,10 @@ def network_phase(setting) -> Phase:
     train, val = setting.sources
     processes = setting.placement.processes
     batch_size = recipe.batch_size // processes
+    if processes * setting.placement.devices > 1:
+        train = train.whole_batches(batch_size)
     steps = steps_per_epoch(train, batch_size)
+    learning_rate = create_schedule(recipe, steps)
 
     def batches(first_step):
         return _one_hot(
@@ -106,7 +122,8 @@ def network_phase(setting) -> Phase:
         "network",
         setting.model,
         setting.model,
-        create_optimizer(recipe, create_schedule(recipe, steps)),
+        create_optimizer(recipe, learning_rate),
+        learning_rate,
         range(recipe.head_epochs, recipe.total_epochs),
         steps,
         train.count * processes,
@@ -132,7 +149,9 @@ class Features:
 
     def __init__(self, setting):
         self.setting = setting
-        self.files = [setting.folder / f".{name}_features.npy" for name in ("train", "val")]
+        self.files = [
+            setting.folder / f".{os.getpid()}.{name}_features.npy" for name in ("train", "val")
+        ]
 
     def __enter__(self):
         """Computes them."""
@@ -150,6 +169,8 @@ class Features:
         recipe = self.setting.recipe
         shape = (source.count, backbone.output.shape[-1])
         found, labels = np.lib.format.open_memmap(file, "w+", np.float32, shape), []
+        with file.open("r+b") as allocated:  # else a full disk would be a signal later
+            os.posix_fallocate(allocated.fileno(), 0, file.stat().st_size)
         batches = evaluation_batches(
             source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped
         )
@@ -184,6 +205,7 @@ def head_phase(setting, cached) -> Phase:
         plain,
         head,
         Adam(recipe.head_learning_rate),
+        recipe.head_learning_rate,
         range(recipe.head_epochs),
         steps,
         len(x),

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.training.errors import TrainingError
+from keras_resnet.training.errors import TrainingError, WritingError
 
 logger = logging.getLogger("keras_resnet")
 
@@ -88,6 +88,11 @@ class Placement:
                 "Several devices and accumulated gradients do not go together. Received: "
                 f"devices={self.devices}, accumulation_steps={recipe.accumulation_steps}"
             )
+        if self.devices > 1 and recipe.clip_norm:
+            raise ValueError(
+                "Keras clips the gradient of each device by itself, so that several devices would "
+                f"not train as one. Received: devices={self.devices}, clip_norm={recipe.clip_norm}"
+            )
         if self.processes > 1 and recipe.head_epochs:
             raise ValueError(
                 "The head alone trains in one process, in seconds: train it first, then the "
@@ -147,19 +152,19 @@ class Placement:
             return np.asarray(values)
         from jax.experimental import multihost_utils
 
-        return multihost_utils.process_allgather(np.asarray(values, np.float32)).sum(axis=0)
+        return multihost_utils.process_allgather(np.asarray(values)).sum(axis=0)
 
     @contextlib.contextmanager
     def explained(self, folder):
         """Says of an error what it means for the training."""
         try:
             yield
-        except OSError as error:
-            if "is intact" in str(error):
-                raise
-            raise OSError(
-                f"The run folder {folder} cannot be written: {error.strerror or error}. If there "
-                "is a checkpoint in it, it is intact: make room and run the same command again."
+        except WritingError:
+            raise
+        except (OSError, tf.errors.ResourceExhaustedError) as error:
+            raise WritingError(
+                f"The training in {folder} stopped: {error}. If there is a checkpoint in it, it is "
+                "intact: run the same command again when this is mended."
             ) from error
         except (RuntimeError, ValueError) as error:
             lost = type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)

@@ -14,16 +14,16 @@ class ProgressBar(keras.callbacks.Callback):
     """A bar on a terminal, over all epochs; and a logged line for each epoch.
 
     Args:
-        epochs: How many epochs the whole training has.
-        steps: Steps of an epoch.
-        batch_size: Images of a step.
+        phase: A `Phase`.
+        recipe: A `Recipe`.
         first_step: Steps that were done before of the epoch that comes first.
         shown: Whether this process shows it; of several one does.
     """
 
-    def __init__(self, epochs, steps, batch_size, first_step, *, shown=True):
+    def __init__(self, phase, recipe, *, first_step=0, shown=True):
         super().__init__()
-        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
+        self.epochs, self.steps, self.images = recipe.total_epochs, phase.steps, phase.images
+        self.batch_size = recipe.batch_size
         self.first_step, self.shown = first_step, shown
         console = Console()
         self.bar = Progress(
@@ -35,7 +35,7 @@ class ProgressBar(keras.callbacks.Callback):
             console=console,
             disable=not (console.is_terminal and shown),
         )
-        self.task = self.bar.add_task("", total=epochs * steps, said="")
+        self.task = self.bar.add_task("", total=self.epochs * self.steps, said="")
 
     def on_train_begin(self, logs=None):
         """Shows the bar."""
@@ -48,8 +48,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
         self.done, self.seconds = 0, 0.0
-        self.before = epoch * self.steps + self.first_step
-        self.first_step = 0
+        self.epoch, self.before, self.first_step = epoch, self.first_step, 0
         self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
         self.began = time.perf_counter()
 
@@ -58,7 +57,9 @@ class ProgressBar(keras.callbacks.Callback):
         self.done, self.seconds = batch + 1, time.perf_counter() - self.began
         if not self.bar.disable:
             said = f"{_said(logs)}, {self.images_per_second:.0f} images/s"
-            self.bar.update(self.task, completed=self.before + self.done, said=said)
+            self.bar.update(
+                self.task, completed=self.epoch * self.steps + self.before + self.done, said=said
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         """Logs a line."""
@@ -79,7 +80,8 @@ class ProgressBar(keras.callbacks.Callback):
     @property
     def images_per_second(self):
         """In this epoch, training alone."""
-        return self.done * self.batch_size / max(self.seconds, 1e-9)
+        images = min((self.before + self.done) * self.batch_size, self.images)
+        return (images - self.before * self.batch_size) / max(self.seconds, 1e-9)
 
 
 def _said(logs):

@@ -116,9 +116,32 @@ class Recipe:
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant, and pairs of them that contradict each other."""
+        self._check_kinds()
         self._check_numbers()
         self._check_names()
         self._check_pairs()
+
+    def _check_kinds(self):
+        kinds = {
+            bool: (
+                *("zero_init_residual", "exif", "nesterov", "decay_all", "jit_compile"),
+                "deterministic",
+            ),
+            Augmentation: ("augmentation",),
+            tuple: ("milestones",),
+            dict: ("learning_rate_multipliers",),
+            str: ("data", "weights", "freeze_until", "model", "optimizer", "schedule", "precision"),
+        }
+        for kind, names in kinds.items():
+            for name in names:
+                value = getattr(self, name)
+                optional = value is None and name in ("data", "weights", "freeze_until")
+                if not optional and not isinstance(value, kind):
+                    raise ValueError(
+                        f"{name} should be a {kind.__name__}. Received: {name}={value!r}"
+                    )
+        if not all(type(epoch) is int for epoch in self.milestones):
+            raise ValueError(f"milestones are epochs. Received: milestones={self.milestones!r}")
 
     def _check_numbers(self):
         def refuse(name, expected):
@@ -194,6 +217,11 @@ class Recipe:
                 "The crop is larger than what it is cut from: image_size should be at most resize.",
                 *("image_size", "resize"),
             )
+        unresized = self.augmentation.crop_scale is None and self.augmentation.padding is None
+        if unresized and self.training_preprocessing.crop > self.preprocessing.resize:
+            contradiction(
+                "The crop of training is larger than what it is cut from.", "train_size", "resize"
+            )
         for name in ("image_size", "train_size"):
             if (getattr(self, name) or 32) < 32:
                 contradiction(f"{name} should be 32 or more: the network reduces 32 times.", name)
@@ -257,6 +285,9 @@ class Recipe:
             raise ValueError(f"The recipe is no JSON: {error}.") from error
         if not isinstance(values, dict):
             raise ValueError('A recipe is a JSON object: {"model": "resnet50", ...}.')
+        size, resize = values.get("image_size"), values.get("resize")
+        if isinstance(size, int) and resize == Preprocessing.for_crop(size).resize:
+            del values["resize"]  # a run's recipe.json has it resolved
         return cls().changed({key: value for key, value in values.items() if key not in ADDED})
 
     def changed(self, changes) -> "Recipe":
@@ -264,7 +295,8 @@ class Recipe:
 
         Args:
             changes: {name: value}; `augmentation.mixup` for a value of the augmentation. Lists, as
-                JSON has them, become tuples.
+                JSON has them, become tuples. With another `image_size` and no `resize`, that
+                becomes the default again.
 
         Raises:
             ValueError: if there is no such name, or a value will not do.
@@ -279,6 +311,8 @@ class Recipe:
                 own[name] = value
         _check_fields(Recipe, own, "")
         _check_fields(Augmentation, augmentation, "augmentation.")
+        if "image_size" in own:
+            own = {"resize": None, **own}
         if augmentation:
             base = own.get("augmentation", self.augmentation)
             own["augmentation"] = dataclasses.replace(base, **_tuples(augmentation))

@@ -25,7 +25,7 @@ RECIPES = {
         weight_decay=1e-4,
         early_stopping=5,
     ),
-    # He et al., https://arxiv.org/abs/1512.03385, section 4.2; torchvision's networks at 32 px.
+    # He et al., https://arxiv.org/abs/1512.03385, section 4.2, with the usual 200 epochs.
     "cifar": Recipe(
         model="resnet18",
         data="cifar10",

@@ -22,6 +22,19 @@ def write_csv(path, header, rows):
         writer.writerows(rows)
 
 
+def write_skipped(skipped, folder):
+    """Writes skipped.csv; returns its (file, reason) rows."""
+    rows = [row for part in skipped for row in list(part.reasons.items())]
+    write_csv(folder / "skipped.csv", ("file", "reason"), rows)
+    return rows
+
+
+def table(history):
+    """The header and the rows of history.csv."""
+    header = list(history[0])
+    return header, [[row[name] for name in header] for row in history]
+
+
 def read_history(path) -> dict[str, list[float]]:
     """The columns of history.csv."""
     with Path(path).open(newline="") as file:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.files import remove_leftovers
 from keras_resnet.preprocessing import Preprocessing
 
 BATCH_SIZE = 32
@@ -35,7 +36,7 @@ def run_folder(output, recipe) -> Path:
                 f"The run folder {folder} is a file. Choose another name with --output, or remove "
                 "it."
             )
-        if not folder.exists() or not any(entry.name[0] != "." for entry in folder.iterdir()):
+        if not folder.exists() or all(entry.name == LOCK for entry in folder.iterdir()):
             return folder
         if (folder / RECIPE).is_file() and not (folder / REPORT).exists():
             _check_same(folder, recipe)
@@ -74,9 +75,7 @@ def locked(folder):
             f"Another process trains in {folder}. Wait for it, or choose another --output."
         ) from error
     try:
-        for leftover in folder.glob(".*"):
-            if leftover.name != LOCK:
-                leftover.unlink()
+        remove_leftovers(folder)
         yield
     finally:
         lock.release()
@@ -87,7 +86,7 @@ def locked(folder):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished training.
+    """A training's best network.
 
     Args:
         folder: The run folder.
@@ -108,7 +107,7 @@ class Run:
         """Reads a run folder.
 
         Raises:
-            ValueError: if the folder is not one, or was not finished.
+            ValueError: if the folder is not one, or no epoch was finished yet.
         """
         folder = Path(folder)
         missing = [
@@ -121,8 +120,8 @@ class Run:
                 f"{folder} is not the folder of a training: {', '.join(missing)} not found. Pass "
                 "the folder that the training printed, runs/flowers for example."
             )
-        indices = json.loads((folder / "class_indices.json").read_text())
-        recipe = json.loads((folder / "recipe.json").read_text())
+        indices = json.loads((folder / "class_indices.json").read_text(encoding="utf-8"))
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         return cls(
             folder,
             tuple(indices[str(number)] for number in range(len(indices))),

@@ -60,7 +60,7 @@ def create_schedule(recipe, steps_per_epoch):
         if not warmup:
             return schedules.CosineDecay(highest, steps)
         return schedules.CosineDecay(
-            START * highest, steps - warmup, warmup_target=highest, warmup_steps=warmup
+            START * highest, max(steps - warmup, 1), warmup_target=highest, warmup_steps=warmup
         )
     schedule = highest
     if recipe.schedule == "step":

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet import models, visualize
@@ -18,11 +19,13 @@ from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
 from keras_resnet.training import checkpoint, tensorboard
 from keras_resnet.training.checkpoint import Progress
-from keras_resnet.training.finishing import finish, write_skipped
+from keras_resnet.training.finishing import finish
 from keras_resnet.training.fitting import fit
+from keras_resnet.training.keeper import patience_ends
 from keras_resnet.training.phases import Setting
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
+from keras_resnet.training.report import write_skipped
 from keras_resnet.training.run import RECIPE, locked, run_folder
 
 logger = logging.getLogger("keras_resnet")
@@ -75,11 +78,17 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
+    if placement.processes > 1 and _is_trained(folder, recipe):
+        if not placement.writes:
+            return folder
+        placement = Placement()  # the others may have left: only the report is missing
     scope = placement.start()
     skipped = Skipped(), Skipped()
     split = {"validation_split": recipe.validation_split, "seed": recipe.seed}
-    sources = training_sources(recipe.data, **split)
-    for source, bad in zip(sources, skipped, strict=True):
+    sources = parts = training_sources(recipe.data, **split)
+    if placement.processes > 1:
+        parts = training_sources(recipe.data, worker=placement.worker, **split)
+    for source, bad in zip(parts, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
     plain = models.create(
         recipe.model,
@@ -99,13 +108,7 @@ def train(
         if placement.writes:
             _say_what_starts(recipe, plain, sources, folder, placement, progress)
             _write_beginning(recipe, plain, sources, skipped, folder, command)
-            callbacks = [
-                _judging(recipe, sources, skipped, folder),
-                *tensorboard.callbacks(folder),
-            ]
-        parts = sources
-        if placement.processes > 1:
-            parts = training_sources(recipe.data, worker=placement.worker, **split)
+            callbacks = tensorboard.callbacks(folder)
         setting = Setting(
             recipe, model, plain, parts, skipped, folder, save_every, callbacks, placement
         )
@@ -113,9 +116,17 @@ def train(
         placement.part()
         if placement.writes:
             whole = dataclasses.replace(setting, sources=sources)
-            finish(whole, note=note, command=command)
+            finish(whole, progress, note=note, command=command)
             (folder / checkpoint.NAME).unlink(missing_ok=True)
     return folder
+
+
+def _is_trained(folder, recipe):
+    """Whether the last checkpoint in a folder is that of the end of training."""
+    found = checkpoint.load(folder)
+    return found is not None and (
+        found[0].epoch == recipe.total_epochs or patience_ends(found[0].history, recipe)
+    )
 
 
 def _network_that_trains(recipe, plain, scope, placement):
@@ -140,8 +151,8 @@ def _progress(folder, sources, placement):
     """Where the training in a folder is, and the arrays of its checkpoint."""
     counts = tuple(source.count for source in sources)
     found = checkpoint.load(folder)
-    here = 0 if found is None else 1 + found[0].epoch * 10**6 + found[0].step
-    if placement.total([here])[0] != here * placement.processes:
+    here = np.array([found[0].epoch, found[0].step] if found else [-1, -1], np.int32)
+    if (placement.total(here) != here * placement.processes).any():
         raise ValueError(
             f"The processes do not see the same checkpoint in {folder}: put the run folder on a "
             "disk that all of them share."
@@ -158,10 +169,10 @@ def _progress(folder, sources, placement):
 
 def _write_beginning(recipe, plain, sources, skipped, folder, command):
     classes = sources[0].class_names
-    save_class_indices(classes, folder / "class_indices.json")
     if not (folder / RECIPE).exists():
         content = {**_recipe_content(recipe), "classes": list(classes), "command": command}
         write_text(folder / RECIPE, json.dumps(content, indent=2))
+    save_class_indices(classes, folder / "class_indices.json")
     write_skipped(skipped, folder)
     visualize.plot(plain, folder / "model.svg")
 
@@ -171,19 +182,6 @@ def _recipe_content(recipe):
     preprocessing = dataclasses.asdict(recipe.preprocessing)
     added = {name: preprocessing[name] for name in ("resize", "mean", "std")}
     return json.loads(json.dumps({**dataclasses.asdict(recipe), **added}))
-
-
-def _judging(recipe, sources, skipped, folder):
-    """A callback that writes skipped.csv, and judges the data again after the first epoch."""
-
-    def judge(epoch, logs):
-        write_skipped(skipped, folder)
-        if epoch == 0:
-            for source, bad in zip(sources, skipped, strict=True):
-                said = f"{len(bad)} of {source.count}"
-                bad.judge(len(bad) / source.count, recipe.max_bad, said)
-
-    return keras.callbacks.LambdaCallback(on_epoch_end=judge)
 
 
 def _say_what_starts(recipe, model, sources, folder, placement, progress):
