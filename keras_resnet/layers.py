@@ -98,8 +98,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     `momentum` default to torchvision's 1e-5 and 0.9.
 
     On TensorFlow, 4D inputs with the channels last go through one fused operation; everything
-    else (`synchronized=True`, `channels_first`, float64, other backends) through Keras'
-    operations. `trainable = False` means inference mode, as in Keras.
+    else (`synchronized=True` in training, `channels_first`, float64, other backends) through
+    Keras' operations. `trainable = False` means inference mode, as in Keras.
     """
 
     def __init__(self, axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, **kwargs):
@@ -109,7 +109,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if mask is not None or self.renorm:
             return super().call(inputs, training=training, mask=mask)
         training = bool(training) and self.trainable
-        if self._can_fuse(inputs):
+        if self._can_fuse(inputs, training):
             return self._fused(inputs, training)
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         mean, variance = self.moving_mean, self.moving_variance
@@ -128,10 +128,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         return ops.cast(y, self.compute_dtype)
 
-    def _can_fuse(self, inputs) -> bool:
+    def _can_fuse(self, inputs, training) -> bool:
         return (
             keras.backend.backend() == "tensorflow"
-            and not self.synchronized
+            and not (self.synchronized and training)
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) != "float64"

@@ -1,5 +1,7 @@
 """From where a training is to its end."""
 
+import contextlib
+
 import keras
 
 from keras_resnet import features
@@ -26,7 +28,9 @@ def fit(setting: Setting, progress: Progress, state: dict, scope):
         if state:
             checkpoint.restore(state, {"weights": plain.weights})
         with Features(setting) as cached:
-            _fit_phase(setting, head_phase(setting, cached), progress, state)
+            phase = head_phase(setting, cached)
+            _compile(setting, phase)
+            _fit_phase(setting, phase, progress, state)
         for target, variable in zip(model.weights, plain.weights, strict=True):
             target.assign(variable)
         state = {}
@@ -35,13 +39,17 @@ def fit(setting: Setting, progress: Progress, state: dict, scope):
     if progress.epoch == recipe.total_epochs:
         return
     if not patience_ends(progress.history, recipe):
+        if recipe.freeze_until:
+            features.freeze(model, recipe.freeze_until)
         with scope():
-            if recipe.freeze_until:
-                features.freeze(model, recipe.freeze_until)
-            _fit_phase(setting, network_phase(setting), progress, state)
+            phase = network_phase(setting)
+            _compile(setting, phase)
+        # A MirroredStrategy's model trains outside of its scope, where callbacks may use others.
+        with scope() if setting.placement.processes > 1 else contextlib.nullcontext():
+            _fit_phase(setting, phase, progress, state)
 
 
-def _fit_phase(setting, phase, progress, state):
+def _compile(setting, phase):
     recipe, model = setting.recipe, phase.model
     model.compile(
         optimizer=phase.optimizer,
@@ -56,6 +64,10 @@ def _fit_phase(setting, phase, progress, state):
         jit_compile=recipe.jit_compile or keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
+
+
+def _fit_phase(setting, phase, progress, state):
+    recipe, model = setting.recipe, phase.model
     done = phase.steps_done(progress)
     if done:
         groups = {"optimizer": model.optimizer.variables, "seeds": seeds(phase.network)}

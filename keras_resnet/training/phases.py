@@ -113,7 +113,7 @@ def network_phase(setting) -> Phase:
         )
 
     validation = None
-    if processes == 1:
+    if processes * setting.placement.devices == 1:
         validation = evaluation_batches(
             val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=setting.skipped[1]
         )

@@ -67,9 +67,9 @@ class Averages(keras.callbacks.Callback):
 
 
 class SharedValidation(keras.callbacks.Callback):
-    """Has each of several processes validate its part by itself, and sums up.
+    """Has each of several processes validate its part by itself, on one device, and sums up.
 
-    Unlike a validation that all of them compute together, it does not need as many images of each.
+    A validation that all devices compute together would need as many images of each.
     """
 
     def __init__(self, setting):
