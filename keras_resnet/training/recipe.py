@@ -2,16 +2,12 @@
 
 import dataclasses
 import difflib
-import itertools
 import json
 
-from keras_resnet.configs import CONFIGS
 from keras_resnet.data import Augmentation
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.training.sanity import check
 
-OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
-SCHEDULES = ("constant", "step", "cosine")
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 # What a run adds to its recipe.json.
 ADDED = ("mean", "std", "classes", "command")
 
@@ -115,140 +111,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        """Refuses numbers that cannot be meant, and pairs of them that contradict each other."""
-        self._check_kinds()
-        self._check_numbers()
-        self._check_names()
-        self._check_pairs()
-
-    def _check_kinds(self):
-        kinds = {
-            bool: (
-                *("zero_init_residual", "exif", "nesterov", "decay_all", "jit_compile"),
-                "deterministic",
-            ),
-            Augmentation: ("augmentation",),
-            tuple: ("milestones",),
-            dict: ("learning_rate_multipliers",),
-            str: ("data", "weights", "freeze_until", "model", "optimizer", "schedule", "precision"),
-        }
-        for kind, names in kinds.items():
-            for name in names:
-                value = getattr(self, name)
-                optional = value is None and name in ("data", "weights", "freeze_until")
-                if not optional and not isinstance(value, kind):
-                    raise ValueError(
-                        f"{name} should be a {kind.__name__}. Received: {name}={value!r}"
-                    )
-        if not all(type(epoch) is int for epoch in self.milestones):
-            raise ValueError(f"milestones are epochs. Received: milestones={self.milestones!r}")
-
-    def _check_numbers(self):
-        def refuse(name, expected):
-            raise ValueError(f"{name} should be {expected}. Received: {name}={self._shown(name)}")
-
-        whole = ("batch_size", "accumulation_steps", "image_size")
-        optional = ("train_size", "resize", "reference_batch_size", "early_stopping")
-        for name in (*whole, *optional, "epochs", "head_epochs", "seed"):
-            value = getattr(self, name)
-            if name in optional and value is None:
-                continue
-            least = 0 if name in ("epochs", "head_epochs", "seed") else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                refuse(name, f"a whole number, {least} or more")
-        positive = ("learning_rate", "head_learning_rate", "clip_norm")
-        least = ("weight_decay", "warmup_epochs")
-        shares = ("momentum", "dropout", "drop_path", "ema_momentum", "validation_split")
-        for name in (*positive, *least, *shares, "max_bad"):
-            value = getattr(self, name)
-            if value is None and name in ("clip_norm", "ema_momentum", "validation_split"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                refuse(name, "a number")
-            if name in positive and not 0 < value < float("inf"):
-                refuse(name, "more than 0")
-            if name in least and not 0 <= value < float("inf"):
-                refuse(name, "0 or more")
-            if name in shares and not 0 <= value < 1:
-                refuse(name, "a share, 0 or more and less than 1")
-            if name == "max_bad" and not 0 <= value <= 1:
-                refuse(name, "a share, 0 to 1")
-
-    def _check_names(self):
-        for name, choices in (
-            ("model", tuple(CONFIGS)),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} should be one of {', '.join(choices)}. "
-                    f"Received: {name}={self._shown(name)}"
-                )
-        names = set(_layer_names(CONFIGS[self.model]))
-        frozen = {} if self.freeze_until is None else {"freeze_until": self.freeze_until}
-        multiplied = {f"learning_rate_multipliers[{name!r}]": name for name in self._multipliers()}
-        for argument, name in {**frozen, **multiplied}.items():
-            if name not in names:
-                raise ValueError(
-                    f"{argument} should name a layer, block or stage of {self.model}: conv1, "
-                    f"layer1, layer1.0, ..., fc. Received: {name!r}"
-                )
-        if self.freeze_until == "fc":
-            raise ValueError("freeze_until='fc' leaves nothing to train. The last is 'layer4'.")
-
-    def _multipliers(self):
-        for name, factor in self.learning_rate_multipliers.items():
-            if isinstance(factor, bool) or not isinstance(factor, (int, float)) or factor < 0:
-                raise ValueError(
-                    "A factor of learning_rate_multipliers should be a number, 0 or more. "
-                    f"Received: learning_rate_multipliers[{name!r}]={factor!r}"
-                )
-            yield name
-
-    def _check_pairs(self):
-        def contradiction(what, *names):
-            received = ", ".join(f"{name}={self._shown(name)}" for name in names)
-            raise ValueError(f"{what} Received: {received}")
-
-        if self.image_size > (self.resize or self.image_size):
-            contradiction(
-                "The crop is larger than what it is cut from: image_size should be at most resize.",
-                *("image_size", "resize"),
-            )
-        unresized = self.augmentation.crop_scale is None and self.augmentation.padding is None
-        if unresized and self.training_preprocessing.crop > self.preprocessing.resize:
-            contradiction(
-                "The crop of training is larger than what it is cut from.", "train_size", "resize"
-            )
-        for name in ("image_size", "train_size"):
-            if (getattr(self, name) or 32) < 32:
-                contradiction(f"{name} should be 32 or more: the network reduces 32 times.", name)
-        if not self.epochs and not self.head_epochs:
-            contradiction("There is nothing to train.", "epochs", "head_epochs")
-        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
-            contradiction("The warm-up is as long as training.", "warmup_epochs", "epochs")
-        if (self.schedule == "step") != bool(self.milestones):
-            contradiction(
-                "milestones are the epochs at which schedule='step' divides the learning rate.",
-                *("schedule", "milestones"),
-            )
-        edges = (0, *self.milestones, self.epochs)
-        if self.milestones and any(a >= b for a, b in itertools.pairwise(edges)):
-            contradiction("milestones should ascend, between 0 and epochs.", "milestones", "epochs")
-        if self.nesterov and not (self.optimizer.startswith("sgd") and self.momentum):
-            contradiction("nesterov is for SGD with momentum.", "nesterov", "optimizer", "momentum")
-        if self.weights is None and (self.freeze_until or self.head_epochs):
-            names = ("weights", "freeze_until", "head_epochs")
-            contradiction(
-                "Only trained weights are worth freezing. Pass weights: a file, or 'imagenet' for "
-                "the published ones, which are downloaded.",
-                *names,
-            )
-
-    def _shown(self, name):
-        return repr(getattr(self, name))
+        """Refuses values that cannot be meant, and pairs of them that contradict each other."""
+        check(self)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -332,11 +196,3 @@ def _check_fields(kind, values, prefix):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {prefix}{near[0]}?" if near else f"There are {', '.join(known)}."
             raise ValueError(f"A recipe has no {prefix}{name}. {hint}")
-
-
-def _layer_names(config):
-    """The names of all layers, blocks and stages."""
-    yield from ("conv1", "bn1", "fc")
-    for stage, depth in enumerate(config.depths, 1):
-        yield f"layer{stage}"
-        yield from (f"layer{stage}.{index}" for index in range(depth))
