@@ -61,6 +61,7 @@ def main(
         from keras_resnet import data, training
 
     chosen = {
+        "data": str(data_dir.absolute()) if data_dir else dataset,
         "model": model,
         "image_size": image_size,
         "epochs": epochs,
@@ -72,18 +73,13 @@ def main(
         "seed": seed,
     }
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    recipe, note, folder = (
-        training.named_recipe("flowers"),
-        None,
-        data_dir and str(data_dir.absolute()),
-    )
+    note = None
     try:
-        if data_dir is None and dataset is None:
+        if "data" not in chosen:
             print(f"No --data-dir or --dataset: drawing five kinds of flowers. {DRAWN_NOTE}")
-            folder, note = str(data.drawn_flowers(output.parent / "drawn_flowers")), DRAWN_NOTE
-            recipe = recipe.changed(DRAWN)
-        recipe = recipe.changed({"data": folder or dataset, **chosen})
-        run = training.train(recipe, output, note=note)
+            drawn, note = data.drawn_flowers(output.parent / "drawn_flowers"), DRAWN_NOTE
+            chosen = {"data": str(drawn), **DRAWN, **chosen}
+        run = training.train(training.named_recipe("flowers", **chosen), output, note=note)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     print(f"Now try: python examples/predict.py IMAGE --run {run}")

@@ -62,12 +62,8 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
     """
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
-    rows, seen, near, loss = (
-        [],
-        set(),
-        0,
-        0.0,
-    )  # where a whole batch is bad, another image comes twice
+    rows, near, loss = [], 0, 0.0
+    seen = set()  # where a whole batch is bad, another image comes twice
     batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     for images, labels, names in batches:
         answers = np.asarray(model.predict_on_batch(images.numpy()))
