@@ -70,13 +70,10 @@ def save(folder, progress, groups):
     ):
         raise TrainingError(f"There are weights that are no finite numbers after {progress}.")
     # 0-dimensional arrays become 1-dimensional by ascontiguousarray; restore takes either.
+    metadata = {"progress": json.dumps(dataclasses.asdict(progress))}
     with replacing(Path(folder) / NAME) as temporary:
-        try:
-            safetensors.numpy.save_file(
-                arrays, temporary, {"progress": json.dumps(dataclasses.asdict(progress))}
-            )
-        except safetensors.SafetensorError as error:
-            raise OSError(str(error)) from error
+        # Not save_file: it makes a file of a name of its own, which a killed process would leave.
+        temporary.write_bytes(safetensors.numpy.save(arrays, metadata))
 
 
 def load(folder):
