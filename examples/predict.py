@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -26,27 +25,20 @@ def main(
         from keras_resnet import decoding, training, visualize
 
     try:
-        contents = [path.read_bytes() for path in images]
-        trained = training.Run.open(run)
-        probabilities = trained.predict(contents)
+        answers = training.Run.open(run).name_files(images, top=top)
     except OSError as error:
         sys.exit(f"Error: {error.filename}: {error.strerror}")
     except ValueError as error:
-        named = ", ".join(f"{number} is {path}" for number, path in enumerate(images))
-        sys.exit(f"Error: {error} ({named})")
-    answers = [
-        [(trained.class_names[index], float(row[index])) for index in np.argsort(-row)[:top]]
-        for row in probabilities
-    ]
-    for path, answer in zip(images, answers, strict=True):
+        sys.exit(f"Error: {error}")
+    for path, answer in answers.items():
         table = Table("class", "probability")
         for name, probability in answer:
             table.add_row(name, f"{probability:.4f}")
         print(path)
         Console().print(table)
-    pictures = [decoding.decode(content).numpy() for content in contents]
-    titles = [f"{path.name}: {answer[0][0]}" for path, answer in zip(images, answers, strict=True)]
-    print(f"Drawn in {visualize.predictions(pictures, titles, answers, output)}.")
+    pictures = [decoding.decode(path.read_bytes()).numpy() for path in answers]
+    titles = [f"{path.name}: {answer[0][0]}" for path, answer in answers.items()]
+    print(f"Drawn in {visualize.predictions(pictures, titles, answers.values(), output)}.")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Augmentation:
                 f"Received: policy={self.policy!r}"
             )
         jitter = self.color_jitter
-        if jitter is not None and (len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5):
+        if jitter is not None and (min(jitter) < 0 or jitter[3] > 0.5):
             raise ValueError(
                 "color_jitter is (brightness, contrast, saturation, hue), each 0 or more, hue at "
                 f"most 0.5. Received: color_jitter={jitter}"

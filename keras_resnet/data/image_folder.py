@@ -184,10 +184,13 @@ def _what(entry):
 
 def has_parts(directory):
     """Whether a folder has training and validation images in folders of their own."""
-    directory = Path(directory)
-    return (directory / "train").is_dir() and any(
-        (directory / name).is_dir() for name in VALIDATION_NAMES
-    )
+    return (Path(directory) / "train").is_dir() and validation_folder(directory) is not None
+
+
+def validation_folder(directory) -> Path | None:
+    """The folder of a folder's validation images, if it has one."""
+    folders = (Path(directory) / name for name in VALIDATION_NAMES)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def list_parts(directory) -> dict[str, Images]:
@@ -212,17 +215,17 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
     """
     directory = Path(directory)
     if has_parts(directory):
-        validation = [name for name in VALIDATION_NAMES if (directory / name).is_dir()]
+        validation = validation_folder(directory)
         if validation_split is not None:
             raise DataError(
-                f"{directory} has its own validation images, in {validation[0]}. Leave "
+                f"{directory} has its own validation images, in {validation.name}. Leave "
                 f"validation_split out. Received: validation_split={validation_split}"
             )
-        train, val = list_images(directory / "train"), list_images(directory / validation[0])
+        train, val = list_images(directory / "train"), list_images(validation)
         if train.class_names != val.class_names:
             raise DataError(
-                f"train and {validation[0]} in {directory} have different classes. Only in one of "
-                f"them: {', '.join(sorted(set(train.class_names) ^ set(val.class_names)))}."
+                f"train and {validation.name} in {directory} have different classes. Only in one "
+                f"of them: {', '.join(sorted(set(train.class_names) ^ set(val.class_names)))}."
             )
         return train, val
     images = list_images(directory)

@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from keras_resnet.data import datasets
 from keras_resnet.data.errors import DataError
-from keras_resnet.data.image_folder import VALIDATION_NAMES, has_parts, list_images, split_images
+from keras_resnet.data.image_folder import (
+    has_parts,
+    list_images,
+    split_images,
+    validation_folder,
+)
 from keras_resnet.data.shards import shards_source
 from keras_resnet.data.source import Source
 
@@ -30,9 +35,9 @@ def training_sources(
     Raises:
         DataError: if there is no such data, or it cannot be split.
     """
-    folder = _folder(data)
-    if folder is None:
-        sources = datasets.tfds_sources(data, validation_split=validation_split)
+    folder = _folder_or_builder(data)
+    if not isinstance(folder, Path):
+        sources = datasets.tfds_sources(folder, validation_split=validation_split)
     elif has_parts(folder) and _has_shards(folder / "train"):
         if validation_split is not None:
             raise DataError(
@@ -40,7 +45,8 @@ def training_sources(
                 f"Received: validation_split={validation_split}"
             )
         return tuple(
-            shards_source(part, worker=worker) for part in (folder / "train", _validation(folder))
+            shards_source(part, worker=worker)
+            for part in (folder / "train", validation_folder(folder))
         )
     elif _has_shards(folder):
         raise DataError(
@@ -66,35 +72,30 @@ def evaluation_source(data) -> Source:
     """
     if Path(data).suffix == ".npz":
         return _arrays(Path(data))
-    folder = _folder(data)
-    if folder is None:
-        return datasets.tfds_sources(data)[1]
+    folder = _folder_or_builder(data)
+    if not isinstance(folder, Path):
+        return datasets.tfds_sources(folder)[1]
     if has_parts(folder):
-        folder = _validation(folder)
+        folder = validation_folder(folder)
     return shards_source(folder) if _has_shards(folder) else list_images(folder).source()
 
 
-def _folder(data):
-    """The folder that is meant, or None for a data set's name."""
+def _folder_or_builder(data):
+    """The folder that is meant, or the builder of the data set of that name."""
     folder = Path(data)
     if folder.exists() or not TFDS_NAME.fullmatch(str(data)):
         return folder
     try:
-        datasets.tfds_builder(str(data))
+        return datasets.tfds_builder(str(data))
     except DataError as error:
         raise DataError(
             f"There is no folder {folder} in {Path.cwd()}, and no data set of tensorflow-datasets "
             f"is called {str(data)!r}."
         ) from error
-    return None
 
 
 def _has_shards(folder):
     return any(folder.glob("*.tfrecord"))
-
-
-def _validation(folder):
-    return next(folder / name for name in VALIDATION_NAMES if (folder / name).is_dir())
 
 
 def _arrays(file) -> Source:

@@ -18,14 +18,7 @@ from keras_resnet.training import tensorboard
 from keras_resnet.training.evaluation import evaluate
 from keras_resnet.training.export_run import export_run
 from keras_resnet.training.phases import Setting
-from keras_resnet.training.report import (
-    SHOWN,
-    read_history,
-    report,
-    table,
-    write_csv,
-    write_skipped,
-)
+from keras_resnet.training.report import SHOWN, report, write_history, write_skipped
 from keras_resnet.training.run import REPORT
 
 logger = logging.getLogger("keras_resnet")
@@ -45,8 +38,8 @@ def finish(setting: Setting, progress, *, note, command):
         command: The command line that made the run.
     """
     recipe, folder, (train, val) = setting.recipe, setting.folder, setting.sources
-    write_csv(folder / "history.csv", *table(progress.history))
-    history = read_history(folder / "history.csv")
+    write_history(progress.history, folder)
+    history = {name: [row[name] for row in progress.history] for name in progress.history[0]}
     visualize.curves(history, folder / "curves.png")
     best = keras.saving.load_model(folder / "best.keras", compile=False)
     weights.save(best, folder / "best.pth")

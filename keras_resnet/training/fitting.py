@@ -7,10 +7,10 @@ import keras
 from keras_resnet import features
 from keras_resnet.training import checkpoint
 from keras_resnet.training.checkpoint import Progress
-from keras_resnet.training.keeper import Keeper, patience_ends, seeds
+from keras_resnet.training.keeper import Keeper, seeds, training_ends
 from keras_resnet.training.phases import Features, Setting, head_phase, network_phase
 from keras_resnet.training.progress import ProgressBar
-from keras_resnet.training.validation import Averages, SharedValidation
+from keras_resnet.training.validation import Averages, SharedValidation, copy_weights
 
 
 def fit(setting: Setting, progress: Progress, state: dict, scope):
@@ -23,22 +23,18 @@ def fit(setting: Setting, progress: Progress, state: dict, scope):
         scope: Function to the context in which the network trains.
     """
     recipe, model, plain = setting.recipe, setting.model, setting.plain
-    head_epochs = recipe.head_epochs
-    if progress.epoch < head_epochs:
+    if progress.epoch < recipe.head_epochs:
         if state:
             checkpoint.restore(state, {"weights": plain.weights})
         with Features(setting) as cached:
             phase = head_phase(setting, cached)
             _compile(setting, phase)
             _fit_phase(setting, phase, progress, state)
-        for target, variable in zip(model.weights, plain.weights, strict=True):
-            target.assign(variable)
+        copy_weights(plain, model)
         state = {}
     elif state:
         checkpoint.restore(state, {"weights": model.weights})
-    if progress.epoch == recipe.total_epochs:
-        return
-    if not patience_ends(progress.history, recipe):
+    if not training_ends(progress.history, recipe):
         if recipe.freeze_until:
             features.freeze(model, recipe.freeze_until)
         with scope():

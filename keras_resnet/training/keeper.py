@@ -7,7 +7,7 @@ from keras_resnet.files import replacing
 from keras_resnet.training import checkpoint
 from keras_resnet.training.checkpoint import NAME
 from keras_resnet.training.errors import TrainingError, WritingError
-from keras_resnet.training.report import table, write_csv, write_skipped
+from keras_resnet.training.report import write_history, write_skipped
 from keras_resnet.training.validation import copy_validated, synchronise
 
 
@@ -50,7 +50,7 @@ class Keeper(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves, and stops where patience ends."""
+        """Saves, and stops where training ends."""
         if not np.isfinite(logs["val_loss"]):
             self._refuse(f"validation loss became {logs['val_loss']}")
         history = self.progress.history
@@ -63,16 +63,14 @@ class Keeper(keras.callbacks.Callback):
         row["images_per_second"] = round(self.bar.images_per_second, 1)
         history.append(row)
         self.progress.step = 0
-        ends = patience_ends(history, self.setting.recipe)
+        ends = training_ends(history, self.setting.recipe)
         if best:
             self._write("best.keras", self.save_network)
-        if ends or len(history) == self.bar.epochs:
+        if ends:
             self._write("last.keras", self.save_network)
         # After them: a process killed between the two repeats the epoch, and writes them again.
         self.save()
-        self._write(
-            "history.csv", lambda name: write_csv(self.setting.folder / name, *table(history))
-        )
+        self._write("history.csv", lambda name: write_history(history, self.setting.folder))
         self.model.stop_training = ends
 
     def _judge_data(self):
@@ -136,6 +134,11 @@ class Keeper(keras.callbacks.Callback):
             f"{kept}. "
             "Try a lower learning_rate, warmup_epochs or clip_norm, with another run folder."
         )
+
+
+def training_ends(history, recipe) -> bool:
+    """Whether nothing is left to train; arguments as of `patience_ends`."""
+    return len(history) == recipe.total_epochs or patience_ends(history, recipe)
 
 
 def patience_ends(history, recipe) -> bool:

@@ -93,7 +93,7 @@ def network_phase(setting) -> Phase:
     train, val = setting.sources
     processes = setting.placement.processes
     batch_size = recipe.batch_size // processes
-    if processes * setting.placement.devices > 1:
+    if setting.placement.replicas > 1:
         train = train.whole_batches(batch_size)
     steps = steps_per_epoch(train, batch_size)
     learning_rate = create_schedule(recipe, steps)
@@ -113,7 +113,7 @@ def network_phase(setting) -> Phase:
         )
 
     validation = None
-    if processes * setting.placement.devices == 1:
+    if setting.placement.replicas == 1:
         validation = evaluation_batches(
             val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=setting.skipped[1]
         )

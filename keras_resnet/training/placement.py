@@ -77,6 +77,11 @@ class Placement:
         """(which, of how many) parts of the images this process takes."""
         return self.process_id, self.processes
 
+    @property
+    def replicas(self):
+        """Among how many each batch is shared, as far as is known before the processes meet."""
+        return self.processes * self.devices
+
     def check(self, recipe):
         """Refuses a recipe that cannot be trained so.
 
@@ -99,7 +104,7 @@ class Placement:
                 f"network from its best.keras. Received: head_epochs={recipe.head_epochs}, "
                 f"processes={self.processes}"
             )
-        if recipe.batch_size % (self.processes * self.devices):
+        if recipe.batch_size % self.replicas:
             raise ValueError(
                 "batch_size, which is that of all devices together, should be a multiple of their "
                 f"number. Received: batch_size={recipe.batch_size}, devices={self.devices}, "

@@ -3,7 +3,6 @@
 import csv
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 from keras_resnet.files import replacing
 
@@ -29,18 +28,11 @@ def write_skipped(skipped, folder):
     return rows
 
 
-def table(history):
-    """The header and the rows of history.csv."""
+def write_history(history, folder):
+    """Writes history.csv; `history` has a dictionary for each epoch."""
     header = list(history[0])
-    return header, [[row[name] for name in header] for row in history]
-
-
-def read_history(path) -> dict[str, list[float]]:
-    """The columns of history.csv."""
-    with Path(path).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    numbers = [name for name in rows[0] if name != "phase"]
-    return {name: [float(row[name]) for row in rows] for name in numbers}
+    rows = [[row[name] for name in header] for row in history]
+    write_csv(folder / "history.csv", header, rows)
 
 
 def report(title, *, facts, classes, skipped, mistakes, command) -> str:

@@ -150,8 +150,7 @@ class Run:
         Raises:
             ValueError: if one is no image, with its place in the list.
         """
-        inputs = [self._input(content, f"Image {number}") for number, content in enumerate(images)]
-        return self.model().predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)
+        return self._answers((f"Image {number}", content) for number, content in enumerate(images))
 
     def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
         """The most probable classes of image files.
@@ -168,18 +167,21 @@ class Run:
             OSError: if one cannot be read.
         """
         files = [Path(file) for file in files]
-        inputs = [self._input(file.read_bytes(), str(file)) for file in files]
-        answers = self.model().predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)
+        answers = self._answers((str(file), file.read_bytes()) for file in files)
         return {
             file: [(self.class_names[index], float(row[index])) for index in np.argsort(-row)[:top]]
             for file, row in zip(files, answers, strict=True)
         }
 
-    def _input(self, content, name):
-        try:
-            return self.preprocessing(content)
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(
-                f"{name} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP file, received "
-                f"{len(content)} bytes that start with {content[:8]!r}."
-            ) from error
+    def _answers(self, named):
+        """Probabilities of (name for an error, encoded image) pairs."""
+        inputs = []
+        for name, content in named:
+            try:
+                inputs.append(self.preprocessing(content))
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(
+                    f"{name} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP file, "
+                    f"received {len(content)} bytes that start with {content[:8]!r}."
+                ) from error
+        return self.model().predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)

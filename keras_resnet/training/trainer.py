@@ -21,12 +21,13 @@ from keras_resnet.training import checkpoint, tensorboard
 from keras_resnet.training.checkpoint import Progress
 from keras_resnet.training.finishing import finish
 from keras_resnet.training.fitting import fit
-from keras_resnet.training.keeper import patience_ends
+from keras_resnet.training.keeper import training_ends
 from keras_resnet.training.phases import Setting
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import write_skipped
 from keras_resnet.training.run import RECIPE, locked, run_folder
+from keras_resnet.training.validation import copy_weights
 
 logger = logging.getLogger("keras_resnet")
 
@@ -124,9 +125,7 @@ def train(
 def _is_trained(folder, recipe):
     """Whether the last checkpoint in a folder is that of the end of training."""
     found = checkpoint.load(folder)
-    return found is not None and (
-        found[0].epoch == recipe.total_epochs or patience_ends(found[0].history, recipe)
-    )
+    return found is not None and training_ends(found[0].history, recipe)
 
 
 def _network_that_trains(recipe, plain, scope, placement):
@@ -142,8 +141,7 @@ def _network_that_trains(recipe, plain, scope, placement):
             synchronized=placement.devices > 1,
             dtype=recipe.precision,
         )
-    for target, variable in zip(model.weights, plain.weights, strict=True):
-        target.assign(keras.ops.convert_to_numpy(variable))
+    copy_weights(plain, model)
     return model
 
 

@@ -26,6 +26,18 @@ def averages(optimizer) -> dict:
     }
 
 
+def copy_weights(source, target, *, instead=None):
+    """Gives a network the weights of another.
+
+    Args:
+        source: The network to read.
+        target: The network to change.
+        instead: {id of a weight: what is read in its place}.
+    """
+    for ours, theirs in zip(target.weights, source.weights, strict=True):
+        ours.assign(ops.convert_to_numpy((instead or {}).get(id(theirs), theirs)))
+
+
 def copy_validated(model, network, plain):
     """Gives the plain network the weights that are validated: the averages, where there are any.
 
@@ -35,9 +47,7 @@ def copy_validated(model, network, plain):
         plain: The network to change.
     """
     synchronise(model)
-    found = averages(model.optimizer)
-    for target, variable in zip(plain.weights, network.weights, strict=True):
-        target.assign(ops.convert_to_numpy(found.get(id(variable), variable)))
+    copy_weights(network, plain, instead=averages(model.optimizer))
 
 
 class Averages(keras.callbacks.Callback):
