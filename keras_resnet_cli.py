@@ -22,7 +22,7 @@ import typer
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 app = typer.Typer(
-    help="Residual networks for Keras: weights, data, training.",
+    help="Residual networks for Keras: weights, data, training, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,7 +71,7 @@ def main():
     """Runs the command: 0 if all went well, 1 with one line if it failed, 2 if misused."""
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if _debug:
             raise
         print("Error:", _printable(" ".join(str(error).split())), file=sys.stderr)
@@ -449,6 +449,110 @@ def evaluate(
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}, {len(found.rows)} images, "
         f"{len(skipped)} left out"
     )
+
+
+@app.command()
+def export(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a training.")] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="saved_model, onnx, litert or openvino.")
+    ] = "saved_model",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The folder of a SavedModel's versions, or the file. [default: in the run folder]",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
+    weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels. [default: the run's, or 224]")
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(help="Shorter side before the crop. [default: the run's or weights']"),
+    ] = None,
+    no_fold: Annotated[
+        bool, typer.Option("--no-fold", help="SavedModel: keep batch normalization.")
+    ] = False,
+    top: Annotated[
+        int, typer.Option(help="SavedModel: how many classes an answer names.", min=1)
+    ] = 5,
+    warmup: Annotated[
+        bool,
+        typer.Option("--warmup", help="SavedModel: add requests for TensorFlow Serving to start."),
+    ] = False,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Files: take images of any size.")
+    ] = False,
+    with_preprocessing: Annotated[
+        bool, typer.Option("--with-preprocessing", help="ONNX: take pixels, 0 to 255.")
+    ] = False,
+    quantize: Annotated[
+        str | None, typer.Option(help="ONNX and LiteRT: int8; LiteRT: dynamic.")
+    ] = None,
+    representative_data: Annotated[
+        Path | None, typer.Option(help="For int8: a folder of images as it will see.")
+    ] = None,
+    debug: Debug = False,
+):
+    """Export a network for other systems, and compare its answers with the model's.
+
+    Beside the export or in it, export.json says what it takes, gives and differs by.
+
+    [bold]Example:[/bold] keras-resnet export runs/flowers --format onnx
+    """
+    training = _import("training")
+    log_to_stdout()
+    path = training.export_network(
+        format_,
+        output,
+        run=run,
+        model=model,
+        weights=weights,
+        image_size=image_size,
+        resize=resize,
+        fold=not no_fold,
+        top_k=top,
+        warmup=warmup,
+        any_size=any_size,
+        with_preprocessing=with_preprocessing,
+        quantize=quantize,
+        representative_data=representative_data,
+    )
+    record = _import("export.record").read(path)
+    print(f"{path}: answers as the model does, the largest difference is {record['error']:.1e}.")
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path, typer.Argument(help="A SavedModel's version folder, a .onnx, .tflite or .xml file.")
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a training. [default: that it lies in]")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
+    weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Have an exported network and its model answer the same images.
+
+    Ends with 1 if they differ by more than rounding explains; a quantised one by any amount.
+
+    [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
+    """
+    found = _import("training").verify_export(path, images, run=run, model=model, weights=weights)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        same = "" if found.agreement is None else f", {found.agreement:.1%} name the same class"
+        print(f"{found.images} images: the largest difference is {found.error:.1e}{same}.")
+    found.check(path)
 
 
 @app.command()

@@ -18,13 +18,13 @@ def conv_initializer():
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def convolution(filters, kernel_size, *, name, data_format, dtype, **kwargs):
+def convolution(filters, kernel_size, *, name, data_format, dtype, use_bias=False, **kwargs):
     """A convolution as all of the family's: symmetric padding, Kaiming normal, no bias."""
     return Conv2D(
         filters,
         kernel_size,
         padding="symmetric",
-        use_bias=False,
+        use_bias=use_bias,
         kernel_initializer=conv_initializer(),
         data_format=data_format,
         dtype=dtype,
@@ -59,6 +59,8 @@ class ResidualBlock(keras.layers.Layer):
         zero_init_residual: Whether the last batch normalization starts with gamma = 0, so that
             the block starts as its shortcut (https://arxiv.org/abs/1706.02677, section 5.1).
         synchronized: Whether batch statistics are taken over all replicas.
+        folded: Whether batch normalization is part of the convolutions, which then have biases:
+            for inference (`keras_resnet.export.fold`).
         data_format: "channels_last" or "channels_first"; Keras' default if None.
     """
 
@@ -75,6 +77,7 @@ class ResidualBlock(keras.layers.Layer):
         drop_path=0.0,
         zero_init_residual=False,
         synchronized=False,
+        folded=False,
         data_format=None,
         **kwargs,
     ):
@@ -89,6 +92,7 @@ class ResidualBlock(keras.layers.Layer):
         self.drop_path = drop_path
         self.zero_init_residual = zero_init_residual
         self.synchronized = synchronized
+        self.folded = folded
         self.data_format = data_format or keras.config.image_data_format()
         self.main = self._make_main()
         self.shortcut = []
@@ -110,10 +114,13 @@ class ResidualBlock(keras.layers.Layer):
             name=name,
             data_format=self.data_format,
             dtype=self.dtype_policy,
+            use_bias=self.folded,
             **kwargs,
         )
 
     def _bn(self, name, last=False):
+        if self.folded:
+            return keras.layers.Identity(dtype=self.dtype_policy, name=name)
         return batch_normalization(
             name=name,
             data_format=self.data_format,
@@ -155,6 +162,7 @@ class ResidualBlock(keras.layers.Layer):
             "drop_path",
             "zero_init_residual",
             "synchronized",
+            "folded",
             "data_format",
         )
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -63,6 +63,32 @@ class Preprocessing:
         """
         return self.normalise(self.pixels(image_bytes))
 
+    def batch(self, images, *, normalise=True) -> np.ndarray:
+        """Turns encoded images into the network's input.
+
+        Args:
+            images: Whole image files, bytes, by the name that an error calls them.
+            normalise: False for pixels, uint8.
+
+        Returns:
+            Array (images, crop, crop, 3).
+
+        Raises:
+            ValueError: if one cannot be decoded.
+        """
+        import tensorflow as tf
+
+        inputs = []
+        for name, content in images.items():
+            try:
+                inputs.append((self if normalise else self.pixels)(content).numpy())
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(
+                    f"{name} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP file, "
+                    f"received {len(content)} bytes that start with {content[:8]!r}."
+                ) from error
+        return np.stack(inputs)
+
     def pixels(self, image_bytes):
         """As a call, but before normalising: uint8, 0..255."""
         import tensorflow as tf

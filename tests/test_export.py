@@ -70,13 +70,13 @@ def test_a_new_process_answers_alike(onednn, exported, monkeypatch):
     model, preprocessing, version = exported
     content = list(images())
     expected = model(np.stack([preprocessing(one) for one in content]))
-    answers = export.probabilities_in_new_process(version, content)
-    np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-6)
+    answers = export.answers_in_new_process(version, content)
+    np.testing.assert_allclose(answers["probabilities"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_process_that_fails_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="could not be run"):
-        export.probabilities_in_new_process(tmp_path / "9", [])
+        export.answers_in_new_process(tmp_path / "9", [])
 
 
 def test_versions_logits_and_backbones(tmp_path):
@@ -150,7 +150,7 @@ def test_onnx_has_one_convolution_for_each(resnext, tmp_path):
 
     model, x, expected, blocks = resnext
     path = keras_resnet.export.onnx(model, tmp_path / "m.onnx")
-    assert os.listdir(tmp_path) == ["m.onnx"]
+    assert sorted(os.listdir(tmp_path)) == ["export.json", "m.onnx"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(run_onnx(path, x), expected, atol=1e-5 * scale)
     nodes = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
@@ -165,10 +165,10 @@ def test_litert_has_one_convolution_for_each(resnext, tmp_path):
 
     model, x, expected, blocks = resnext
     path = keras_resnet.export.litert(model, tmp_path / "m.tflite")
-    assert os.listdir(tmp_path) == ["m.tflite"]
+    assert sorted(os.listdir(tmp_path)) == ["export.json", "m.tflite"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(run_litert(path, x), expected, atol=1e-5 * scale)
-    with pytest.raises(ValueError, match="ends in .tflite"):
+    with pytest.raises(ValueError, match="end in .tflite"):
         keras_resnet.export.litert(model, tmp_path / "m.bin")
     operations = [row["op_name"] for row in Interpreter(str(path))._get_ops_details()]
     assert operations.count("CONV_2D") == 3 * blocks + 4 + 1

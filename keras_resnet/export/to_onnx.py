@@ -1,27 +1,145 @@
 """ONNX files, for ONNX Runtime and what else reads them."""
 
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
 from pathlib import Path
 
-import keras
+from keras_resnet.export.file import input_signature, write_file
 
-from keras_resnet.files import replacing
-from keras_resnet.layers import convolution_path
+OPSET = 17  # ONNX Runtime reads it since 1.12; in 18, tf2onnx averages with a slower operation.
+PACKAGES = {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}
 
 
-def onnx(model, path) -> Path:
+def onnx(
+    model,
+    path,
+    *,
+    preprocessing=None,
+    with_preprocessing=False,
+    class_names=None,
+    image_size=None,
+    quantize=None,
+    representative_data=None,
+    source=None,
+) -> Path:
     """Exports a model as an ONNX file, in which each convolution is one `Conv`, grouped ones too.
 
-    Needs the export extra (`pip install keras3-resnet[export]`).
+    The input is `images`, (batch, height, width, channels) or channels first as the model: the
+    batch is open, and so are the sides where the model leaves them open and `image_size` does not
+    fix them. The output is `probabilities`, `logits` or `features`, or each level of a pyramid by
+    its name. Batch normalization is folded; the opset is 17. ONNX Runtime runs the file, and its
+    answers are compared with the model's, before it gets its name. Its export.json says what it
+    is. Needs the export extra (`pip install keras3-resnet[export]`).
 
     Args:
-        model: A float32 model of this package, in TensorFlow.
+        model: A model of this package.
         path: The file, `resnext.onnx` for example.
+        preprocessing: The `Preprocessing` of its images, for export.json.
+        with_preprocessing: Whether its normalisation is in the file, which then takes uint8
+            pixels, 0..255.
+        class_names: Names of the classes, for export.json; their numbers if None.
+        image_size: Side of the images in pixels, to fix what the model leaves open.
+        quantize: None, or "int8" for 8-bit integers, by ONNX Runtime's static quantisation with a
+            scale for each channel of the kernels.
+        representative_data: For "int8", some hundred images as the file takes them (number,
+            height, width, channels): the range of each activation is measured on them.
+        source: The file of the model's weights, if any, for export.json.
 
     Returns:
-        The path. A file of that name is replaced once the new one is complete.
+        The path. A file of that name is replaced once the new one is complete and right.
+
+    Raises:
+        ValueError: if the arguments do not fit, or if the file does not answer as the model does.
+        ImportError: without the export extra.
+
+    Example:
+    >>> model = keras_resnet.ResNet18(classes=5)
+    >>> keras_resnet.export.onnx(model, "flowers.onnx", image_size=224)  # doctest: +SKIP
     """
-    # Given here, since Keras infers it only once a model was called.
-    signature = [keras.InputSpec(shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
-    with convolution_path("native"), replacing(path) as temporary:
-        model.export(temporary, format="onnx", input_signature=signature, verbose=False)
-    return Path(path)
+    if quantize not in (None, "int8"):
+        raise ValueError(f"quantize should be None or 'int8'. Received: quantize={quantize!r}")
+    return write_file(
+        "onnx",
+        _write,
+        model,
+        path,
+        suffix=".onnx",
+        packages=PACKAGES,
+        preprocessing=preprocessing,
+        with_preprocessing=with_preprocessing,
+        class_names=class_names,
+        image_size=image_size,
+        quantize=quantize,
+        representative_data=representative_data,
+        source=source,
+        opset=OPSET,
+    )
+
+
+def _write(network, file, data):
+    import onnx
+
+    with _silent():
+        network.export(
+            file,
+            format="onnx",
+            input_signature=input_signature(network),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    if data is not None:
+        _quantize(file, data)
+    graph = onnx.load(file)
+    for tensor in (*graph.graph.input, *graph.graph.output):
+        _name_open_sides(tensor.type.tensor_type.shape.dim)
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, file)
+
+
+def _name_open_sides(sides):
+    """Says `batch` where the converter says `unk__7`."""
+    for number, side in enumerate(sides):
+        if not side.HasField("dim_value"):
+            side.dim_param = "batch" if number == 0 else f"side_{number}"
+
+
+def _quantize(file, data):
+    """Replaces a file by one of 8-bit integers."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        images = iter(data)
+
+        def get_next(self):
+            image = next(self.images, None)
+            return None if image is None else {"images": image[None]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        with _silent():
+            quant_pre_process(file, prepared, skip_symbolic_shape=True)
+            quantization.quantize_static(
+                prepared,
+                file,
+                Reader(),
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+
+
+@contextlib.contextmanager
+def _silent():
+    """Without what the converters say of their own code, and of what is then checked by running."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.root.level
+        logging.root.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.root.setLevel(level)

@@ -2,40 +2,94 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_resnet.export import folding, record, run_exported, verification
+from keras_resnet.export.network import (
+    channels_first,
+    check_backend,
+    checked_names,
+    gives_logits,
+    named_outputs,
+)
 from keras_resnet.layers import convolution_path
 
 
-def saved_model(model, directory, *, preprocessing=None, class_names=None, top_k=5) -> Path:
+def saved_model(
+    model, directory, *, preprocessing=None, class_names=None, top_k=5, fold=True, source=None
+) -> Path:
     """Exports a model as the next version in `directory`.
 
-    Signatures: `tensor` takes normalised images, float32 (batch, height, width, channels). With
-    `preprocessing`, `serving_default` takes `image_bytes`, string (batch,), whole JPEG, PNG, GIF,
-    BMP or WebP files; without, it is `tensor`. A classifier returns `classes`, string (batch,
-    top_k), and `scores`, float32 (batch, top_k), best first, and `probabilities`, float32 (batch,
-    classes); a backbone returns `features`. One image that cannot be decoded fails its batch.
+    Signatures: `tensor` takes normalised images, float32 (batch, height, width, channels), or
+    channels first as the model. With `preprocessing`, `serving_default` takes `image_bytes`,
+    string (batch,), whole JPEG, PNG, GIF, BMP or WebP files; without, it is `tensor`. A classifier
+    returns `classes`, string (batch, top_k), and `scores`, float32 (batch, top_k), best first, and
+    `probabilities`, float32 (batch, classes). A backbone returns `features`, a pyramid its levels
+    by their names, and both have a third signature `features`, which is `tensor`. One image that
+    cannot be decoded fails its batch.
+
+    The new version is run once and compared with the model. Its export.json says what it is.
 
     Args:
         model: A model of this package, with softmax or logits on top, or without a top.
         directory: The model's folder; versions are its subfolders `1`, `2`, ....
         preprocessing: The `Preprocessing` to put in front.
-        class_names: Names of the classes; their numbers if None.
+        class_names: Names of the classes; their numbers if None. They are the asset
+            class_names.txt too, a line each.
         top_k: How many classes `classes` and `scores` name.
+        fold: Whether batch normalization becomes part of the convolutions.
+        source: The file of the model's weights, if any, for export.json.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        ValueError: if there are not as many names as classes.
+        ValueError: if there are not as many names as classes, if the backend is not TensorFlow,
+            or if the new version does not answer as the model does: it is then removed.
     """
-    names = _class_names(model, class_names)
-    answer = _answer(model, names, top_k)
+    check_backend()
+    names = checked_names(model, class_names)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    # A name that is no number: a server that watches the folder passes it over.
+    unfinished = directory / f".{os.getpid()}.unfinished"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _write(model, unfinished, preprocessing, names, top_k, fold, Path(folder))
+        compared = _try(unfinished, model, preprocessing)
+        said = record.describe(
+            "saved_model",
+            model,
+            signature=_signatures(unfinished),
+            preprocessing=preprocessing,
+            inside="all" if preprocessing else "none",
+            class_names=names,
+            comparison=compared,
+            source=source,
+            packages=("keras", "tensorflow"),
+        )
+        record.write({**said, "folded": bool(fold), "top_k": top_k}, unfinished)
+        return _place(unfinished, directory)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write(model, target, preprocessing, names, top_k, folds, folder):
+    """Writes a SavedModel."""
+    network = folding.fold(model) if folds else model
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive.track(network)
+    table = None
+    if names is not None:
+        table = _name_table(names, folder)
+        archive.track(table)
+    answer = _answer(model, network, table, top_k)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
 
     def tensor(images):
@@ -44,7 +98,10 @@ def saved_model(model, directory, *, preprocessing=None, class_names=None, top_k
     def image_bytes(image_bytes):
         size = (preprocessing.crop, preprocessing.crop, 3)
         spec = tf.TensorSpec(size, tf.float32)
-        return answer(tf.map_fn(preprocessing, image_bytes, fn_output_signature=spec))
+        images = tf.map_fn(preprocessing, image_bytes, fn_output_signature=spec)
+        if channels_first(model):
+            images = tf.transpose(images, (0, 3, 1, 2))
+        return answer(images)
 
     if preprocessing is None:
         archive.add_endpoint("serving_default", tensor, [images])
@@ -52,53 +109,98 @@ def saved_model(model, directory, *, preprocessing=None, class_names=None, top_k
         contents = tf.TensorSpec((None,), tf.string, name="image_bytes")
         archive.add_endpoint("serving_default", image_bytes, [contents])
     archive.add_endpoint("tensor", tensor, [images])
-
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    if names is None:
+        archive.add_endpoint("features", tensor, [images])
     # A server takes no gradients, and tracing those of every convolution tripled the time.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    # A name that is no number: a server that watches the folder passes it over.
-    unfinished = directory / f".{os.getpid()}.unfinished"
-    try:
-        # Groups as plain convolutions: TensorFlow's own fail where a server has no oneDNN.
-        with convolution_path("eigen"):
-            archive.write_out(str(unfinished), options=options, verbose=False)
-        version = max((int(entry) for entry in os.listdir(directory) if entry.isdigit()), default=0)
-        return unfinished.rename(directory / str(version + 1))
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    # Groups as plain convolutions: TensorFlow's own fail where a server has no oneDNN.
+    with convolution_path("eigen"):
+        archive.write_out(str(target), options=options, verbose=False)
 
 
-def _class_names(model, class_names):
-    """As many names as the model has classes; None for a backbone."""
-    if not isinstance(model.layers[-1], keras.layers.Dense):
-        return None
-    classes = model.output_shape[-1]
-    names = [str(number) for number in range(classes)] if class_names is None else class_names
-    if len(names) != classes:
-        raise ValueError(
-            f"class_names should name each of the model's {classes} classes. "
-            f"Received: {len(names)} names"
-        )
-    return names
+def _name_table(names, folder):
+    """A table from a class's number to its name, read from the asset class_names.txt."""
+    file = folder / "class_names.txt"
+    lines = (" ".join(str(name).splitlines()) for name in names)
+    file.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    numbered = tf.lookup.TextFileInitializer(
+        str(file),
+        tf.int64,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+        tf.string,
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+    )
+    return tf.lookup.StaticHashTable(numbered, default_value="")
 
 
-def _answer(model, names, top_k):
+def _answer(model, network, table, top_k):
     """Function from normalised images to the dict that a signature returns."""
-    if names is None:
-        return lambda images: {"features": tf.cast(model(images, training=False), tf.float32)}
-    gives_logits = model.layers[-1].activation is keras.activations.linear
-    top_k = min(top_k, len(names))
+
+    def outputs(images):
+        found = named_outputs(model, network(images, training=False))
+        return {name: tf.cast(value, tf.float32) for name, value in found.items()}
+
+    if table is None:
+        return outputs
 
     def answer(images):
-        probabilities = tf.cast(model(images, training=False), tf.float32)
-        if gives_logits:
+        (probabilities,) = outputs(images).values()
+        if gives_logits(model):
             probabilities = tf.nn.softmax(probabilities)
-        scores, indices = tf.math.top_k(probabilities, top_k)
+        scores, indices = tf.math.top_k(probabilities, min(top_k, probabilities.shape[-1]))
         return {
-            "classes": tf.gather(tf.constant(list(names)), indices),
+            "classes": table.lookup(tf.cast(indices, tf.int64)),
             "scores": scores,
             "probabilities": probabilities,
         }
 
     return answer
+
+
+def _try(version, model, preprocessing):
+    """Runs a SavedModel, from tensors and from images, and compares it with the model."""
+    allowed = verification.tolerance(model)
+    inputs = verification.sample(model.input_shape[1:], "float32")
+    answer = run_exported.load(version)
+    for images in (inputs[:1], inputs):
+        compared = verification.compare(answer(images), model, images, allowed)
+        compared.check("The SavedModel")
+    if preprocessing is not None:
+        side = preprocessing.resize
+        pixels = verification.sample((side, side + 17, 3), "uint8")
+        contents = [tf.io.encode_png(image).numpy() for image in pixels]
+        images = np.stack([preprocessing(content) for content in contents])
+        if channels_first(model):
+            images = images.transpose(0, 3, 1, 2)
+        verification.compare(answer(contents), model, images, allowed).check("The SavedModel")
+    return compared
+
+
+def _signatures(version):
+    """Each signature's inputs and outputs, as the file says."""
+    graph = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    return {
+        name: {"inputs": _specs(signature.inputs), "outputs": _specs(signature.outputs)}
+        for name, signature in sorted(graph.meta_graphs[0].signature_def.items())
+        if not name.startswith("__")
+    }
+
+
+def _specs(tensors):
+    return {
+        name: record.spec(
+            tf.as_dtype(tensor.dtype).name, tf.TensorShape(tensor.tensor_shape).as_list()
+        )
+        for name, tensor in sorted(tensors.items())
+    }
+
+
+def _place(unfinished, directory):
+    """Renames a whole SavedModel to the next version; another process may take the number."""
+    while True:
+        version = max((int(entry) for entry in os.listdir(directory) if entry.isdigit()), default=0)
+        try:
+            return unfinished.rename(directory / str(version + 1))
+        except OSError:
+            if not (directory / str(version + 1)).exists():
+                raise

@@ -1,36 +1,164 @@
-"""Runs what was exported in a process of its own, as another system would."""
+"""Compares what an exported network answers with what the model does."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import keras
 import numpy as np
 
+from keras_resnet.export import record, run_exported
+from keras_resnet.export.network import gives_logits, named_outputs
+from keras_resnet.preprocessing import Preprocessing
 
-def probabilities_in_new_process(version, images) -> np.ndarray:
-    """Asks a SavedModel for its probabilities, in a process that does not know this package.
+# Of the largest value: rounding, through some hundred layers.
+TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1}
+TOLERANCE = 1e-4
+IMAGES = 5
+FREE_SIDE = 64  # Of the images that are tried where a model leaves the size open.
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An exported network's answers beside the model's.
 
     Args:
-        version: The SavedModel's folder, `saved_model/1` for example.
-        images: Encoded images, bytes.
+        images: How many images both answered.
+        error: The largest difference, divided by the largest value.
+        agreement: The share of images whose best class is the same; None without classes.
+        tolerance: The error that is allowed; None for a quantised network.
+    """
+
+    images: int
+    error: float
+    agreement: float | None
+    tolerance: float | None
+
+    def check(self, what):
+        """Raises a ValueError if the answers are not the model's."""
+        if self.tolerance is None:
+            right = np.isfinite(self.error)
+        else:
+            right = self.error <= self.tolerance
+        if not right:
+            raise ValueError(
+                f"{what} does not answer as the model does: the largest difference is "
+                f"{self.error:.2g} on {self.images} images, "
+                f"{'and should be a number' if self.tolerance is None else self.tolerance}"
+                f"{'' if self.tolerance is None else ' is allowed'}. Do not use it."
+            )
+
+
+def tolerance(model) -> float:
+    """What rounding explains, in the lowest precision that the model computes in."""
+    used = {layer.compute_dtype for layer in model._flatten_layers()}
+    return max((TOLERANCES[dtype] for dtype in used if dtype in TOLERANCES), default=TOLERANCE)
+
+
+def compare(answers, model, inputs, allowed) -> Comparison:
+    """Compares the answers to some images with the model's.
+
+    Args:
+        answers: Each output by its name.
+        model: The model.
+        inputs: What the model takes for the same images.
+        allowed: The tolerance, or None.
+    """
+    expected = named_outputs(model, model.predict_on_batch(inputs))
+    if "probabilities" in answers and gives_logits(model):
+        expected = {"probabilities": keras.ops.softmax(expected["logits"])}
+    error, agreement = 0.0, None
+    for name, value in expected.items():
+        value = np.float64(keras.ops.convert_to_numpy(value))
+        answer = answers[name]
+        if answer.shape != value.shape:
+            raise ValueError(
+                f"The output {name!r} should be of shape {value.shape}, and is of {answer.shape}."
+            )
+        difference = np.abs(answer - value).max() / (np.abs(value).max() or 1.0)
+        error = float(np.maximum(error, difference))  # NaN stays
+        if name in ("probabilities", "logits"):
+            agreement = float(np.mean(answer.argmax(-1) == value.argmax(-1)))
+    return Comparison(len(inputs), error, agreement, allowed)
+
+
+def sample(shape, dtype) -> np.ndarray:
+    """Noise for a network to answer: values of normalised images, or of pixels."""
+    shape = (IMAGES, *(side or FREE_SIDE for side in shape))
+    random = np.random.default_rng(0)
+    if dtype == "uint8":
+        return random.integers(0, 256, shape, np.uint8)
+    return random.normal(size=shape).astype(dtype)
+
+
+def verify(artefact, images, model, *, preprocessing=None) -> Comparison:
+    """Has an exported network and the model answer the same images.
+
+    Args:
+        artefact: The version folder of a SavedModel, or a .onnx, .tflite or .xml file, with the
+            export.json that was written with it.
+        images: Encoded images, bytes, by the name that an error calls them.
+        model: The model that was exported.
+        preprocessing: The evaluation transform, if export.json names none.
 
     Returns:
-        float32 (images, classes).
+        The comparison. `check` raises if the answers differ.
+
+    Raises:
+        ValueError: if an image cannot be decoded, or the model has other weights than the one
+            that was exported.
+    """
+    said = record.read(artefact)
+    if record.weights_hash(model) != said["weights_sha256"]:
+        raise ValueError(
+            f"{artefact} was not made from this model: the weights differ. Pass the model that "
+            "was exported."
+        )
+    if said["preprocessing"]:
+        preprocessing = Preprocessing(**said["preprocessing"])
+    if preprocessing is None:
+        raise ValueError(
+            f"{artefact} was exported without the preprocessing of its images: pass it."
+        )
+    inputs = preprocessing.batch(images)
+    given = inputs
+    if said["preprocessing_inside"] == "all":
+        given = list(images.values())
+    elif said["preprocessing_inside"] == "normalisation":
+        given = preprocessing.batch(images, normalise=False)
+    return compare(run_exported.load(artefact)(given), model, inputs, said["tolerance"])
+
+
+def answers_in_new_process(artefact, inputs) -> dict[str, np.ndarray]:
+    """Has an exported network answer in a process that does not know this package.
+
+    Args:
+        artefact: The version folder of a SavedModel, or a .onnx, .tflite or .xml file.
+        inputs: An array of images as the network takes them or, for a SavedModel, a list of
+            encoded images, bytes.
+
+    Returns:
+        Each output by its name.
 
     Raises:
         ValueError: if the process fails; its last words are in the message.
     """
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        (folder / "images").mkdir()
-        for number, content in enumerate(images):
-            (folder / "images" / f"{number:06}").write_bytes(content)
-        program = Path(__file__).with_name("run_saved_model.py")
-        output = folder / "probabilities.npy"
+        if isinstance(inputs, list):
+            given = folder / "images"
+            given.mkdir()
+            for number, content in enumerate(inputs):
+                (given / f"{number:06}").write_bytes(content)
+        else:
+            given = folder / "images.npy"
+            np.save(given, inputs)
+        output = folder / "answers.npz"
         # -P: the program's own folder is not searched for modules.
-        command = [sys.executable, "-P", program, version, folder / "images", output]
+        command = [sys.executable, "-P", run_exported.__file__, artefact, given, output]
         done = subprocess.run(  # noqa: S603 (our own program)
             [str(part) for part in command],
             capture_output=True,
@@ -39,5 +167,6 @@ def probabilities_in_new_process(version, images) -> np.ndarray:
             check=False,
         )
         if done.returncode:
-            raise ValueError(f"The SavedModel {version} could not be run:\n{done.stderr[-2000:]}")
-        return np.load(output)
+            raise ValueError(f"{artefact} could not be run:\n{done.stderr[-2000:]}")
+        with np.load(output) as answers:
+            return dict(answers)

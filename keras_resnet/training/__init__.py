@@ -2,6 +2,8 @@
 
 from keras_resnet.training.errors import TrainingError
 from keras_resnet.training.evaluation import Evaluation, evaluate, evaluate_on
+from keras_resnet.training.exporting import export_network, verify_export
+from keras_resnet.training.opening import Network, open_network
 from keras_resnet.training.optimizers import SGD, Adam
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
@@ -15,6 +17,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Evaluation",
+    "Network",
     "Placement",
     "Recipe",
     "Run",
@@ -22,6 +25,9 @@ __all__ = [
     "WarmUp",
     "evaluate",
     "evaluate_on",
+    "export_network",
     "named_recipe",
+    "open_network",
     "train",
+    "verify_export",
 ]

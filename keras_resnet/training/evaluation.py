@@ -6,16 +6,11 @@ import os
 
 import numpy as np
 
-from keras_resnet import models
 from keras_resnet.data import Skipped
 from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.training.opening import open_network
 from keras_resnet.training.report import write_csv
-from keras_resnet.training.run import Run
-from keras_resnet.weights import load
-from keras_resnet.weights.loading import locate
-from keras_resnet.weights.registry import find_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,34 +96,16 @@ def evaluate_on(
     Raises:
         ValueError: if there is no such data, run or network, or the classes do not fit.
     """
-    if (run is None) == (model is None) or (model is None) != (weights is None):
-        raise ValueError("Pass either run, or model and weights.")
     source, skipped = evaluation_source(data), Skipped()
-    if run is not None:
-        finished = Run.open(run)
-        if image_size not in (None, finished.preprocessing.crop):
-            raise ValueError(
-                f"The network of {run} takes images of {finished.preprocessing.crop} px. Leave "
-                f"image_size out. Received: image_size={image_size}"
-            )
-        if source.class_names != finished.class_names:
-            raise ValueError(
-                f"The classes differ. {run}: {_some(finished.class_names)}. {data}: "
-                f"{_some(source.class_names)}."
-            )
-        network, usual = finished.model(), finished.preprocessing
-    else:
-        file = locate(weights, model)
-        network = models.create(model, classes=len(source.class_names))
-        load(network, file)
-        published = find_file(file.name)
-        usual = published.preprocessing if published else Preprocessing()
-    if image_size and not resize:
-        usual = Preprocessing.for_crop(image_size, exif=usual.exif)
-    preprocessing = dataclasses.replace(
-        usual, crop=image_size or usual.crop, resize=resize or usual.resize
+    network = open_network(
+        run, model, weights, classes=len(source.class_names), image_size=image_size, resize=resize
     )
-    return evaluate(network, source, preprocessing, skipped=skipped), skipped
+    if run is not None and source.class_names != network.class_names:
+        raise ValueError(
+            f"The classes differ. {run}: {_some(network.class_names)}. {data}: "
+            f"{_some(source.class_names)}."
+        )
+    return evaluate(network.model, source, network.preprocessing, skipped=skipped), skipped
 
 
 def _some(names):

@@ -14,9 +14,8 @@ import tensorflow as tf
 
 from keras_resnet import decoding, export, visualize, weights
 from keras_resnet.files import write_text
-from keras_resnet.training import tensorboard
+from keras_resnet.training import exporting, tensorboard
 from keras_resnet.training.evaluation import evaluate
-from keras_resnet.training.export_run import export_run
 from keras_resnet.training.phases import Setting
 from keras_resnet.training.report import SHOWN, report, write_history, write_skipped
 from keras_resnet.training.run import REPORT
@@ -122,11 +121,11 @@ def _export(model, recipe, source, folder):
     """Writes the SavedModel and compares its answers, in a new process, with the model's."""
     shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process that was killed
     if keras.backend.backend() == "tensorflow":
-        version = export_run(folder)
+        version = exporting.export_network("saved_model", run=folder)
     else:  # a SavedModel is TensorFlow's
         version = folder / "saved_model" / "1"
         done = subprocess.run(  # noqa: S603 (our own program)
-            [sys.executable, "-m", export_run.__module__, str(folder)],
+            [sys.executable, "-m", exporting.__name__, str(folder)],
             env={**os.environ, "KERAS_BACKEND": "tensorflow"},
             capture_output=True,
             text=True,
@@ -143,7 +142,8 @@ def _export(model, recipe, source, folder):
     chosen = source.examples(None, 0).shard(step, 0).take(VERIFIED).map(load).ignore_errors()
     images, inputs = zip(*chosen.as_numpy_iterator(), strict=True)
     expected = model.predict(np.stack(inputs), verbose=0)
-    error = float(np.abs(export.probabilities_in_new_process(version, images) - expected).max())
+    answers = export.answers_in_new_process(version, list(images))
+    error = float(np.abs(answers["probabilities"] - expected).max())
     if not error <= TOLERANCE:
         raise ValueError(
             f"The SavedModel {version} and the model differ by {error:.2g} in their probabilities "

@@ -8,7 +8,6 @@ from pathlib import Path
 import filelock
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_resnet.files import remove_leftovers
 from keras_resnet.preprocessing import Preprocessing
@@ -150,7 +149,7 @@ class Run:
         Raises:
             ValueError: if one is no image, with its place in the list.
         """
-        return self._answers((f"Image {number}", content) for number, content in enumerate(images))
+        return self._answers({f"Image {number}": image for number, image in enumerate(images)})
 
     def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
         """The most probable classes of image files.
@@ -166,22 +165,14 @@ class Run:
             ValueError: if one is no image.
             OSError: if one cannot be read.
         """
-        files = [Path(file) for file in files]
-        answers = self._answers((str(file), file.read_bytes()) for file in files)
+        files = list(dict.fromkeys(map(Path, files)))
+        answers = self._answers({str(file): file.read_bytes() for file in files})
         return {
             file: [(self.class_names[index], float(row[index])) for index in np.argsort(-row)[:top]]
             for file, row in zip(files, answers, strict=True)
         }
 
-    def _answers(self, named):
-        """Probabilities of (name for an error, encoded image) pairs."""
-        inputs = []
-        for name, content in named:
-            try:
-                inputs.append(self.preprocessing(content))
-            except tf.errors.InvalidArgumentError as error:
-                raise ValueError(
-                    f"{name} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP file, "
-                    f"received {len(content)} bytes that start with {content[:8]!r}."
-                ) from error
-        return self.model().predict(tf.stack(inputs), batch_size=BATCH_SIZE, verbose=0)
+    def _answers(self, images):
+        """Probabilities of encoded images, by the name for an error."""
+        inputs = self.preprocessing.batch(images)
+        return self.model().predict(inputs, batch_size=BATCH_SIZE, verbose=0)

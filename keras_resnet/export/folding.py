@@ -1,0 +1,111 @@
+"""Batch normalization folded into the convolutions before it, for inference."""
+
+import keras
+import numpy as np
+
+from keras_resnet.blocks import ResidualBlock
+
+NETWORKS = (keras.Sequential, keras.Function)  # a functional model is a keras.Function
+
+
+def fold(model, *, dtype=None) -> keras.Model:
+    """Copies a network, each batch normalization becoming part of the convolution before it.
+
+    In inference it multiplies a channel by `gamma / sqrt(variance + epsilon)` and adds a constant,
+    which the convolution's kernel and a bias do as well. Batch normalization that follows
+    something else stays. The copy is for inference: it has nothing left that keeps statistics.
+
+    Args:
+        model: A functional or sequential model, which may have others inside.
+        dtype: The dtype policy of the copy's layers, "float32" to undo mixed precision; their own
+            if None.
+
+    Returns:
+        A model with layers of the same names; the given one is not changed.
+
+    Raises:
+        ValueError: if the model is neither functional nor sequential.
+
+    Example:
+    >>> folded = keras_resnet.export.fold(keras_resnet.ResNet18(classes=5))
+    >>> folded.get_layer("conv1").use_bias
+    True
+    """
+    if not isinstance(model, NETWORKS):
+        raise ValueError(
+            "Batch normalization can be folded where the order of the layers is known: in a "
+            "functional or sequential model. Pass fold=False to export any other. "
+            f"Received: model={model.name!r} of type {type(model).__name__}"
+        )
+    # A sequential model as the functional one that it is, and neither with what it was compiled.
+    sequential = isinstance(model, keras.Sequential)
+    ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
+    model = keras.Model(*ends, name=model.name)
+    pairs = dict(_pairs(model))
+
+    def copy(layer):
+        if isinstance(layer, NETWORKS):
+            return fold(layer, dtype=dtype)
+        config = layer.get_config()
+        if dtype:
+            config["dtype"] = dtype
+        if isinstance(layer, ResidualBlock):
+            config["folded"] = True
+        elif layer in pairs:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    def call(layer, *args, **kwargs):
+        return args[0] if layer.name in gone else layer(*args, **kwargs)
+
+    gone = {normalization.name for normalization in pairs.values()}
+    folded = keras.models.clone_model(model, clone_function=copy, call_function=call)
+    for new in folded.layers:
+        if isinstance(new, keras.layers.InputLayer):
+            continue
+        old = model.get_layer(new.name)
+        if isinstance(old, ResidualBlock) and not old.folded:
+            for old_path, new_path in ((old.main, new.main), (old.shortcut, new.shortcut)):
+                for place in range(0, len(old_path), 2):
+                    new_path[place].set_weights(_folded(*old_path[place : place + 2]))
+        elif old in pairs:
+            new.set_weights(_folded(old, pairs[old]))
+        elif not isinstance(old, NETWORKS):
+            new.set_weights(old.get_weights())
+    return folded
+
+
+def _pairs(model):
+    """(convolution, batch normalization) where the second alone takes what the first gives."""
+    users = {}
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            for tensor in node.input_tensors:
+                users.setdefault(id(tensor), []).append(layer)
+    for layer in model.layers:
+        if not _convolves(layer) or len(layer._inbound_nodes) != 1:
+            continue
+        following = users.get(id(layer.output), ())
+        if len(following) == 1 and isinstance(following[0], keras.layers.BatchNormalization):
+            yield layer, following[0]
+
+
+def _convolves(layer):
+    return isinstance(layer, keras.layers.Conv2D) and layer.activation is keras.activations.linear
+
+
+def _folded(convolution, normalization):
+    """Kernel and bias of the convolution that does both, calculated in float64."""
+    gamma, beta, mean, variance = (
+        default if value is None else np.float64(keras.ops.convert_to_numpy(value))
+        for value, default in (
+            (normalization.gamma, 1.0),
+            (normalization.beta, 0.0),
+            (normalization.moving_mean, 0.0),
+            (normalization.moving_variance, 1.0),
+        )
+    )
+    scale = gamma / np.sqrt(variance + normalization.epsilon)
+    kernel = np.float64(keras.ops.convert_to_numpy(convolution.kernel)) * scale
+    bias = 0.0 if convolution.bias is None else keras.ops.convert_to_numpy(convolution.bias)
+    return [kernel, beta + (bias - mean) * scale]

@@ -1,0 +1,97 @@
+"""Runs an exported network in its own runtime; knows nothing of this package.
+
+Usage: python run_exported.py ARTEFACT INPUTS OUTPUT.npz
+
+INPUTS is a .npy file of images as the network takes them or, for a SavedModel, a folder of image
+files, which are taken in the order of their names. OUTPUT.npz gets each output by its name.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def load(path):
+    """Opens an exported network.
+
+    Args:
+        path: The version folder of a SavedModel, or a .onnx, .tflite or .xml file.
+
+    Returns:
+        Function from an array of images, as the network takes them, to each output by its name.
+        Of a SavedModel with its preprocessing inside, it also takes a list of encoded images,
+        bytes.
+    """
+    path = Path(path)
+    return (_saved_model if path.is_dir() else RUNTIMES[path.suffix])(path)
+
+
+def _saved_model(path):
+    import tensorflow as tf
+
+    absl = logging.getLogger("absl")  # which would tell that nobody can train the graph
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    loaded = tf.saved_model.load(path)
+    absl.setLevel(level)
+
+    def answer(inputs):
+        if isinstance(inputs, list):
+            answers = loaded.signatures["serving_default"](image_bytes=tf.constant(inputs))
+        else:
+            answers = loaded.signatures["tensor"](images=tf.constant(inputs))
+        return {name: value.numpy() for name, value in answers.items()}
+
+    return answer
+
+
+def _onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, {"images": inputs}), strict=True))
+
+
+def _litert(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    runner = interpreter.get_signature_runner()
+    return lambda inputs: runner(images=inputs)
+
+
+def _openvino(path):
+    import openvino
+
+    # By itself it computes in bfloat16 where the processor has it.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+
+    def answer(inputs):
+        answers = compiled({"images": inputs})
+        return {output.any_name: answers[output] for output in compiled.outputs}
+
+    return answer
+
+
+RUNTIMES = {".onnx": _onnx, ".tflite": _litert, ".xml": _openvino}
+
+
+def main(path, inputs, output):
+    """Reads the inputs, runs the network, writes the outputs."""
+    inputs = Path(inputs)
+    if inputs.is_dir():
+        inputs = [file.read_bytes() for file in sorted(inputs.iterdir())]
+    else:
+        inputs = np.load(inputs)
+    answers = load(path)(inputs)
+    # Without names of any length, which would be pickled.
+    np.savez(output, **{k: v.astype(bytes) if v.dtype == object else v for k, v in answers.items()})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,66 @@
+"""Requests that TensorFlow Serving runs before it serves a version, so that no user waits."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.export import record
+from keras_resnet.files import replacing
+
+FREE_SIDE = 224  # Of the images where the network leaves the size open.
+
+
+def write_warmup(version, *, batch_sizes=(1,)) -> Path:
+    """Writes warm-up requests for each signature of a SavedModel.
+
+    TensorFlow builds parts of a graph when it is first run. The server runs what it finds in
+    assets.extra/tf_serving_warmup_requests before it declares a version available. Needs the
+    serving extra (`pip install keras3-resnet[serving]`).
+
+    Args:
+        version: The version folder, which `saved_model` returned.
+        batch_sizes: Images a request, one request each.
+
+    Returns:
+        The file. It is a TFRecord file of `tensorflow.serving.PredictionLog`.
+
+    Raises:
+        ValueError: if the folder has no export.json.
+        ImportError: without the serving extra.
+    """
+    try:
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except ImportError as error:
+        raise ImportError(
+            "Warm-up requests need tensorflow-serving-api: pip install 'keras3-resnet[serving]'"
+        ) from error
+
+    version = Path(version)
+    said = record.read(version)
+    target = version / "assets.extra" / "tf_serving_warmup_requests"
+    target.parent.mkdir(exist_ok=True)
+    with replacing(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as file:
+        for signature, ends in said["signature"].items():
+            for size in batch_sizes:
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name = version.parent.name
+                request.model_spec.signature_name = signature
+                for name, spec in ends["inputs"].items():
+                    request.inputs[name].CopyFrom(
+                        tf.make_tensor_proto(_images(spec, size, said["preprocessing"]))
+                    )
+                log = prediction_log_pb2.PredictionLog(
+                    predict_log=prediction_log_pb2.PredictLog(request=request)
+                )
+                file.write(log.SerializeToString())
+    return target
+
+
+def _images(spec, size, preprocessing):
+    """Images as an input takes them: encoded, or numbers."""
+    if spec["dtype"] != "string":
+        side = preprocessing["crop"] if preprocessing else FREE_SIDE
+        return np.zeros([size, *(length or side for length in spec["shape"][1:])], spec["dtype"])
+    pixels = tf.zeros((preprocessing["resize"], preprocessing["resize"], 3), tf.uint8)
+    return [tf.io.encode_jpeg(pixels).numpy()] * size
