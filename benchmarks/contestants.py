@@ -2,6 +2,7 @@
 
     python benchmarks/contestants.py CONTESTANT MODEL TASK BATCH SIZE THREADS
 
+CONTESTANT is a name of the table below, or the path of an exported network.
 `contest.py` starts it, one process a contestant, and speaks to it by lines: it tells how
 long building and the first step took, answers each line `round` with the seconds of every step of
 that round, and the end of its input with its memory, all as JSON.
@@ -169,6 +170,15 @@ def onnxruntime(name, task, batch, size, threads):
     return lambda: session.run(None, feed)
 
 
+def exported(path, batch, size):
+    """An exported file, in its own runtime."""
+    from keras_resnet.export import run_exported
+
+    answer = run_exported.load(path)
+    x, _ = images(batch, size)
+    return lambda: answer(x)
+
+
 def matmul(name, task, batch, size, threads):
     """A large product of matrices: what the machine can do at most."""
     import tensorflow as tf
@@ -208,7 +218,11 @@ def main(contestant, name, task, *sizes):
     for library in ["torch", "torchvision"] if "torch" in contestant else ["keras", "tensorflow"]:
         importlib.import_module(library)
     start = time.perf_counter()
-    step = CONTESTANTS[contestant](name, task, *map(int, sizes))
+    batch, size, threads = map(int, sizes)
+    if contestant in CONTESTANTS:
+        step = CONTESTANTS[contestant](name, task, batch, size, threads)
+    else:
+        step = exported(contestant, batch, size)
     built = memory("VmRSS")
     step()
     answer({"first_step_seconds": time.perf_counter() - start})

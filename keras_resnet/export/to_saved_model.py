@@ -84,7 +84,7 @@ def _write(model, target, preprocessing, names, top_k, folds, folder):
     """Writes a SavedModel."""
     network = folding.fold(model) if folds else model
     archive = keras.export.ExportArchive()
-    archive.track(network)
+    # Not archive.track(network): the variables are found, and would be written twice.
     table = None
     if names is not None:
         table = _name_table(names, folder)

@@ -1,0 +1,71 @@
+"""Asks TensorFlow Serving over gRPC what is on pictures.
+
+python grpc_client.py rose.jpg tulip.jpg --host localhost:8500 --label stable
+
+Needs the serving extra: pip install "keras3-resnet[serving]"
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_resnet_cli import quiet
+
+with quiet():
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+TIMEOUT = 60  # seconds
+
+
+def request(model, inputs, signature="serving_default", label=None, version=None):
+    """The request for a signature's inputs, arrays or lists of bytes by their names."""
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name = model
+    message.model_spec.signature_name = signature
+    if label:
+        message.model_spec.version_label = label
+    elif version:
+        message.model_spec.version.value = version
+    for name, value in inputs.items():
+        message.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return message
+
+
+def ask(channel, message):
+    """The outputs by their names, arrays.
+
+    Raises:
+        grpc.RpcError: if the server refuses the request, or there is none.
+    """
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    answer = stub.Predict(message, timeout=TIMEOUT)
+    return {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
+
+
+def main(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    host: Annotated[str, typer.Option(help="The server.")] = "localhost:8500",
+    model: Annotated[str, typer.Option(help="The model's name there.")] = "flowers",
+    label: Annotated[str | None, typer.Option(help="A version's label: canary.")] = None,
+    version: Annotated[int | None, typer.Option(help="Or its number.")] = None,
+):
+    """Prints the answer for each image."""
+    contents = [image.read_bytes() for image in images]
+    message = request(model, {"image_bytes": contents}, label=label, version=version)
+    with grpc.insecure_channel(host) as channel:
+        try:
+            outputs = ask(channel, message)
+        except grpc.RpcError as error:
+            sys.exit(f"Error: {host} answers {error.code().name}: {error.details()}")
+    for image, classes, scores in zip(images, outputs["classes"], outputs["scores"], strict=True):
+        named = {name.decode(): float(score) for name, score in zip(classes, scores, strict=True)}
+        print(f"{image}: {json.dumps(named, ensure_ascii=False)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

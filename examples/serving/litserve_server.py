@@ -1,0 +1,109 @@
+"""Serves an exported SavedModel without Docker: LitServe around TensorFlow.
+
+python litserve_server.py models/flowers/1 --port 8501
+
+It takes and gives what TensorFlow Serving does over REST, at /v1/models/flowers:predict, so that
+rest_client.py and load.py ask either. Needs the serving extra: pip install "keras3-resnet[serving]"
+"""
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Annotated
+
+import litserve
+import pydantic
+import typer
+from fastapi import HTTPException
+from PIL import Image
+
+MAX_BODY = 10 * 2**20  # bytes
+MAX_IMAGES = 32  # a request
+MAX_PIXELS = 50_000_000  # an image; what claims more would fill the memory
+
+
+class Instance(pydantic.BaseModel):
+    """An encoded image in base64."""
+
+    b64: str
+
+
+class Body(pydantic.BaseModel):
+    """What a request sends; anything else gets a 422."""
+
+    signature_name: str = "serving_default"
+    instances: list[Instance] = pydantic.Field(min_length=1, max_length=MAX_IMAGES)
+
+
+class Classifier(litserve.LitAPI):
+    """From encoded images to classes, scores and probabilities."""
+
+    def __init__(self, version, **arguments):
+        super().__init__(**arguments)
+        self.version = str(version)
+
+    def setup(self, device):
+        """Loads the SavedModel, in the process that will run it."""
+        import tensorflow as tf
+
+        self.loaded = tf.saved_model.load(self.version)
+        self.answer = self.loaded.signatures["serving_default"]
+
+    def decode_request(self, request: Body):
+        """The images of a request; 400 or 413 for what is none."""
+        try:
+            images = [base64.b64decode(one.b64, validate=True) for one in request.instances]
+        except binascii.Error as error:
+            raise HTTPException(400, f"b64 is no base64: {error}") from error
+        for number, image in enumerate(images):
+            self.check(number, image)
+        return images
+
+    def check(self, number, image):
+        """Reads an image's header, and refuses what is none, or would be too large."""
+        try:
+            with Image.open(io.BytesIO(image)) as opened:
+                width, height = opened.size
+        except Image.DecompressionBombError:
+            width = height = MAX_PIXELS
+        except (OSError, SyntaxError, ValueError) as error:
+            raise HTTPException(400, f"image {number} is no image that can be read") from error
+        if width * height > MAX_PIXELS:
+            raise HTTPException(413, f"image {number} has more than {MAX_PIXELS:,} pixels")
+
+    def predict(self, images):
+        """Each output by its name."""
+        import tensorflow as tf
+
+        try:
+            outputs = self.answer(image_bytes=tf.constant(images))
+        except tf.errors.InvalidArgumentError as error:
+            raise HTTPException(400, "an image cannot be decoded: is it whole?") from error
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def encode_response(self, outputs):
+        """TensorFlow Serving's answer: a row for each image."""
+        outputs["classes"] = [[name.decode() for name in row] for row in outputs["classes"]]
+        outputs |= {name: outputs[name].tolist() for name in ("scores", "probabilities")}
+        rows = zip(*outputs.values(), strict=True)
+        return {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
+
+
+def main(
+    version: Annotated[Path, typer.Argument(help="The version folder.", exists=True)],
+    model: Annotated[str, typer.Option(help="The model's name in the address.")] = "flowers",
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Its port.")] = 8501,
+    workers: Annotated[int, typer.Option(help="Processes that compute.", min=1)] = 1,
+):
+    """Serves until it is stopped."""
+    api = Classifier(version, api_path=f"/v1/models/{model}:predict")
+    server = litserve.LitServer(
+        api, accelerator="cpu", workers_per_device=workers, max_payload_size=MAX_BODY
+    )
+    server.run(host=host, port=port, num_api_servers=1, generate_client_file=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

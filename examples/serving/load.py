@@ -1,0 +1,61 @@
+"""Has several clients ask a server at once; prints images a second, and how long each took.
+
+python load.py rose.jpg tulip.jpg --url http://localhost:8501 --requests 200 --clients 8
+"""
+
+import concurrent.futures
+import itertools
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import requests
+import typer
+from rest_client import address, ask
+
+
+def load(where, images, number, clients):
+    """Asks `number` times, by `clients` at once, for one image each, in turn.
+
+    Returns:
+        The answers in order, and the seconds that each took.
+    """
+
+    def one(image):
+        start = time.perf_counter()
+        (answer,) = ask(where, [image], session)
+        return answer, time.perf_counter() - start
+
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=clients)
+    turns = list(itertools.islice(itertools.cycle(images), number))
+    with requests.Session() as session, concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        session.mount("http://", adapter)
+        return tuple(zip(*pool.map(one, turns), strict=True))
+
+
+def main(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    url: Annotated[str, typer.Option(help="The server.")] = "http://localhost:8501",
+    model: Annotated[str, typer.Option(help="The model's name there.")] = "flowers",
+    number: Annotated[int, typer.Option("--requests", help="How many.", min=1)] = 200,
+    clients: Annotated[int, typer.Option(help="How many at once.", min=1)] = 8,
+):
+    """Prints images a second, and the median and the slowest twentieth of the times."""
+    contents = [image.read_bytes() for image in images]
+    start = time.perf_counter()
+    try:
+        _, seconds = load(address(url, model), contents, number, clients)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    total = time.perf_counter() - start
+    slow = sorted(seconds)[int(0.95 * (len(seconds) - 1))]
+    print(
+        f"{number} requests by {clients} clients: {number / total:.1f} images/s, median "
+        f"{statistics.median(seconds) * 1000:.0f} ms, 95 % within {slow * 1000:.0f} ms"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,64 @@
+"""Asks a server over REST what is on pictures.
+
+python rest_client.py rose.jpg tulip.jpg --url http://localhost:8501 --label stable
+
+The body and the answer are TensorFlow Serving's; litserve_server.py takes and gives the same.
+"""
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import requests
+import typer
+
+TIMEOUT = 60  # seconds
+
+
+def address(url, model, label=None, version=None):
+    """Where a model, or a version of it by label or number, is asked."""
+    part = f"/labels/{label}" if label else f"/versions/{version}" if version else ""
+    return f"{url}/v1/models/{model}{part}:predict"
+
+
+def body(images):
+    """The JSON body for encoded images, bytes."""
+    instances = [{"b64": base64.b64encode(image).decode()} for image in images]
+    return {"signature_name": "serving_default", "instances": instances}
+
+
+def ask(where, images, session=requests):
+    """The predictions for encoded images: a dictionary of classes, scores, probabilities for each.
+
+    Raises:
+        ValueError: if the server refuses them; its reason is in the message.
+        OSError: if there is no server.
+    """
+    answer = session.post(where, json=body(images), timeout=TIMEOUT)
+    if answer.status_code != requests.codes.ok:
+        raise ValueError(f"{where} answers {answer.status_code}: {answer.text[:500]}")
+    return answer.json()["predictions"]
+
+
+def main(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    url: Annotated[str, typer.Option(help="The server.")] = "http://localhost:8501",
+    model: Annotated[str, typer.Option(help="The model's name there.")] = "flowers",
+    label: Annotated[str | None, typer.Option(help="A version's label: canary.")] = None,
+    version: Annotated[int | None, typer.Option(help="Or its number.")] = None,
+):
+    """Prints the answer for each image."""
+    contents = [image.read_bytes() for image in images]
+    try:
+        predictions = ask(address(url, model, label, version), contents)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    for image, prediction in zip(images, predictions, strict=True):
+        named = dict(zip(prediction["classes"], prediction["scores"], strict=True))
+        print(f"{image}: {json.dumps(named, ensure_ascii=False)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,226 @@
+"""What servers and their clients do with an exported SavedModel."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+
+import numpy as np
+import pytest
+import requests
+import serving_double
+import tensorflow as tf
+import yaml
+from conftest import ROOT
+from google.protobuf import text_format
+from PIL import Image
+
+import keras_resnet
+from keras_resnet import export
+from keras_resnet.builder import build
+from keras_resnet.configs import ResNetConfig
+
+EXAMPLES = ROOT / "examples" / "serving"
+NAMES = ["daisy", "rose", "tulip"]
+SMALL = ResNetConfig("bottleneck", (1, 1, 1, 1), groups=32, width_per_group=4)
+PREPROCESSING = keras_resnet.Preprocessing(36, 32)
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """Two versions of a model with warm-up requests, and the models."""
+    folder = tmp_path_factory.mktemp("serving") / "flowers"
+    models = []
+    for _ in range(2):
+        models.append(build(SMALL, classes=3))
+        version = export.saved_model(
+            models[-1], folder, preprocessing=PREPROCESSING, class_names=NAMES, top_k=2
+        )
+        export.write_warmup(version, batch_sizes=(1, 4))
+    return folder, models
+
+
+def encoded(count=3):
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        stream = io.BytesIO()
+        pixels = rng.integers(0, 256, (40 + 9 * number, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(stream, ("JPEG", "PNG", "BMP")[number % 3])
+        yield stream.getvalue()
+
+
+def expected(model, images):
+    return model(np.stack([PREPROCESSING(image) for image in images])).numpy()
+
+
+def test_warmup_requests_run(flowers):
+    """As the server reads them: each signature, each batch size, by the file's own protos."""
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    folder, _ = flowers
+    file = folder / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(file))
+    ]
+    served = serving_double.Served("flowers", {1: folder / "1"}, {})
+    sizes = []
+    for log in logs:
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        spec = request.model_spec
+        outputs = served.run(spec.name, None, None, spec.signature_name, inputs)
+        sizes.append((spec.signature_name, len(outputs["probabilities"])))
+    assert sizes == [
+        ("serving_default", 1),
+        ("serving_default", 4),
+        ("tensor", 1),
+        ("tensor", 4),
+    ]
+
+
+def test_the_configuration_files_are_the_servers():
+    """Read by the server's own protos; the compose file names files that are there."""
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = text_format.Parse(
+        (EXAMPLES / "models.config").read_text(), model_server_config_pb2.ModelServerConfig()
+    )
+    (model,) = config.model_config_list.config
+    versions = list(model.model_version_policy.specific.versions)
+    assert dict(model.version_labels) == {"stable": 1, "canary": 2} and versions == [1, 2]
+    compose = yaml.safe_load((EXAMPLES / "docker-compose.yml").read_text())
+    service = compose["services"]["serving"]
+    mounted = dict(volume.split(":")[:2] for volume in service["volumes"])
+    files = {target: EXAMPLES / source for source, target in mounted.items()}
+    assert files.pop("/models") == EXAMPLES / "models"
+    assert all(file.is_file() for file in files.values())
+    assert model.base_path.startswith("/models/")
+    named = [word.split("=")[1] for word in service["command"] if "_config_file=" in word]
+    assert set(named) <= set(files)
+
+
+def run_example(name, *arguments):
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_the_clients_requests_are_understood(flowers, tmp_path, monkeypatch):
+    """By a server that reads them as the protocols say, and asks the SavedModel."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import grpc
+    import grpc_client
+    import rest_client
+
+    folder, models = flowers
+    served = serving_double.Served(
+        "flowers", {1: folder / "1", 2: folder / "2"}, {"stable": 1, "canary": 2}
+    )
+    images = list(encoded())
+    with serving_double.rest(served) as url, serving_double.grpc_server(served) as host:
+        for label, model in (("stable", models[0]), ("canary", models[1]), (None, models[1])):
+            probabilities = expected(model, images)
+            answers = rest_client.ask(rest_client.address(url, "flowers", label), images)
+            found = [answer["probabilities"] for answer in answers]
+            np.testing.assert_allclose(found, probabilities, rtol=1e-4)
+            best = probabilities.argsort(1)[:, :0:-1]
+            assert [a["classes"] for a in answers] == [[NAMES[i] for i in row] for row in best]
+            with grpc.insecure_channel(host) as channel:
+                message = grpc_client.request("flowers", {"image_bytes": images}, label=label)
+                outputs = grpc_client.ask(channel, message)
+                np.testing.assert_allclose(outputs["probabilities"], probabilities, rtol=1e-4)
+                inputs = np.stack([PREPROCESSING(image) for image in images])
+                message = grpc_client.request("flowers", {"images": inputs}, "tensor", label)
+                outputs = grpc_client.ask(channel, message)
+                np.testing.assert_allclose(outputs["probabilities"], probabilities, rtol=1e-4)
+        picture, broken = tmp_path / "rose.jpg", tmp_path / "broken.jpg"
+        picture.write_bytes(images[0])
+        broken.write_bytes(images[0][:200])
+        for client, where in (("rest_client.py", "--url"), ("grpc_client.py", "--host")):
+            server = url if where == "--url" else host
+            done = run_example(client, picture, where, server, "--version", 1)
+            assert done.returncode == 0, done.stderr
+            file, _, answer = done.stdout.partition(": ")
+            assert file == str(picture) and len(json.loads(answer)) == 2
+            done = run_example(client, broken, where, server)
+            assert done.returncode == 1 and done.stderr.startswith("Error: ")
+            assert "400" in done.stderr or "INVALID_ARGUMENT" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+@contextlib.contextmanager
+def litserve(version, tmp_path):
+    """The example's server on loopback; gives its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, EXAMPLES / "litserve_server.py", version, "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{url}/health", timeout=5).text == "ok":
+                    break
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def png_bomb(side):
+    """A PNG of a few bytes that claims to be `side` x `side`."""
+
+    def chunk(kind, content):
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 10_000)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def test_litserve(flowers, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import load
+    import rest_client
+
+    folder, models = flowers
+    images = list(encoded(4))
+    probabilities = expected(models[0], images)
+    with litserve(folder / "1", tmp_path) as url:
+        where = rest_client.address(url, "flowers")
+        answers, _ = load.load(where, images, 200, 8)
+        for number, answer in enumerate(answers):
+            wanted = probabilities[number % len(images)]
+            np.testing.assert_allclose(answer["probabilities"], wanted, rtol=1e-4)
+        bombs = (png_bomb(20_000), png_bomb(8_000))
+        for bad, code in (
+            (b"no image", 400),
+            (b"", 400),
+            (images[0][: len(images[0]) // 2], 400),
+            *((bomb, 413) for bomb in bombs),
+            (b"\0" * 50_000_000, 413),
+        ):
+            answer = requests.post(where, json=rest_client.body([images[0], bad]), timeout=60)
+            assert answer.status_code == code and answer.json()["detail"], answer.text
+        for content in (b"{", b"[]", b'{"instances": []}', b'{"instances": [{"b64": "?"}]}'):
+            answer = requests.post(
+                where, data=content, headers={"Content-Type": "application/json"}, timeout=60
+            )
+            assert 400 <= answer.status_code < 500
+        (answer,) = rest_client.ask(where, images[:1])  # it is still up
+        np.testing.assert_allclose(answer["probabilities"], probabilities[0], rtol=1e-4)
