@@ -4,8 +4,9 @@
 
 Each format is exported once and run by its own runtime in a process of its own, in float32 but for
 those of int8, with as many threads as there are processors and the same settings of the memory
-allocator; they take turns, and the medians of at least three rounds count. Needs the parity, export
-and openvino extras.
+allocator; they take turns, and the medians of at least three rounds count. The floor is what the
+multiply-adds alone would take in float32 at the speed of a large product of matrices, measured in
+the same rounds. Needs the parity, export and openvino extras.
 """
 
 import argparse
@@ -86,9 +87,7 @@ def main():
                 arguments.rounds,
             )
             for row in found:
-                if row["contestant"].startswith("floor"):
-                    continue
-                name = labels.get(row["contestant"], row["contestant"])
+                name = labels.get(row["contestant"], row["contestant"].split(" at ")[0])
                 entry = rows.setdefault(name, {"contestant": name, "megabytes": sizes.get(name)})
                 entry[batch] = {
                     key: row[key] for key in ("images_per_second", "ratio_to_torchvision")

@@ -21,15 +21,13 @@ import yaml
 from conftest import ROOT
 from google.protobuf import text_format
 from PIL import Image
+from small_networks import small
 
 import keras_resnet
 from keras_resnet import export
-from keras_resnet.builder import build
-from keras_resnet.configs import ResNetConfig
 
 EXAMPLES = ROOT / "examples" / "serving"
 NAMES = ["daisy", "rose", "tulip"]
-SMALL = ResNetConfig("bottleneck", (1, 1, 1, 1), groups=32, width_per_group=4)
 PREPROCESSING = keras_resnet.Preprocessing(36, 32)
 
 
@@ -38,8 +36,8 @@ def flowers(tmp_path_factory):
     """Two versions of a model with warm-up requests, and the models."""
     folder = tmp_path_factory.mktemp("serving") / "flowers"
     models = []
-    for _ in range(2):
-        models.append(build(SMALL, classes=3))
+    for seed in range(2):
+        models.append(small(seed=seed))
         version = export.saved_model(
             models[-1], folder, preprocessing=PREPROCESSING, class_names=NAMES, top_k=2
         )

@@ -77,7 +77,7 @@ def fold(model, *, dtype=None) -> keras.Model:
 
 def _pairs(model):
     """(convolution, batch normalization) where the second alone takes what the first gives."""
-    users = {}
+    users = {id(tensor): [model] for tensor in model.outputs}
     for layer in model.layers:
         for node in layer._inbound_nodes:
             for tensor in node.input_tensors:

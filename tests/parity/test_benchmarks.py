@@ -28,6 +28,17 @@ def test_quick_run(task, run_python):
         assert rows["floor"]["seconds"] < row["seconds"] or row is rows["floor"]
 
 
+def test_quick_run_of_the_formats(run_python):
+    done = run_python(BENCHMARKS / "serving_formats.py", "--quick", "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["contestant"]: row for row in json.loads(done.stdout)}
+    formats = {"SavedModel", "SavedModel, folded", "ONNX", "OpenVINO", "LiteRT"}
+    assert formats | {"ONNX, int8", "LiteRT, int8", "torchvision", "floor"} <= set(rows)
+    for name in formats:
+        assert 46.7 < rows[name]["megabytes"] < 49  # 11.69 million numbers
+        assert rows[name]["2"]["images_per_second"] > 0
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_the_stock_network_is_the_same_one(name):
     """As many parameters as torchvision's, and an output of its shape."""

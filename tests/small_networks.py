@@ -1,0 +1,36 @@
+"""Networks of each family with two stages of one block, and weights as of a trained one."""
+
+import numpy as np
+
+from keras_resnet.builder import build
+from keras_resnet.configs import ResNetConfig
+
+CONFIGS = {
+    "basic": ResNetConfig("basic", (1, 1)),
+    "bottleneck": ResNetConfig("bottleneck", (1, 1)),
+    "resnext": ResNetConfig("bottleneck", (1, 1), groups=32, width_per_group=4),
+    "wide": ResNetConfig("bottleneck", (1, 1), width_per_group=128),
+}
+CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9}
+
+
+def small(family="resnext", seed=0, **arguments):
+    """A network of a family of `CONFIGS`, of 3 classes unless told otherwise."""
+    return trained(build(CONFIGS[family], **{"classes": 3, **arguments}), seed)
+
+
+def trained(model, seed=0):
+    """Gives batch normalization statistics that are not those of a new network."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        leaf = variable.path.split("/")[-1]
+        if leaf in ("moving_variance", "gamma"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif leaf in ("moving_mean", "beta"):
+            variable.assign(rng.normal(0, 0.1, variable.shape))
+    return model
+
+
+def noise(batch, *shape):
+    """Values as of normalised images."""
+    return np.random.default_rng(1).normal(size=(batch, *shape)).astype(np.float32)

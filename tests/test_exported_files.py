@@ -1,0 +1,322 @@
+"""ONNX, LiteRT and OpenVINO files, run by their own runtimes."""
+
+import json
+import os
+import sys
+
+import keras
+import numpy as np
+import pytest
+from small_networks import CONFIGS, CONVOLUTIONS, noise, small, trained
+
+import keras_resnet
+from keras_resnet import export
+from keras_resnet.export import run_exported
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
+
+
+def convolutions(path):
+    """How many groups each convolution of a file has; LiteRT's do not say."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        nodes = onnx.load(path).graph.node
+        assert not {"BatchNormalization", "Mul", "Sub"} & {node.op_type for node in nodes}
+        convolved = [node for node in nodes if node.op_type == "Conv"]
+        return [next(a.i for a in node.attribute if a.name == "group") for node in convolved]
+    if path.suffix == ".tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        operations = [row["op_name"] for row in Interpreter(str(path))._get_ops_details()]
+        assert "MUL" not in operations
+        return [None] * operations.count("CONV_2D")
+    import openvino
+
+    found = openvino.Core().read_model(path).get_ops()
+    shapes = [
+        (operation.get_type_name(), operation.input(1).get_partial_shape())
+        for operation in found
+        if operation.get_type_name() in ("Convolution", "GroupConvolution")
+    ]
+    return [shape[0].get_length() if kind[0] == "G" else 1 for kind, shape in shapes]
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        *CONFIGS,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
+        ),
+    ],
+)
+def test_each_family(family, format, tmp_path):
+    """At batch 1 and 5, at two sizes of the images; a convolution is one operation."""
+    if family in CONFIGS:
+        model = small(family, classifier_activation=None)
+    else:
+        model = trained(keras_resnet.create(family, classes=3, classifier_activation=None))
+    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES[format]}")
+    companions = ["m.bin"] if format == "openvino" else []
+    assert sorted(os.listdir(tmp_path)) == sorted(["export.json", path.name, *companions])
+    answer = run_exported.load(path)
+    for batch, side in ((1, 64), (5, 64), (1, 96)):
+        x = noise(batch, side, side, 3)
+        expected = model(x).numpy()
+        (name, found), *others = answer(x).items()
+        assert name == "logits" and not others and found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    groups = convolutions(path)
+    if family in CONFIGS:
+        assert len(groups) == CONVOLUTIONS[family]
+        if format != "litert":
+            assert sorted(groups)[-2:] == [32 if family == "resnext" else 1] * 2
+
+
+def test_a_process_without_this_package(run_python, tmp_path):
+    """Each file in its own runtime, by a program that imports nothing of ours, TensorFlow apart."""
+    model = small(input_shape=(64, 64, 3))
+    x = noise(2, 64, 64, 3)
+    np.save(tmp_path / "x.npy", x)
+    for format, suffix in SUFFIXES.items():
+        path = getattr(export, format)(model, tmp_path / f"m{suffix}")
+        program = (
+            f"import runpy, sys\nsys.argv[1:] = [{str(path)!r}, 'x.npy', 'out.npz']\n"
+            f"runpy.run_path({run_exported.__file__!r}, run_name='__main__')\n"
+            "loaded = {name.split('.')[0] for name in sys.modules}\n"
+            "assert not loaded & {'keras_resnet', 'keras', 'tensorflow'}, loaded"
+        )
+        done = run_python("-c", program)
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / "out.npz") as answers:
+            np.testing.assert_allclose(answers["probabilities"], model(x), atol=1e-5)
+
+
+def test_names_sizes_and_the_record(tmp_path):
+    import onnx
+
+    model = small("basic")
+    preprocessing = keras_resnet.Preprocessing(36, 32)
+    path = export.onnx(
+        model,
+        tmp_path / "m.onnx",
+        preprocessing=preprocessing,
+        class_names=["a", "b", "c"],
+        image_size=32,
+    )
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph, full_check=True)
+    sides = {
+        tensor.name: [
+            side.dim_param or side.dim_value for side in tensor.type.tensor_type.shape.dim
+        ]
+        for tensor in (*graph.graph.input, *graph.graph.output)
+    }
+    assert sides == {"images": ["batch", 32, 32, 3], "probabilities": ["batch", 3]}
+    said = json.loads((tmp_path / "export.json").read_text())
+    opset = next(entry.version for entry in graph.opset_import if not entry.domain)
+    assert said["opset"] == opset == 17
+    assert said["signature"] == {
+        "tensor": {
+            "inputs": {"images": {"dtype": "float32", "shape": [None, 32, 32, 3]}},
+            "outputs": {"probabilities": {"dtype": "float32", "shape": [None, 3]}},
+        }
+    }
+    assert said["class_names"] == ["a", "b", "c"] and said["preprocessing"]["resize"] == 36
+    assert said["preprocessing_inside"] == "none" and said["error"] < 1e-5
+    assert {"onnx", "onnxruntime", "tf2onnx"} < set(said["versions"])
+    # Another file's record does not replace it.
+    export.onnx(model, tmp_path / "other.onnx", image_size=32)
+    assert json.loads((tmp_path / "export.json").read_text())["file"] == "other.onnx"
+    assert json.loads((tmp_path / "m.onnx.export.json").read_text()) == said
+    assert export.record.read(path) == said
+
+
+def test_pyramids_and_backbones(tmp_path):
+    backbone = small("basic", include_top=False)
+    levels = {f"c{n}": backbone.get_layer(f"layer{n}.0").output for n in (1, 2)}
+    pyramid = keras.Model(backbone.input, levels)
+    x = noise(2, 64, 64, 3)
+    for format, suffix in SUFFIXES.items():
+        export_ = getattr(export, format)
+        found = run_exported.load(export_(pyramid, tmp_path / f"p{suffix}"))(x)
+        assert set(found) == {"c1", "c2"}
+        for name, value in pyramid(x).items():
+            scale = np.abs(value).max()
+            np.testing.assert_allclose(found[name], value, atol=1e-4 * scale)
+        found = run_exported.load(export_(backbone, tmp_path / f"b{suffix}", image_size=64))(x)
+        assert found["features"].shape == (2, 8, 8, 128)
+
+
+def test_pixels_go_in_where_the_normalisation_is_inside(tmp_path):
+    preprocessing = keras_resnet.Preprocessing(36, 32, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    normalised = (pixels / 255 - preprocessing.mean) / preprocessing.std
+    for data_format in ("channels_last", "channels_first"):
+        model = small("basic", data_format=data_format)
+        turn = (
+            (lambda x: x) if data_format == "channels_last" else (lambda x: x.transpose(0, 3, 1, 2))
+        )
+        path = export.onnx(
+            model, tmp_path / "m.onnx", preprocessing=preprocessing, with_preprocessing=True
+        )
+        found = run_exported.load(path)(turn(pixels))["probabilities"]
+        np.testing.assert_allclose(found, model(turn(normalised)), atol=1e-5)
+    with pytest.raises(ValueError, match="pass the preprocessing"):
+        export.onnx(model, tmp_path / "m.onnx", with_preprocessing=True)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "litert", "litert dynamic", "onnx pixels"])
+def test_quantised(kind, tmp_path):
+    """In 8 bits, a scale for each channel of the kernels, grouped ones too."""
+    format = kind.split()[0]
+    model = small(classes=7, classifier_activation=None)
+    options = {"quantize": "int8", "representative_data": noise(16, 64, 64, 3)}
+    if kind == "litert dynamic":
+        options = {"quantize": "dynamic"}
+    if kind == "onnx pixels":
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
+        options |= {
+            "representative_data": pixels,
+            "with_preprocessing": True,
+            "preprocessing": keras_resnet.Preprocessing(),
+        }
+    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES[format]}", **options)
+    assert path.stat().st_size < 0.3 * 4 * model.count_params()
+    said = json.loads((tmp_path / "export.json").read_text())
+    assert said["quantize"] == options["quantize"] and said["tolerance"] is None
+    assert said["error"] < 0.1
+    for batch in (1, 5):
+        x = noise(batch, 64, 64, 3)
+        expected = model(x).numpy()
+        if kind == "onnx pixels":
+            x = np.random.default_rng(1).integers(0, 256, (batch, 64, 64, 3), np.uint8)
+            expected = model(keras_resnet.preprocess_input(x)).numpy()
+        found = run_exported.load(path)(x)["logits"]
+        np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
+    assert _scales(path) > 1
+    assert len(_integer_convolutions(path)) == CONVOLUTIONS["resnext"]
+
+
+def _scales(path):
+    """The most scales of a kernel."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        names = {n.input[1] for n in graph.node if n.op_type == "DequantizeLinear"}
+        return max(np.prod(i.dims) for i in graph.initializer if i.name in names)
+    from ai_edge_litert.interpreter import Interpreter
+
+    details = Interpreter(str(path)).get_tensor_details()
+    return max(len(tensor["quantization_parameters"]["scales"]) for tensor in details)
+
+
+def _integer_convolutions(path):
+    """The convolutions whose kernels are int8."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        made = {n.output[0]: n for n in graph.node}
+        types = {i.name: i.data_type for i in graph.initializer}
+        kernels = [made[n.input[1]].input[0] for n in graph.node if n.op_type == "Conv"]
+        return [kernel for kernel in kernels if types[kernel] == onnx.TensorProto.INT8]
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    types = {t["index"]: t["dtype"] for t in interpreter.get_tensor_details()}
+    rows = [r for r in interpreter._get_ops_details() if r["op_name"] == "CONV_2D"]
+    return [row for row in rows if types[row["inputs"][1]] is np.int8]
+
+
+def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
+    """What was there stays; the error says what is wrong."""
+    model = small("basic")
+    target = tmp_path / "m.onnx"
+    target.write_text("before")
+    original = keras.Model.export
+
+    def broken(self, path, **options):
+        original(self, path, **options)
+        content = open(path, "rb").read()
+        open(path, "wb").write(content[: len(content) // 2])
+
+    def wrong(self, path, **options):
+        self.set_weights([1.1 * weight for weight in self.get_weights()])
+        original(self, path, **options)
+
+    for fault in (broken, wrong):
+        monkeypatch.setattr(keras.Model, "export", fault)
+        with pytest.raises(Exception) as raised:  # the runtime's own error, or ours
+            export.onnx(model, target)
+        assert fault is broken or "does not answer as the model" in str(raised.value)
+        assert os.listdir(tmp_path) == ["m.onnx"] and target.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, f: export.onnx(m, f / "m.bin"), "end in .onnx"),
+        (lambda m, f: export.litert(m, f / "m.onnx"), "end in .tflite"),
+        (lambda m, f: export.onnx(m, f / "no" / "m.onnx"), "does not exist"),
+        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int4"), "'int8'"),
+        (lambda m, f: export.litert(m, f / "m.tflite", quantize="int4"), "one of"),
+        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int8"), "representative_data"),
+        (
+            lambda m, f: export.litert(
+                m, f / "m.tflite", quantize="int8", representative_data=noise(2, 8, 8, 4)
+            ),
+            "Received: an array of shape",
+        ),
+        (
+            lambda m, f: export.onnx(m, f / "m.onnx", representative_data=noise(2, 64, 64, 3)),
+            "is for quantize='int8'",
+        ),
+        (lambda m, f: export.onnx(m, f / "m.onnx", class_names=["a"]), "3 classes"),
+    ],
+)
+def test_arguments_that_do_not_fit(call, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        call(small("basic"), tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras3-resnet\[export\]'"):
+        export.onnx(small("basic"), tmp_path / "m.onnx")
+
+
+def test_keras_own_exports_of_a_grouped_network_run(tmp_path):
+    model = small(input_shape=(32, 32, 3), classifier_activation=None)
+    x = noise(1, 32, 32, 3)
+    expected = model(x).numpy()
+    for network, name in ((model, "plain"), (export.fold(model), "folded")):
+        network(x)  # Keras infers the inputs of a model that was called
+        for suffix, format in ((".onnx", "onnx"), (".tflite", "litert")):
+            path = tmp_path / f"{name}{suffix}"
+            network.export(path, format=format, verbose=False)
+            found = _run_keras_file(path, x)
+            np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def _run_keras_file(path, x):
+    """Keras names inputs and outputs by its tensors."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        return session.run(None, {session.get_inputs()[0].name: x})[0]
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])

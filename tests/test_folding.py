@@ -1,0 +1,120 @@
+"""Batch normalization folded into convolutions: the same outputs, without it."""
+
+import keras
+import numpy as np
+import pytest
+from small_networks import CONFIGS, noise, small, trained
+
+from keras_resnet import export
+
+
+def left(model):
+    return [
+        layer.path
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+def assert_equal(folded, model, x, tolerance=1e-5):
+    for ours, theirs in zip(
+        keras.tree.flatten(folded(x, training=False)),
+        keras.tree.flatten(model(x, training=False)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [
+        *((family, {}) for family in CONFIGS),
+        ("resnext", {"version": "v1", "output_stride": 8, "include_top": False}),
+        ("basic", {"zero_init_residual": True, "drop_path": 0.5, "dropout": 0.5}),
+        ("bottleneck", {"data_format": "channels_first", "include_preprocessing": True}),
+        ("basic", {"name_prefix": "a_", "synchronized": True}),
+    ],
+)
+def test_the_same_outputs(family, arguments):
+    model = small(family, classifier_activation=None, **arguments)
+    shape = (3, 64, 64) if "data_format" in arguments else (64, 64, 3)
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+    folded = export.fold(model)
+    assert left(folded) == [] and left(model)
+    assert_equal(folded, model, noise(2, *shape))
+    for old, weight in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, weight)
+    assert folded.count_params() == model.count_params() - 3 * _channels(model)
+
+
+def _channels(model):
+    """Channels of all batch normalizations, each with four numbers, of which a bias stays."""
+    return sum(
+        layer.gamma.shape[0]
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+
+
+def test_networks_of_others_layers(tmp_path):
+    """Nested, with a convolution of Keras' own, and normalisation after something else."""
+    backbone = small("basic", include_top=False, input_shape=(32, 32, 3))
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.BatchNormalization(),
+            backbone,
+            layers.Conv2D(8, 1),
+            layers.BatchNormalization(center=False, scale=False),
+            layers.Conv2D(8, 1, activation="relu"),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    trained(model)
+    model.compile("sgd", loss=lambda y, x: keras.ops.mean(x))
+    folded = export.fold(model)
+    assert len(left(folded)) == 2  # the first, and that after a ReLU
+    x = noise(2, 32, 32, 3)
+    assert_equal(folded, model, x)
+    folded.save(tmp_path / "folded.keras")
+    assert_equal(keras.saving.load_model(tmp_path / "folded.keras"), model, x)
+    assert_equal(export.fold(folded), model, x)
+
+
+def test_what_two_layers_use_stays():
+    inputs = keras.Input((8, 8, 3))
+    convolved = keras.layers.Conv2D(4, 1)(inputs)
+    normalised = keras.layers.BatchNormalization()(convolved)
+    model = trained(keras.Model(inputs, keras.layers.Add()([convolved, normalised])))
+    folded = export.fold(model)
+    assert len(left(folded)) == 1
+    assert_equal(folded, model, noise(2, 8, 8, 3))
+    ends = trained(keras.Model(inputs, [convolved, normalised]))
+    assert_equal(export.fold(ends), ends, noise(2, 8, 8, 3))
+
+
+def test_pyramids():
+    model = small("basic", include_top=False)
+    levels = {f"c{n}": model.get_layer(f"layer{n}.0").output for n in (1, 2)}
+    pyramid = keras.Model(model.input, levels)
+    folded = export.fold(pyramid)
+    assert list(folded(noise(1, 32, 32, 3))) == ["c1", "c2"]
+    assert_equal(folded, pyramid, noise(1, 32, 32, 3))
+
+
+def test_mixed_precision_can_be_undone():
+    model = small("basic", dtype="mixed_float16")
+    folded = export.fold(model, dtype="float32")
+    assert {layer.compute_dtype for layer in folded._flatten_layers()} == {"float32"}
+    assert_equal(folded, model, noise(2, 32, 32, 3), tolerance=1e-2)
+
+
+def test_a_model_of_unknown_order_is_refused():
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="functional or sequential"):
+        export.fold(Subclassed())
