@@ -496,6 +496,7 @@ def export(
     representative_data: Annotated[
         Path | None, typer.Option(help="For int8: a folder of images as it will see.")
     ] = None,
+    as_json: Json = False,
     debug: Debug = False,
 ):
     """Export a network for other systems, and compare its answers with the model's.
@@ -506,24 +507,28 @@ def export(
     """
     training = _import("training")
     log_to_stdout()
-    path = training.export_network(
-        format_,
-        output,
-        run=run,
-        model=model,
-        weights=weights,
-        image_size=image_size,
-        resize=resize,
-        fold=not no_fold,
-        top_k=top,
-        warmup=warmup,
-        any_size=any_size,
-        with_preprocessing=with_preprocessing,
-        quantize=quantize,
-        representative_data=representative_data,
-    )
+    with quiet():  # the runtimes greet too
+        path = training.export_network(
+            format_,
+            output,
+            run=run,
+            model=model,
+            weights=weights,
+            image_size=image_size,
+            resize=resize,
+            fold=not no_fold,
+            top_k=top,
+            warmup=warmup,
+            any_size=any_size,
+            with_preprocessing=with_preprocessing,
+            quantize=quantize,
+            representative_data=representative_data,
+        )
     record = _import("export.record").read(path)
-    print(f"{path}: answers as the model does, the largest difference is {record['error']:.1e}.")
+    if as_json:
+        print(json.dumps({"path": str(path), **record}, indent=2))
+    else:
+        print(f"{path}: {_compared(record['compared_on'], record['error'], record['agreement'])}")
 
 
 @app.command()
@@ -546,13 +551,23 @@ def verify(
 
     [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
     """
-    found = _import("training").verify_export(path, images, run=run, model=model, weights=weights)
+    training = _import("training")
+    with quiet():
+        found = training.verify_export(path, images, run=run, model=model, weights=weights)
     if as_json:
         print(json.dumps(dataclasses.asdict(found), indent=2))
     else:
-        same = "" if found.agreement is None else f", {found.agreement:.1%} name the same class"
-        print(f"{found.images} images: the largest difference is {found.error:.1e}{same}.")
+        print(f"{path}: {_compared(found.images, found.error, found.agreement)}")
     found.check(path)
+
+
+def _compared(images, error, agreement):
+    """A comparison with the model, in words."""
+    same = "" if agreement is None else f", the best class is the same on {agreement:.1%}"
+    return (
+        f"beside the model on {images} images, the largest difference is {error:.1e} of the "
+        f"largest value{same}."
+    )
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Shared fixtures. Never imports keras: the parity suite has to import torch first."""
 
+import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,6 +34,31 @@ def run_python(tmp_path):
         return subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, env=environment, **options
         )
+
+    return run
+
+
+@pytest.fixture
+def command_here(tmp_path, monkeypatch, capfd):
+    """Runs `keras-resnet` in this process, without the seconds that a new one takes to import."""
+    import keras_resnet_cli
+
+    logger = logging.getLogger("keras_resnet")
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["keras-resnet", *map(str, arguments)])
+        monkeypatch.setattr(keras_resnet_cli, "_debug", False)
+        for name in ("level", "propagate", "handlers"):
+            monkeypatch.setattr(logger, name, getattr(logger, name))
+        capfd.readouterr()
+        try:
+            keras_resnet_cli.main()
+            status = 0
+        except SystemExit as done:
+            status = done.code or 0
+        output, errors = capfd.readouterr()
+        return types.SimpleNamespace(returncode=status, stdout=output, stderr=errors)
 
     return run
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import types
 
 import numpy as np
 import pytest
@@ -60,30 +59,11 @@ def command(run_python, *arguments):
     return run_python("-m", "keras_resnet_cli", *arguments)
 
 
-@pytest.fixture
-def command_here(tmp_path, monkeypatch, capfd):
-    """As `command`, in this process and without the seconds that a new one takes to import."""
-    import keras_resnet_cli
-
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["keras-resnet", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            keras_resnet_cli.main()
-            status = 0
-        except SystemExit as done:
-            status = done.code
-        return types.SimpleNamespace(returncode=status or 0, **capfd.readouterr()._asdict())
-
-    return run
-
-
 def test_check_data_as_a_command(flowers, spoilt, run_python, command_here):
     done = command_here("check-data", flowers)
-    assert done.returncode == 0, done.err
-    assert "3  train/rose" in done.out
-    assert "0 bad, 0 that both train and validate" in done.out
+    assert done.returncode == 0, done.stderr
+    assert "3  train/rose" in done.stdout
+    assert "0 bad, 0 that both train and validate" in done.stdout
     done = command(run_python, "check-data", spoilt)
     assert done.returncode == 1
     assert f"bad: {spoilt}/train/rose/000.jpg: it is no image" in done.stdout
@@ -91,12 +71,12 @@ def test_check_data_as_a_command(flowers, spoilt, run_python, command_here):
     assert "Traceback" not in done.stderr
     done = command_here("check-data", spoilt, "--json")
     assert done.returncode == 1
-    found = json.loads(done.out)
+    found = json.loads(done.stdout)
     assert found["total"] == 27
     assert len(found["bad"]) == 2
     done = command_here("check-data", "nowhere")
     assert done.returncode == 1
-    assert done.err.strip().splitlines()[-1].startswith("Error: The data folder nowhere")
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: The data folder nowhere")
 
 
 def test_shards_as_a_command(spoilt, run_python, command_here, tmp_path):
@@ -110,4 +90,4 @@ def test_shards_as_a_command(spoilt, run_python, command_here, tmp_path):
     assert len(np.concatenate([labels for _, labels in batches])) == 15
     done = command_here("shards", spoilt / "train", "-o", "out", "--shards", 2)
     assert done.returncode == 1
-    assert "shards of other images" in done.err
+    assert "shards of other images" in done.stderr

@@ -24,7 +24,7 @@ def resnet18(tmp_path):
     return model, weights.save(model, tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name", ["list", "inspect", "train", "evaluate", "predict"])
+@pytest.mark.parametrize("name", ["list", "train", "predict", "export", "verify"])
 def test_help_has_an_example(name, command):
     done = command(name, "--help")
     assert done.returncode == 0
@@ -58,33 +58,33 @@ def test_inspect(command, resnet18):
     assert {"name": "fc.bias", "dtype": "float32", "shape": [7], "bytes": 28} in found["tensors"]
 
 
-def test_inspect_keras_files(command, resnet18, tmp_path):
+def test_inspect_keras_files(command_here, resnet18, tmp_path):
     model, _ = resnet18
     weights.save(model, tmp_path / "w.weights.h5")
-    done = command("inspect", "w.weights.h5")
+    done = command_here("inspect", "w.weights.h5")
     assert "layers/dense/vars/0" in done.stdout
     assert "hdf5 container" in done.stdout
     weights.save(model, tmp_path / "w.keras")
-    assert "a resnet18 with 7 classes" in command("inspect", "w.keras").stdout
+    assert "a resnet18 with 7 classes" in command_here("inspect", "w.keras").stdout
 
 
 @pytest.mark.real_data
-def test_inspect_real_files(command, real_data):
+def test_inspect_real_files(command_here, real_data):
     """The file's name ends in the first digits of its hash."""
-    done = command("inspect", real_data / "cifar10" / "resnet56-4bfd9763.th")
+    done = command_here("inspect", real_data / "cifar10" / "resnet56-4bfd9763.th")
     assert "a CIFAR resnet56 with 10 classes" in done.stdout
     assert "legacy container" in done.stdout
     assert "sha256        4bfd9763" in done.stdout
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".keras", ".weights.h5"])
-def test_convert_there_and_back(suffix, command, resnet18, tmp_path):
+def test_convert_there_and_back(suffix, command_here, resnet18, tmp_path):
     model, _ = resnet18
-    done = command("convert", "w.pth", "-o", f"x{suffix}", "--verify")
+    done = command_here("convert", "w.pth", "-o", f"x{suffix}", "--verify")
     assert done.returncode == 0, done.stderr
     assert "Verified: the largest difference between the outputs is 0." in done.stdout
     named = ["--model", "resnet18"] if suffix == ".weights.h5" else []
-    done = command("convert", f"x{suffix}", "-o", "y.pth", *named)
+    done = command_here("convert", f"x{suffix}", "-o", "y.pth", *named)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     back = weights.read_state_dict(tmp_path / "y.pth")
@@ -92,21 +92,21 @@ def test_convert_there_and_back(suffix, command, resnet18, tmp_path):
         np.testing.assert_array_equal(back[key], value)
 
 
-def test_convert_without_a_head_and_of_other_channels(command, tmp_path):
+def test_convert_without_a_head_and_of_other_channels(command_here, tmp_path):
     model = keras_resnet.ResNet18(include_top=False, input_shape=(None, None, 4))
     weights.save(model, tmp_path / "w.safetensors")
-    done = command("convert", "w.safetensors", "--output", "w.keras", "--verify")
+    done = command_here("convert", "w.safetensors", "--output", "w.keras", "--verify")
     assert done.returncode == 0, done.stderr
     assert "resnet18, no head" in done.stdout
     loaded = keras.saving.load_model(tmp_path / "w.keras")
     assert loaded.input_shape == (None, None, None, 4)
 
 
-def test_convert_keras_applications(command, tmp_path):
+def test_convert_keras_applications(command_here, tmp_path):
     theirs = keras.applications.ResNet50(weights=None, classes=3)
     theirs.save_weights(tmp_path / "w.weights.h5")
     options = ("--model", "resnet50", "--version", "v1", "--verify")
-    done = command("convert", "w.weights.h5", "-o", "w.keras", *options)
+    done = command_here("convert", "w.weights.h5", "-o", "w.keras", *options)
     assert done.returncode == 0, done.stderr
     loaded = keras.saving.load_model(tmp_path / "w.keras")
     x = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
@@ -133,10 +133,10 @@ def test_convert_keras_applications(command, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_failures(arguments, status, said, command, resnet18, tmp_path):
+def test_failures(arguments, status, said, command_here, resnet18, tmp_path):
     for name in ("text.pth", "text.h5"):
         (tmp_path / name).write_text("this is text")
-    done = command(*arguments)
+    done = command_here(*arguments)
     assert done.returncode == status
     assert said in done.stderr
     if status == 1:

@@ -102,10 +102,10 @@ def export_network(
     chosen = Options(**options)
     chosen.check(format)
     if output is None:
-        if run is None:
+        if run is None and model is not None:
             raise ValueError("Say where to export to: pass output.")
         folder = f"{format}_{chosen.quantize}" if chosen.quantize else format
-        output = Path(run) / folder
+        output = Path(run or "") / folder
         if format in SUFFIXES:
             output = output / f"model{SUFFIXES[format]}"
     network = open_network(run, model, weights, image_size=image_size, resize=resize)

@@ -1,0 +1,176 @@
+"""Runs and files of weights, exported and verified by the command."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_networks import noise, small
+
+import keras_resnet
+from keras_resnet import export, training, weights
+from keras_resnet.export import run_exported
+
+NAMES = ["daisy", "rose", "tulip"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder, as far as exports read it."""
+    folder = tmp_path_factory.mktemp("exporting") / "run"
+    folder.mkdir()
+    small().save(folder / "best.keras")
+    (folder / "class_indices.json").write_text(json.dumps(dict(enumerate(NAMES))))
+    recipe = {"resize": 36, "image_size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        pixels = rng.integers(0, 256, (50 + number, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.jpg").write_text("no image")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+def test_every_format_of_a_run(run, photos, command_here):
+    images = sorted(photos.glob("*.png"))
+    model = training.Run.open(run).model()
+    digest = hashlib.sha256((run / "best.keras").read_bytes()).hexdigest()
+    for options, path, inside in (
+        (["--warmup", "--top", 2], "saved_model/1", "all"),
+        (["--no-fold"], "saved_model/2", "all"),
+        (["--format", "onnx"], "onnx/model.onnx", "none"),
+        (["--format", "litert"], "litert/model.tflite", "none"),
+        (["--format", "litert", "--quantize", "dynamic"], "litert_dynamic/model.tflite", "none"),
+        (["--format", "openvino"], "openvino/model.xml", "none"),
+        (
+            ["--format", "onnx", "--quantize", "int8", "--representative-data", photos]
+            + ["--with-preprocessing"],
+            "onnx_int8/model.onnx",
+            "normalisation",
+        ),
+        (
+            ["--format", "litert", "--quantize", "int8", "--representative-data", photos],
+            "litert_int8/model.tflite",
+            "none",
+        ),
+    ):
+        done = command_here("export", run, *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith(f"{run / path}: beside the model on ")
+        said = export.record.read(run / path)
+        assert said["preprocessing_inside"] == inside
+        assert said["class_names"] == NAMES and said["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
+        assert said["source"] == {"file": "best.keras", "sha256": digest}
+        done = command_here("verify", run / path, *images, "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["images"] == 3
+        assert found["error"] < (1e-4 if said["tolerance"] else 0.2)
+    assert (run / "saved_model/1/assets.extra/tf_serving_warmup_requests").is_file()
+    assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, 32, 32, 3]
+    x = noise(2, 32, 32, 3)
+    found = run_exported.load(run / "onnx/model.onnx")(x)["probabilities"]
+    np.testing.assert_allclose(found, model(x), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_of_weights(tmp_path, photos, command_here):
+    """Its head says how many classes there are; nothing has to be trained."""
+    model = keras_resnet.ResNet18(classes=7)
+    weights.save(model, tmp_path / "w.pth")
+    named = ("--model", "resnet18", "--weights", "w.pth")
+    done = command_here(
+        *("export", *named, "--image-size", 64, "--any-size"),
+        *("--format", "onnx", "-o", "out/m.onnx", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["path"] == "out/m.onnx" and said["class_names"] == list(map(str, range(7)))
+    assert said["preprocessing"]["resize"] == 73 and said["preprocessing"]["crop"] == 64
+    assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, None, None, 3]
+    image = photos / "0.png"
+    done = command_here("verify", "out/m.onnx", image, *named)
+    assert done.returncode == 0, done.stderr
+    other = weights.save(keras_resnet.ResNet18(classes=7), tmp_path / "other.pth")
+    for arguments, message in (
+        (("verify", "out/m.onnx", image, *named[:3], other), "the weights differ"),
+        (("verify", "out/m.onnx", image), "is in no run folder"),
+        (("verify", "out/m.onnx", photos / "broken.jpg", *named), "broken.jpg cannot be decoded"),
+        (("verify", "m.onnx", image, *named), "There is no file m.onnx"),
+        (("verify", photos, image, *named), "is no export"),
+        (("export", *named, "--format", "onnx"), "pass output"),
+        (("export", *named, "--format", "tflite", "-o", "x"), "format should be one of"),
+        (("export", *named, "--format", "onnx", "--no-fold", "-o", "x.onnx"), "fold is for"),
+        (("export", *named, "--quantize", "int8", "-o", "x"), "quantize is for"),
+        (
+            ("export", *named, "--format", "onnx", "--quantize", "int8", "-o", "x.onnx"),
+            "representative_data",
+        ),
+        (("export", "nowhere"), "is not the folder of a training"),
+        (("export",), "Pass either run, or model and weights"),
+    ):
+        done = command_here(*arguments)
+        assert done.returncode == 1, arguments
+        assert done.stderr.startswith("Error: ") and message in done.stderr, done.stderr
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["export.json", "m.onnx"]
+
+
+def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypatch):
+    version = training.export_network("saved_model", run=run)
+    load = run_exported.load
+
+    def wrong(path):
+        return lambda inputs: {
+            name: value * 1.01 if name == "probabilities" else value
+            for name, value in load(path)(inputs).items()
+        }
+
+    monkeypatch.setattr(run_exported, "load", wrong)
+    done = command_here("verify", version, photos / "0.png")
+    assert done.returncode == 1
+    assert "does not answer as the model does" in done.stderr
+
+
+def test_representative_images(photos, tmp_path):
+    preprocessing = keras_resnet.Preprocessing(36, 32)
+    (tmp_path / "sub").mkdir()
+    for file in photos.iterdir():
+        (tmp_path / "sub" / file.name).write_bytes(file.read_bytes())
+    found = export.representative_images(tmp_path, preprocessing)
+    assert found.shape == (3, 32, 32, 3) and found.dtype == np.float32
+    np.testing.assert_array_equal(found, export.representative_images(tmp_path, preprocessing))
+    pixels = export.representative_images(tmp_path, preprocessing, number=2, pixels=True)
+    assert pixels.shape == (2, 32, 32, 3) and pixels.dtype == np.uint8
+    np.testing.assert_allclose(preprocessing.normalise(pixels), found[:2], atol=1e-6)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no images"):
+        export.representative_images(tmp_path / "empty", preprocessing)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore")
+def test_quantised_networks_agree_on_photographs(real_data, tmp_path):
+    """Trained on real photographs, compared on others: the best class of at least 95 %."""
+    recipe = training.named_recipe(
+        "flowers", data=str(real_data / "flowers"), model="resnet18", image_size=96, epochs=6
+    )
+    folder = training.train(recipe.changed({"learning_rate": 3e-4}), tmp_path / "run")
+    photographs = sorted((real_data / "flowers" / "val").rglob("*.jpg"))
+    for format in ("onnx", "litert"):
+        path = training.export_network(
+            format,
+            run=folder,
+            quantize="int8",
+            representative_data=real_data / "flowers" / "train",
+        )
+        found = training.verify_export(path, photographs)
+        assert found.images == 100 and found.agreement >= 0.95
