@@ -293,17 +293,34 @@ def test_without_the_extra(tmp_path, monkeypatch):
         export.onnx(small("basic"), tmp_path / "m.onnx")
 
 
-def test_keras_own_exports_of_a_grouped_network_run(tmp_path):
-    model = small(input_shape=(32, 32, 3), classifier_activation=None)
+@pytest.mark.parametrize(
+    "family", ["resnext", pytest.param("resnext50_32x4d", marks=pytest.mark.slow)]
+)
+def test_keras_own_exports_of_a_grouped_network_run(family, tmp_path, run_python):
+    """Without our functions: as the machine computes, in files that a new process loads."""
+    options = {"classes": 3, "input_shape": (32, 32, 3), "classifier_activation": None}
+    model = trained(keras_resnet.create(family, **options)) if family not in CONFIGS else small(
+        family, **options
+    )
     x = noise(1, 32, 32, 3)
+    np.save(tmp_path / "x.npy", x)
     expected = model(x).numpy()
+    scale = np.abs(expected).max()
     for network, name in ((model, "plain"), (export.fold(model), "folded")):
         network(x)  # Keras infers the inputs of a model that was called
         for suffix, format in ((".onnx", "onnx"), (".tflite", "litert")):
             path = tmp_path / f"{name}{suffix}"
             network.export(path, format=format, verbose=False)
-            found = _run_keras_file(path, x)
-            np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+            np.testing.assert_allclose(_run_keras_file(path, x), expected, atol=1e-5 * scale)
+        network.export(tmp_path / name, verbose=False)
+        done = run_python(
+            "-c",
+            "import numpy, tensorflow\n"
+            f"model = tensorflow.saved_model.load({str(tmp_path / name)!r})\n"
+            "numpy.save('y.npy', model.serve(numpy.load('x.npy')))",
+        )
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5 * scale)
 
 
 def _run_keras_file(path, x):

@@ -94,6 +94,16 @@ def test_what_two_layers_use_stays():
     assert_equal(folded, model, noise(2, 8, 8, 3))
     ends = trained(keras.Model(inputs, [convolved, normalised]))
     assert_equal(export.fold(ends), ends, noise(2, 8, 8, 3))
+    added = trained(keras.Model(inputs, keras.ops.add(convolved, normalised)))
+    assert_equal(export.fold(added, dtype="float32"), added, noise(2, 8, 8, 3))
+
+
+def test_a_normalisation_of_two_convolutions_stays():
+    inputs = keras.Input((8, 8, 3))
+    shared = keras.layers.BatchNormalization()
+    paths = [shared(keras.layers.Conv2D(4, 1)(inputs)) for _ in range(2)]
+    model = trained(keras.Model(inputs, keras.layers.Add()(paths)))
+    assert_equal(export.fold(model), model, noise(2, 8, 8, 3))
 
 
 def test_pyramids():

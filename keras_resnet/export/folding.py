@@ -33,8 +33,8 @@ def fold(model, *, dtype=None) -> keras.Model:
     """
     if not isinstance(model, NETWORKS):
         raise ValueError(
-            "Batch normalization can be folded where the order of the layers is known: in a "
-            "functional or sequential model. Pass fold=False to export any other. "
+            "Batch normalization can be folded where the order of the layers is known: build the "
+            "model by Keras' functional or sequential API. "
             f"Received: model={model.name!r} of type {type(model).__name__}"
         )
     # A sequential model as the functional one that it is, and neither with what it was compiled.
@@ -47,7 +47,7 @@ def fold(model, *, dtype=None) -> keras.Model:
         if isinstance(layer, NETWORKS):
             return fold(layer, dtype=dtype)
         config = layer.get_config()
-        if dtype:
+        if dtype and isinstance(layer, keras.layers.Layer):
             config["dtype"] = dtype
         if isinstance(layer, ResidualBlock):
             config["folded"] = True
@@ -78,16 +78,16 @@ def fold(model, *, dtype=None) -> keras.Model:
 def _pairs(model):
     """(convolution, batch normalization) where the second alone takes what the first gives."""
     users = {id(tensor): [model] for tensor in model.outputs}
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
+    for operation in model.operations:
+        for node in operation._inbound_nodes:
             for tensor in node.input_tensors:
-                users.setdefault(id(tensor), []).append(layer)
+                users.setdefault(id(tensor), []).append(operation)
     for layer in model.layers:
-        if not _convolves(layer) or len(layer._inbound_nodes) != 1:
-            continue
-        following = users.get(id(layer.output), ())
-        if len(following) == 1 and isinstance(following[0], keras.layers.BatchNormalization):
-            yield layer, following[0]
+        if _convolves(layer) and len(layer._inbound_nodes) == 1:
+            user, *others = users[id(layer.output)]
+            normalises = isinstance(user, keras.layers.BatchNormalization)
+            if normalises and not others and len(user._inbound_nodes) == 1:
+                yield layer, user
 
 
 def _convolves(layer):

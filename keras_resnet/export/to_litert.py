@@ -1,8 +1,5 @@
 """LiteRT (TensorFlow Lite) files, for phones and small machines."""
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 from keras_resnet.export.file import input_signature, write_file
@@ -52,14 +49,13 @@ def litert(
         raise ValueError(f"quantize should be one of {KINDS}. Received: quantize={quantize!r}")
 
     def write(network, file, data):
-        with _silent():
-            network.export(
-                file,
-                format="litert",
-                input_signature=input_signature(network),
-                verbose=False,
-                **_conversion(quantize, data),
-            )
+        network.export(
+            file,
+            format="litert",
+            input_signature=input_signature(network),
+            verbose=False,
+            **_conversion(quantize, data),
+        )
 
     return write_file(
         "litert",
@@ -91,15 +87,3 @@ def _conversion(quantize, data):
         settings["representative_dataset"] = lambda: ([image[None]] for image in data)
     return settings
 
-
-@contextlib.contextmanager
-def _silent():
-    """Without what the converter writes to standard error, by C++ too; errors still raise."""
-    with tempfile.TemporaryFile() as nowhere:
-        kept = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -1,10 +1,6 @@
 """ONNX files, for ONNX Runtime and what else reads them."""
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from pathlib import Path
 
 from keras_resnet.export.file import input_signature, write_file
@@ -82,14 +78,13 @@ def onnx(
 def _write(network, file, data):
     import onnx
 
-    with _silent():
-        network.export(
-            file,
-            format="onnx",
-            input_signature=input_signature(network),
-            opset_version=OPSET,
-            verbose=False,
-        )
+    network.export(
+        file,
+        format="onnx",
+        input_signature=input_signature(network),
+        opset_version=OPSET,
+        verbose=False,
+    )
     if data is not None:
         _quantize(file, data)
     graph = onnx.load(file)
@@ -120,26 +115,13 @@ def _quantize(file, data):
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        with _silent():
-            quant_pre_process(file, prepared, skip_symbolic_shape=True)
-            quantization.quantize_static(
-                prepared,
-                file,
-                Reader(),
-                per_channel=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-            )
+        quant_pre_process(file, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            file,
+            Reader(),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
 
-
-@contextlib.contextmanager
-def _silent():
-    """Without what the converters say of their own code, and of what is then checked by running."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        level = logging.root.level
-        logging.root.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.root.setLevel(level)

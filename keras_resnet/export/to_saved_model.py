@@ -59,6 +59,7 @@ def saved_model(
     directory.mkdir(parents=True, exist_ok=True)
     # A name that is no number: a server that watches the folder passes it over.
     unfinished = directory / f".{os.getpid()}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process that had our number
     try:
         with tempfile.TemporaryDirectory() as folder:
             _write(model, unfinished, preprocessing, names, top_k, fold, Path(folder))
