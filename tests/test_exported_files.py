@@ -299,8 +299,10 @@ def test_without_the_extra(tmp_path, monkeypatch):
 def test_keras_own_exports_of_a_grouped_network_run(family, tmp_path, run_python):
     """Without our functions: as the machine computes, in files that a new process loads."""
     options = {"classes": 3, "input_shape": (32, 32, 3), "classifier_activation": None}
-    model = trained(keras_resnet.create(family, **options)) if family not in CONFIGS else small(
-        family, **options
+    model = (
+        trained(keras_resnet.create(family, **options))
+        if family not in CONFIGS
+        else small(family, **options)
     )
     x = noise(1, 32, 32, 3)
     np.save(tmp_path / "x.npy", x)

@@ -9,6 +9,7 @@ rest_client.py and load.py ask either. Needs the serving extra: pip install "ker
 import base64
 import binascii
 import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -91,13 +92,15 @@ class Classifier(litserve.LitAPI):
 
 
 def main(
-    version: Annotated[Path, typer.Argument(help="The version folder.", exists=True)],
+    version: Annotated[Path, typer.Argument(help="The version folder.")],
     model: Annotated[str, typer.Option(help="The model's name in the address.")] = "flowers",
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Its port.")] = 8501,
     workers: Annotated[int, typer.Option(help="Processes that compute.", min=1)] = 1,
 ):
     """Serves until it is stopped."""
+    if not (version / "saved_model.pb").is_file():
+        sys.exit(f"Error: {version} is no version of a SavedModel, as models/flowers/1 is.")
     api = Classifier(version, api_path=f"/v1/models/{model}:predict")
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=workers, max_payload_size=MAX_BODY

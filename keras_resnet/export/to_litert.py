@@ -86,4 +86,3 @@ def _conversion(quantize, data):
     if data is not None:
         settings["representative_dataset"] = lambda: ([image[None]] for image in data)
     return settings
-

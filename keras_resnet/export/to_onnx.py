@@ -124,4 +124,3 @@ def _quantize(file, data):
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-

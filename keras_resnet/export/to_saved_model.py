@@ -18,11 +18,20 @@ from keras_resnet.export.network import (
     gives_logits,
     named_outputs,
 )
+from keras_resnet.export.warmup import write_warmup
 from keras_resnet.layers import convolution_path
 
 
 def saved_model(
-    model, directory, *, preprocessing=None, class_names=None, top_k=5, fold=True, source=None
+    model,
+    directory,
+    *,
+    preprocessing=None,
+    class_names=None,
+    top_k=5,
+    fold=True,
+    warmup=False,
+    source=None,
 ) -> Path:
     """Exports a model as the next version in `directory`.
 
@@ -44,6 +53,7 @@ def saved_model(
             class_names.txt too, a line each.
         top_k: How many classes `classes` and `scores` name.
         fold: Whether batch normalization becomes part of the convolutions.
+        warmup: Whether to add what `write_warmup` writes, before the version is there.
         source: The file of the model's weights, if any, for export.json.
 
     Returns:
@@ -76,6 +86,8 @@ def saved_model(
             packages=("keras", "tensorflow"),
         )
         record.write({**said, "folded": bool(fold), "top_k": top_k}, unfinished)
+        if warmup:
+            write_warmup(unfinished)
         return _place(unfinished, directory)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -115,12 +115,14 @@ def export_network(
         "source": network.file,
     }
     if format == "saved_model":
-        version = export.saved_model(
-            network.model, output, top_k=chosen.top_k, fold=chosen.fold, **common
+        return export.saved_model(
+            network.model,
+            output,
+            top_k=chosen.top_k,
+            fold=chosen.fold,
+            warmup=chosen.warmup,
+            **common,
         )
-        if chosen.warmup:
-            export.write_warmup(version)
-        return version
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     if not chosen.any_size:
         common["image_size"] = network.preprocessing.crop
