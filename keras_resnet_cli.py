@@ -296,7 +296,7 @@ def train(
         str | None,
         typer.Option(
             help="A folder with train/ and val/, or of class folders; or the name of a data set "
-            "of tensorflow-datasets. [default: the recipe's]"
+            "of tensorflow-datasets. \\[default: the recipe's]"
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path(
@@ -328,7 +328,7 @@ def train(
         typer.Option("--set", help="Any value of the recipe: --set augmentation.mixup=0.2"),
     ] = None,
     save_every: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints. [default: an epoch]", min=1)
+        int | None, typer.Option(help="Steps between checkpoints. \\[default: an epoch]", min=1)
     ] = None,
     devices: Annotated[int, typer.Option(help="GPUs that share each batch.", min=1)] = 1,
     coordinator: Annotated[
@@ -412,11 +412,11 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
     weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels. [default: the run's, or 224]")
+        int | None, typer.Option(help="Side in pixels. \\[default: the run's, or 224]")
     ] = None,
     resize: Annotated[
         int | None,
-        typer.Option(help="Shorter side before the crop. [default: the run's or weights']"),
+        typer.Option(help="Shorter side before the crop. \\[default: the run's or weights']"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A CSV file of all answers.")
@@ -462,17 +462,17 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="The folder of a SavedModel's versions, or the file. [default: in the run folder]",
+            help="The folder of a SavedModel's versions, or the file. \\[default: in the run folder]",
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
     weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels. [default: the run's, or 224]")
+        int | None, typer.Option(help="Side in pixels. \\[default: the run's, or 224]")
     ] = None,
     resize: Annotated[
         int | None,
-        typer.Option(help="Shorter side before the crop. [default: the run's or weights']"),
+        typer.Option(help="Shorter side before the crop. \\[default: the run's or weights']"),
     ] = None,
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="SavedModel: keep batch normalization.")
@@ -538,7 +538,7 @@ def verify(
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     run: Annotated[
-        Path | None, typer.Option(help="Folder of a training. [default: that it lies in]")
+        Path | None, typer.Option(help="Folder of a training. \\[default: that it lies in]")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
     weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
@@ -547,7 +547,7 @@ def verify(
 ):
     """Have an exported network and its model answer the same images.
 
-    Ends with 1 if they differ by more than rounding explains; a quantised one by any amount.
+    Ends with 1 if they differ by more than rounding explains. A quantised network may.
 
     [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
     """

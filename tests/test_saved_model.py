@@ -173,8 +173,14 @@ def test_unusual_images_are_answered(name, exported, serve):
         encode(pixels(80, 100, 3), "BMP")[:500],
         encode(pixels(80, 100, 3), "WEBP")[:50],
         encode(pixels(80, 100, 3), "TIFF"),
+        encode(
+            Image.fromarray(pixels(80, 100, 3)),
+            "WEBP",
+            save_all=True,
+            append_images=[Image.new("RGB", (100, 80))],
+        ),
     ],
-    ids=["empty", "text", "JPEG's head", "JPEG", "PNG", "BMP", "WebP", "TIFF"],
+    ids=["empty", "text", "JPEG's head", "JPEG", "PNG", "BMP", "WebP", "TIFF", "animated WebP"],
 )
 def test_what_is_no_image_is_an_error(content, exported, serve):
     """With a reason; the next request is answered."""
