@@ -462,7 +462,8 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="The folder of a SavedModel's versions, or the file. \\[default: in the run folder]",
+            help="The folder of a SavedModel's versions, or the file. "
+            "\\[default: in the run folder]",
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
