@@ -43,6 +43,17 @@ Debug = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
+# Of the commands that take a trained network.
+NamedModel = Annotated[str | None, typer.Option(help="Or a network: resnet50.")]
+NamedWeights = Annotated[str | None, typer.Option(help="And its weights.")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side in pixels. \\[default: the run's, or 224]")
+]
+Resize = Annotated[
+    int | None,
+    typer.Option(help="Shorter side before the crop. \\[default: the run's or weights']"),
+]
+
 
 @contextlib.contextmanager
 def quiet():
@@ -409,15 +420,10 @@ def evaluate(
         ),
     ],
     run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
-    model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
-    weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels. \\[default: the run's, or 224]")
-    ] = None,
-    resize: Annotated[
-        int | None,
-        typer.Option(help="Shorter side before the crop. \\[default: the run's or weights']"),
-    ] = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A CSV file of all answers.")
     ] = None,
@@ -466,15 +472,10 @@ def export(
             "\\[default: in the run folder]",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
-    weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels. \\[default: the run's, or 224]")
-    ] = None,
-    resize: Annotated[
-        int | None,
-        typer.Option(help="Shorter side before the crop. \\[default: the run's or weights']"),
-    ] = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="SavedModel: keep batch normalization.")
     ] = False,
@@ -541,8 +542,8 @@ def verify(
     run: Annotated[
         Path | None, typer.Option(help="Folder of a training. \\[default: that it lies in]")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Or a network: resnet50.")] = None,
-    weights: Annotated[str | None, typer.Option(help="And its weights.")] = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
