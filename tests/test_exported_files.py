@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_networks import CONFIGS, CONVOLUTIONS, noise, small, trained
 
 import keras_resnet
@@ -131,11 +132,15 @@ def test_names_sizes_and_the_record(tmp_path):
     assert said["class_names"] == ["a", "b", "c"] and said["preprocessing"]["resize"] == 36
     assert said["preprocessing_inside"] == "none" and said["error"] < 1e-5
     assert {"onnx", "onnxruntime", "tf2onnx"} < set(said["versions"])
-    # Another file's record does not replace it.
+    # Another file's record does not replace it; nor is a record of somebody else's replaced.
     export.onnx(model, tmp_path / "other.onnx", image_size=32)
     assert json.loads((tmp_path / "export.json").read_text())["file"] == "other.onnx"
     assert json.loads((tmp_path / "m.onnx.export.json").read_text()) == said
     assert export.record.read(path) == said
+    (tmp_path / "export.json").write_text('{"my": "own settings"}')
+    export.onnx(model, path, image_size=32)
+    assert (tmp_path / "export.json").read_text() == '{"my": "own settings"}'
+    assert export.record.read(path)["preprocessing"] is None
 
 
 def test_pyramids_and_backbones(tmp_path):
@@ -236,6 +241,42 @@ def _integer_convolutions(path):
     return [row for row in rows if types[row["inputs"][1]] is np.int8]
 
 
+def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
+    """Images that are held back are answered differently: a warning; `verify` fails."""
+    model = small("basic", classes=50, classifier_activation=None)
+    narrow = 1e-3 * noise(60, 64, 64, 3)  # other images reach far beyond these
+    narrow[4::5] = noise(12, 64, 64, 3)
+    path = export.onnx(model, tmp_path / "m.onnx", quantize="int8", representative_data=narrow)
+    assert "95% is expected of a quantised network" in caplog.text
+    assert export.record.read(path)["agreement"] < 0.95
+    rng = np.random.default_rng(0)
+    images = {
+        str(n): tf.io.encode_png(rng.integers(0, 256, (64, 64, 3), np.uint8)).numpy()
+        for n in range(12)
+    }
+    preprocessing = keras_resnet.Preprocessing(64, 64)
+    with pytest.raises(ValueError, match="names the same best class as the model on"):
+        export.verify(path, images, model, preprocessing=preprocessing).check("It")
+
+
+def test_a_record_that_cannot_be_written_leaves_no_file(tmp_path):
+    with pytest.raises(OSError, match="absent"):
+        export.onnx(small("basic"), tmp_path / "m.onnx", source=tmp_path / "absent")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "saved_model.pb").write_text("")
+    with pytest.raises(ValueError, match="is a SavedModel"):
+        export.onnx(small("basic"), tmp_path / "m.onnx")
+
+
+def test_random_layers_are_still(tmp_path):
+    backbone = small("basic", input_shape=(64, 64, 3))
+    model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.RandomFlip(), backbone])
+    x = noise(2, 64, 64, 3)
+    path = export.onnx(model, tmp_path / "m.onnx")
+    found = run_exported.load(path)(x)["probabilities"]
+    np.testing.assert_allclose(found, model(x, training=False), atol=1e-5)
+
+
 def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
     """What was there stays; the error says what is wrong."""
     model = small("basic")
@@ -273,13 +314,41 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
             lambda m, f: export.litert(
                 m, f / "m.tflite", quantize="int8", representative_data=noise(2, 8, 8, 4)
             ),
-            "Received: an array of shape",
+            "Received: an array of float32",
         ),
         (
             lambda m, f: export.onnx(m, f / "m.onnx", representative_data=noise(2, 64, 64, 3)),
             "is for quantize='int8'",
         ),
+        (
+            lambda m, f: export.onnx(
+                m, f / "m.onnx", quantize="int8", representative_data=np.ones((9, 64, 64, 3), int)
+            ),
+            "Received: an array of int64",
+        ),
+        (
+            lambda m, f: export.litert(
+                m, f / "m.tflite", quantize="int8", representative_data=np.zeros((9, 64, 64, 3))
+            ),
+            "images of one colour",
+        ),
+        (
+            lambda m, f: export.onnx(
+                m,
+                f / "m.onnx",
+                quantize="int8",
+                representative_data=np.full((9, 64, 64, 3), np.nan),
+            ),
+            "no number",
+        ),
         (lambda m, f: export.onnx(m, f / "m.onnx", class_names=["a"]), "3 classes"),
+        (lambda m, f: export.onnx(m, f / "m.onnx", image_size=16), "at least 32"),
+        (
+            lambda m, f: export.onnx(
+                m, f / "m.onnx", image_size=96, preprocessing=keras_resnet.Preprocessing(73, 64)
+            ),
+            "sizes of the images differ",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(call, message, tmp_path):

@@ -72,7 +72,7 @@ def test_every_format_of_a_run(run, photos, command_here):
         done = command_here("verify", run / path, *images, "--json")
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
-        assert found["images"] == 3
+        assert found["images"] == 3 and found["agreement"] == 1
         assert found["error"] < (1e-4 if said["tolerance"] else 0.2)
     assert (run / "saved_model/1/assets.extra/tf_serving_warmup_requests").is_file()
     assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, 32, 32, 3]
@@ -108,8 +108,12 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
         (("verify", photos, image, *named), "is no export"),
         (("export", *named, "--format", "onnx"), "pass output"),
         (("export", *named, "--format", "tflite", "-o", "x"), "format should be one of"),
-        (("export", *named, "--format", "onnx", "--no-fold", "-o", "x.onnx"), "fold is for"),
-        (("export", *named, "--quantize", "int8", "-o", "x"), "quantize is for"),
+        (("export", *named, "--format", "onnx", "--no-fold", "-o", "x.onnx"), "(--no-fold) is for"),
+        (("export", *named, "--quantize", "int8", "-o", "x"), "(--quantize) is for"),
+        (
+            ("export", *named, "--format", "onnx", "--quantize", "dynamic", "-o", "x.onnx"),
+            "should be one of (None, 'int8')",
+        ),
         (
             ("export", *named, "--format", "onnx", "--quantize", "int8", "-o", "x.onnx"),
             "representative_data",
@@ -120,7 +124,26 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
         done = command_here(*arguments)
         assert done.returncode == 1, arguments
         assert done.stderr.startswith("Error: ") and message in done.stderr, done.stderr
+    content = (tmp_path / "out/m.onnx").read_bytes()
+    (tmp_path / "out/m.onnx").write_bytes(content[: len(content) // 2])
+    done = command_here("verify", "out/m.onnx", image, *named)
+    assert done.returncode == 1 and "out/m.onnx cannot be run: " in done.stderr, done.stderr
+    (tmp_path / "out/export.json").write_text('{"format": "on')
+    done = command_here("verify", "out/m.onnx", image, *named)
+    assert done.returncode == 1 and "out/export.json is damaged" in done.stderr, done.stderr
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["export.json", "m.onnx"]
+
+
+def test_the_images_size_changes_nothing_else(run):
+    """The run's own size, given, is as if it was not; another keeps the mean."""
+    usual = training.open_network(run).preprocessing
+    assert training.open_network(run, image_size=32).preprocessing == usual
+    assert training.open_network(run, resize=40).preprocessing.resize == 40
+    model = keras_resnet.ResNet18(classes=3)
+    weights.save(model, run / "w.pth")
+    other = training.open_network(model="resnet18", weights=run / "w.pth", image_size=64)
+    assert other.preprocessing == keras_resnet.Preprocessing(73, 64)
+    assert other.class_names is None and other.model.output_shape == (None, 3)
 
 
 def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypatch):
@@ -129,7 +152,7 @@ def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypat
 
     def wrong(path):
         return lambda inputs: {
-            name: value * 1.01 if name == "probabilities" else value
+            name: value if name == "classes" else value * np.float32(1.01)
             for name, value in load(path)(inputs).items()
         }
 
@@ -140,19 +163,29 @@ def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypat
 
 
 def test_representative_images(photos, tmp_path):
-    preprocessing = keras_resnet.Preprocessing(36, 32)
-    (tmp_path / "sub").mkdir()
+    preprocessing, model = keras_resnet.Preprocessing(36, 32), small("basic")
+    (tmp_path / "sub" / "a.jpg").mkdir(parents=True)
     for file in photos.iterdir():
         (tmp_path / "sub" / file.name).write_bytes(file.read_bytes())
-    found = export.representative_images(tmp_path, preprocessing)
+
+    def images(model, folder=tmp_path, **options):
+        return export.representative_images(model, folder, preprocessing, **options)
+
+    found = images(model)
     assert found.shape == (3, 32, 32, 3) and found.dtype == np.float32
-    np.testing.assert_array_equal(found, export.representative_images(tmp_path, preprocessing))
-    pixels = export.representative_images(tmp_path, preprocessing, number=2, pixels=True)
+    np.testing.assert_array_equal(found, images(model))
+    pixels = images(model, number=2, pixels=True)
     assert pixels.shape == (2, 32, 32, 3) and pixels.dtype == np.uint8
     np.testing.assert_allclose(preprocessing.normalise(pixels), found[:2], atol=1e-6)
+    other = small("basic", include_preprocessing=True, data_format="channels_first")
+    found = images(other, number=2)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, pixels.transpose(0, 3, 1, 2))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no images"):
-        export.representative_images(tmp_path / "empty", preprocessing)
+        images(model, tmp_path / "empty")
+    with pytest.raises(ValueError, match="There is no folder"):
+        images(model, tmp_path / "absent")
 
 
 @pytest.mark.slow

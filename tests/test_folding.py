@@ -106,6 +106,23 @@ def test_a_normalisation_of_two_convolutions_stays():
     assert_equal(export.fold(model), model, noise(2, 8, 8, 3))
 
 
+def test_layers_that_compute_something_else_stay():
+    class Scaled(keras.layers.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return super().convolution_op(inputs, 2 * kernel)
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(Scaled(8, 1)(inputs))
+    x = keras.layers.BatchNormalization(axis=1)(keras.layers.Conv2D(8, 1)(x))
+    x = keras.layers.BatchNormalization()(inputs=keras.layers.Conv2D(8, 1)(x))
+    model = trained(keras.Model(inputs, x))
+    folded = export.fold(model)
+    assert len(left(folded)) == 2
+    assert_equal(folded, model, noise(2, 8, 8, 3))
+    with pytest.raises(ValueError, match="is not built"):
+        export.fold(keras.Sequential([keras.layers.Conv2D(8, 1)]))
+
+
 def test_pyramids():
     model = small("basic", include_top=False)
     levels = {f"c{n}": model.get_layer(f"layer{n}.0").output for n in (1, 2)}

@@ -1,7 +1,9 @@
 """SavedModels, run by TensorFlow as a server does."""
 
+import concurrent.futures
 import io
 import json
+import os
 import re
 
 import keras
@@ -14,8 +16,9 @@ from small_networks import noise, small
 import keras_resnet
 from keras_resnet import export
 
+PREPROCESSING = keras_resnet.Preprocessing(73, 64)
 NAMES = ["daisy", "rose & co", "tülip\nred"]
-READ = ["daisy", "rose & co", "tülip red"]
+READ = ["daisy", "rose & co", "tülip red"]  # a line each
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_both_signatures_in_a_tf1_session(exported):
 def test_export_json(exported):
     model, preprocessing, version = exported
     said = json.loads((version / "export.json").read_text("utf-8"))
-    assert said["format"] == "saved_model" and said["class_names"] == NAMES
+    assert said["format"] == "saved_model" and said["class_names"] == READ
     assert said["preprocessing"] == {
         "resize": 73,
         "crop": 64,
@@ -207,8 +210,92 @@ def test_versions_logits_and_backbones(tmp_path):
             answer = loaded.signatures[name](images=tf.constant(x))[key]
             np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
     assert sorted(entry.name for entry in (tmp_path / "m").iterdir()) == ["1", "2"]
-    with pytest.raises(ValueError, match="3 classes"):
-        export.saved_model(classifier, tmp_path / "m", class_names=["one"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ({}, {"class_names": ["one"]}, "each of the model's 3 classes"),
+        ({}, {"class_names": "abc"}, "each of the model's 3 classes"),
+        ({}, {"class_names": ["a", "\n", "c"]}, "number 1 of class_names is empty"),
+        ({}, {"top_k": 0}, "top_k should be 1 or more"),
+        ({"include_top": False}, {"class_names": ["one"]}, "gives features, not classes"),
+        ({"input_shape": (48, 48, 3)}, {"preprocessing": PREPROCESSING}, "sizes of the images"),
+        ({"input_shape": (64, 64, 1)}, {"preprocessing": PREPROCESSING}, "takes 1 channels"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export.saved_model(small("basic", **arguments), tmp_path / "m", **options)
+    assert not (tmp_path / "m").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        export.saved_model(small("basic"), tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"include_preprocessing": True},
+        {"include_preprocessing": True, "data_format": "channels_first"},
+        {"data_format": "channels_first"},
+        {"classifier_activation": "sigmoid"},
+    ],
+)
+def test_images_are_prepared_as_the_model_takes_them(arguments, tmp_path):
+    """Pixels where it normalises itself; channels first where it has them so."""
+    model = small("basic", **arguments)
+    version = export.saved_model(model, tmp_path, preprocessing=PREPROCESSING)
+    content = next(images())
+    if "include_preprocessing" in arguments:
+        x = PREPROCESSING.pixels(content).numpy().astype(np.float32)
+    else:
+        x = PREPROCESSING(content).numpy()
+    x = x.transpose(2, 0, 1) if "data_format" in arguments else x
+    loaded = tf.saved_model.load(version)
+    answer = loaded.signatures["serving_default"](image_bytes=tf.constant([content]))
+    np.testing.assert_allclose(answer["probabilities"], model(x[None]), rtol=1e-4, atol=1e-6)
+    assert export.verify(version, {"image": content}, model).error < 1e-5
+    path = tmp_path / "m.onnx"
+    if "include_preprocessing" in arguments:
+        with pytest.raises(ValueError, match="normalises its images itself"):
+            export.onnx(model, path, preprocessing=PREPROCESSING, with_preprocessing=True)
+
+
+def test_names_that_were_changed_are_found(tmp_path):
+    model = small("basic")
+    version = export.saved_model(
+        model, tmp_path, preprocessing=PREPROCESSING, class_names=["a", "b", "c"]
+    )
+    images_ = {"image": next(images())}
+    assert export.verify(version, images_, model).agreement == 1
+    (version / "assets" / "class_names.txt").write_text("b\na\nc\n")
+    with pytest.raises(ValueError, match="by the names in export.json"):
+        export.verify(version, images_, model)
+
+
+def test_processes_and_what_they_left(tmp_path):
+    """Several write at once; what a killed one left is removed after a day."""
+    left, fresh = tmp_path / ".old.unfinished", tmp_path / ".new.unfinished"
+    for folder in (left, fresh, tmp_path / "²"):
+        folder.mkdir()
+    os.utime(left, (0, 0))
+    model = small("basic")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        written = list(pool.map(lambda _: export.saved_model(model, tmp_path), range(2)))
+    assert {version.name for version in written} == {"1", "2"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"1", "2", "²", ".new.unfinished"}
+
+
+def test_embeddings_are_no_classes(tmp_path):
+    backbone = small("basic", include_top=False, pooling="avg")
+    for layer in (keras.layers.Dense(8, "relu"), keras.layers.Dense(1)):
+        model = keras.Sequential([backbone, layer])
+        version = export.saved_model(model, tmp_path)
+        said = json.loads((version / "export.json").read_text())
+        assert said["class_names"] is None and set(said["signature"]["tensor"]["outputs"]) == {
+            "features"
+        }
 
 
 def test_a_pyramid_in_half_precision_answers_in_float32(tmp_path):

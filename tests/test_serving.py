@@ -191,6 +191,14 @@ def png_bomb(side):
     )
 
 
+def gif_of_many_frames():
+    """Some kilobytes; TensorFlow would decode all of it."""
+    stream = io.BytesIO()
+    frames = [Image.new("P", (2000, 2000), number % 2) for number in range(20)]
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    return stream.getvalue()
+
+
 def test_litserve(flowers, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     import load
@@ -205,7 +213,7 @@ def test_litserve(flowers, tmp_path, monkeypatch):
         for number, answer in enumerate(answers):
             wanted = probabilities[number % len(images)]
             np.testing.assert_allclose(answer["probabilities"], wanted, rtol=1e-4)
-        bombs = (png_bomb(20_000), png_bomb(8_000))
+        bombs = (png_bomb(20_000), png_bomb(8_000), gif_of_many_frames())
         for bad, code in (
             (b"no image", 400),
             (b"", 400),
@@ -215,7 +223,14 @@ def test_litserve(flowers, tmp_path, monkeypatch):
         ):
             answer = requests.post(where, json=rest_client.body([images[0], bad]), timeout=60)
             assert answer.status_code == code and answer.json()["detail"], answer.text
-        for content in (b"{", b"[]", b'{"instances": []}', b'{"instances": [{"b64": "?"}]}'):
+        for content in (
+            b"{",
+            b"[]",
+            b'{"instances": []}',
+            b'{"instances": [{"b64": "?"}]}',
+            '{"instances": [{"b64": "é"}]}'.encode(),
+            json.dumps({**rest_client.body(images[:1]), "signature_name": "tensor"}),
+        ):
             answer = requests.post(
                 where, data=content, headers={"Content-Type": "application/json"}, timeout=60
             )

@@ -55,6 +55,8 @@ def main(
     version: Annotated[int | None, typer.Option(help="Or its number.")] = None,
 ):
     """Prints the answer for each image."""
+    if label and version:
+        sys.exit("Error: pass either --label or --version.")
     contents = [image.read_bytes() for image in images]
     message = request(model, {"image_bytes": contents}, label=label, version=version)
     with grpc.insecure_channel(host) as channel:

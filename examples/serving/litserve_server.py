@@ -2,16 +2,15 @@
 
 python litserve_server.py models/flowers/1 --port 8501
 
-It takes and gives what TensorFlow Serving does over REST, at /v1/models/flowers:predict, so that
+It answers predictions as TensorFlow Serving does over REST, at /v1/models/flowers:predict, so that
 rest_client.py and load.py ask either. Needs the serving extra: pip install "keras3-resnet[serving]"
 """
 
 import base64
-import binascii
 import io
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import litserve
 import pydantic
@@ -21,7 +20,8 @@ from PIL import Image
 
 MAX_BODY = 10 * 2**20  # bytes
 MAX_IMAGES = 32  # a request
-MAX_PIXELS = 50_000_000  # an image; what claims more would fill the memory
+MAX_PIXELS = 50_000_000  # an image, all frames; what claims more would fill the memory
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 
 class Instance(pydantic.BaseModel):
@@ -33,7 +33,7 @@ class Instance(pydantic.BaseModel):
 class Body(pydantic.BaseModel):
     """What a request sends; anything else gets a 422."""
 
-    signature_name: str = "serving_default"
+    signature_name: Literal["serving_default"] = "serving_default"
     instances: list[Instance] = pydantic.Field(min_length=1, max_length=MAX_IMAGES)
 
 
@@ -55,7 +55,7 @@ class Classifier(litserve.LitAPI):
         """The images of a request; 400 or 413 for what is none."""
         try:
             images = [base64.b64decode(one.b64, validate=True) for one in request.instances]
-        except binascii.Error as error:
+        except ValueError as error:
             raise HTTPException(400, f"b64 is no base64: {error}") from error
         for number, image in enumerate(images):
             self.check(number, image)
@@ -64,13 +64,15 @@ class Classifier(litserve.LitAPI):
     def check(self, number, image):
         """Reads an image's header, and refuses what is none, or would be too large."""
         try:
-            with Image.open(io.BytesIO(image)) as opened:
-                width, height = opened.size
+            with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+                # TensorFlow decodes every frame of a GIF, to take the first.
+                pixels = opened.width * opened.height * getattr(opened, "n_frames", 1)
         except Image.DecompressionBombError:
-            width = height = MAX_PIXELS
+            pixels = MAX_PIXELS + 1
         except (OSError, SyntaxError, ValueError) as error:
-            raise HTTPException(400, f"image {number} is no image that can be read") from error
-        if width * height > MAX_PIXELS:
+            expected = f"expected {', '.join(FORMATS)}"
+            raise HTTPException(400, f"image {number} is no image: {expected}") from error
+        if pixels > MAX_PIXELS:
             raise HTTPException(413, f"image {number} has more than {MAX_PIXELS:,} pixels")
 
     def predict(self, images):

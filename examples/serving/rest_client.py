@@ -50,6 +50,8 @@ def main(
     version: Annotated[int | None, typer.Option(help="Or its number.")] = None,
 ):
     """Prints the answer for each image."""
+    if label and version:
+        sys.exit("Error: pass either --label or --version.")
     contents = [image.read_bytes() for image in images]
     try:
         predictions = ask(address(url, model, label, version), contents)

@@ -7,20 +7,24 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_resnet.export import record, run_exported, verification
+from keras_resnet.export import record, verification
 from keras_resnet.export.network import (
     channels_first,
+    check_sizes,
     checked_names,
     inference_network,
+    laid_out,
     named_outputs,
     native_convolutions,
+    normalises_itself,
 )
 from keras_resnet.files import replacing
 
 logger = logging.getLogger("keras_resnet")
 
-COMPARED = 64  # Representative images on which a quantised file and the model are compared.
-AGREEMENT = 0.95  # Below this share of equal answers a quantised file is warned of.
+FEW = (
+    50  # Representative images. Of more, a fifth is held back, to compare the file with the model.
+)
 
 
 def write_file(
@@ -63,43 +67,61 @@ def write_file(
         ImportError: if a package is missing.
     """
     path = Path(path)
-    if path.suffix != suffix:
-        raise ValueError(f"The file's name should end in {suffix}. Received: path={str(path)!r}")
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
+    _check_target(path, suffix)
     _check_installed(packages)
     names = checked_names(model, class_names)
+    check_sizes(model, image_size, preprocessing)
     if with_preprocessing and preprocessing is None:
         raise ValueError(
             "with_preprocessing puts a normalisation in front: pass the preprocessing that it is "
             "of, keras_resnet.Preprocessing() for ImageNet's."
         )
+    if with_preprocessing and normalises_itself(model):
+        raise ValueError(
+            f"{model.name} normalises its images itself: leave with_preprocessing out."
+        )
     normalise = preprocessing if with_preprocessing else None
     network = inference_network(model, image_size=image_size, normalise=normalise)
-    data = _representative(network, quantize, representative_data)
+    calibration, held_back = _representative(network, quantize, representative_data)
     with replacing(path) as temporary, native_convolutions():
         # OpenVINO's weights are a second file of the same name.
         weights, beside = path.with_suffix(".bin"), temporary.with_suffix(".bin")
         try:
-            write(network, temporary, data)
-            compared = _try(temporary, network, model, normalise, quantize, data)
+            write(network, temporary, calibration)
+            compared = _try(temporary, network, model, normalise, quantize, held_back)
+            description = record.describe(
+                format,
+                model,
+                signature={"tensor": _signature(network)},
+                preprocessing=preprocessing,
+                inside="normalisation" if with_preprocessing else "none",
+                class_names=names,
+                comparison=compared,
+                source=source,
+                modules=("keras", "tensorflow", *packages),
+            )
+            description |= {"quantize": quantize, **said}
+            record.text(description)  # fails here, if it does
             if beside.exists():
                 beside.replace(weights)
         finally:
             beside.unlink(missing_ok=True)
-    description = record.describe(
-        format,
-        model,
-        signature={"tensor": _signature(network)},
-        preprocessing=preprocessing,
-        inside="normalisation" if with_preprocessing else "none",
-        class_names=names,
-        comparison=compared,
-        source=source,
-        packages=("keras", "tensorflow", *packages.values()),
-    )
-    record.write({**description, "quantize": quantize, **said}, path)
+    record.write(description, path)
     return path
+
+
+def _check_target(path, suffix):
+    if path.suffix != suffix:
+        raise ValueError(f"The file's name should end in {suffix}. Received: path={str(path)!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Choose another name.")
+    if (path.parent / "saved_model.pb").is_file():
+        raise ValueError(
+            f"{path.parent} is a SavedModel, which has an export.json of its own. Choose another "
+            "folder."
+        )
 
 
 def input_signature(network):
@@ -116,51 +138,73 @@ def _check_installed(packages):
 
 
 def _representative(network, quantize, data):
-    """The representative data as an array, checked."""
+    """The representative data, checked: what the ranges are measured on, and what is held back."""
     if quantize != "int8":
         if data is not None:
             raise ValueError(
                 "representative_data is for quantize='int8'. "
                 f"Received: quantize={quantize!r} with it"
             )
-        return None
+        return None, None
     images = network.inputs[0]
     shape = tuple(images.shape[1:])
-    received = "none" if data is None else f"an array of shape {np.shape(data)}"
-    fits = data is not None and len(np.shape(data)) == 4 and len(data) > 0
-    if not fits or any(
-        side not in (None, given) for side, given in zip(shape, np.shape(data)[1:], strict=True)
-    ):
+    received = "none"
+    if data is not None:
+        data = np.asarray(data)
+        received = f"an array of {data.dtype}, {data.shape}"
+    if data is None or not _fits(data, shape, images.dtype):
         raise ValueError(
             "quantize='int8' measures the range of each activation on representative_data: images "
-            f"as the file takes them, of shape (number, {', '.join(map(str, shape))}). "
-            f"Received: {received}"
+            f"as the file takes them, {images.dtype}, of shape "
+            f"(number, {', '.join(map(str, shape))}). Received: {received}"
         )
-    return np.asarray(data).astype(images.dtype)
-
-
-def _try(file, network, model, normalise, quantize, data):
-    """Runs a file and compares it with the model."""
-    shape, dtype = network.inputs[0].shape[1:], network.inputs[0].dtype
-    allowed = None if quantize else verification.tolerance(model)
-    noise = verification.sample(shape, dtype)
-    batches = [data[:COMPARED]] if data is not None else [noise[:1], noise]
-    answer = run_exported.load(file)
-    for images in batches:
-        inputs = images
-        if normalise is not None:
-            pixels = images.transpose(0, 2, 3, 1) if channels_first(model) else images
-            inputs = normalise.normalise(pixels).numpy()
-            inputs = inputs.transpose(0, 3, 1, 2) if channels_first(model) else inputs
-        compared = verification.compare(answer(images), model, inputs, allowed)
-        compared.check("The exported file")
-    if data is not None and compared.agreement is not None and compared.agreement < AGREEMENT:
+    if not np.isfinite(data).all() or (data == data[:1, :1, :1]).all():
+        raise ValueError(
+            "representative_data should be images such as the network will see. Received: images "
+            "of one colour, or with what is no number"
+        )
+    if len(data) < FEW:
         logger.warning(
-            "The quantised file and the model agree on the best class of only %.0f %% of %d "
-            "representative images. Pass more of them, of the kind that it will see.",
-            100 * compared.agreement,
-            compared.images,
+            "Only %d representative images: the range of an activation is better measured on a "
+            "hundred or more, of the kind that the network will see.",
+            len(data),
         )
+        return data.astype(images.dtype), data.astype(images.dtype)
+    held_back = np.arange(len(data)) % 5 == 4
+    return data[~held_back].astype(images.dtype), data[held_back].astype(images.dtype)
+
+
+def _fits(data, shape, dtype):
+    """Whether an array holds images of a shape, with None for what is open, and a kind of dtype."""
+    kind = np.dtype(dtype).kind
+    if data.ndim != 4 or not len(data) or data.dtype.kind != kind:
+        return False
+    return all(side in (None, given) for side, given in zip(shape, data.shape[1:], strict=True))
+
+
+def _try(file, network, model, normalise, quantize, images):
+    """Runs a file and compares it with the model, on noise if there are no images."""
+    allowed = None if quantize else verification.tolerance(model)
+    batches = [images]
+    if images is None:
+        noise = verification.sample(network.inputs[0].shape[1:], network.inputs[0].dtype)
+        batches = [noise[:1], noise]
+    answer = verification.opened(file)
+    for given in batches:
+        inputs = given
+        if normalise is not None:
+            pixels = given.transpose(0, 2, 3, 1) if channels_first(model) else given
+            inputs = laid_out(model, normalise.normalise(pixels)).numpy()
+        compared = verification.compare(answer(given), model, inputs, allowed)
+        if not quantize:
+            compared.check("The exported file")
+    if quantize:
+        try:
+            compared.check("The quantised file")
+        except ValueError as error:
+            if not np.isfinite(compared.error):
+                raise
+            logger.warning("%s Pass more representative images, of the kind it will see.", error)
     return compared
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_resnet.blocks import ResidualBlock
+from keras_resnet.layers import BatchNormalization, Conv2D
 
 NETWORKS = (keras.Sequential, keras.Function)  # a functional model is a keras.Function
 
@@ -37,6 +38,8 @@ def fold(model, *, dtype=None) -> keras.Model:
             "model by Keras' functional or sequential API. "
             f"Received: model={model.name!r} of type {type(model).__name__}"
         )
+    if not model.built:
+        raise ValueError(f"The model {model.name!r} is not built: give it an Input, or call it.")
     # A sequential model as the functional one that it is, and neither with what it was compiled.
     sequential = isinstance(model, keras.Sequential)
     ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
@@ -56,7 +59,9 @@ def fold(model, *, dtype=None) -> keras.Model:
         return type(layer).from_config(config)
 
     def call(layer, *args, **kwargs):
-        return args[0] if layer.name in gone else layer(*args, **kwargs)
+        if layer.name in gone:
+            return args[0] if args else kwargs["inputs"]
+        return layer(*args, **kwargs)
 
     gone = {normalization.name for normalization in pairs.values()}
     folded = keras.models.clone_model(model, clone_function=copy, call_function=call)
@@ -85,13 +90,21 @@ def _pairs(model):
     for layer in model.layers:
         if _convolves(layer) and len(layer._inbound_nodes) == 1:
             user, *others = users[id(layer.output)]
-            normalises = isinstance(user, keras.layers.BatchNormalization)
-            if normalises and not others and len(user._inbound_nodes) == 1:
+            if not others and _normalises(user, layer) and len(user._inbound_nodes) == 1:
                 yield layer, user
 
 
+# Subclasses may compute something else.
 def _convolves(layer):
-    return isinstance(layer, keras.layers.Conv2D) and layer.activation is keras.activations.linear
+    kinds = (keras.layers.Conv2D, Conv2D)
+    return type(layer) in kinds and layer.activation is keras.activations.linear
+
+
+def _normalises(layer, convolution):
+    """Whether a layer is a batch normalization over the channels of a convolution."""
+    if type(layer) not in (keras.layers.BatchNormalization, BatchNormalization):
+        return False
+    return layer.axis % 4 == (1 if convolution.data_format == "channels_first" else 3)
 
 
 def _folded(convolution, normalization):

@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 
+from keras_resnet.builder import MIN_SIZE
 from keras_resnet.export.folding import fold
 from keras_resnet.layers import convolution_path
 
@@ -36,16 +37,22 @@ def activation(model):
     last = model.layers[-1]
     if isinstance(last, (keras.Sequential, keras.Function)):
         return activation(last)
-    if isinstance(last, keras.layers.Softmax) and len(last.output.shape) == 2:
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        return None
+    if isinstance(last, keras.layers.Softmax):
         return keras.activations.softmax
-    if isinstance(last, (keras.layers.Dense, keras.layers.Activation)):
-        return last.activation if len(last.output.shape) == 2 else None
-    return None
+    if not isinstance(last, (keras.layers.Dense, keras.layers.Activation)):
+        return None
+    linear = last.activation is keras.activations.linear
+    classes = last.output.shape[-1]
+    if last.activation in (keras.activations.softmax, keras.activations.sigmoid):
+        return last.activation
+    return last.activation if linear and classes > 1 else None
 
 
 def is_classifier(model) -> bool:
-    """Whether a model ends in classes, rather than in features."""
-    return len(model.outputs) == 1 and activation(model) is not None
+    """Whether a model ends in probabilities or logits, rather than in features."""
+    return activation(model) is not None
 
 
 def gives_logits(model) -> bool:
@@ -72,24 +79,78 @@ def named_outputs(model, outputs) -> dict:
 def checked_names(model, class_names):
     """As many names as the model has classes, their numbers by default; None for a backbone.
 
+    Each is one line: a line break in a name becomes a space.
+
     Raises:
-        ValueError: if there are others.
+        ValueError: if there are others, or one is empty.
     """
     if not is_classifier(model):
+        if class_names is not None:
+            raise ValueError(
+                f"{model.name} gives features, not classes: leave class_names out. "
+                f"Received: {len(class_names)} names"
+            )
         return None
     classes = model.output_shape[-1]
-    names = [str(number) for number in range(classes)] if class_names is None else class_names
-    if len(names) != classes:
+    if class_names is None:
+        class_names = range(classes)
+    if isinstance(class_names, (str, bytes)) or len(class_names) != classes:
         raise ValueError(
             f"class_names should name each of the model's {classes} classes. "
-            f"Received: {len(names)} names"
+            f"Received: {len(class_names)} names, {str(class_names)[:60]}"
         )
-    return list(names)
+    names = [" ".join(str(name).splitlines()) for name in class_names]
+    if not all(names):
+        raise ValueError(f"A class has no name: number {names.index('')} of class_names is empty.")
+    return names
 
 
 def channels_first(model) -> bool:
-    """Whether a model of images takes (batch, channels, height, width)."""
-    return model.input_shape[1] in (1, 3) and model.input_shape[-1] not in (1, 3)
+    """Whether a model takes (batch, channels, height, width)."""
+    layers = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D))
+    first = next(layers, None)
+    return first is not None and first.data_format == "channels_first"
+
+
+def normalises_itself(model) -> bool:
+    """Whether a model takes pixels, 0..255 (`include_preprocessing=True`)."""
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization)
+    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
+
+
+def laid_out(model, images):
+    """Images (batch, height, width, channels) as the model has its axes."""
+    return keras.ops.transpose(images, (0, 3, 1, 2)) if channels_first(model) else images
+
+
+def check_sizes(model, image_size, preprocessing):
+    """Refuses images that a model cannot take.
+
+    Raises:
+        ValueError: if `image_size` is too small, or the model or the preprocessing has another.
+    """
+    channels, *sides = model.input_shape[1:]
+    if not channels_first(model):
+        *sides, channels = model.input_shape[1:]
+    if image_size is not None and not image_size >= MIN_SIZE:
+        raise ValueError(
+            f"image_size should be at least {MIN_SIZE}, the number of times that a network reduces "
+            f"an image. Received: image_size={image_size}"
+        )
+    sides = [side for side in (*sides, image_size) if side is not None]
+    if preprocessing is not None:
+        sides.append(preprocessing.crop)
+        if channels != 3:
+            raise ValueError(
+                f"A preprocessing gives RGB images; {model.name} takes {channels} channels. Leave "
+                "preprocessing out."
+            )
+    if len(set(sides)) > 1 and (image_size is not None or preprocessing is not None):
+        raise ValueError(
+            f"The sizes of the images differ: the model takes {model.input_shape[1:]}, "
+            f"image_size is {image_size}, and the preprocessing crops to "
+            f"{preprocessing and preprocessing.crop} pixels."
+        )
 
 
 def inference_network(model, *, image_size=None, normalise=None) -> keras.Model:
@@ -116,5 +177,5 @@ def inference_network(model, *, image_size=None, normalise=None) -> keras.Model:
         if channels_first(model):
             scale, offset = scale[:, None, None], offset[:, None, None]
         x = keras.layers.Rescaling(scale.tolist(), offset.tolist(), name="normalise")(x)
-    outputs = fold(model, dtype="float32")(x)
+    outputs = fold(model, dtype="float32")(x, training=False)
     return keras.Model(images, named_outputs(model, outputs), name=model.name)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
+import importlib
 import json
 from pathlib import Path
 
@@ -11,9 +11,11 @@ import numpy as np
 
 import keras_resnet
 from keras_resnet.files import write_text
+from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.download import sha256
 
 NAME = "export.json"
+KEYS = {"format", "preprocessing", "preprocessing_inside", "weights_sha256", "class_names"}
 
 
 def weights_hash(model) -> str:
@@ -24,10 +26,13 @@ def weights_hash(model) -> str:
     return digest.hexdigest()
 
 
-def versions(*packages) -> dict[str, str]:
+def versions(*modules) -> dict[str, str]:
     """The versions that made an export."""
     found = {"keras_resnet": keras_resnet.__version__}
-    return found | {name: importlib.metadata.version(name) for name in packages}
+    for name in modules:
+        module = importlib.import_module(name)
+        found[name] = str(getattr(module, "__version__", "not told"))
+    return found
 
 
 def spec(dtype, shape) -> dict:
@@ -45,7 +50,7 @@ def describe(
     class_names,
     comparison,
     source=None,
-    packages=(),
+    modules=(),
 ) -> dict:
     """The record of an export.
 
@@ -58,7 +63,7 @@ def describe(
         class_names: Names of the classes, or None.
         comparison: A `Comparison` with the model.
         source: The file of the model's weights, or None.
-        packages: Whose versions matter.
+        modules: Whose versions matter.
     """
     return {
         "format": format,
@@ -68,8 +73,8 @@ def describe(
         "preprocessing_inside": inside,
         "class_names": class_names,
         "weights_sha256": weights_hash(model),
-        "source": source and {"file": Path(source).name, "sha256": sha256(source)},
-        "versions": versions(*packages),
+        "source": source and {"file": Path(source).name, "sha256": sha256(Path(source))},
+        "versions": versions(*modules),
         "error": comparison.error,
         "agreement": comparison.agreement,
         "compared_on": comparison.images,
@@ -85,35 +90,60 @@ def place(artefact) -> Path:
     artefact = Path(artefact)
     if artefact.is_dir():
         return artefact / NAME
-    own = artefact.with_name(f"{artefact.name}.{NAME}")
+    own = _own_place(artefact)
     return own if own.is_file() else artefact.with_name(NAME)
 
 
+def _own_place(file):
+    return file.with_name(f"{file.name}.{NAME}")
+
+
 def write(record, artefact):
-    """Writes the record of an artefact; that of another file beside it is kept under its name."""
+    """Writes the record of an artefact.
+
+    That of another file beside it is kept under its name. An export.json that is no record of ours
+    is left alone, and the new one carries the file's name.
+    """
     artefact = Path(artefact)
     if artefact.is_dir():
-        write_text(artefact / NAME, _text(record))
+        write_text(artefact / NAME, text(record))
         return
-    target = artefact.with_name(NAME)
-    if target.is_file():
-        other = json.loads(target.read_text(encoding="utf-8")).get("file")
-        if other != artefact.name and artefact.with_name(str(other)).is_file():
-            target.replace(artefact.with_name(f"{other}.{NAME}"))
-    write_text(target, _text({"file": artefact.name, **record}))
-    artefact.with_name(f"{artefact.name}.{NAME}").unlink(missing_ok=True)
+    target, own = artefact.with_name(NAME), _own_place(artefact)
+    if target.exists():
+        other = _described(target)
+        if other is None:
+            target = own
+        elif other != artefact.name and artefact.with_name(other).is_file():
+            target.replace(_own_place(artefact.with_name(other)))
+    write_text(target, text({"file": artefact.name, **record}))
+    if target != own:
+        own.unlink(missing_ok=True)
+
+
+def _described(path):
+    """The name of the file that a record is of; None if it is no record."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    name = record.get("file") if isinstance(record, dict) and "format" in record else None
+    return name if isinstance(name, str) and name == Path(name).name and name else None
 
 
 def read(artefact) -> dict:
     """The record of an artefact.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or it is damaged.
     """
     path = place(artefact)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        record = {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Export again.") from error
+    if not isinstance(record, dict) or not record.keys() >= KEYS:
         record = {}
     if not record or record.get("file", Path(artefact).name) != Path(artefact).name:
         raise ValueError(
@@ -123,5 +153,21 @@ def read(artefact) -> dict:
     return record
 
 
-def _text(record):
+def preprocessing_of(record) -> Preprocessing | None:
+    """The evaluation transform that a record names.
+
+    Raises:
+        ValueError: if that is none.
+    """
+    values = record["preprocessing"]
+    try:
+        return values and Preprocessing(
+            **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        )
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"The preprocessing in {NAME} is damaged: {error}") from error
+
+
+def text(record) -> str:
+    """A record as JSON."""
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"

@@ -1,25 +1,32 @@
 """SavedModels for TensorFlow Serving, with the image transform inside."""
 
 import os
+import re
 import shutil
 import tempfile
+import time
+import uuid
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_resnet.export import folding, record, run_exported, verification
+from keras_resnet.export import folding, record, verification
 from keras_resnet.export.network import (
-    channels_first,
     check_backend,
+    check_sizes,
     checked_names,
     gives_logits,
+    laid_out,
     named_outputs,
+    normalises_itself,
 )
-from keras_resnet.export.warmup import write_warmup
+from keras_resnet.export.warmup import serving_messages, write_warmup
 from keras_resnet.layers import convolution_path
+
+UNFINISHED = ".unfinished"
+DAY = 24 * 3600  # seconds
 
 
 def saved_model(
@@ -65,15 +72,22 @@ def saved_model(
     """
     check_backend()
     names = checked_names(model, class_names)
+    check_sizes(model, None, preprocessing)
+    if top_k < 1:
+        raise ValueError(f"top_k should be 1 or more. Received: top_k={top_k}")
+    if warmup:
+        serving_messages()  # ends here without the serving extra
     directory = Path(directory)
+    if directory.is_file():
+        raise ValueError(f"{directory} is a file; the versions need a folder.")
     directory.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(directory)
     # A name that is no number: a server that watches the folder passes it over.
-    unfinished = directory / f".{os.getpid()}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process that had our number
+    unfinished = directory / f".{uuid.uuid4().hex}{UNFINISHED}"
     try:
         with tempfile.TemporaryDirectory() as folder:
             _write(model, unfinished, preprocessing, names, top_k, fold, Path(folder))
-        compared = _try(unfinished, model, preprocessing)
+        compared = _try(unfinished, model, preprocessing, names)
         said = record.describe(
             "saved_model",
             model,
@@ -83,8 +97,9 @@ def saved_model(
             class_names=names,
             comparison=compared,
             source=source,
-            packages=("keras", "tensorflow"),
+            modules=("keras", "tensorflow"),
         )
+        top_k = names and min(top_k, len(names))
         record.write({**said, "folded": bool(fold), "top_k": top_k}, unfinished)
         if warmup:
             write_warmup(unfinished)
@@ -108,13 +123,16 @@ def _write(model, target, preprocessing, names, top_k, folds, folder):
     def tensor(images):
         return answer(images)
 
+    def transform(content):
+        if normalises_itself(model):
+            return tf.cast(preprocessing.pixels(content), tf.float32)
+        return preprocessing(content)
+
     def image_bytes(image_bytes):
         size = (preprocessing.crop, preprocessing.crop, 3)
         spec = tf.TensorSpec(size, tf.float32)
-        images = tf.map_fn(preprocessing, image_bytes, fn_output_signature=spec)
-        if channels_first(model):
-            images = tf.transpose(images, (0, 3, 1, 2))
-        return answer(images)
+        images = tf.map_fn(transform, image_bytes, fn_output_signature=spec)
+        return answer(laid_out(model, images))
 
     if preprocessing is None:
         archive.add_endpoint("serving_default", tensor, [images])
@@ -134,8 +152,8 @@ def _write(model, target, preprocessing, names, top_k, folds, folder):
 def _name_table(names, folder):
     """A table from a class's number to its name, read from the asset class_names.txt."""
     file = folder / "class_names.txt"
-    lines = (" ".join(str(name).splitlines()) for name in names)
-    file.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    text = "".join(f"{name}\n" for name in names)
+    file.write_bytes(text.encode("utf-8", "backslashreplace"))
     numbered = tf.lookup.TextFileInitializer(
         str(file),
         tf.int64,
@@ -170,22 +188,24 @@ def _answer(model, network, table, top_k):
     return answer
 
 
-def _try(version, model, preprocessing):
+def _try(version, model, preprocessing, names):
     """Runs a SavedModel, from tensors and from images, and compares it with the model."""
     allowed = verification.tolerance(model)
     inputs = verification.sample(model.input_shape[1:], "float32")
-    answer = run_exported.load(version)
-    for images in (inputs[:1], inputs):
-        compared = verification.compare(answer(images), model, images, allowed)
-        compared.check("The SavedModel")
+    answer = verification.opened(version)
+    pairs = [(inputs[:1], inputs[:1]), (inputs, inputs)]
     if preprocessing is not None:
         side = preprocessing.resize
         pixels = verification.sample((side, side + 17, 3), "uint8")
-        contents = [tf.io.encode_png(image).numpy() for image in pixels]
-        images = np.stack([preprocessing(content) for content in contents])
-        if channels_first(model):
-            images = images.transpose(0, 3, 1, 2)
-        verification.compare(answer(contents), model, images, allowed).check("The SavedModel")
+        contents = {str(number): tf.io.encode_png(p).numpy() for number, p in enumerate(pixels)}
+        inputs = verification.model_inputs(model, preprocessing, contents)
+        pairs.append((list(contents.values()), inputs))
+    for given, inputs in pairs:
+        answers = answer(given)
+        compared = verification.compare(answers, model, inputs, allowed)
+        compared.check("The SavedModel")
+        if names is not None:
+            verification.check_names(answers, names)
     return compared
 
 
@@ -211,9 +231,17 @@ def _specs(tensors):
 def _place(unfinished, directory):
     """Renames a whole SavedModel to the next version; another process may take the number."""
     while True:
-        version = max((int(entry) for entry in os.listdir(directory) if entry.isdigit()), default=0)
+        numbers = (int(entry) for entry in os.listdir(directory) if re.fullmatch("[0-9]+", entry))
+        version = directory / str(max(numbers, default=0) + 1)
         try:
-            return unfinished.rename(directory / str(version + 1))
+            return unfinished.rename(version)
         except OSError:
-            if not (directory / str(version + 1)).exists():
+            if not version.exists():
                 raise
+
+
+def _remove_abandoned(directory):
+    """Removes what killed processes left, a day ago or longer."""
+    for entry in directory.glob(f".*{UNFINISHED}"):
+        if time.time() - entry.stat().st_mtime > DAY:
+            shutil.rmtree(entry, ignore_errors=True)

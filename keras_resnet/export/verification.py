@@ -11,12 +11,19 @@ import keras
 import numpy as np
 
 from keras_resnet.export import record, run_exported
-from keras_resnet.export.network import gives_logits, named_outputs
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.export.network import (
+    gives_logits,
+    laid_out,
+    named_outputs,
+    normalises_itself,
+)
 
 # Of the largest value: rounding, through some hundred layers.
 TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1}
 TOLERANCE = 1e-4
+# What a quantised network has to reach, since rounding explains no fixed difference.
+AGREEMENT = 0.95
+QUANTISED_TOLERANCE = 0.5  # of features
 IMAGES = 5
 FREE_SIDE = 64  # Of the images that are tried where a model leaves the size open.
 
@@ -29,7 +36,8 @@ class Comparison:
         images: How many images both answered.
         error: The largest difference, divided by the largest value.
         agreement: The share of images whose best class is the same; None without classes.
-        tolerance: The error that is allowed; None for a quantised network.
+        tolerance: The error that is allowed; None for a quantised network, which has to agree on
+            the best class of 95 % of the images.
     """
 
     images: int
@@ -39,16 +47,23 @@ class Comparison:
 
     def check(self, what):
         """Raises a ValueError if the answers are not the model's."""
-        if self.tolerance is None:
-            right = np.isfinite(self.error)
-        else:
-            right = self.error <= self.tolerance
-        if not right:
+        if not np.isfinite(self.error):
             raise ValueError(
-                f"{what} does not answer as the model does: the largest difference is "
-                f"{self.error:.2g} on {self.images} images, "
-                f"{'and should be a number' if self.tolerance is None else self.tolerance}"
-                f"{'' if self.tolerance is None else ' is allowed'}. Do not use it."
+                f"{what} or the model it is of answers with what is no number, or infinite."
+            )
+        if self.tolerance is None and self.agreement is not None:
+            if self.agreement < AGREEMENT:
+                raise ValueError(
+                    f"{what} names the same best class as the model on {self.agreement:.0%} of "
+                    f"{self.images} images; {AGREEMENT:.0%} is expected of a quantised network."
+                )
+            return
+        allowed = QUANTISED_TOLERANCE if self.tolerance is None else self.tolerance
+        if self.error > allowed:
+            raise ValueError(
+                f"{what} does not answer as the model does: the largest difference on "
+                f"{self.images} images is {self.error:.2g} of the largest value; {allowed} is "
+                "allowed. Do not use it."
             )
 
 
@@ -56,6 +71,20 @@ def tolerance(model) -> float:
     """What rounding explains, in the lowest precision that the model computes in."""
     used = {layer.compute_dtype for layer in model._flatten_layers()}
     return max((TOLERANCES[dtype] for dtype in used if dtype in TOLERANCES), default=TOLERANCE)
+
+
+def opened(artefact):
+    """`run_exported.load`, and what a runtime says against a file as a ValueError."""
+
+    def tried(function, argument):
+        try:
+            return function(argument)
+        except Exception as error:  # each runtime has its own
+            reason = " ".join(str(error).split())[:500]
+            raise ValueError(f"{artefact} cannot be run: {reason}") from error
+
+    answer = tried(run_exported.load, artefact)
+    return lambda inputs: tried(answer, inputs)
 
 
 def compare(answers, model, inputs, allowed) -> Comparison:
@@ -73,16 +102,38 @@ def compare(answers, model, inputs, allowed) -> Comparison:
     error, agreement = 0.0, None
     for name, value in expected.items():
         value = np.float64(keras.ops.convert_to_numpy(value))
-        answer = answers[name]
-        if answer.shape != value.shape:
+        answer = answers.get(name)
+        if answer is None or answer.shape != value.shape:
             raise ValueError(
-                f"The output {name!r} should be of shape {value.shape}, and is of {answer.shape}."
+                f"There should be an output {name!r} of shape {value.shape}. Received: "
+                f"{ {name: answer.shape for name, answer in answers.items()} }"
             )
         difference = np.abs(answer - value).max() / (np.abs(value).max() or 1.0)
         error = float(np.maximum(error, difference))  # NaN stays
         if name in ("probabilities", "logits"):
             agreement = float(np.mean(answer.argmax(-1) == value.argmax(-1)))
     return Comparison(len(inputs), error, agreement, allowed)
+
+
+def check_names(answers, class_names):
+    """Refuses a SavedModel whose `classes` and `scores` are not those of its `probabilities`."""
+    probabilities, classes = answers["probabilities"], answers["classes"]
+    best = np.argsort(-probabilities, kind="stable")[:, : classes.shape[1]]
+    named = [
+        [class_names[index].encode("utf-8", "backslashreplace") for index in row] for row in best
+    ]
+    scores = np.take_along_axis(probabilities, best, 1)
+    if classes.tolist() != named or not np.array_equal(scores, answers["scores"]):
+        raise ValueError(
+            "The SavedModel's classes and scores are not the best of its probabilities, by the "
+            "names in export.json. Export it again."
+        )
+
+
+def model_inputs(model, preprocessing, images) -> np.ndarray:
+    """Encoded images, bytes by name, as a model takes them."""
+    inputs = preprocessing.batch(images, normalise=not normalises_itself(model))
+    return np.asarray(laid_out(model, inputs.astype(np.float32)))
 
 
 def sample(shape, dtype) -> np.ndarray:
@@ -117,19 +168,20 @@ def verify(artefact, images, model, *, preprocessing=None) -> Comparison:
             f"{artefact} was not made from this model: the weights differ. Pass the model that "
             "was exported."
         )
-    if said["preprocessing"]:
-        preprocessing = Preprocessing(**said["preprocessing"])
+    preprocessing = record.preprocessing_of(said) or preprocessing
     if preprocessing is None:
         raise ValueError(
             f"{artefact} was exported without the preprocessing of its images: pass it."
         )
-    inputs = preprocessing.batch(images)
-    given = inputs
+    inputs = given = model_inputs(model, preprocessing, images)
     if said["preprocessing_inside"] == "all":
         given = list(images.values())
     elif said["preprocessing_inside"] == "normalisation":
-        given = preprocessing.batch(images, normalise=False)
-    return compare(run_exported.load(artefact)(given), model, inputs, said["tolerance"])
+        given = np.asarray(laid_out(model, preprocessing.batch(images, normalise=False)))
+    answers = opened(artefact)(given)
+    if "classes" in answers:
+        check_names(answers, said["class_names"])
+    return compare(answers, model, inputs, None if said.get("quantize") else tolerance(model))
 
 
 def answers_in_new_process(artefact, inputs) -> dict[str, np.ndarray]:

@@ -26,17 +26,13 @@ def write_warmup(version, *, batch_sizes=(1,)) -> Path:
         The file. It is a TFRecord file of `tensorflow.serving.PredictionLog`.
 
     Raises:
-        ValueError: if the folder has no export.json.
+        ValueError: if the folder has no export.json, or a batch size is less than 1.
         ImportError: without the serving extra.
     """
-    try:
-        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-    except ImportError as error:
-        raise ImportError(
-            "Warm-up requests need tensorflow-serving-api: pip install 'keras3-resnet[serving]'"
-        ) from error
-
-    version = Path(version)
+    predict_pb2, prediction_log_pb2 = serving_messages()
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ValueError(f"batch_sizes should be 1 or more. Received: batch_sizes={batch_sizes}")
+    version = Path(version).resolve()
     said = record.read(version)
     target = version / "assets.extra" / "tf_serving_warmup_requests"
     target.parent.mkdir(exist_ok=True)
@@ -55,6 +51,21 @@ def write_warmup(version, *, batch_sizes=(1,)) -> Path:
                 )
                 file.write(log.SerializeToString())
     return target
+
+
+def serving_messages():
+    """TensorFlow Serving's own protocol buffers: of requests, and of logs of them.
+
+    Raises:
+        ImportError: without the serving extra.
+    """
+    try:
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except ImportError as error:
+        raise ImportError(
+            "Warm-up requests need tensorflow-serving-api: pip install 'keras3-resnet[serving]'"
+        ) from error
+    return predict_pb2, prediction_log_pb2
 
 
 def _images(spec, size, preprocessing):

@@ -45,25 +45,32 @@ class Options:
                 f"format should be one of {', '.join(FORMATS)}. Received: format={format!r}"
             )
         meant = {
-            "fold": ("saved_model",),
-            "top_k": ("saved_model",),
-            "warmup": ("saved_model",),
-            "any_size": tuple(SUFFIXES),
-            "with_preprocessing": ("onnx",),
-            "quantize": ("onnx", "litert"),
-            "representative_data": ("onnx", "litert"),
+            "fold": ("--no-fold", ("saved_model",)),
+            "top_k": ("--top", ("saved_model",)),
+            "warmup": ("--warmup", ("saved_model",)),
+            "any_size": ("--any-size", tuple(SUFFIXES)),
+            "with_preprocessing": ("--with-preprocessing", ("onnx",)),
+            "quantize": ("--quantize", ("onnx", "litert")),
+            "representative_data": ("--representative-data", ("onnx", "litert")),
         }
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default and format not in meant[field.name]:
+            value, (option, formats) = getattr(self, field.name), meant[field.name]
+            if value != field.default and format not in formats:
                 raise ValueError(
-                    f"{field.name} is for the format {' or '.join(meant[field.name])}. "
+                    f"{field.name} ({option}) is for the format {' or '.join(formats)}. "
                     f"Received: {field.name}={value!r} with format={format!r}"
                 )
+        kinds = {"onnx": (None, "int8"), "litert": (None, "dynamic", "int8")}.get(format, (None,))
+        if self.quantize not in kinds:
+            raise ValueError(
+                f"quantize (--quantize) should be one of {kinds} for the format {format}. "
+                f"Received: quantize={self.quantize!r}"
+            )
         if (self.quantize == "int8") != (self.representative_data is not None):
             raise ValueError(
                 "quantize='int8' measures the range of each activation on images such as the "
-                "network will see: pass their folder as representative_data, and only then. "
+                "network will see: pass their folder as representative_data "
+                "(--representative-data), and only then. "
                 f"Received: quantize={self.quantize!r}, "
                 f"representative_data={self.representative_data!r}"
             )
@@ -103,7 +110,7 @@ def export_network(
     chosen.check(format)
     if output is None:
         if run is None and model is not None:
-            raise ValueError("Say where to export to: pass output.")
+            raise ValueError("Say where to export to: pass output (--output).")
         folder = f"{format}_{chosen.quantize}" if chosen.quantize else format
         output = Path(run or "") / folder
         if format in SUFFIXES:
@@ -132,7 +139,10 @@ def export_network(
         common["quantize"] = chosen.quantize
     if chosen.representative_data is not None:
         common["representative_data"] = export.representative_images(
-            chosen.representative_data, network.preprocessing, pixels=chosen.with_preprocessing
+            network.model,
+            chosen.representative_data,
+            network.preprocessing,
+            pixels=chosen.with_preprocessing,
         )
     return getattr(export, format)(network.model, output, **common)
 

@@ -68,11 +68,11 @@ def open_network(
         names = None
         if network.output_shape[-1] == len(imagenet_classes()):
             names = tuple(name for _, name in imagenet_classes())
-    if image_size and not resize:
-        usual = Preprocessing.for_crop(image_size, exif=usual.exif)
-    preprocessing = dataclasses.replace(
-        usual, crop=image_size or usual.crop, resize=resize or usual.resize
-    )
+    if image_size not in (None, usual.crop):
+        usual = dataclasses.replace(
+            usual, crop=image_size, resize=Preprocessing.for_crop(image_size).resize
+        )
+    preprocessing = dataclasses.replace(usual, resize=resize or usual.resize)
     return Network(network, preprocessing, names, file)
 
 
