@@ -1,5 +1,6 @@
 """Networks of each family with two stages of one block, and weights as of a trained one."""
 
+import keras
 import numpy as np
 
 from keras_resnet.builder import build
@@ -16,6 +17,7 @@ CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9}
 
 def small(family="resnext", seed=0, **arguments):
     """A network of a family of `CONFIGS`, of 3 classes unless told otherwise."""
+    keras.utils.set_random_seed(seed)
     return trained(build(CONFIGS[family], **{"classes": 3, **arguments}), seed)
 
 
