@@ -146,6 +146,14 @@ def test_the_images_size_changes_nothing_else(run):
     assert other.class_names is None and other.model.output_shape == (None, 3)
 
 
+def test_many_images_are_verified_in_batches(run, photos):
+    version = training.export_network("saved_model", run=run)
+    content = (photos / "0.png").read_bytes()
+    images = {str(number): content for number in range(70)}
+    found = export.verify(version, images, training.Run.open(run).model())
+    assert found.images == 70 and found.error < 1e-5 and found.agreement == 1
+
+
 def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypatch):
     version = training.export_network("saved_model", run=run)
     load = run_exported.load

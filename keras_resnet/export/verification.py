@@ -25,6 +25,7 @@ TOLERANCE = 1e-4
 AGREEMENT = 0.95
 QUANTISED_TOLERANCE = 0.5  # of features
 IMAGES = 5
+BATCH_SIZE = 32
 FREE_SIDE = 64  # Of the images that are tried where a model leaves the size open.
 
 
@@ -74,7 +75,7 @@ def tolerance(model) -> float:
 
 
 def opened(artefact):
-    """`run_exported.load`, and what a runtime says against a file as a ValueError."""
+    """`run_exported.load`, in batches, and what a runtime says against a file as a ValueError."""
 
     def tried(function, argument):
         try:
@@ -84,7 +85,13 @@ def opened(artefact):
             raise ValueError(f"{artefact} cannot be run: {reason}") from error
 
     answer = tried(run_exported.load, artefact)
-    return lambda inputs: tried(answer, inputs)
+
+    def in_batches(inputs):
+        starts = range(0, len(inputs), BATCH_SIZE)
+        parts = [tried(answer, inputs[start : start + BATCH_SIZE]) for start in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    return in_batches
 
 
 def compare(answers, model, inputs, allowed) -> Comparison:
@@ -96,7 +103,7 @@ def compare(answers, model, inputs, allowed) -> Comparison:
         inputs: What the model takes for the same images.
         allowed: The tolerance, or None.
     """
-    expected = named_outputs(model, model.predict_on_batch(inputs))
+    expected = named_outputs(model, model.predict(inputs, batch_size=BATCH_SIZE, verbose=0))
     if "probabilities" in answers and gives_logits(model):
         expected = {"probabilities": keras.ops.softmax(expected["logits"])}
     error, agreement = 0.0, None
