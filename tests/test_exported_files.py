@@ -361,6 +361,9 @@ def test_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'keras3-resnet\[export\]'"):
         export.onnx(small("basic"), tmp_path / "m.onnx")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras3-resnet\[openvino\]'"):
+        export.openvino(small("basic"), tmp_path / "m.xml")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ def write_file(
     *,
     suffix,
     packages,
+    extra="export",
     preprocessing=None,
     with_preprocessing=False,
     class_names=None,
@@ -53,6 +54,7 @@ def write_file(
         path: The file.
         suffix: What its name has to end in.
         packages: Those that write and run the format, {module: name of its distribution}.
+        extra: The extra that brings them.
         preprocessing: A `Preprocessing`, or None.
         with_preprocessing: Whether its normalisation is put in front.
         class_names: Names of the classes, or None.
@@ -68,7 +70,7 @@ def write_file(
     """
     path = Path(path)
     _check_target(path, suffix)
-    _check_installed(packages)
+    _check_installed(packages, extra)
     names = checked_names(model, class_names)
     check_sizes(model, image_size, preprocessing)
     if with_preprocessing and preprocessing is None:
@@ -129,11 +131,11 @@ def input_signature(network):
     return [keras.InputSpec(shape=t.shape, dtype=t.dtype, name=t.name) for t in network.inputs]
 
 
-def _check_installed(packages):
+def _check_installed(packages, extra):
     missing = [name for module, name in packages.items() if not importlib.util.find_spec(module)]
     if missing:
         raise ImportError(
-            f"This export needs {', '.join(missing)}: pip install 'keras3-resnet[export]'"
+            f"This export needs {', '.join(missing)}: pip install 'keras3-resnet[{extra}]'"
         )
 
 

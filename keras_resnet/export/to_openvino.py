@@ -35,7 +35,8 @@ def openvino(
         model,
         path,
         suffix=".xml",
-        packages={"openvino": "openvino"},
+        packages={"openvino": "openvino", "scipy": "scipy"},  # Keras' export imports scipy
+        extra="openvino",
         preprocessing=preprocessing,
         class_names=class_names,
         image_size=image_size,
