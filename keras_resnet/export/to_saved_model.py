@@ -1,5 +1,6 @@
 """SavedModels for TensorFlow Serving, with the image transform inside."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -243,5 +244,6 @@ def _place(unfinished, directory):
 def _remove_abandoned(directory):
     """Removes what killed processes left, a day ago or longer."""
     for entry in directory.glob(f".*{UNFINISHED}"):
-        if time.time() - entry.stat().st_mtime > DAY:
-            shutil.rmtree(entry, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+            if time.time() - entry.stat().st_mtime > DAY:
+                shutil.rmtree(entry, ignore_errors=True)
