@@ -134,13 +134,13 @@ class Preprocessing:
 
         # Whole rows at a time: over an axis of 3 the same arithmetic takes five times as long.
         width = pixels.shape[-2]
-        factor, offset = (np.tile(value, width) for value in _affine(self.mean, self.std))
+        factor, offset = (np.tile(value, width) for value in affine(self.mean, self.std))
         rows = tf.reshape(pixels, (*tf.unstack(tf.shape(pixels)[:-2]), width * 3))
         normalised = tf.cast(rows, tf.float32) * factor + offset
         return tf.ensure_shape(tf.reshape(normalised, tf.shape(pixels)), pixels.shape)
 
 
-def _affine(mean, std):
+def affine(mean, std):
     """(factor, offset) so that pixels * factor + offset is normalised; float32 a channel."""
     mean, std = np.asarray(mean), np.asarray(std)
     return np.float32(1 / (255 * std)), np.float32(-mean / std)
@@ -204,7 +204,7 @@ def preprocess_input(x, data_format=None):
     else:
         x = keras.ops.cast(x, "float32")
     shape = (-1, 1, 1) if axis == -3 else (-1,)
-    factor, offset = (np.reshape(part, shape) for part in _affine(IMAGENET_MEAN, IMAGENET_STD))
+    factor, offset = (np.reshape(part, shape) for part in affine(IMAGENET_MEAN, IMAGENET_STD))
     return x * factor + offset
 
 

@@ -10,21 +10,21 @@ import numpy as np
 from keras_resnet.export import record, verification
 from keras_resnet.export.network import (
     channels_first,
+    check_backend,
     check_sizes,
     checked_names,
     inference_network,
     laid_out,
     named_outputs,
-    native_convolutions,
     normalises_itself,
 )
 from keras_resnet.files import replacing
+from keras_resnet.layers import convolution_path
 
 logger = logging.getLogger("keras_resnet")
 
-FEW = (
-    50  # Representative images. Of more, a fifth is held back, to compare the file with the model.
-)
+# Representative images. Of as many, a fifth is held back, to compare the file with the model.
+FEW = 50
 
 
 def write_file(
@@ -68,6 +68,7 @@ def write_file(
         ValueError: if an argument does not fit, or the file does not answer as the model does.
         ImportError: if a package is missing.
     """
+    check_backend()
     path = Path(path)
     _check_target(path, suffix)
     _check_installed(packages, extra)
@@ -85,7 +86,7 @@ def write_file(
     normalise = preprocessing if with_preprocessing else None
     network = inference_network(model, image_size=image_size, normalise=normalise)
     calibration, held_back = _representative(network, quantize, representative_data)
-    with replacing(path) as temporary, native_convolutions():
+    with replacing(path) as temporary, convolution_path("native"):
         # OpenVINO's weights are a second file of the same name.
         weights, beside = path.with_suffix(".bin"), temporary.with_suffix(".bin")
         try:

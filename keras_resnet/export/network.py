@@ -1,25 +1,10 @@
 """What goes into an exported file: the folded network with named inputs and outputs."""
 
-import contextlib
-
 import keras
-import numpy as np
 
 from keras_resnet.builder import MIN_SIZE
-from keras_resnet.export.folding import fold
-from keras_resnet.layers import convolution_path
-
-
-@contextlib.contextmanager
-def native_convolutions():
-    """Traces each convolution as one operation, grouped ones too.
-
-    Raises:
-        ValueError: if Keras' backend is not TensorFlow, with which exports are made.
-    """
-    check_backend()
-    with convolution_path("native"):
-        yield
+from keras_resnet.export.folding import NETWORKS, fold
+from keras_resnet.preprocessing import affine
 
 
 def check_backend():
@@ -35,7 +20,7 @@ def check_backend():
 def activation(model):
     """The activation of a classifier's head; None if the model has no head."""
     last = model.layers[-1]
-    if isinstance(last, (keras.Sequential, keras.Function)):
+    if isinstance(last, NETWORKS):
         return activation(last)
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         return None
@@ -43,11 +28,10 @@ def activation(model):
         return keras.activations.softmax
     if not isinstance(last, (keras.layers.Dense, keras.layers.Activation)):
         return None
-    linear = last.activation is keras.activations.linear
-    classes = last.output.shape[-1]
-    if last.activation in (keras.activations.softmax, keras.activations.sigmoid):
-        return last.activation
-    return last.activation if linear and classes > 1 else None
+    classifying = [keras.activations.softmax, keras.activations.sigmoid]
+    if last.output.shape[-1] > 1:  # one value that nothing bounds is no class
+        classifying.append(keras.activations.linear)
+    return last.activation if last.activation in classifying else None
 
 
 def is_classifier(model) -> bool:
@@ -118,6 +102,11 @@ def normalises_itself(model) -> bool:
     return any(isinstance(layer, kinds) for layer in model._flatten_layers())
 
 
+def transform(model, preprocessing):
+    """From an encoded image to what a model takes: normalised, or pixels if it does that itself."""
+    return preprocessing.pixels if normalises_itself(model) else preprocessing
+
+
 def laid_out(model, images):
     """Images (batch, height, width, channels) as the model has its axes."""
     return keras.ops.transpose(images, (0, 3, 1, 2)) if channels_first(model) else images
@@ -172,8 +161,7 @@ def inference_network(model, *, image_size=None, normalise=None) -> keras.Model:
     images = keras.Input(shape, dtype="uint8" if normalise else "float32", name="images")
     x = images
     if normalise:
-        std = np.float64(normalise.std)
-        scale, offset = 1 / (255 * std), -np.float64(normalise.mean) / std
+        scale, offset = affine(normalise.mean, normalise.std)
         if channels_first(model):
             scale, offset = scale[:, None, None], offset[:, None, None]
         x = keras.layers.Rescaling(scale.tolist(), offset.tolist(), name="normalise")(x)

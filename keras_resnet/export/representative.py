@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.image_folder import SUFFIXES
-from keras_resnet.export.network import laid_out, normalises_itself
+from keras_resnet.export.network import laid_out, transform
 
 NUMBER = 200
 
@@ -38,11 +38,11 @@ def representative_images(
         if file.name.lower().endswith(SUFFIXES) and file.is_file()
     )
     random.Random(0).shuffle(files)  # noqa: S311 (no secret)
-    as_pixels = pixels or normalises_itself(model)
+    prepare = preprocessing.pixels if pixels else transform(model, preprocessing)
     images = []
     for file in files:
         try:
-            images.append((preprocessing.pixels if as_pixels else preprocessing)(file.read_bytes()))
+            images.append(prepare(file.read_bytes()))
         except tf.errors.InvalidArgumentError:
             continue
         if len(images) == number:

@@ -35,8 +35,10 @@ def _saved_model(path):
     absl = logging.getLogger("absl")  # which would tell that nobody can train the graph
     level = absl.level
     absl.setLevel(logging.ERROR)
-    loaded = tf.saved_model.load(path)
-    absl.setLevel(level)
+    try:
+        loaded = tf.saved_model.load(path)
+    finally:
+        absl.setLevel(level)
 
     def answer(inputs):
         if isinstance(inputs, list):

@@ -21,7 +21,7 @@ from keras_resnet.export.network import (
     gives_logits,
     laid_out,
     named_outputs,
-    normalises_itself,
+    transform,
 )
 from keras_resnet.export.warmup import serving_messages, write_warmup
 from keras_resnet.layers import convolution_path
@@ -124,15 +124,13 @@ def _write(model, target, preprocessing, names, top_k, folds, folder):
     def tensor(images):
         return answer(images)
 
-    def transform(content):
-        if normalises_itself(model):
-            return tf.cast(preprocessing.pixels(content), tf.float32)
-        return preprocessing(content)
+    def prepare(content):
+        return tf.cast(transform(model, preprocessing)(content), tf.float32)
 
     def image_bytes(image_bytes):
         size = (preprocessing.crop, preprocessing.crop, 3)
         spec = tf.TensorSpec(size, tf.float32)
-        images = tf.map_fn(transform, image_bytes, fn_output_signature=spec)
+        images = tf.map_fn(prepare, image_bytes, fn_output_signature=spec)
         return answer(laid_out(model, images))
 
     if preprocessing is None:
