@@ -293,6 +293,7 @@ def test_no_path_needs_xla(path):
 
 def test_gradients_of_gradients():
     """As a gradient penalty takes them: the custom gradients can be differentiated again."""
+    keras.utils.set_random_seed(0)
     layer = Conv2D(4, 3, strides=2, padding="symmetric", dtype="float64")
     x = tf.constant(np.random.default_rng(0).normal(size=(1, 5, 6, 3)))
     layer.build(x.shape)
@@ -305,5 +306,5 @@ def test_gradients_of_gradients():
 
     for path in ("onednn", "eigen"):
         with convolution_path(path):
-            theory, numeric = tf.test.compute_gradient(penalty, [layer.kernel.value])
-        assert relative_error(theory[0], numeric[0]) <= 1e-5
+            theory, numeric = tf.test.compute_gradient(penalty, [layer.kernel.value], delta=1e-5)
+        assert relative_error(theory[0], numeric[0]) <= 1e-7
