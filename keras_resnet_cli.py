@@ -128,7 +128,7 @@ def list_(
     if as_json:
         print(json.dumps([{**dataclasses.asdict(row), "file": row.file} for row in rows], indent=2))
     else:
-        print(rows)
+        print(rows or f"No weights of {model} are published.")
 
 
 @app.command()

@@ -52,8 +52,9 @@ class ResidualBlock(keras.layers.Layer):
         groups: Groups of the 3x3 convolution (bottleneck only).
         version: "v1.5" strides on the 3x3 convolution (torchvision), "v1" on the first 1x1
             (He et al., 2015). The two are one for a basic block.
-        projection: Whether the shortcut is a 1x1 convolution (the paper's dashed lines) or the
-            identity (solid lines).
+        projection: Whether the shortcut is a 1x1 convolution (option B of the paper, section 3.3)
+            or the identity. At a stride, the identity takes every other pixel; to more channels,
+            it adds zeros on both sides (option A, which has no parameters).
         drop_path: Probability, 0 to 1, of dropping the main path of a sample in training
             (stochastic depth, https://arxiv.org/abs/1603.09382).
         zero_init_residual: Whether the last batch normalization starts with gamma = 0, so that
@@ -130,6 +131,15 @@ class ResidualBlock(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        self.new_channels = 0
+        if not self.projection:
+            axis = 1 if self.data_format == "channels_first" else -1
+            self.new_channels = self.filters - input_shape[axis]
+        if self.new_channels < 0:
+            raise ValueError(
+                f"The block {self.name} would leave channels out. Use projection=True. Received: "
+                f"filters={self.filters}, input_shape={tuple(input_shape)}"
+            )
         for path in (self.main, self.shortcut):
             shape = input_shape
             for layer in path:
@@ -140,10 +150,25 @@ class ResidualBlock(keras.layers.Layer):
         """Adds the shortcut to the main path's `y`; the block's last ReLU."""
         if self.drop_path:
             y = self.dropper(y, training=training)
-        shortcut = inputs
         if self.projection:
             shortcut = self.downsample_bn(self.downsample_conv(inputs), training=training)
+        else:
+            shortcut = self._identity(inputs)
         return ops.relu(ops.add(y, shortcut))
+
+    def _identity(self, x):
+        """The inputs in the shape of the output, without parameters."""
+        first = self.data_format == "channels_first"
+        if self.strides > 1:
+            step = slice(None, None, self.strides)
+            x = x[:, :, step, step] if first else x[:, step, step]
+        if self.new_channels:
+            # As akamaster/pytorch_resnet_cifar10: half of the zeros before, half after.
+            before = self.new_channels // 2
+            zeros = (before, self.new_channels - before)
+            none = (0, 0)
+            x = ops.pad(x, (none, zeros, none, none) if first else (none, none, none, zeros))
+        return x
 
     def compute_output_shape(self, input_shape):
         for layer in self.main:
@@ -170,7 +195,7 @@ class ResidualBlock(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions (He et al., 2015, figure 5 left): ResNet-18 and -34.
+    """Two 3x3 convolutions (He et al., 2015, figure 5 left): ResNet-18, -34 and the CIFAR ones.
 
     Takes the arguments of `ResidualBlock`, of which `width`, `groups` and `version` have no
     effect. Input (batch, height, width, channels), output (batch, height / strides,

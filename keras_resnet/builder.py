@@ -11,8 +11,6 @@ from keras_resnet.blocks import BasicBlock, BottleneckBlock, batch_normalization
 from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD, ResNetConfig
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
-STEM_FILTERS = 64
-MIN_SIZE = 32  # The largest stride: a smaller image leaves nothing to convolve at the end.
 
 
 def build(
@@ -22,11 +20,12 @@ def build(
     input_tensor=None,
     input_shape=None,
     pooling=None,
-    classes=1000,
+    classes=None,
     classifier_activation="softmax",
     name=None,
     output_stride=32,
     version="v1.5",
+    shortcut=None,
     dropout=0.0,
     drop_path=0.0,
     zero_init_residual=False,
@@ -42,13 +41,15 @@ def build(
     """
     data_format = data_format or keras.config.image_data_format()
     dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    classes = config.family.classes if classes is None else classes
     _check_arguments(pooling, classes, output_stride, version, dropout, drop_path, data_format)
+    shortcut = _check_shortcut(shortcut, config.family)
     if input_tensor is None:
         shape = input_shape or _default_input_shape(data_format)
-        _check_input_shape(shape, data_format)
+        _check_input_shape(shape, data_format, config.family.min_size)
         inputs = x = keras.Input(tuple(shape), dtype=dtype.variable_dtype)
     else:
-        x = _check_input_tensor(input_tensor, input_shape, data_format)
+        x = _check_input_tensor(input_tensor, input_shape, data_format, config.family.min_size)
         inputs = keras.utils.get_source_inputs(x)
         inputs = inputs[0] if len(inputs) == 1 else inputs
 
@@ -56,10 +57,11 @@ def build(
     common = {"data_format": data_format, "dtype": dtype}
     if include_preprocessing:
         x = _normalisation(data_format, dtype, name_prefix)(x)
-    x = _stem(x, synchronized, name_prefix, common)
+    x = _stem(x, config.family, synchronized, name_prefix, common)
     for block in _blocks(
         config,
         output_stride,
+        shortcut,
         drop_path,
         name_prefix,
         version=version,
@@ -76,20 +78,30 @@ def build(
     return keras.Model(inputs, x, name=name)
 
 
-def _stem(x, synchronized, name_prefix, common):
-    x = convolution(STEM_FILTERS, 7, strides=2, name=f"{name_prefix}conv1", **common)(x)
+def _stem(x, family, synchronized, name_prefix, common):
+    reduces = family.stem_kernel == 7
+    x = convolution(
+        family.widths[0],
+        family.stem_kernel,
+        strides=2 if reduces else 1,
+        name=f"{name_prefix}conv1",
+        **common,
+    )(x)
     x = batch_normalization(name=f"{name_prefix}bn1", synchronized=synchronized, **common)(x)
     x = keras.layers.ReLU(name=f"{name_prefix}relu", dtype=common["dtype"])(x)
+    if not reduces:
+        return x
     # After a ReLU, padding with zeros is padding with minus infinity, which PyTorch does.
     x = keras.layers.ZeroPadding2D(1, name=f"{name_prefix}maxpool_padding", **common)(x)
     return keras.layers.MaxPooling2D(3, 2, name=f"{name_prefix}maxpool", **common)(x)
 
 
-def _blocks(config, output_stride, drop_path, name_prefix, **arguments):
+def _blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments):
     """Yields the residual blocks of all stages, in order."""
     block_class = BLOCKS[config.block]
     number, last = 0, max(sum(config.depths) - 1, 1)
-    channels, stride, dilation = STEM_FILTERS, 4, 1
+    channels, dilation = config.family.widths[0], 1
+    stride = 4 if config.family.stem_kernel == 7 else 1
     for stage, depth in enumerate(config.depths):
         previous_dilation, stage_stride = dilation, 1 if stage == 0 else 2
         if stride * stage_stride > output_stride:
@@ -106,7 +118,7 @@ def _blocks(config, output_stride, drop_path, name_prefix, **arguments):
                 # The first block of a dilated stage still sees the grid of the stage before.
                 dilation_rate=previous_dilation if first else dilation,
                 groups=config.groups,
-                projection=first and (strides != 1 or channels != filters),
+                projection=shortcut == "B" and first and (strides != 1 or channels != filters),
                 # Deeper blocks are dropped more often (stochastic depth, section 3).
                 drop_path=drop_path * number / last,
                 name=f"{name_prefix}layer{stage + 1}.{index}",
@@ -157,7 +169,18 @@ def _default_input_shape(data_format):
     return (3, None, None) if data_format == "channels_first" else (None, None, 3)
 
 
-def _check_input_shape(shape, data_format):
+def _check_shortcut(shortcut, family):
+    if family.stem_kernel == 7 and shortcut is not None:
+        raise ValueError(
+            "shortcut is an argument of the CIFAR networks; the others always project where the "
+            f"shape changes. Received: shortcut={shortcut!r}"
+        )
+    if shortcut not in (None, "A", "B"):
+        raise ValueError(f"shortcut should be 'A' or 'B'. Received: shortcut={shortcut!r}")
+    return shortcut or family.shortcut
+
+
+def _check_input_shape(shape, data_format, min_size):
     expected = "(channels, height, width)"
     if data_format == "channels_last":
         expected = "(height, width, channels)"
@@ -171,22 +194,22 @@ def _check_input_shape(shape, data_format):
             f"input_shape should be {expected} with a known number of channels. "
             f"Received: input_shape={shape}"
         )
-    if any(side is not None and side < MIN_SIZE for side in sides):
+    if any(side is not None and side < min_size for side in sides):
         raise ValueError(
-            f"The image should be at least {MIN_SIZE}x{MIN_SIZE}: the network reduces it "
-            f"{MIN_SIZE} times. Resize the images, or use None for a side that varies. "
+            f"The image should be at least {min_size}x{min_size}, or too little is left of it at "
+            "the end of the network. Resize the images, or use None for a side that varies. "
             f"Received: input_shape={shape}, read as {expected}"
         )
 
 
-def _check_input_tensor(tensor, input_shape, data_format):
+def _check_input_tensor(tensor, input_shape, data_format, min_size):
     if not keras.backend.is_keras_tensor(tensor):
         raise ValueError(
             "input_tensor should be a Keras tensor, the output of keras.Input or of a layer. "
             f"Received: input_tensor={tensor!r} of type {type(tensor).__name__}"
         )
     shape = tuple(tensor.shape[1:])
-    _check_input_shape(shape, data_format)
+    _check_input_shape(shape, data_format, min_size)
     if input_shape is not None and any(
         None not in (ours, theirs) and ours != theirs
         for ours, theirs in zip(shape, input_shape, strict=True)

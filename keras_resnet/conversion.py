@@ -57,6 +57,7 @@ def convert(path, target, *, model=None, version="v1.5", verify=False):
             input_shape=(None, None, found.channels or 3),
             data_format="channels_last",
             version=version,
+            shortcut=found.shortcut,
         )
 
     network = build()

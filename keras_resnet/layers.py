@@ -17,6 +17,26 @@ BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 
 
+def _allow_dots_in_torch():
+    """Lets variables of layers called "layer1.0" live in a `torch.nn.Module`.
+
+    Keras' layers are modules under its PyTorch backend and register their variables by path, in
+    which PyTorch allows no dots. Whatever model holds such a layer registers it too: hence all
+    layers, not these alone. Only the modules' names for their parameters are others for it.
+    """
+    import torch
+
+    def track_variables(layer):
+        values = {variable.path.replace(".", "_"): variable.value for variable in layer.variables}
+        layer._torch_params = torch.nn.ParameterDict(values)
+
+    keras.layers.Layer._track_variables = track_variables
+
+
+if keras.backend.backend() == "torch":
+    _allow_dots_in_torch()
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class Conv2D(keras.layers.Conv2D):
     """A `keras.layers.Conv2D` that can pad as PyTorch does and whose groups train on a CPU.

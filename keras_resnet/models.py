@@ -3,34 +3,33 @@
 import difflib
 
 from keras_resnet.builder import build
-from keras_resnet.configs import CONFIGS
+from keras_resnet.configs import CIFAR, CONFIGS
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
 
 _DOC = """Builds {title}.
 
-    The arguments are those of `keras.applications.ResNet50`, in its order; the network, its
-    layers' names and its numbers are torchvision's `{variant}`.
+    The arguments are those of `keras.applications.ResNet50`, in its order; {about}
 
     Args:
         include_top: Whether to end in global average pooling and a Dense layer, `fc`.
-        weights: None (random); a path to a file that `keras_resnet.weights.load` takes; or
-            {published}, which are downloaded once. If `classes` is given and differs from the
-            file's, the head stays random.
+        weights: None (random){published} a path to a file that `keras_resnet.weights.load`
+            takes. If `classes` is given and differs from the file's, the head stays random.
         input_tensor: Keras tensor to use as the input, from `keras.Input` or another layer.
         input_shape: Shape of one image, (height, width, channels) or, for "channels_first",
-            (channels, height, width). A side may be None, otherwise it is at least 32.
+            (channels, height, width). A side may be None, otherwise it is at least {min_size}.
             Default: (None, None, 3).
         pooling: Without the top, what to do with the feature map: None (keep it), "avg" or
             "max" (pool it over height and width).
-        classes: Number of classes. Default: 1000.
+        classes: Number of classes. Default: {classes}.
         classifier_activation: Activation of `fc`; None gives logits.
         name: Name of the model.
         output_stride: 32, 16 or 8: how much smaller than the image the last feature map is. Below
             32, the last stages are dilated instead of strided; the weights stay the same.
         version: "v1.5" strides on a bottleneck's 3x3 convolution, as torchvision does; "v1" on
             its first 1x1, as in the paper. No effect on basic blocks.
-        shortcut: For CIFAR networks only; leave it None.
+        shortcut: Of CIFAR networks only, where the shape changes: "A" (their default) skips
+            pixels and adds channels of zeros, "B" projects with a 1x1 convolution.
         dropout: Rate of dropout before `fc`.
         drop_path: Rate of stochastic depth of the last block; growing linearly from 0 at the first.
         zero_init_residual: Whether blocks start as their shortcuts (gamma of the last BN is 0).
@@ -45,7 +44,7 @@ _DOC = """Builds {title}.
         A functional `keras.Model` from images, already normalised (see
         `keras_resnet.preprocess_input`), of shape (batch, *input_shape) to probabilities (batch,
         classes), to pooled features (batch, {features}), or to a feature map (batch, height /
-        output_stride, width / output_stride, {features}).
+        {stride}, width / {stride}, {features}).
 
     Raises:
         ValueError: if an argument is out of range, or the weights do not fit (`CheckpointError`).
@@ -54,10 +53,15 @@ _DOC = """Builds {title}.
 
     Example:
 
-    >>> backbone = keras_resnet.{public}(include_top=False, input_shape=(224, 224, 3))
+    >>> backbone = keras_resnet.{public}(include_top=False, input_shape=({size}, {size}, 3))
     >>> backbone.output.shape
-    (None, 7, 7, {features})
+    (None, {side}, {side}, {features})
     """
+
+_ABOUT_IMAGENET = """the network, its
+    layers' names and its numbers are torchvision's `{}`."""
+_ABOUT_CIFAR = """the network is
+    the paper's for CIFAR-10, for images of 32 px; layers are named as in the other networks."""
 
 RESNET = (
     "He et al., Deep Residual Learning for Image Recognition, "
@@ -66,6 +70,10 @@ RESNET = (
 RESNEXT = (
     "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, "
     "https://arxiv.org/abs/1611.05431, table 1."
+)
+CIFAR_RESNET = (
+    "He et al., Deep Residual Learning for Image Recognition, "
+    "https://arxiv.org/abs/1512.03385, section 4.2 and table 6."
 )
 WIDE_RESNET = (
     "Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146, section 2."
@@ -99,11 +107,6 @@ def _builder(public, variant, reference):
         data_format=None,
         dtype=None,
     ):
-        if shortcut is not None:
-            raise ValueError(
-                f"shortcut is an argument of the CIFAR networks; {public} always projects where "
-                f"the shape changes. Received: shortcut={shortcut!r}"
-            )
         if weights is not None:
             weights = locate(weights, variant)  # before the seconds that building takes
         model = build(
@@ -112,11 +115,12 @@ def _builder(public, variant, reference):
             input_tensor=input_tensor,
             input_shape=input_shape,
             pooling=pooling,
-            classes=1000 if classes is None else classes,
+            classes=classes,
             classifier_activation=classifier_activation,
             name=name,
             output_stride=output_stride,
             version=version,
+            shortcut=shortcut,
             dropout=dropout,
             drop_path=drop_path,
             zero_init_residual=zero_init_residual,
@@ -131,14 +135,23 @@ def _builder(public, variant, reference):
         return model
 
     builder.__name__ = builder.__qualname__ = public
-    config = CONFIGS[variant]
+    config, family = CONFIGS[variant], CONFIGS[variant].family
+    published = [f'"{row.name}"' for row in list_weights(variant)]
+    stride = 4 if family is CIFAR else 32
     builder.__doc__ = _DOC.format(
         title=public,
         public=public,
-        variant=variant,
+        about=(_ABOUT_CIFAR if family is CIFAR else _ABOUT_IMAGENET).format(variant),
         features=config.filters(len(config.depths) - 1),
         reference=reference,
-        published=" or ".join(f'"{row.name}"' for row in list_weights(variant)) + ' ("imagenet")',
+        published=f'; {" or ".join(published)} ("imagenet"), downloaded once; or'
+        if published
+        else " or",
+        min_size=family.min_size,
+        classes=family.classes,
+        stride=stride if family is CIFAR else "output_stride",
+        size=family.image_size,
+        side=family.image_size // stride,
     )
     _BUILDERS[variant] = builder
     return builder
@@ -154,10 +167,16 @@ ResNeXt101_32x8d = _builder("ResNeXt101_32x8d", "resnext101_32x8d", RESNEXT)
 ResNeXt101_64x4d = _builder("ResNeXt101_64x4d", "resnext101_64x4d", RESNEXT)
 WideResNet50_2 = _builder("WideResNet50_2", "wide_resnet50_2", WIDE_RESNET)
 WideResNet101_2 = _builder("WideResNet101_2", "wide_resnet101_2", WIDE_RESNET)
+ResNet20 = _builder("ResNet20", "resnet20", CIFAR_RESNET)
+ResNet32 = _builder("ResNet32", "resnet32", CIFAR_RESNET)
+ResNet44 = _builder("ResNet44", "resnet44", CIFAR_RESNET)
+ResNet56 = _builder("ResNet56", "resnet56", CIFAR_RESNET)
+ResNet110 = _builder("ResNet110", "resnet110", CIFAR_RESNET)
+ResNet1202 = _builder("ResNet1202", "resnet1202", CIFAR_RESNET)
 
 
 def list_models() -> list[str]:
-    """The names that `create` takes: torchvision's, in order of CONFIGS.
+    """The names that `create` takes, in the order of CONFIGS: torchvision's, then CIFAR's.
 
     >>> keras_resnet.list_models()[:3]
     ['resnet18', 'resnet34', 'resnet50']

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resnet.builder import MIN_SIZE
+from keras_resnet.configs import CIFAR
 from keras_resnet.export.folding import NETWORKS, fold
 from keras_resnet.preprocessing import affine
 
@@ -121,10 +121,10 @@ def check_sizes(model, image_size, preprocessing):
     channels, *sides = model.input_shape[1:]
     if not channels_first(model):
         *sides, channels = model.input_shape[1:]
-    if image_size is not None and not image_size >= MIN_SIZE:
+    if image_size is not None and not image_size >= CIFAR.min_size:
         raise ValueError(
-            f"image_size should be at least {MIN_SIZE}, the number of times that a network reduces "
-            f"an image. Received: image_size={image_size}"
+            f"image_size should be at least {CIFAR.min_size}: of a smaller image, a network leaves "
+            f"nothing. Received: image_size={image_size}"
         )
     sides = [side for side in (*sides, image_size) if side is not None]
     if preprocessing is not None:

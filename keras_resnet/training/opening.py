@@ -6,10 +6,11 @@ from pathlib import Path
 import keras
 
 from keras_resnet import models
+from keras_resnet.configs import CONFIGS
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.training.run import Run
 from keras_resnet.weights import CheckpointError, load
-from keras_resnet.weights.architecture import recognise
+from keras_resnet.weights.architecture import Architecture, recognise
 from keras_resnet.weights.loading import locate, read
 from keras_resnet.weights.registry import find_file
 
@@ -41,7 +42,8 @@ def open_network(
         model: Instead of a run, the name of a network,
         weights: and its weights: a file, or the name of published ones.
         classes: How many classes the file of weights should have. Default: as many as it has.
-        image_size: Side of the images, in pixels. Default: the run's, or 224.
+        image_size: Side of the images, in pixels. Default: the run's, or what the network was
+            made for: 224, or 32 of CIFAR networks.
         resize: Length of their shorter side before the crop. Default: the run's or the weights',
             or 256 / 224 of `image_size`.
 
@@ -61,10 +63,12 @@ def open_network(
         names, file = finished.class_names, finished.folder / "best.keras"
     else:
         file = locate(weights, model)
-        network = models.create(model, classes=classes or _classes(file))
+        found = _architecture(file)
+        network = models.create(model, classes=classes or found.classes, shortcut=found.shortcut)
         load(network, file)
-        published = find_file(file.name)
-        usual = published.preprocessing if published else Preprocessing()
+        published, family = find_file(file.name), CONFIGS[model].family
+        usual = Preprocessing(family.resize, family.image_size)
+        usual = published.preprocessing if published else usual
         names = None
         if network.output_shape[-1] == len(imagenet_classes()):
             names = tuple(name for _, name in imagenet_classes())
@@ -76,14 +80,14 @@ def open_network(
     return Network(network, preprocessing, names, file)
 
 
-def _classes(file):
-    """How many classes a file of weights has."""
+def _architecture(file):
+    """The network that a file of weights is of, which has classes."""
     if file.suffix == ".h5":
-        return None  # which only a model can read: ImageNet's number
-    classes = recognise(read(file)).classes
-    if classes is None:
+        return Architecture("")  # which only a model can read: the network's own defaults
+    found = recognise(read(file))
+    if found.classes is None:
         raise CheckpointError(
             f"{file} has no head, and names no classes. Load it into a model with "
             "include_top=False, and use that."
         )
-    return classes
+    return found

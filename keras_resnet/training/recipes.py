@@ -27,7 +27,7 @@ RECIPES = {
     ),
     # He et al., https://arxiv.org/abs/1512.03385, section 4.2, with the usual 200 epochs.
     "cifar": Recipe(
-        model="resnet18",
+        model="resnet20",
         data="cifar10",
         image_size=32,
         resize=32,

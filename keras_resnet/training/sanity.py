@@ -95,7 +95,8 @@ def _check_names(recipe):
                 f"layer1, layer1.0, ..., fc. Received: {name!r}"
             )
     if recipe.freeze_until == "fc":
-        raise ValueError("freeze_until='fc' leaves nothing to train. The last is 'layer4'.")
+        last = f"layer{len(CONFIGS[recipe.model].depths)}"
+        raise ValueError(f"freeze_until='fc' leaves nothing to train. The last is {last!r}.")
 
 
 def _multipliers(recipe):
@@ -123,9 +124,11 @@ def _check_pairs(recipe):
         contradiction(
             "The crop of training is larger than what it is cut from.", "train_size", "resize"
         )
+    config = CONFIGS[recipe.model]
+    least = config.family.min_size
     for name in ("image_size", "train_size"):
-        if (getattr(recipe, name) or 32) < 32:
-            contradiction(f"{name} should be 32 or more: the network reduces 32 times.", name)
+        if (getattr(recipe, name) or least) < least:
+            contradiction(f"{name} should be {least} or more for {recipe.model}.", name)
     if not recipe.epochs and not recipe.head_epochs:
         contradiction("There is nothing to train.", "epochs", "head_epochs")
     if recipe.warmup_epochs and recipe.warmup_epochs >= recipe.epochs:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from keras_resnet.configs import CONFIGS
+from keras_resnet.configs import CIFAR, CONFIGS, IMAGENET
 
 KNOWN = re.compile(
     r"(conv1|bn1|fc|layer[1-4]\.\d{1,4}\.(conv[123]|bn[123]|downsample\.[01]))\.[a-z_]{1,30}"
@@ -20,12 +20,14 @@ class Architecture:
         variant: Its name in CONFIGS, or None.
         classes: Number of classes; None without a head.
         channels: Channels of the image; None without a stem.
+        shortcut: Of a CIFAR network, "A" or "B" as in the builders; None of others.
     """
 
     text: str
     variant: str | None = None
     classes: int | None = None
     channels: int | None = None
+    shortcut: str | None = None
 
 
 def recognise(state) -> Architecture:
@@ -40,22 +42,27 @@ def recognise(state) -> Architecture:
         return Architecture(f"no ResNet: it has {len(state)} tensors, {names}, ...")
     block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
     name, variant = f"an unknown {block} ResNet with stages of {depths} blocks", None
+    family, shortcut = IMAGENET, None
     for candidate, config in CONFIGS.items():
         width = config.width(0)
         shape = (width, width // config.groups)
         if (config.block, config.depths, shape) == (block, depths, kernel[:2]):
-            name, variant = f"a {candidate}", candidate
-    if len(depths) == 3 and kernel[0] == 16:
-        name = f"a CIFAR resnet{2 * sum(depths) + 2}"
+            name, variant, family = f"a {candidate}", candidate, config.family
     others = [key for key in state if not KNOWN.fullmatch(key)]
     if variant and (
-        others or "bn1.weight" not in state or _shape(state, "conv1.weight")[2:] != (7, 7)
+        others
+        or "bn1.weight" not in state
+        or _shape(state, "conv1.weight")[2:] != (family.stem_kernel,) * 2
     ):
         name, variant = f"a relative of {variant}", None
+    elif variant and family is CIFAR:
+        shortcut = "B" if "layer2.0.downsample.0.weight" in state else "A"
+        name += f" with shortcut {shortcut}"
     classes = (*_shape(state, "fc.bias"), None)[0]
     channels = (*_shape(state, "conv1.weight")[1:], None)[0]
-    head = f"with {classes} classes" if classes else "without a head"
-    return Architecture(f"{name} {head}", variant, classes, channels)
+    joint = "and" if shortcut else "with"
+    head = f"{joint} {classes} classes" if classes else "without a head"
+    return Architecture(f"{name} {head}", variant, classes, channels, shortcut)
 
 
 def _shape(state, key):

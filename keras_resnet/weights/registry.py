@@ -151,10 +151,10 @@ def find(model, name="imagenet") -> PretrainedWeights:
     rows = {row.name: row for row in list_weights(model)}
     row = rows.get(IMAGENET if name == "imagenet" else name)
     if row is None:
-        raise ValueError(
-            f"{model} has no such weights. Received: {name!r}. There are: "
-            f"{', '.join(['imagenet', *rows])}."
-        )
+        there_are = f"There are: {', '.join(['imagenet', *rows])}."
+        if not rows:
+            there_are = "None are published for it; pass the path of a file."
+        raise ValueError(f"{model} has no such weights. Received: {name!r}. {there_are}")
     return row
 
 
