@@ -1,13 +1,108 @@
-"""Networks as backbones: freezing."""
+"""Networks as backbones: the feature maps of their stages, and freezing."""
 
+import dataclasses
 import logging
 
 import keras
 import numpy as np
 
+from keras_resnet import models
 from keras_resnet.blocks import ResidualBlock
 
 logger = logging.getLogger("keras_resnet")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureInfo:
+    """One output of a pyramid.
+
+    Args:
+        name: "C1" of the stem, "C2" of the first stage, and so on.
+        layer: Name of the layer whose output it is.
+        channels: Channels of the feature map.
+        stride: How much smaller than the image it is.
+    """
+
+    name: str
+    layer: str
+    channels: int
+    stride: int
+
+
+def pyramid(
+    name_or_model, levels=("C2", "C3", "C4", "C5"), *, weights=None, **arguments
+) -> keras.Model:
+    """A network that gives the feature maps of several stages, for detection or segmentation.
+
+    Args:
+        name_or_model: A name of `list_models()`; or a model of this package, with or without a
+            head, whose variables the pyramid then shares.
+        levels: Of "C1" (the stem, before the max-pool), "C2" (the first stage), "C3", ....
+        weights: As of the builders, for a name.
+        **arguments: Others of the builders, for a name: `output_stride=8`, for example.
+
+    Returns:
+        A model from images to a dict of feature maps (batch, height / stride, width / stride,
+        channels) under the names of `levels`. Its attribute `feature_info` is a tuple of
+        `FeatureInfo`, one a level; it is not saved with the model.
+
+    Raises:
+        ValueError: if there is no such network or level, or the weights do not fit.
+
+    Source of the names: Lin et al., Feature Pyramid Networks, https://arxiv.org/abs/1612.03144,
+    section 3.
+
+    Example:
+    >>> backbone = keras_resnet.features.pyramid("resnet50", input_shape=(352, 352, 3))
+    >>> [(info.name, info.stride, info.channels) for info in backbone.feature_info]
+    [('C2', 4, 256), ('C3', 8, 512), ('C4', 16, 1024), ('C5', 32, 2048)]
+    >>> backbone.output["C3"].shape
+    (None, 44, 44, 512)
+    """
+    if isinstance(name_or_model, keras.Model):
+        if weights is not None or arguments:
+            raise ValueError(
+                f"{name_or_model.name} is built already; weights and the builder's arguments go "
+                f"with the name of a network. Received: weights={weights!r}, {arguments}"
+            )
+        model = name_or_model
+    else:
+        model = models.create(name_or_model, include_top=False, weights=weights, **arguments)
+    found = _levels(model)
+    unknown = [level for level in levels if level not in found]
+    if unknown or not levels:
+        raise ValueError(
+            f"levels should be of {', '.join(found) or 'a residual network, which this is not'}. "
+            f"Received: levels={tuple(levels)}, {model.name}"
+        )
+    infos = [found[level] for level in levels]
+    outputs = {info.name: model.get_layer(info.layer).output for info in infos}
+    backbone = keras.Model(model.inputs, outputs, name=f"{model.name}_pyramid")
+    backbone.feature_info = tuple(infos)
+    return backbone
+
+
+def _levels(model) -> dict[str, FeatureInfo]:
+    """The last layer of the stem and of every stage, by the names of pyramids."""
+    levels, prefixes, channels, stride = {}, set(), 0, 1
+    for layer in model.layers:
+        channels = getattr(layer, "filters", channels)
+        stride *= int(np.ravel(getattr(layer, "strides", 1))[0])
+        if isinstance(layer, ResidualBlock):
+            prefix, place = layer.name.rsplit("layer", 1)
+            prefixes.add(prefix)
+            name = f"C{int(place.split('.')[0]) + 1}"
+        elif isinstance(layer, keras.layers.ReLU) and not prefixes:
+            name = "C1"
+        else:
+            continue
+        levels[name] = FeatureInfo(name, layer.name, channels, stride)
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"{model.name} holds {len(prefixes)} residual networks. Pass one of them. "
+            f"Received: networks with the prefixes {sorted(prefixes)}"
+        )
+    return levels
 
 
 def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:

@@ -2,5 +2,15 @@
 
 from keras_resnet.visualize.charts import confusion_matrix, curves, gallery, predictions
 from keras_resnet.visualize.diagrams import plot
+from keras_resnet.visualize.summaries import Stage, summary, summary_table
 
-__all__ = ["confusion_matrix", "curves", "gallery", "plot", "predictions"]
+__all__ = [
+    "Stage",
+    "confusion_matrix",
+    "curves",
+    "gallery",
+    "plot",
+    "predictions",
+    "summary",
+    "summary_table",
+]

@@ -8,6 +8,7 @@ import keras
 
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.files import replacing
+from keras_resnet.visualize.counts import brief, known_size, parts
 
 # The Python package's program first: it needs no system package, and Graphviz 2.43 aborts on
 # large graphs.
@@ -23,15 +24,17 @@ COLOURS = {
 }
 
 
-def plot(model, path, detail="block") -> Path:
-    """Draws a network.
+def plot(model, path, detail="block", *, image_size=None) -> Path:
+    """Draws a network, with shapes, and each block's parameters and multiply-adds for one image.
 
     Args:
         model: A functional model of this package.
         path: The picture to write: `.svg` or `.png`.
         detail: "block" for one box a residual block, its shortcut beside it: a solid line for the
-            identity, a dashed one for a projection, as in the paper's figure 3. "layer" for every
-            layer, the blocks as frames around theirs.
+            identity, a dashed one where the shape changes, as in the paper's figure 3. "layer" for
+            every layer, the blocks as frames around theirs.
+        image_size: Side of the images in pixels, where the model takes any: by default 224, or 32
+            of a CIFAR network.
 
     Returns:
         The path.
@@ -45,12 +48,13 @@ def plot(model, path, detail="block") -> Path:
     if path.suffix not in FORMATS:
         raise ValueError(f"The picture should end in .svg or .png. Received: path={path}")
     program = _program()
-    graph = _new_graph(model)
+    found = parts(model, image_size)
+    graph = _new_graph(model, known_size(model.input_shape[1:], model, image_size), found)
     draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
     last = {}  # the node that an operation's output leaves from
-    for operation, sources in _operations(model):
-        draw = draw_block if isinstance(operation, ResidualBlock) else _draw_layer
-        last[operation.name] = draw(graph, operation, [last[source] for source in sources])
+    for part in found:
+        draw = draw_block if isinstance(part.operation, ResidualBlock) else _draw_layer
+        last[part.operation.name] = draw(graph, part, [last[source] for source in part.sources])
     with replacing(path) as temporary:
         graph.write(str(temporary), prog=program, format=path.suffix[1:])
     return path
@@ -68,11 +72,22 @@ def _program():
     )
 
 
-def _new_graph(model):
+def _new_graph(model, image, found):
     import pydot
 
+    parameters, multiply_adds = (
+        brief(sum(getattr(part, name) for part in found))
+        for name in ("parameters", "multiply_adds")
+    )
     graph = pydot.Dot(
-        graph_type="digraph", label=model.name, labelloc="t", fontname="Helvetica", ranksep="0.3"
+        graph_type="digraph",
+        label=_text(
+            f"{model.name}, an image of {_shape(image)}",
+            f"{parameters} parameters, {multiply_adds} multiply-adds",
+        ),
+        labelloc="t",
+        fontname="Helvetica",
+        ranksep="0.3",
     )
     graph.set_node_defaults(
         shape="box", style="filled,rounded", fontname="Helvetica", fontsize="11", fillcolor="white"
@@ -81,19 +96,15 @@ def _new_graph(model):
     return graph
 
 
-def _operations(model):
-    """(operation, names of those before it) of a functional model, in order of computation."""
-    seen = set()
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            operation = node.operation
-            if operation.name not in seen:
-                seen.add(operation.name)
-                yield operation, [parent.operation.name for parent in node.parent_nodes]
-
-
 def _shape(shape):
-    return " x ".join("?" if size is None else str(size) for size in shape[1:])
+    return " x ".join(map(str, shape))
+
+
+def _cost(part):
+    return (
+        f"{brief(part.parameters)} parameters" if part.parameters else "",
+        f"{brief(part.multiply_adds)} multiply-adds" if part.multiply_adds else "",
+    )
 
 
 def _quoted(name):
@@ -131,11 +142,12 @@ def _describe(layer):
     return type(layer).__name__
 
 
-def _draw_layer(graph, layer, sources):
+def _draw_layer(graph, part, sources):
+    layer = part.operation
     node = _node(
         graph,
         layer.name,
-        _text(layer.name, _describe(layer), _shape(layer.output.shape)),
+        _text(layer.name, _describe(layer), _shape(part.shape), *_cost(part)),
         type(layer).__name__,
     )
     for source in sources:
@@ -143,28 +155,29 @@ def _draw_layer(graph, layer, sources):
     return node
 
 
-def _draw_block(graph, block, sources):
-    """One box and its addition, with the shortcut around the box."""
+def _draw_block(graph, part, sources):
+    """One box and its addition, with the shortcut around the box; dashed if the shape changes."""
+    block = part.operation
     convolutions = [layer for layer in block.main if isinstance(layer, keras.layers.Conv2D)]
     box = _node(
         graph,
         block.name,
-        _text(block.name, *map(_describe, convolutions), _shape(block.output.shape)),
+        _text(block.name, *map(_describe, convolutions), _shape(part.shape), *_cost(part)),
         type(block).__name__,
     )
     plus = _node(
         graph, f"{block.name}/add", _text("+"), shape="circle", width="0.25", fixedsize="true"
     )
     _edge(graph, box, plus)
-    kind = "projection" if block.projection else "identity"
+    kind, style, what = _shortcut(block)
     for source in sources:
         _edge(graph, source, box)
         _edge(
             graph,
             source,
             plus,
-            style="dashed" if block.projection else "solid",
-            xlabel=_text(_describe(block.downsample_conv)) if block.projection else '""',
+            style=style,
+            xlabel=_text(f"  {what}" if what else ""),
             tooltip=_text(kind),
             **{"class": kind},
             fontsize="9",
@@ -173,35 +186,53 @@ def _draw_block(graph, block, sources):
     return plus
 
 
-def _draw_block_layers(graph, block, sources):
+def _shortcut(block):
+    """Of a block's shortcut: its kind, how its line is drawn, and what it does, in words."""
+    if block.projection:
+        return "projection", "dashed", _describe(block.downsample_conv)
+    steps = (
+        f"/{block.strides}" if block.strides > 1 else "",
+        f"{block.new_channels} channels of zeros" if block.new_channels else "",
+    )
+    if any(steps):
+        return "padding", "dashed", ", ".join(filter(None, steps))
+    return "identity", "solid", ""
+
+
+def _draw_block_layers(graph, part, sources):
     """A frame with every layer of the block."""
     import pydot
 
+    block = part.operation
     frame = pydot.Cluster(
-        block.name.replace(".", "_"),
-        label=block.name,
-        labeljust="l",
-        style="rounded",
-        color="#888888",
+        block.name.replace(".", "_"), label='""', style="rounded", color="#888888"
     )
 
     def chain(nodes, layers, style):
+        shape = (1, *part.input_shape)
         for layer in layers:
             name, kind = f"{block.name}/{layer.name}", type(layer).__name__
-            node = _node(frame, name, _text(layer.name, _describe(layer)), kind)
+            before, shape = shape, layer.compute_output_shape(shape)
+            lines = (layer.name, _describe(layer), _shape(shape[1:]) if shape != before else "")
+            node = _node(frame, name, _text(*lines), kind)
             for source in nodes:
-                _edge(graph, source, node, style=style)
+                _edge(graph, source, node, style=style, weight="9")
             nodes = [node]
             if kind == "BatchNormalization" and layer is not layers[-1]:
                 nodes = [_node(frame, f"{node}/relu", _text("ReLU"))]
-                _edge(graph, node, nodes[0])
+                _edge(graph, node, nodes[0], weight="9")
         return nodes
 
-    plus = _node(frame, f"{block.name}/add", _text("+", "ReLU", _shape(block.output.shape)))
-    shortcut_style = "dashed" if block.projection else "solid"
+    plus = _node(frame, f"{block.name}/add", _text("+", "ReLU", _shape(part.shape)))
+    _, style, what = _shortcut(block)
     for node in chain(sources, block.main, "solid"):
         _edge(graph, node, plus)
-    for node in chain(sources, block.shortcut, shortcut_style):
-        _edge(graph, node, plus, style=shortcut_style)
+    for node in chain(sources, block.shortcut, style):
+        label = "" if block.projection else what
+        _edge(graph, node, plus, style=style, xlabel=_text(label), fontsize="9")
+    # The frame's own label would lie under the lines that enter it.
+    title = f"{block.name}/title"
+    _node(frame, title, _text(block.name, *_cost(part)), shape="plaintext", style="solid")
+    _edge(graph, f"{block.name}/{block.main[0].name}", title, style="invis")
     graph.add_subgraph(frame)
     return plus

@@ -1,0 +1,122 @@
+"""What the parts of a network cost: shapes, parameters, multiply-adds."""
+
+import dataclasses
+import math
+
+import keras
+
+from keras_resnet.blocks import ResidualBlock
+from keras_resnet.configs import CIFAR, IMAGENET
+
+LEARNT = ("kernel", "bias", "gamma", "beta")  # not the moving statistics, as everywhere in tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A layer or block of a network, for images of one size.
+
+    Args:
+        operation: The layer.
+        sources: Names of those whose outputs it takes.
+        input_shape: Of what it takes first for one image, without the batch; () of an input.
+        shape: Of its output.
+        parameters: How many numbers it learns.
+        multiply_adds: Of its convolutions and dense layers, for one image; torchvision's GFLOPS.
+    """
+
+    operation: keras.Operation
+    sources: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+def parts(model, image_size=None) -> list[Part]:
+    """The parts of a functional model, in order of computation.
+
+    Args:
+        model: A functional model with one input.
+        image_size: Side of the images in pixels, where the model takes any: by default 224, or 32
+            of a CIFAR network.
+
+    Raises:
+        ValueError: if the model is not functional, or takes something other than images.
+    """
+    if not isinstance(model, keras.Model) or not hasattr(model, "_nodes_by_depth"):
+        raise ValueError(
+            "model should be a functional keras.Model, as the builders make. "
+            f"Received: model={model!r}"
+        )
+    found, shapes = [], {}
+    for operation, sources in _operations(model):
+        incoming = [shapes[source] for source in sources]
+        shape = _output_shape(operation, incoming, model, image_size)
+        shapes[operation.name] = shape
+        taken = incoming[0] if incoming else ()
+        variables = getattr(operation, "variables", ())
+        numbers = (math.prod(v.shape) for v in variables if v.path.split("/")[-1] in LEARNT)
+        cost = multiply_adds(operation, taken) if taken else 0
+        found.append(Part(operation, tuple(sources), taken[1:], shape[1:], sum(numbers), cost))
+    return found
+
+
+def _operations(model):
+    """(operation, names of those before it) of a functional model, in order of computation."""
+    seen = set()
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            operation = node.operation
+            if operation.name not in seen:
+                seen.add(operation.name)
+                yield operation, [parent.operation.name for parent in node.parent_nodes]
+
+
+def _output_shape(operation, incoming, model, image_size):
+    if not incoming:
+        return (1, *known_size(operation.output.shape[1:], model, image_size))
+    if isinstance(operation, keras.layers.Layer):
+        return operation.compute_output_shape(incoming[0] if len(incoming) == 1 else incoming)
+    return operation.compute_output_spec(*map(keras.KerasTensor, incoming)).shape
+
+
+def known_size(shape, model, image_size=None):
+    """The shape of an image, with a number for every side that may vary."""
+    size = image_size or default_size(model)
+    return tuple(size if side is None else side for side in shape)
+
+
+def default_size(model) -> int:
+    """The side of the images that a network was made for, in pixels."""
+    stems = [layer for layer in model.layers if layer.name.endswith("conv1")]
+    small = stems and stems[0].kernel_size[0] == CIFAR.stem_kernel
+    return (CIFAR if small else IMAGENET).image_size
+
+
+def multiply_adds(layer, input_shape) -> int:
+    """Multiplications with additions that a layer does for an input of this shape."""
+    if isinstance(layer, ResidualBlock):
+        return sum(_chain(path, input_shape) for path in (layer.main, layer.shortcut))
+    if isinstance(layer, keras.Model):
+        return sum(part.multiply_adds for part in parts(layer, input_shape[2]))
+    if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+        outputs = math.prod(layer.compute_output_shape(input_shape)[1:])
+        return outputs * math.prod(layer.kernel.shape[:-1])
+    return 0
+
+
+def _chain(layers, shape):
+    total = 0
+    for layer in layers:
+        total += multiply_adds(layer, shape)
+        shape = layer.compute_output_shape(shape)
+    return total
+
+
+def brief(number) -> str:
+    """A number in three digits and a letter: 25.6 M."""
+    for unit, letter in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if number >= unit:
+            digits = 2 - len(str(int(number // unit))) + 1
+            return f"{number / unit:.{max(digits, 0)}f}{letter}"
+    return str(number)

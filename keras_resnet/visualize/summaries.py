@@ -1,0 +1,124 @@
+"""A network in a table, a line a stage."""
+
+import dataclasses
+
+from keras_resnet.blocks import ResidualBlock
+from keras_resnet.visualize.counts import brief, known_size, parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a stage of a network comes to, for one image.
+
+    Args:
+        name: "stem", "layer1", ..., "head".
+        blocks: Number of residual blocks.
+        size: (height, width) of its output, or () without them.
+        channels: Channels of its output.
+        parameters: How many numbers it learns.
+        multiply_adds: Of its convolutions and dense layers.
+        share: Of the network's multiply-adds, 0 to 1.
+    """
+
+    name: str
+    blocks: int
+    size: tuple[int, ...]
+    channels: int
+    parameters: int
+    multiply_adds: int
+    share: float
+
+
+def summary(model, image_size=None) -> list[Stage]:
+    """The stages of a network, in order.
+
+    Args:
+        model: A functional model of this package.
+        image_size: Side of the images in pixels, where the model takes any: by default 224, or 32
+            of a CIFAR network.
+
+    Raises:
+        ValueError: if the model is not functional.
+
+    Example:
+    >>> stages = keras_resnet.visualize.summary(keras_resnet.ResNet50())
+    >>> sum(stage.multiply_adds for stage in stages)
+    4089184256
+    """
+    found = parts(model, image_size)
+    total = sum(part.multiply_adds for part in found) or 1
+    channels_first = any(
+        getattr(part.operation, "data_format", None) == "channels_first" for part in found
+    )
+    grouped, stage = {}, "stem"
+    for part in found:
+        if isinstance(part.operation, ResidualBlock):
+            stage = part.operation.name.rsplit(".", 1)[0]
+        elif stage != "stem":
+            stage = "head"
+        grouped.setdefault(stage, []).append(part)
+    stages = []
+    for name, members in grouped.items():
+        *size, channels = members[-1].shape
+        if channels_first:
+            channels, *size = members[-1].shape
+        cost = sum(part.multiply_adds for part in members)
+        stages.append(
+            Stage(
+                name,
+                sum(isinstance(part.operation, ResidualBlock) for part in members),
+                tuple(size),
+                channels,
+                sum(part.parameters for part in members),
+                cost,
+                cost / total,
+            )
+        )
+    return stages
+
+
+def summary_table(model, image_size=None):
+    """`summary` as a table of rich, to be printed.
+
+    Args:
+        model: As of `summary`.
+        image_size: As of `summary`.
+
+    Returns:
+        A `rich.table.Table`; `rich.print` shows it.
+
+    Raises:
+        ValueError: if the model is not functional.
+
+    Example:
+    >>> rich.print(keras_resnet.visualize.summary_table(keras_resnet.ResNet50()))  # doctest: +SKIP
+    """
+    from rich.table import Table
+
+    stages = summary(model, image_size)
+    image = " x ".join(map(str, known_size(model.input_shape[1:], model, image_size)))
+    table = Table(title=f"{model.name}, an image of {image}")
+    table.add_column("stage")
+    for column in ("blocks", "output", "channels", "parameters", "multiply-adds", "share"):
+        table.add_column(column, justify="right")
+    for stage in stages:
+        table.add_row(
+            stage.name,
+            str(stage.blocks or ""),
+            " x ".join(map(str, stage.size)),
+            str(stage.channels),
+            f"{stage.parameters:,}",
+            brief(stage.multiply_adds),
+            f"{stage.share:.1%}",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        str(sum(stage.blocks for stage in stages)),
+        "",
+        "",
+        f"{sum(stage.parameters for stage in stages):,}",
+        brief(sum(stage.multiply_adds for stage in stages)),
+        "100.0%",
+    )
+    return table
