@@ -1,5 +1,6 @@
-"""From one file of weights to another, by way of the network: `convert`."""
+"""The network of a file of weights: `named_network`, and `convert` to another file."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -35,30 +36,10 @@ def convert(path, target, *, model=None, version="v1.5", verify=False):
     """
     path, target = Path(path), Path(target)
     check_target(target)
-    if model is not None and path.suffix == ".h5":
-        state = read(path, models.create(model, version=version))
-    else:
-        state = read(path, version=version)
-    found = recognise(state)
-    variant = model or found.variant
-    if variant is None:
-        raise CheckpointError(
-            f"{path} looks like {found.text}, which is none of the networks that this version "
-            f"builds: {', '.join(models.list_models())}."
-        )
+    state, found = _look_into(path, model, version)
 
     def build():
-        return models.create(
-            variant,
-            include_top=found.classes is not None,
-            pooling=None if found.classes else "avg",
-            classes=found.classes,
-            classifier_activation=None,
-            input_shape=(None, None, found.channels or 3),
-            data_format="channels_last",
-            version=version,
-            shortcut=found.shortcut,
-        )
+        return _build(found, version)
 
     network = build()
     assign(network, state, path.name)
@@ -77,4 +58,60 @@ def convert(path, target, *, model=None, version="v1.5", verify=False):
                 f"The network of {target} and that of {path} differ by {difference:.2g} in their "
                 "outputs, which should be equal. Do not use it."
             )
-    return variant, found.classes, difference
+    return found.variant, found.classes, difference
+
+
+def named_network(name_or_file, *, model=None, version="v1.5"):
+    """A network by its name, or that of a file of weights.
+
+    Args:
+        name_or_file: A name of `list_models()`, for one with random weights; or a file that
+            `keras_resnet.weights.load` takes.
+        model: As of `convert`, for a file.
+        version: As of `convert`.
+
+    Returns:
+        A model that gives logits, or without a head a pooled feature map.
+
+    Raises:
+        CheckpointError: if there is neither such a network nor such a file, or it cannot be read.
+    """
+    if name_or_file in models.list_models():
+        return models.create(name_or_file, version=version, classifier_activation=None)
+    path = Path(name_or_file)
+    if not path.suffix and not path.exists():
+        return models.create(name_or_file)  # which says what there is
+    state, found = _look_into(path, model, version)
+    network = _build(found, version)
+    assign(network, state, path.name)
+    return network
+
+
+def _look_into(path, model, version):
+    """A file's weights, and the architecture that they are of."""
+    if model is not None and path.suffix == ".h5":
+        state = read(path, models.create(model, version=version))
+    else:
+        state = read(path, version=version)
+    found = recognise(state)
+    found = dataclasses.replace(found, variant=model or found.variant)
+    if found.variant is None:
+        raise CheckpointError(
+            f"{path} looks like {found.text}, which is none of the networks that this version "
+            f"builds: {', '.join(models.list_models())}."
+        )
+    return state, found
+
+
+def _build(found, version):
+    return models.create(
+        found.variant,
+        include_top=found.classes is not None,
+        pooling=None if found.classes else "avg",
+        classes=found.classes,
+        classifier_activation=None,
+        input_shape=(None, None, found.channels or 3),
+        data_format="channels_last",
+        version=version,
+        shortcut=found.shortcut,
+    )

@@ -77,7 +77,7 @@ def pyramid(
         )
     infos = [found[level] for level in levels]
     outputs = {info.name: model.get_layer(info.layer).output for info in infos}
-    backbone = keras.Model(model.inputs, outputs, name=f"{model.name}_pyramid")
+    backbone = keras.Model(model.input, outputs, name=f"{model.name}_pyramid")
     backbone.feature_info = tuple(infos)
     return backbone
 

@@ -4,15 +4,16 @@ import keras
 import numpy as np
 
 from keras_resnet.builder import build
-from keras_resnet.configs import ResNetConfig
+from keras_resnet.configs import CIFAR, ResNetConfig
 
 CONFIGS = {
     "basic": ResNetConfig("basic", (1, 1)),
     "bottleneck": ResNetConfig("bottleneck", (1, 1)),
     "resnext": ResNetConfig("bottleneck", (1, 1), groups=32, width_per_group=4),
     "wide": ResNetConfig("bottleneck", (1, 1), width_per_group=128),
+    "cifar": ResNetConfig("basic", (1, 1), family=CIFAR),
 }
-CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9}
+CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9, "cifar": 5}
 
 
 def small(family="resnext", seed=0, **arguments):

@@ -68,7 +68,7 @@ def test_converting_a_real_file(cifar, tmp_path):
     folder, pixels, _, logits = cifar
     assert convert(folder / FILES["resnet20"], tmp_path / "m.pth")[:2] == ("resnet20", 10)
     model = keras_resnet.ResNet20(weights=tmp_path / "m.pth", classifier_activation=None)
-    found = np.asarray(model(keras_resnet.preprocess_input(pixels[:50])))
+    found = model.predict(keras_resnet.preprocess_input(pixels[:50]), verbose=0)
     assert np.abs(found - logits["resnet20"][:50]).max() <= 1e-4
 
 
@@ -92,7 +92,7 @@ def test_shortcut_a_takes_every_other_pixel_and_adds_zeros(data_format):
     shape = (8, 9, 3) if data_format == "channels_last" else (3, 8, 9)
     model = keras_resnet.ResNet20(include_top=False, input_shape=shape, data_format=data_format)
     block = model.get_layer("layer2.0")
-    block.bn2.gamma.assign(keras.ops.zeros_like(block.bn2.gamma))
+    block.bn2.gamma.assign(np.zeros(32))
     x = np.random.default_rng(0).uniform(size=(2, 16, 8, 9)).astype(np.float32)
     expected = np.zeros((2, 32, 4, 5), np.float32)
     expected[:, 8:24] = x[:, :, ::2, ::2]

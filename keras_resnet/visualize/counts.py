@@ -43,7 +43,8 @@ def parts(model, image_size=None) -> list[Part]:
     Raises:
         ValueError: if the model is not functional, or takes something other than images.
     """
-    if not isinstance(model, keras.Model) or not hasattr(model, "_nodes_by_depth"):
+    model = getattr(model, "_functional", model)  # of a Sequential
+    if not hasattr(model, "_nodes_by_depth"):
         raise ValueError(
             "model should be a functional keras.Model, as the builders make. "
             f"Received: model={model!r}"
