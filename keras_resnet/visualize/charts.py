@@ -8,7 +8,8 @@ import numpy as np
 from keras_resnet.files import replacing
 
 
-def _save(figure, path) -> Path:
+def save_figure(figure, path) -> Path:
+    """Writes a figure, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, bbox_inches="tight")
     return Path(path)
@@ -35,7 +36,7 @@ def curves(history, path) -> Path:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def confusion_matrix(matrix, class_names, path) -> Path:
@@ -63,7 +64,7 @@ def confusion_matrix(matrix, class_names, path) -> Path:
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = {"ha": "center", "va": "center", "color": colour}
             axes.text(column, row, int(matrix[row, column]), **text)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def gallery(images, titles, path) -> Path:
@@ -85,7 +86,7 @@ def gallery(images, titles, path) -> Path:
     for axes, image, title in zip(places, images, titles, strict=False):
         axes.imshow(image)
         axes.set_title(textwrap.fill(title, 34), fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def predictions(images, titles, answers, path) -> Path:
@@ -113,4 +114,4 @@ def predictions(images, titles, answers, path) -> Path:
         right.set_xlabel("probability")
         for place, probability in enumerate(probabilities):
             right.text(probability + 0.01, place, f"{probability:.3f}", va="center", fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)

@@ -1,0 +1,248 @@
+"""What a network looks at: Grad-CAM, feature maps, and the kernels of the first convolution."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_resnet.blocks import ResidualBlock
+from keras_resnet.visualize.charts import save_figure
+
+COLOURS = "inferno"  # perceptually uniform, and dark where there is nothing
+
+
+def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
+    """Where in an image a network sees what speaks for a class.
+
+    The feature map's channels, weighed by the mean gradient of the class's logit, are summed and
+    rectified. Runs under every backend.
+
+    Args:
+        model: A classifier of this package, whose last layer is `fc`.
+        image: One image as the model takes it: (height, width, channels), or as its data_format is.
+        class_index: The class; the most probable one by default.
+        layer: Name of the block or layer whose feature map is looked at: "layer3.1", for example.
+            The last block by default. An earlier one shows finer, but less certain places.
+
+    Returns:
+        float32 array (height, width), 0 to 1; all 0 where nothing speaks for the class.
+
+    Raises:
+        ValueError: if the model is no classifier, the image does not fit it, or there is no such
+            class or layer.
+
+    Source: Selvaraju et al., Grad-CAM, https://arxiv.org/abs/1610.02391, section 3.
+
+    Example:
+    >>> model = keras_resnet.ResNet18(classes=5)
+    >>> keras_resnet.visualize.grad_cam(model, np.zeros((96, 96, 3))).shape
+    (96, 96)
+    """
+    head = model.layers[-1]
+    if not isinstance(head, keras.layers.Dense):
+        raise ValueError(
+            "grad_cam explains a classifier, whose last layer is the Dense layer fc. Received: "
+            f"{model.name}, whose last layer is {head.name}"
+        )
+    blocks = [block for block in model.layers if isinstance(block, ResidualBlock)]
+    seen = _layer(model, layer) if layer else blocks[-1]
+    batch = _batch(model, image)
+    maps = keras.Model(model.input, seen.output)(batch)
+    if len(maps.shape) != 4:
+        raise ValueError(f"{layer} has no feature map: its output is {tuple(maps.shape)}.")
+    pooled = keras.Model(seen.output, head.input)  # the rest of the network
+    if class_index is None:
+        class_index = int(ops.argmax(head(pooled(maps))[0]))
+    if not 0 <= class_index < head.units:
+        raise ValueError(
+            f"class_index should be 0 to {head.units - 1}. Received: class_index={class_index!r}"
+        )
+    # Of the logit, whatever the head's activation is.
+    gradient = _gradient(lambda maps: ops.sum(pooled(maps)[0] * head.kernel[:, class_index]), maps)
+    maps, gradient = (ops.convert_to_numpy(ops.cast(x[0], "float32")) for x in (maps, gradient))
+    channels_first = blocks[0].data_format == "channels_first"
+    weights = gradient.mean((1, 2) if channels_first else (0, 1), keepdims=True)
+    heat = np.maximum((weights * maps).sum(0 if channels_first else 2), 0)
+    size = batch.shape[2:] if channels_first else batch.shape[1:3]
+    heat = ops.image.resize(
+        heat[..., None] / max(heat.max(), 1e-12), size, "bilinear", data_format="channels_last"
+    )
+    return ops.convert_to_numpy(heat)[..., 0]
+
+
+def overlay(picture, heat) -> np.ndarray:
+    """A picture with a heat map over it.
+
+    Args:
+        picture: RGB, uint8 array (height, width, 3).
+        heat: Array (height, width), 0 to 1.
+
+    Returns:
+        uint8 array (height, width, 3).
+
+    Raises:
+        ValueError: if the sizes differ.
+    """
+    import matplotlib
+
+    picture, heat = np.asarray(picture), np.asarray(heat)
+    if picture.shape != (*heat.shape, 3):
+        raise ValueError(
+            "The picture should be RGB and as large as the heat map. "
+            f"Received: picture of shape {picture.shape}, heat of shape {heat.shape}"
+        )
+    colours = matplotlib.colormaps[COLOURS](heat)[..., :3] * 255
+    return np.round(0.5 * picture + 0.5 * colours).astype(np.uint8)
+
+
+def explanation(picture, heat, title, path):
+    """Draws a picture beside itself under a heat map.
+
+    Args:
+        picture: As of `overlay`.
+        heat: As of `overlay`.
+        title: A line over the heat map: the class and its probability.
+        path: The picture to write.
+
+    Returns:
+        The path.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(picture)
+    right.imshow(overlay(picture, heat))
+    right.set_title(title, fontsize=10)
+    for axes in (left, right):
+        axes.axis("off")
+    scale = right.imshow(heat, cmap=COLOURS, vmin=0, vmax=1, alpha=0)
+    bar = figure.colorbar(scale, ax=right, ticks=[0, 0.5, 1], shrink=0.85)
+    bar.solids.set(alpha=1)
+    bar.set_label("speaks for the class", fontsize=9)
+    return save_figure(figure, path)
+
+
+def feature_maps(model, image, layer, path, *, count=16):
+    """Draws the most active channels of a layer, brightest where they are largest.
+
+    Args:
+        model: A functional model.
+        image: One image as the model takes it.
+        layer: Name of the block or layer: "layer1.0".
+        path: The picture to write.
+        count: How many channels.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there is no such layer, it has no feature map, or the image does not fit.
+    """
+    from matplotlib.figure import Figure
+
+    seen = _layer(model, layer)
+    maps = ops.convert_to_numpy(keras.Model(model.input, seen.output)(_batch(model, image)))[0]
+    if maps.ndim != 3:
+        raise ValueError(f"{layer} has no feature map: its output is {maps.shape}.")
+    if _channels_first(model):
+        maps = maps.transpose(1, 2, 0)
+    order = np.argsort(-np.abs(maps).mean((0, 1)), kind="stable")[:count]
+    columns = min(len(order), 8)
+    rows = -(-len(order) // columns)
+    figure = Figure(figsize=(1.25 * columns, 1.45 * rows + 0.5), layout="constrained")
+    height, width, channels = maps.shape
+    title = f"{layer}: the most active of {channels} channels of {height} x {width}"
+    figure.suptitle(title, fontsize=10)
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places:
+        axes.axis("off")
+    for axes, channel in zip(places, order, strict=False):
+        axes.imshow(maps[..., channel], cmap="gray")
+        axes.set_title(int(channel), fontsize=8)
+    return save_figure(figure, path)
+
+
+def first_kernels(model, path):
+    """Draws the kernels of the first convolution: in colour if it sees three channels.
+
+    Args:
+        model: A network of this package.
+        path: The picture to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if the model has no first convolution.
+    """
+    from matplotlib.figure import Figure
+
+    stems = [layer for layer in model.layers if layer.name.endswith("conv1")]
+    if not stems:
+        raise ValueError(f"{model.name} has no layer conv1. Pass a network of this package.")
+    kernels = ops.convert_to_numpy(stems[0].kernel).transpose(3, 0, 1, 2)
+    if kernels.shape[-1] != 3:
+        kernels = kernels.mean(-1, keepdims=True)
+    columns = 16 if len(kernels) > 16 else 8
+    rows = -(-len(kernels) // columns)
+    figure = Figure(figsize=(0.6 * columns, 0.6 * rows + 0.5), layout="constrained")
+    side = kernels.shape[1]
+    figure.suptitle(
+        f"{stems[0].name} of {model.name}: {len(kernels)} kernels of {side} x {side}", fontsize=10
+    )
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places:
+        axes.axis("off")
+    for axes, kernel in zip(places, kernels, strict=False):
+        low, high = kernel.min(), kernel.max()
+        axes.imshow((kernel - low) / max(high - low, 1e-12), cmap="gray", interpolation="nearest")
+    return save_figure(figure, path)
+
+
+def _gradient(function, x):
+    """Of a number that a function makes of a tensor, by that tensor."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(function)(x)
+    if backend == "torch":
+        import torch
+
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(function(x), x)[0].detach()
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        number = function(x)
+    return tape.gradient(number, x)
+
+
+def _channels_first(model):
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
+
+
+def _layer(model, name):
+    names = [layer.name for layer in model.layers]
+    if name not in names:
+        raise ValueError(
+            f"{model.name} has no layer {name!r}. It has: {', '.join(names)}. "
+            f"Received: layer={name!r}"
+        )
+    return model.get_layer(name)
+
+
+def _batch(model, image):
+    """One image as a batch, float32."""
+    image = np.asarray(image, np.float32)
+    expected = model.input_shape[1:]
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or any(
+        side not in (None, given) for side, given in zip(expected, image.shape, strict=True)
+    ):
+        raise ValueError(
+            f"{model.name} takes one image of shape {expected}. Received: shape {image.shape}"
+        )
+    return ops.convert_to_tensor(image[None])
