@@ -8,5 +8,9 @@ ruff check .
 python -m pytest
 if [ "${1:-}" = "--all" ]; then
   python -m pytest -m "slow or backend"
+  for backend in jax torch; do
+    KERAS_BACKEND="$backend" python -m pytest \
+      tests/test_models.py tests/test_features.py tests/test_cifar.py tests/test_explanations.py
+  done
   python -m pytest tests/parity -m parity
 fi
