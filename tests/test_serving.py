@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ import requests
 import serving_double
 import tensorflow as tf
 import yaml
-from conftest import ROOT
 from google.protobuf import text_format
 from PIL import Image
 from small_networks import small
@@ -26,6 +26,7 @@ from small_networks import small
 import keras_resnet
 from keras_resnet import export
 
+ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "serving"
 NAMES = ["daisy", "rose", "tulip"]
 PREPROCESSING = keras_resnet.Preprocessing(36, 32)
