@@ -62,7 +62,8 @@ def quiet():
     TensorFlow greets at its first import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for name in ("tensorflow", "absl"):  # tensorflow-datasets speaks through absl
+        logging.getLogger(name).setLevel(logging.ERROR)
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -653,6 +654,48 @@ def predict(
         print(_printable(f"{file}:"))
         for name, probability in answer:
             print(_printable(f"  {probability:.4f}  {name}"))
+
+
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="What to look for. \\[default: the best class]")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Whose feature map: layer3.1. \\[default: the last block]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Picture to write. \\[default: NAME_explained.png]"),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Draw where in an image a network sees what speaks for a class (Grad-CAM).
+
+    [bold]Example:[/bold] keras-resnet explain rose.jpg --run runs/flowers
+    """
+    found = _import("training").explain(
+        image,
+        output,
+        run=run,
+        model=model,
+        weights=weights,
+        image_size=image_size,
+        resize=resize,
+        class_name=class_,
+        layer=layer,
+    )
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(found), "picture": str(found.picture)}, indent=2))
+    else:
+        print(_printable(f"{found.picture}: {found.class_name}, {found.probability:.4f}"))
 
 
 if __name__ == "__main__":

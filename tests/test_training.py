@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_resnet import data, training, weights
 from keras_resnet.training.run import locked, run_folder
@@ -258,3 +259,30 @@ def test_commands(finished, run_python, tmp_path):
     done = run_python(*command, "train", "--data", flowers, "--set", "epoch=3")
     assert done.returncode == 1
     assert "Did you mean epochs?" in done.stderr
+
+
+def test_explaining(finished, command_here, tmp_path):
+    folder, _, _ = finished
+    first = rows(folder / "predictions.csv")[0]
+    done = command_here("explain", first["file"], "--run", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    name = f"{Path(first['file']).stem}_explained.png"
+    assert (found["picture"], found["class_name"]) == (name, first["predicted"])
+    assert found["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
+    other = "rose" if first["predicted"] == "tulip" else "tulip"
+    done = command_here("explain", first["file"], "--run", folder, "--class", other, "-o", "t.png")
+    (answer,) = training.Run.open(folder).name_files([first["file"]]).values()
+    assert done.stdout == f"t.png: {other}, {dict(answer)[other]:.4f}\n"
+    for picture in (name, "t.png"):
+        with Image.open(tmp_path / picture) as drawn:
+            assert np.asarray(drawn.convert("L")).std() > 5
+    for arguments, said in (
+        ((first["file"], "--class", "lily"), "no such class, but daisy, dandelion, rose"),
+        ((first["file"], "--layer", "layer9.0"), "no layer 'layer9.0'"),
+        (("missing.jpg",), "missing.jpg"),
+    ):
+        done = command_here("explain", *arguments, "--run", folder, "-o", "no.png")
+        assert done.returncode == 1
+        assert said in done.stderr
+    assert not (tmp_path / "no.png").exists()

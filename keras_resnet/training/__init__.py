@@ -2,6 +2,7 @@
 
 from keras_resnet.training.errors import TrainingError
 from keras_resnet.training.evaluation import Evaluation, evaluate, evaluate_on
+from keras_resnet.training.explaining import Explained, explain
 from keras_resnet.training.exporting import export_network, verify_export
 from keras_resnet.training.opening import Network, open_network
 from keras_resnet.training.optimizers import SGD, Adam
@@ -17,6 +18,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Evaluation",
+    "Explained",
     "Network",
     "Placement",
     "Recipe",
@@ -25,6 +27,7 @@ __all__ = [
     "WarmUp",
     "evaluate",
     "evaluate_on",
+    "explain",
     "export_network",
     "named_recipe",
     "open_network",

@@ -1,0 +1,79 @@
+"""Trains a residual network on CIFAR-10 by the recipe of He et al., section 4.2.
+
+    python examples/train_cifar.py --model resnet20
+
+64,000 steps of SGD on batches of 128 (164 epochs), a learning rate of 0.1 that is divided by 10
+after 32,000 and 48,000 steps, images padded by 4 pixels, cropped and flipped; networks of 110 layers
+or more start at a lower rate, since 0.1 is too much for them at first.
+
+CIFAR-10 comes from tensorflow-datasets, which downloads it (162 MB), or from --data, a folder with
+train and val folders of class folders. --smoke runs two short epochs on random pictures.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_resnet_cli import log_to_stdout, quiet
+
+PAPER = {"epochs": 164, "milestones": (82, 123)}  # of 391 steps each
+SMOKE = {"data": "cifar10", "epochs": 2, "milestones": (1,), "batch_size": 16}
+
+
+def recipe_changes(model, epochs=None):
+    """What a network changes in the recipe `cifar`, and a shorter training too.
+
+    Args:
+        model: Name of a CIFAR network: resnet20.
+        epochs: If given, how many; the learning rate falls after the same shares of them.
+    """
+    changes = {"model": model, **PAPER}
+    if epochs:
+        milestones = (round(epochs * share / PAPER["epochs"]) for share in PAPER["milestones"])
+        changes |= {"epochs": epochs, "milestones": tuple(milestones)}
+    if int(model.removeprefix("resnet")) >= 110:
+        changes["warmup_epochs"] = 1  # the paper's 400 steps at a tenth of the rate
+    return changes
+
+
+def main(
+    model: Annotated[
+        str, typer.Option(help="resnet20, resnet32, resnet44, resnet56, resnet110 or resnet1202.")
+    ] = "resnet20",
+    data: Annotated[
+        str, typer.Option(help="A folder, or a data set of tensorflow-datasets.")
+    ] = "cifar10",
+    epochs: Annotated[int | None, typer.Option(help="[default: the paper's 164]", min=3)] = None,
+    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    seed: Annotated[int, typer.Option(help="Fixes all that is random.")] = 0,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A short run on random pictures.")] = False,
+    output: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/cifar"),
+):
+    """Trains a CIFAR network as the paper does and leaves everything in a run folder."""
+    log_to_stdout()
+    with quiet():
+        from keras_resnet import training
+        from keras_resnet.configs import CIFAR, CONFIGS
+
+    names = [name for name, config in CONFIGS.items() if config.family is CIFAR]
+    try:
+        if model not in names:
+            raise ValueError(f"model should be one of {', '.join(names)}. Received: {model!r}")
+        changes = {**recipe_changes(model, epochs), "batch_size": batch_size, "data": data}
+        context = contextlib.nullcontext()
+        if smoke:
+            import tensorflow_datasets
+
+            changes |= SMOKE
+            context = tensorflow_datasets.testing.mock_data(num_examples=48)
+        with context:
+            training.train(training.named_recipe("cifar", **changes, seed=seed), output)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
