@@ -2,6 +2,11 @@
 
 import torch
 
+from keras_resnet.configs import CONFIGS, IMAGENET  # isort: skip (torch comes first)
+
+# The networks that torchvision and timm have too.
+NAMES = [name for name, config in CONFIGS.items() if config.family is IMAGENET]
+
 
 def randomise(model):
     """Gives every batch normalization random weights and statistics; for inference."""
