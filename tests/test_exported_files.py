@@ -11,7 +11,7 @@ import tensorflow as tf
 from small_networks import CONFIGS, CONVOLUTIONS, noise, small, trained
 
 import keras_resnet
-from keras_resnet import export
+from keras_resnet import export, features
 from keras_resnet.export import run_exported
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
@@ -145,13 +145,12 @@ def test_names_sizes_and_the_record(tmp_path):
 
 def test_pyramids_and_backbones(tmp_path):
     backbone = small("basic", include_top=False)
-    levels = {f"c{n}": backbone.get_layer(f"layer{n}.0").output for n in (1, 2)}
-    pyramid = keras.Model(backbone.input, levels)
+    pyramid = features.pyramid(backbone, ("C2", "C3"))
     x = noise(2, 64, 64, 3)
     for format, suffix in SUFFIXES.items():
         export_ = getattr(export, format)
         found = run_exported.load(export_(pyramid, tmp_path / f"p{suffix}"))(x)
-        assert set(found) == {"c1", "c2"}
+        assert set(found) == {"C2", "C3"}
         for name, value in pyramid(x).items():
             scale = np.abs(value).max()
             np.testing.assert_allclose(found[name], value, atol=1e-4 * scale)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_networks import CONFIGS, noise, small, trained
 
-from keras_resnet import export
+from keras_resnet import export, features
 
 
 def left(model):
@@ -125,10 +125,9 @@ def test_layers_that_compute_something_else_stay():
 
 def test_pyramids():
     model = small("basic", include_top=False)
-    levels = {f"c{n}": model.get_layer(f"layer{n}.0").output for n in (1, 2)}
-    pyramid = keras.Model(model.input, levels)
+    pyramid = features.pyramid(model, ("C2", "C3"))
     folded = export.fold(pyramid)
-    assert list(folded(noise(1, 32, 32, 3))) == ["c1", "c2"]
+    assert list(folded(noise(1, 32, 32, 3))) == ["C2", "C3"]
     assert_equal(folded, pyramid, noise(1, 32, 32, 3))
 
 

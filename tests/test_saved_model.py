@@ -14,7 +14,7 @@ from PIL import Image
 from small_networks import noise, small
 
 import keras_resnet
-from keras_resnet import export
+from keras_resnet import export, features
 
 PREPROCESSING = keras_resnet.Preprocessing(73, 64)
 NAMES = ["daisy", "rose & co", "tülip\nred"]
@@ -300,13 +300,13 @@ def test_embeddings_are_no_classes(tmp_path):
 
 def test_a_pyramid_in_half_precision_answers_in_float32(tmp_path):
     model = small("basic", include_top=False, dtype="mixed_float16")
-    levels = {f"c{n}": model.get_layer(f"layer{n}.0").output for n in (1, 2)}
-    version = export.saved_model(keras.Model(model.input, levels), tmp_path, fold=False)
+    pyramid = features.pyramid(model, ("C2", "C3"))
+    version = export.saved_model(pyramid, tmp_path, fold=False)
     assert b"FusedBatchNorm" in (version / "saved_model.pb").read_bytes()
     loaded = tf.saved_model.load(version)
     answers = loaded.signatures["features"](images=tf.constant(noise(1, 64, 64, 3)))
     shapes = {name: (value.dtype.name, tuple(value.shape)) for name, value in answers.items()}
-    assert shapes == {"c1": ("float32", (1, 16, 16, 64)), "c2": ("float32", (1, 8, 8, 128))}
+    assert shapes == {"C2": ("float32", (1, 16, 16, 64)), "C3": ("float32", (1, 8, 8, 128))}
 
 
 def test_a_version_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
