@@ -35,7 +35,7 @@ def test_diagrams(network, detail, tmp_path):
         assert dashed == changes
         assert len(re.findall('class="edge identity"', svg)) == blocks - changes
     elif name == "resnet20":
-        assert dashed == changes  # there is no layer on the way
+        assert dashed == 2 * changes  # to the zeros, to the addition
     else:
         assert dashed == 3 * changes  # to the convolution, to its BN, to the addition
     # Of every block, as published: the parameters of layer1.1, two or three convolutions.

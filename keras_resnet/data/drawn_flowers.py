@@ -89,6 +89,29 @@ def draw(kind, key) -> tuple[Image.Image, int]:
     return Image.fromarray(pixels), rng.randint(75, 95)
 
 
+def cut_out(kind, key, side) -> Image.Image:
+    """A flower alone, RGBA with nothing around it; its longer side is `side` pixels."""
+    rng = random.Random(key)  # noqa: S311
+    radius = side * SCALE / 2
+    image = Image.new("RGBA", (round(6 * radius),) * 2)  # a tulip with its stem fits in
+    centre = (3 * radius,) * 2
+    petals, heart = _colour(rng), _colour(rng)
+    FLOWERS[kind](
+        ImageDraw.Draw(image), rng, centre, radius, rng.uniform(0, 2 * math.pi), petals, heart
+    )
+    image = image.crop(image.getbbox())
+    factor = side / max(image.size)
+    return image.resize(
+        [max(1, round(length * factor)) for length in image.size], Image.Resampling.LANCZOS
+    )
+
+
+def background(key, width, height) -> Image.Image:
+    """A picture with no flower on it."""
+    image = _background(random.Random(key), width * SCALE, height * SCALE)  # noqa: S311
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
 def _colour(rng, value=(0.55, 1.0)):
     hue, saturation = rng.random(), rng.uniform(0.15, 1.0)
     return _rgb(hue, saturation, rng.uniform(*value))

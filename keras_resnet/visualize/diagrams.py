@@ -227,9 +227,13 @@ def _draw_block_layers(graph, part, sources):
     _, style, what = _shortcut(block)
     for node in chain(sources, block.main, "solid"):
         _edge(graph, node, plus)
+    if what and not block.projection:  # it has no layers, but does something
+        zeros = _node(frame, f"{block.name}/shortcut", _text(what))
+        for source in sources:
+            _edge(graph, source, zeros, style=style)
+        sources = [zeros]
     for node in chain(sources, block.shortcut, style):
-        label = "" if block.projection else what
-        _edge(graph, node, plus, style=style, xlabel=_text(label), fontsize="9")
+        _edge(graph, node, plus, style=style)
     # The frame's own label would lie under the lines that enter it.
     title = f"{block.name}/title"
     _node(frame, title, _text(block.name, *_cost(part)), shape="plaintext", style="solid")
