@@ -10,7 +10,8 @@ if [ "${1:-}" = "--all" ]; then
   python -m pytest -m "slow or backend"
   for backend in jax torch; do
     KERAS_BACKEND="$backend" python -m pytest \
-      tests/test_models.py tests/test_features.py tests/test_cifar.py tests/test_explanations.py
+      tests/test_models.py tests/test_features.py tests/test_cifar.py tests/test_compositions.py \
+      tests/test_explanations.py
   done
   python -m pytest tests/parity -m parity
 fi
