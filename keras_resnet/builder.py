@@ -8,7 +8,14 @@ import numbers
 import keras
 
 from keras_resnet.blocks import BasicBlock, BottleneckBlock, batch_normalization, convolution
-from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD, ResNetConfig
+from keras_resnet.configs import (
+    CIFAR,
+    IMAGENET,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Family,
+    ResNetConfig,
+)
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
@@ -76,6 +83,16 @@ def build(
     elif pooling:
         x = _pool(pooling, x, name_prefix, data_format, dtype)
     return keras.Model(inputs, x, name=name)
+
+
+def family_of(model) -> Family:
+    """The images that a network is for, by its stem; ImageNet's if it has none of ours."""
+    kernels = [
+        layer.kernel_size[0]
+        for layer in model.layers
+        if layer.name.endswith("conv1") and isinstance(layer, keras.layers.Conv2D)
+    ]
+    return CIFAR if kernels[:1] == [CIFAR.stem_kernel] else IMAGENET
 
 
 def _stem(x, family, synchronized, name_prefix, common):
@@ -156,12 +173,17 @@ def _head(x, classes, activation, dropout, name_prefix, dtype):
 
 def _normalisation(data_format, dtype, name_prefix):
     """0..255 to zero mean and unit variance per channel."""
+
+    def along_channels(values):
+        return [[[value]] for value in values] if data_format == "channels_first" else values
+
     scale = [1 / (255 * std) for std in IMAGENET_STD]
     offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
-    if data_format == "channels_first":
-        scale, offset = ([[[value]] for value in values] for values in (scale, offset))
     return keras.layers.Rescaling(
-        scale, offset, dtype=dtype.variable_dtype, name=f"{name_prefix}preprocessing"
+        along_channels(scale),
+        along_channels(offset),
+        dtype=dtype.variable_dtype,
+        name=f"{name_prefix}preprocessing",
     )
 
 

@@ -72,7 +72,7 @@ def test_inspect_keras_files(command_here, resnet18, tmp_path):
 def test_inspect_real_files(command_here, real_data):
     """The file's name ends in the first digits of its hash."""
     done = command_here("inspect", real_data / "cifar10" / "resnet56-4bfd9763.th")
-    assert "a CIFAR resnet56 with 10 classes" in done.stdout
+    assert "a resnet56 with shortcut A and 10 classes" in done.stdout
     assert "legacy container" in done.stdout
     assert "sha256        4bfd9763" in done.stdout
 
@@ -128,7 +128,7 @@ def test_convert_keras_applications(command_here, tmp_path):
         (["download", "resnet18", "--weights", "IMAGENET1K_V2"], 1, "no such weights"),
         (["convert", "w.pth"], 2, "Missing option"),
         (["inspect"], 2, "Missing argument"),
-        (["explain"], 2, "No such command"),
+        (["explane"], 2, "No such command"),
         (["list", "--yaml"], 2, "No such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

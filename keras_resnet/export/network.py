@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resnet.configs import CIFAR
+from keras_resnet.builder import family_of
 from keras_resnet.export.folding import NETWORKS, fold
 from keras_resnet.preprocessing import affine
 
@@ -121,9 +121,10 @@ def check_sizes(model, image_size, preprocessing):
     channels, *sides = model.input_shape[1:]
     if not channels_first(model):
         *sides, channels = model.input_shape[1:]
-    if image_size is not None and not image_size >= CIFAR.min_size:
+    least = family_of(model).min_size
+    if image_size is not None and not image_size >= least:
         raise ValueError(
-            f"image_size should be at least {CIFAR.min_size}: of a smaller image, a network leaves "
+            f"image_size should be at least {least}: of a smaller image, a network leaves "
             f"nothing. Received: image_size={image_size}"
         )
     sides = [side for side in (*sides, image_size) if side is not None]

@@ -6,7 +6,7 @@ import math
 import keras
 
 from keras_resnet.blocks import ResidualBlock
-from keras_resnet.configs import CIFAR, IMAGENET
+from keras_resnet.builder import family_of
 
 LEARNT = ("kernel", "bias", "gamma", "beta")  # not the moving statistics, as everywhere in tables
 
@@ -83,15 +83,8 @@ def _output_shape(operation, incoming, model, image_size):
 
 def known_size(shape, model, image_size=None):
     """The shape of an image, with a number for every side that may vary."""
-    size = image_size or default_size(model)
+    size = image_size or family_of(model).image_size
     return tuple(size if side is None else side for side in shape)
-
-
-def default_size(model) -> int:
-    """The side of the images that a network was made for, in pixels."""
-    stems = [layer for layer in model.layers if layer.name.endswith("conv1")]
-    small = stems and stems[0].kernel_size[0] == CIFAR.stem_kernel
-    return (CIFAR if small else IMAGENET).image_size
 
 
 def multiply_adds(layer, input_shape) -> int:
