@@ -3,8 +3,8 @@
     python examples/train_cifar.py --model resnet20
 
 64,000 steps of SGD on batches of 128 (164 epochs), a learning rate of 0.1 that is divided by 10
-after 32,000 and 48,000 steps, images padded by 4 pixels, cropped and flipped; networks of 110 layers
-or more start at a lower rate, since 0.1 is too much for them at first.
+after 32,000 and 48,000 steps, images padded by 4 pixels, cropped and flipped. Networks of 110
+layers or more start at a lower rate, since 0.1 is too much for them at first.
 
 CIFAR-10 comes from tensorflow-datasets, which downloads it (162 MB), or from --data, a folder with
 train and val folders of class folders. --smoke runs two short epochs on random pictures.

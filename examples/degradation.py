@@ -1,0 +1,150 @@
+"""Shows why shortcuts are there: without them, a deeper network trains worse, not better.
+
+    python examples/degradation.py
+
+On 1,000 drawings of five flowers, 15 epochs, on 2 busy CPU cores in 10 minutes, the last training
+losses were 0.28 (plain, 20 layers), 0.02 (residual, 20), 1.56 (plain, 56) and 0.18 (residual, 56).
+Guessing is at 1.61. Source: He et al., https://arxiv.org/abs/1512.03385, section 4.2, figure 6.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_resnet_cli import quiet
+
+with quiet():
+    import keras
+    import numpy as np
+    from keras import ops
+    from rich.console import Console
+    from rich.table import Table
+
+    import keras_resnet
+    from keras_resnet.data.drawn_flowers import KINDS, draw
+    from keras_resnet.visualize.charts import save_figure
+
+BUILDERS = {20: keras_resnet.ResNet20, 56: keras_resnet.ResNet56}
+
+
+class PlainBlock(keras_resnet.blocks.BasicBlock):
+    """A basic block with no shortcut."""
+
+    def finish(self, y, inputs, training):
+        """The block's last ReLU alone."""
+        return ops.relu(y)
+
+
+def plain(network):
+    """The same network with no shortcuts, newly initialised; it has as many parameters."""
+
+    def clone(layer):
+        block = isinstance(layer, keras_resnet.blocks.BasicBlock)
+        return (PlainBlock if block else type(layer)).from_config(layer.get_config())
+
+    return keras.models.clone_model(network, clone_function=clone)
+
+
+def drawn_images(count):
+    """Drawings of flowers as pixels (count, 32, 32, 3) and classes (count,)."""
+    labels = np.arange(count) % len(KINDS)
+    drawings = (draw(KINDS[label], f"degradation/{n}")[0] for n, label in enumerate(labels))
+    return np.stack([np.asarray(drawing.resize((32, 32))) for drawing in drawings]), labels
+
+
+def read_images(file):
+    """The arrays x, uint8 (count, 32, 32, 3), and y, classes from 0 on, of a .npz file."""
+    with np.load(file) as arrays:
+        missing = [name for name in ("x", "y") if name not in arrays]
+        if missing:
+            raise ValueError(f"{file} should have arrays x and y, but has {list(arrays)}.")
+        pixels, labels = arrays["x"], arrays["y"]
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (32, 32, 3) or not len(pixels):
+        raise ValueError(
+            f"x of {file} should be uint8 (count, 32, 32, 3). Received: {pixels.dtype} "
+            f"{pixels.shape}"
+        )
+    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(
+            f"y of {file} should be {len(pixels)} classes, whole numbers from 0 on. Received: "
+            f"{labels.dtype} {labels.shape}"
+        )
+    return pixels, labels
+
+
+def train(network, images, labels, epochs, batch_size, learning_rate):
+    """Trains by SGD with momentum; the training losses of the epochs."""
+    steps = -(-len(images) // batch_size) * epochs
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [steps // 2, steps * 3 // 4], [learning_rate, learning_rate / 10, learning_rate / 100]
+    )
+    optimizer = keras_resnet.training.SGD(schedule, momentum=0.9, decay=1e-4)
+    network.compile(optimizer, "sparse_categorical_crossentropy")
+    started = time.monotonic()
+    history = network.fit(images, labels, batch_size, epochs, verbose=0).history["loss"]
+    print(f"{network.name}: loss {history[-1]:.3f} after {time.monotonic() - started:.0f} s")
+    return history
+
+
+def plot(losses, path):
+    """Draws the losses of every network over the epochs: plain ones dashed, deep ones thick."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.subplots()
+    for name, values in losses.items():
+        kind, depth = name.split("-")
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            "--" if kind == "plain" else "-",
+            color="#c44e52" if kind == "plain" else "#4a86c5",
+            linewidth=2.4 if depth == "56" else 1.2,
+            label=name,
+        )
+    axes.set(xlabel="epoch", ylabel="training loss")
+    axes.set_ylim(0)
+    axes.grid(alpha=0.3)
+    axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    return save_figure(figure, path)
+
+
+def main(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A .npz file: x, uint8 (n, 32, 32, 3), and y. [default: drawn flowers]"),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Drawings to train on.", min=10)] = 1000,
+    epochs: Annotated[int, typer.Option(min=1)] = 15,
+    batch_size: Annotated[int, typer.Option(min=2)] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Of the first half.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Fixes weights and order.")] = 0,
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("degradation.png"),
+):
+    """Trains plain and residual networks of 20 and 56 layers and compares their training."""
+    try:
+        pixels, labels = read_images(data) if data else drawn_images(images)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    inputs = keras_resnet.preprocess_input(pixels)
+    losses, parameters = {}, {}
+    for depth, builder in BUILDERS.items():
+        for kind in ("plain", "residual"):
+            keras.utils.set_random_seed(seed)
+            network = builder(input_shape=(32, 32, 3), classes=int(labels.max()) + 1)
+            network = plain(network) if kind == "plain" else network
+            network.name = f"{kind}-{depth}"
+            losses[network.name] = train(network, inputs, labels, epochs, batch_size, learning_rate)
+            parameters[network.name] = network.count_params()
+    table = Table("network", "parameters", "first loss", "last loss")
+    for name, values in losses.items():
+        table.add_row(name, f"{parameters[name]:,}", f"{values[0]:.3f}", f"{values[-1]:.3f}")
+    Console().print(table)
+    print(f"Drawn in {plot(losses, output)}.")
+
+
+if __name__ == "__main__":
+    typer.run(main)

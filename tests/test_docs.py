@@ -1,0 +1,100 @@
+"""Every code block of README.md and docs/ runs, and what it names exists."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from run_markdown import FENCE, blocks
+
+import keras_resnet
+import keras_resnet_cli
+from keras_resnet import data, training, weights
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+# What keeps a block from running: nothing that a machine could have.
+REASONS = ("docker", "gpu", "kubernetes", "network", "slurm")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder with what the pages speak of: photographs, a run, files of weights."""
+    folder = tmp_path_factory.mktemp("world")
+    drawn = data.drawn_flowers(folder / "runs" / "drawn_flowers", train=8, val=3)
+    shutil.copytree(drawn / "train", folder / "photos")
+    shutil.copytree(drawn / "val", folder / "more_photos")
+    for kind in ("rose", "tulip"):
+        shutil.copy(drawn / "val" / kind / "000.jpg", folder / f"{kind}.jpg")
+    recipe = training.Recipe(
+        data=str(drawn), model="resnet18", image_size=64, epochs=1, batch_size=8
+    )
+    training.train(recipe, folder / "runs" / "flowers")
+    for names, model in (
+        (("model.pth", "resnet18.pth"), keras_resnet.ResNet18()),
+        (("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), keras_resnet.ResNet50()),
+        (("my_36_classes.safetensors",), keras_resnet.ResNet50(classes=36)),
+        (("resnet20-12fca82f.th",), keras_resnet.ResNet20()),
+        (("resnet56-4bfd9763.th",), keras_resnet.ResNet56()),
+    ):
+        suffix = ".safetensors" if names[0].endswith(".safetensors") else ".pth"
+        written = weights.save(model, folder / f"written{suffix}")
+        for name in names:
+            shutil.copy(written, folder / name)
+        written.unlink()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    np.savez(folder / "cifar10_test.npz", x=pixels, y=np.arange(20) % 10)
+    for name in ("examples", "tools", "tests", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run_page(page, world, tmp_path, run_python, *options):
+    shutil.copytree(world, tmp_path, symlinks=True, dirs_exist_ok=True)
+    here = str(Path(sys.executable).parent)
+    done = run_python(
+        *(ROOT / "tests" / "run_markdown.py", ROOT / page, *options),
+        variables={"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"},
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run(page, world, tmp_path, run_python):
+    run_page(page, world, tmp_path, run_python)
+
+
+def slow_pages():
+    return [page for page in PAGES if any(block.note == "slow" for block in blocks(ROOT / page))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", slow_pages())
+def test_slow_blocks_run(page, world, tmp_path, run_python):
+    run_page(page, world, tmp_path, run_python, "--slow")
+
+
+@pytest.mark.parametrize("page", [*PAGES, "examples/serving/README.md"])
+def test_what_is_named_exists(page):
+    """Links, files, subcommands, options and names, those of blocks that do not run too."""
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", FENCE.sub("", text)):
+        if not target.startswith("https://"):
+            assert ((ROOT / page).parent / target).exists(), target
+    commands = typer.main.get_command(keras_resnet_cli.app).commands
+    for block in blocks(ROOT / page):
+        if block.note.startswith("no-run:"):
+            print(f"{page}:{block.line} does not run: {block.note}")
+            assert block.note.removeprefix("no-run: ").split()[0] in REASONS, block
+        for file in re.findall(r"(?:examples|benchmarks)/[\w/]+\.\w+", block.code):
+            assert (ROOT / file).exists(), file
+        code = block.code.replace("\\\n", " ")
+        for name, rest in re.findall(r"keras-resnet ([a-z-]+)([^#\n]*)", code):
+            known = {option for part in commands[name].params for option in part.opts}
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, (page, block.line)
+        for name in re.findall(r"keras_resnet\.(\w+)", block.code):
+            assert name in keras_resnet.__all__, (page, name)
