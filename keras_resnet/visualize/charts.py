@@ -62,8 +62,8 @@ def confusion_matrix(matrix, class_names, path) -> Path:
     if count <= 40:
         for row, column in np.ndindex(matrix.shape):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            text = {"ha": "center", "va": "center", "color": colour}
-            axes.text(column, row, int(matrix[row, column]), **text)
+            number = str(matrix[row, column])
+            axes.text(column, row, number, ha="center", va="center", color=colour)
     return save_figure(figure, path)
 
 

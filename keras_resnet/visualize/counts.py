@@ -49,7 +49,8 @@ def parts(model, image_size=None) -> list[Part]:
             "model should be a functional keras.Model, as the builders make. "
             f"Received: model={model!r}"
         )
-    found, shapes = [], {}
+    found = []
+    shapes: dict[str, tuple] = {}
     for operation, sources in _operations(model):
         incoming = [shapes[source] for source in sources]
         shape = _output_shape(operation, incoming, model, image_size)

@@ -51,7 +51,7 @@ def plot(model, path, detail="block", *, image_size=None) -> Path:
     found = parts(model, image_size)
     graph = _new_graph(model, known_size(model.input_shape[1:], model, image_size), found)
     draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
-    last = {}  # the node that an operation's output leaves from
+    last: dict[str, str] = {}  # the node that an operation's output leaves from
     for part in found:
         draw = draw_block if isinstance(part.operation, ResidualBlock) else _draw_layer
         last[part.operation.name] = draw(graph, part, [last[source] for source in part.sources])

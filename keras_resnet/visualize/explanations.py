@@ -106,6 +106,8 @@ def explanation(picture, heat, title, path):
     Returns:
         The path.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.4, 3.5), layout="constrained")
@@ -115,9 +117,8 @@ def explanation(picture, heat, title, path):
     right.set_title(title, fontsize=10)
     for axes in (left, right):
         axes.axis("off")
-    scale = right.imshow(heat, cmap=COLOURS, vmin=0, vmax=1, alpha=0)
+    scale = ScalarMappable(Normalize(0, 1), COLOURS)
     bar = figure.colorbar(scale, ax=right, ticks=[0, 0.5, 1], shrink=0.85)
-    bar.solids.set(alpha=1)
     bar.set_label("speaks for the class", fontsize=9)
     return save_figure(figure, path)
 

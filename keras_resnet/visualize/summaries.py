@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_resnet.blocks import ResidualBlock
-from keras_resnet.visualize.counts import brief, known_size, parts
+from keras_resnet.visualize.counts import Part, brief, known_size, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ def summary(model, image_size=None) -> list[Stage]:
     channels_first = any(
         getattr(part.operation, "data_format", None) == "channels_first" for part in found
     )
-    grouped, stage = {}, "stem"
+    grouped: dict[str, list[Part]] = {}
+    stage = "stem"
     for part in found:
         if isinstance(part.operation, ResidualBlock):
             stage = part.operation.name.rsplit(".", 1)[0]
