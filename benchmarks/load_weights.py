@@ -77,9 +77,7 @@ def run(program, *arguments):
     """What a program prints, in a process of its own."""
     environment = {**os.environ, **MALLOC, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(  # noqa: S603 (our own programs)
-        command, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return done.stdout

@@ -31,7 +31,9 @@ PATHS = ("stock", "native", "onednn", "eigen")
 # leave the matrix units idle, wider ones multiply too many zeros.
 MERGED_CHANNELS = 16
 
-_forced = contextvars.ContextVar("convolution_path", default=None)
+_forced: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "convolution_path", default=None
+)
 
 
 @contextlib.contextmanager
@@ -65,8 +67,8 @@ def convolution_path(path: str):
 
 def choose_path(dtype: str) -> str:
     """The path of a convolution of this dtype: the forced one, or the machine's best."""
-    if _forced.get():
-        return _forced.get()
+    if forced := _forced.get():
+        return forced
     if keras.backend.backend() != "tensorflow":
         return "stock"
     if _has_accelerator():

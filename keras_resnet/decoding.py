@@ -1,5 +1,7 @@
 """From the bytes of an image file to pixels, in TensorFlow's graphs: in tf.data and when served."""
 
+import functools
+
 import tensorflow as tf
 
 MAX_PIXELS = 178_956_970  # as Pillow: what claims more is taken for a decompression bomb
@@ -59,21 +61,9 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
         complete = tf.strings.substr(image_bytes, -2, 2) == b"\xff\xd9"
         return tf.cond(
             complete,
-            lambda: cropped(size, window),
+            lambda: (_decode_jpeg_window(image_bytes, window, target), size, window),
             lambda: part(tf.io.decode_jpeg(image_bytes, **JPEG)),
         )
-
-    def cropped(size, window):
-        if target is None:
-            return tf.image.decode_and_crop_jpeg(image_bytes, window, **JPEG), size, window
-        spare = tf.reduce_min(window[2:]) // target
-        step = tf.reduce_sum(tf.cast(spare >= REDUCTIONS[1:], tf.int32))
-        branches = [lambda ratio=ratio: reduced(window, ratio) for ratio in REDUCTIONS]
-        return tf.switch_case(step, branches), size, window
-
-    def reduced(window, ratio):
-        window = window if ratio == 1 else tf.maximum(window // ratio, [0, 0, 1, 1])
-        return tf.image.decode_and_crop_jpeg(image_bytes, window, ratio=ratio, **JPEG)
 
     def turned(turn):
         return part(_turn(tf.io.decode_jpeg(image_bytes, **JPEG), turn))
@@ -84,16 +74,35 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
         top, left, height, width = tf.unstack(window)
         return image[top : top + height, left : left + width], size, window
 
-    def other():
-        head = tf.strings.substr(image_bytes, 0, 2)
-        return part(tf.cond(head == b"BM", lambda: _decode_bmp(image_bytes), plain))
+    pixels, size, window = tf.cond(
+        tf.io.is_jpeg(image_bytes), jpeg, lambda: part(_decode_other(image_bytes))
+    )
+    return tf.ensure_shape(pixels, (None, None, 3)), size, window
+
+
+def _decode_jpeg_window(image_bytes, window, target):
+    """A window of a JPEG, reduced while it keeps `target` pixels a side; whole if that is None."""
+    if target is None:
+        return tf.image.decode_and_crop_jpeg(image_bytes, window, **JPEG)
+
+    def reduced(ratio):
+        part = window if ratio == 1 else tf.maximum(window // ratio, [0, 0, 1, 1])
+        return tf.image.decode_and_crop_jpeg(image_bytes, part, ratio=ratio, **JPEG)
+
+    spare = tf.reduce_min(window[2:]) // target
+    step = tf.reduce_sum(tf.cast(spare >= REDUCTIONS[1:], tf.int32))
+    return tf.switch_case(step, [functools.partial(reduced, ratio) for ratio in REDUCTIONS])
+
+
+def _decode_other(image_bytes):
+    """All of an image that is no JPEG."""
 
     def plain():
         with tf.control_dependencies([_refuse_bombs(_claimed_size(image_bytes))]):
             return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
 
-    pixels, size, window = tf.cond(tf.io.is_jpeg(image_bytes), jpeg, other)
-    return tf.ensure_shape(pixels, (None, None, 3)), size, window
+    head = tf.strings.substr(image_bytes, 0, 2)
+    return tf.cond(head == b"BM", lambda: _decode_bmp(image_bytes), plain)
 
 
 def _refuse_bombs(size):

@@ -1,6 +1,9 @@
 """The public builders, one a variant, and `create` and `list_models` over their names."""
 
 import difflib
+from collections.abc import Callable
+
+import keras
 
 from keras_resnet.builder import build
 from keras_resnet.configs import CIFAR, CONFIGS
@@ -79,7 +82,7 @@ WIDE_RESNET = (
     "Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146, section 2."
 )
 
-_BUILDERS = {}
+_BUILDERS: dict[str, Callable[..., keras.Model]] = {}
 
 
 def _builder(public, variant, reference):

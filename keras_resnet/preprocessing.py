@@ -212,7 +212,8 @@ def preprocess_input(x, data_format=None):
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
     """(WordNet id, name) of each of ImageNet's 1,000 classes, in torchvision's order."""
     text = importlib.resources.files("keras_resnet").joinpath("imagenet_classes.txt").read_text()
-    return tuple(tuple(line.split("\t")) for line in text.splitlines())
+    lines = (line.split("\t") for line in text.splitlines())
+    return tuple((wnid, name) for wnid, name in lines)
 
 
 def decode_predictions(preds, top=5):

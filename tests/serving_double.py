@@ -93,7 +93,7 @@ def rest(served):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):
             content = self.rfile.read(int(self.headers["Content-Length"]))
             match = ADDRESS.fullmatch(self.path)
             try:
@@ -127,7 +127,7 @@ def grpc_server(served):
     """Serves gRPC; gives host and port."""
 
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request, context):  # noqa: N802
+        def Predict(self, request, context):  # noqa: N802 (gRPC's name)
             spec = request.model_spec
             inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
             version = spec.version.value if spec.HasField("version") else None

@@ -37,7 +37,7 @@ def test_an_attack_is_refused_and_runs_nothing(tmp_path):
                 weights.read_state_dict(write(tmp_path / "w.pth", attack, [storage]))
     path = tmp_path / "w.pth"
     path.write_bytes(pickle.dumps(OsSystem(f"touch {mark}"), 2))
-    with pytest.raises(CheckpointError, match="posix.system"):
+    with pytest.raises(CheckpointError, match=r"posix\.system"):
         weights.read_state_dict(path)
     assert not mark.exists()
 
@@ -81,7 +81,7 @@ def test_a_storage_shorter_than_it_claims_is_refused(tmp_path):
     for write in (zip_file, legacy_file):
         with pytest.raises(
             CheckpointError,
-            match="should have (1000|4000)",
+            match=r"should have (1000|4000)",
         ):
             weights.read_state_dict(write(tmp_path / "w.pth", state, [held]))
 
@@ -104,7 +104,7 @@ def test_every_truncation_is_refused(write, tmp_path):
     content = path.read_bytes().rstrip(b"\0")  # a tar ends in empty blocks
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match="w.pth"):
+        with pytest.raises(CheckpointError, match=r"w\.pth"):
             weights.read_state_dict(path)
 
 

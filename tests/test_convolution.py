@@ -253,7 +253,7 @@ def test_choosing_a_path():
         with convolution_path("native"):
             assert choose_path("float32") == "native"
         assert choose_path("float32") == "eigen"
-    with pytest.raises(ValueError, match="one of .*'onednn'.* Received: path='mkl'"):
+    with pytest.raises(ValueError, match=r"one of .*'onednn'.* Received: path='mkl'"):
         with convolution_path("mkl"):
             pass
 

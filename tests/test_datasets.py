@@ -82,7 +82,7 @@ def test_what_is_refused(flowers):
     with pytest.raises(data.DataError, match="no data set called 'tf_flowerz'"):
         data.tfds("tf_flowerz")
     builder = tensorflow_datasets.ImageFolder(str(flowers))
-    with pytest.raises(data.DataError, match="no split 'other'.*train"):
+    with pytest.raises(data.DataError, match=r"no split 'other'.*train"):
         data.tfds(builder, split="other")
     with pytest.raises(data.DataError, match="its own val"):
         data.tfds(builder, split="val", validation_split=0.2)

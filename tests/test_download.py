@@ -166,14 +166,14 @@ def test_addresses_that_cannot_be(address, server, monkeypatch):
 def test_offline(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(module, "ATTEMPTS", 2)
-    with pytest.raises(CheckpointError, match="http://127.0.0.1:9/resnet18-.*by hand"):
+    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/resnet18-.*by hand"):
         keras_resnet.ResNet18(weights="imagenet")
 
 
 def test_a_folder_that_cannot_be(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(CheckpointError, match="cannot be kept.*by hand"):
+    with pytest.raises(CheckpointError, match=r"cannot be kept.*by hand"):
         weights.download(row_of(CONTENT))
 
 
@@ -181,7 +181,7 @@ def test_a_damaged_file_is_named(server, tmp_path):
     row = row_of(CONTENT)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / row.file).write_bytes(OTHER)
-    with pytest.raises(CheckpointError, match="is damaged.*Remove it"):
+    with pytest.raises(CheckpointError, match=r"is damaged.*Remove it"):
         weights.download(row)
     assert not server.requests
 

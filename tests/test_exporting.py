@@ -51,8 +51,10 @@ def test_every_format_of_a_run(run, photos, command_here):
         (["--format", "litert", "--quantize", "dynamic"], "litert_dynamic/model.tflite", "none"),
         (["--format", "openvino"], "openvino/model.xml", "none"),
         (
-            ["--format", "onnx", "--quantize", "int8", "--representative-data", photos]
-            + ["--with-preprocessing"],
+            [
+                *("--format", "onnx", "--quantize", "int8", "--representative-data", photos),
+                "--with-preprocessing",
+            ],
             "onnx_int8/model.onnx",
             "normalisation",
         ),

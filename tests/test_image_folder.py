@@ -176,7 +176,7 @@ def test_bad_folders(make, said, tmp_path):
 def test_bad_arguments(folder, tmp_path):
     with pytest.raises(data.DataError, match="pass validation_split"):
         data.image_folder(folder, split="train")
-    with pytest.raises(data.DataError, match="validation_split=1.5"):
+    with pytest.raises(data.DataError, match=r"validation_split=1\.5"):
         data.image_folder(folder, split="train", validation_split=1.5)
     with pytest.raises(data.DataError, match="split='validation'"):
         data.image_folder(folder, split="validation")
@@ -193,7 +193,7 @@ def test_bad_arguments(folder, tmp_path):
     with pytest.raises(data.DataError, match="its own validation images"):
         data.image_folder(tmp_path / "apart", split="val", validation_split=0.2)
     shutil.rmtree(tmp_path / "apart" / "val" / "ünïcode")
-    with pytest.raises(data.DataError, match="different classes.*ünïcode"):
+    with pytest.raises(data.DataError, match=r"different classes.*ünïcode"):
         data.image_folder(tmp_path / "apart", split="val")
     picture(tmp_path / "apart" / "val" / "single" / "1.png")
     with pytest.raises(data.DataError, match="'single' has one image"):

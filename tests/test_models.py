@@ -292,7 +292,7 @@ def test_unknown_names():
     with pytest.raises(ValueError, match="Did you mean 'resnet50'"):
         keras_resnet.create("resnet_50")
     with pytest.raises(AttributeError, match="ResNet5000"):
-        keras_resnet.ResNet5000  # noqa: B018
+        keras_resnet.ResNet5000  # noqa: B018 (looking it up is the error)
 
 
 def test_decode_predictions():

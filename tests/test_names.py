@@ -39,7 +39,7 @@ def test_counts_are_dropped():
 
 
 def test_names_that_become_one_are_refused():
-    with pytest.raises(CheckpointError, match="fc.weight twice"):
+    with pytest.raises(CheckpointError, match=r"fc\.weight twice"):
         as_torchvision({"fc.weight": None, "linear.weight": None}, "w.pth")
 
 
@@ -114,5 +114,5 @@ def test_keras_applications_needs_version_1(tmp_path):
     with pytest.raises(CheckpointError, match="version='v1'"):
         convert(tmp_path / "w.keras", tmp_path / "w.pth")
     model = keras_resnet.ResNet50(version="v1")
-    with pytest.raises(CheckpointError, match="2 missing from the file: fc.bias, fc.weight"):
+    with pytest.raises(CheckpointError, match=r"2 missing from the file: fc\.bias, fc\.weight"):
         weights.load(model, tmp_path / "w.weights.h5")

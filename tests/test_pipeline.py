@@ -52,6 +52,10 @@ def numbers(images):
     return np.rint(red / 10).astype(int).tolist()
 
 
+def epoch_numbers(batches):
+    return [number for images, _ in batches for number in numbers(images)]
+
+
 def batches_equal(ours, theirs):
     return len(ours) == len(theirs) and all(
         np.array_equal(x, x_other) and np.array_equal(y, y_other)
@@ -85,7 +89,7 @@ def test_training_is_fixed_by_its_seed(folder, augmentation, two_epochs):
 
 
 def test_an_epoch_has_each_image_once(two_epochs):
-    orders = [sum((numbers(images) for images, _ in epoch), []) for epoch in two_epochs]
+    orders = [epoch_numbers(epoch) for epoch in two_epochs]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(COUNT))
     assert orders[0] != orders[1] != list(range(COUNT))
 
@@ -119,7 +123,7 @@ def test_another_process_and_another_parallelism_give_the_same(folder, run_pytho
 def test_repeated_augmentation(folder):
     augmentation = data.Augmentation(repeats=2, flip=0.0)
     batches, _ = data.image_folder(folder, **arguments(augmentation=augmentation))
-    order = sum((numbers(images) for images, _ in batches), [])
+    order = epoch_numbers(batches)
     assert order[::2] == order[1::2]
     assert len(set(order)) == COUNT // 2
 
@@ -129,7 +133,7 @@ def test_workers_share_an_epoch(folder):
     for which in range(2):
         batches, _ = data.image_folder(folder, **arguments(worker=(which, 2)))
         assert len(batches) == 2
-        orders += sum((numbers(images) for images, _ in batches), [])
+        orders += epoch_numbers(batches)
     assert sorted(orders) == list(range(COUNT))
 
 
@@ -211,7 +215,7 @@ def test_files_that_break_or_vanish_in_training(folder):
     assert not skipped
     (folder / "a" / "02.png").unlink()
     (folder / "b" / "05.png").write_text("broken")
-    order = sum((numbers(images) for images, _ in batches), [])
+    order = epoch_numbers(batches)
     assert len(order) == COUNT
     assert not {2, 5} & set(order)
     reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}

@@ -158,7 +158,7 @@ def test_a_jpeg_is_reduced_while_it_is_decoded(ratio):
     """To no less than the target; the same picture as reduced afterwards."""
     content = encoded(noise(24, 32).resize((1024, 768), 3), "JPEG")
     target = 600 // ratio
-    reduced, size, window = decode_window(
+    reduced, size, _ = decode_window(
         content, lambda size: tf.constant([0, 0, 600, 640]), target=target
     )
     assert size.numpy().tolist() == [768, 1024]

@@ -33,42 +33,46 @@ ARGUMENTS = (
 )
 
 
+def killed_once(reached, folder, delay=0.0):
+    """What the training into a folder says until `reached()` and some seconds more."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_resnet_cli", *ARGUMENTS, "--output", folder.name],
+        cwd=folder.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not reached():
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    said = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, said
+    return said
+
+
 def test_killed_at_random_moments(tmp_path, run_python):
     data.drawn_flowers(tmp_path / "flowers", train=8, val=2)
     whole = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "whole")
     assert whole.returncode == 0, whole.stderr
     folder = tmp_path / "killed"
+    path = folder / checkpoint.NAME
     moments = np.random.default_rng()
-    said = []
 
-    def writes_checkpoint():
-        return any(file.name.endswith(checkpoint.NAME) for file in folder.glob(".*"))
-
-    def has_more_than(before):
-        path = folder / checkpoint.NAME
+    def has_written():
         return path.exists() and path.stat().st_mtime_ns > before
 
-    for number in range(3):
-        before = (folder / checkpoint.NAME).stat().st_mtime_ns if number else 0
-        process = subprocess.Popen(
-            [sys.executable, "-m", "keras_resnet_cli", *ARGUMENTS, "--output", "killed"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            # The second is killed while it writes, the others some time after they have written.
-            if writes_checkpoint() if number == 1 else has_more_than(before):
-                break
-            time.sleep(0.001)
-        if number != 1:
-            time.sleep(moments.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        said.append(process.communicate()[0])
-        assert process.returncode == -signal.SIGKILL, said
+    def writes():
+        return any(file.name.endswith(checkpoint.NAME) for file in folder.glob(".*"))
+
+    # The second is killed while it writes, the others some time after they have written.
+    before = 0
+    said = [killed_once(has_written, folder, moments.uniform(0, 0.5))]
+    said.append(killed_once(writes, folder))
+    before = path.stat().st_mtime_ns
+    said.append(killed_once(has_written, folder, moments.uniform(0, 0.5)))
     done = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "killed")
     assert done.returncode == 0, done.stderr
     assert "Going on after" in done.stdout

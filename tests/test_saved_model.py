@@ -76,7 +76,7 @@ def test_both_signatures_in_a_tf1_session(exported):
 
 
 def test_export_json(exported):
-    model, preprocessing, version = exported
+    _, _, version = exported
     said = json.loads((version / "export.json").read_text("utf-8"))
     assert said["format"] == "saved_model" and said["class_names"] == READ
     assert said["preprocessing"] == {
@@ -270,7 +270,7 @@ def test_names_that_were_changed_are_found(tmp_path):
     images_ = {"image": next(images())}
     assert export.verify(version, images_, model).agreement == 1
     (version / "assets" / "class_names.txt").write_text("b\na\nc\n")
-    with pytest.raises(ValueError, match="by the names in export.json"):
+    with pytest.raises(ValueError, match=r"by the names in export\.json"):
         export.verify(version, images_, model)
 
 

@@ -190,7 +190,7 @@ def test_missing_and_damaged_shards(written, tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(data.DataError, match="cannot be read: .*corrupted record"):
+    with pytest.raises(data.DataError, match=r"cannot be read: .*corrupted record"):
         data.tfrecords(folder, **OPTIONS)
 
 

@@ -139,10 +139,10 @@ def test_torchscript_modules_and_compressed_entries_are_refused(tmp_path):
     path = zip_file(tmp_path / "w.pth", state, [storage])
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("weights/constants.pkl", b"")
-    with pytest.raises(CheckpointError, match="TorchScript.*state_dict"):
+    with pytest.raises(CheckpointError, match=r"TorchScript.*state_dict"):
         weights.read_state_dict(path)
     module = Call("torchvision.models.resnet.ResNet")
-    with pytest.raises(CheckpointError, match="nn.Module.*state_dict"):
+    with pytest.raises(CheckpointError, match=r"nn\.Module.*state_dict"):
         weights.read_state_dict(zip_file(path, module, []))
     with pytest.raises(CheckpointError, match="compressed"):
         weights.read_state_dict(zip_file(path, state, [storage], compression=zipfile.ZIP_DEFLATED))

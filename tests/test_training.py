@@ -45,7 +45,7 @@ def rows(path):
 
 
 def test_the_run_folder(finished):
-    folder, flowers, recipe = finished
+    folder, flowers, _ = finished
     assert {entry.name for entry in folder.iterdir()} == FILES
     indices = json.loads((folder / "class_indices.json").read_text())
     assert indices == dict(enumerate_strings(["daisy", "dandelion", "rose", "sunflower", "tulip"]))
@@ -158,13 +158,13 @@ def test_bad_data_writes_nothing(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(finished):
-    _, flowers, recipe = finished
+    _, _, recipe = finished
     with pytest.raises(OSError, match="The training in /proc/run stopped"):
         training.train(recipe, "/proc/run")
 
 
 def test_a_loss_that_is_no_number(finished, tmp_path):
-    _, flowers, recipe = finished
+    _, _, recipe = finished
     recipe = recipe.changed(
         {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "step", "milestones": (1,)}
     )
@@ -200,7 +200,9 @@ def test_two_phases(finished, tmp_path):
 
 
 def test_what_is_no_run(tmp_path, finished):
-    with pytest.raises(ValueError, match="best.keras, class_indices.json, recipe.json not found"):
+    with pytest.raises(
+        ValueError, match=r"best\.keras, class_indices\.json, recipe\.json not found"
+    ):
         training.Run.open(tmp_path)
     with pytest.raises(ValueError, match="Image 1 cannot be decoded"):
         folder, flowers, _ = finished

@@ -132,7 +132,7 @@ def test_what_is_nested_is_counted():
         for net in (model, backbone)
     )
     assert nested == alone + 512 * 3
-    with pytest.raises(ValueError, match="functional keras.Model"):
+    with pytest.raises(ValueError, match=r"functional keras\.Model"):
         visualize.summary(keras.layers.Dense(3))
 
 

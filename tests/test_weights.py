@@ -77,7 +77,7 @@ def test_the_first_convolution_adapts_when_asked(tmp_path, resnet18_state):
     kernel = resnet18_state["conv1.weight"]
     for channels in (1, 6):
         model = keras_resnet.ResNet18(classes=7, input_shape=(None, None, channels))
-        with pytest.raises(CheckpointError, match="(?s)first_conv='adapt'.*conv1.weight"):
+        with pytest.raises(CheckpointError, match=r"(?s)first_conv='adapt'.*conv1\.weight"):
             weights.load(model, path)
         weights.load(model, path, first_conv="adapt")
         adapted = weights.to_state_dict(model)["conv1.weight"]

@@ -10,6 +10,52 @@ POLICIES = {
     "rand_augment": policies.rand_augment,
     "trivial_augment_wide": policies.trivial_augment_wide,
 }
+OPTIONAL = ("crop_scale", "crop_ratio", "padding", "color_jitter", "policy")
+
+
+def _are_numbers(value):
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(part, int | float) and not isinstance(part, bool) for part in parts)
+
+
+def _are(count):
+    return lambda value: isinstance(value, tuple) and len(value) == count
+
+
+# Arguments, what has to be true of the value of each, and how a message says it.
+RULES = (
+    (
+        "crop_scale crop_ratio padding flip color_jitter erasing mixup cutmix label_smoothing "
+        "repeats",
+        _are_numbers,
+        "should be numbers",
+    ),
+    ("crop_scale crop_ratio", _are(2), "should be 2 numbers"),
+    ("color_jitter", _are(4), "should be 4 numbers"),
+    ("padding repeats", lambda value: isinstance(value, int), "should be a whole number"),
+    ("flip erasing label_smoothing", lambda share: 0 <= share <= 1, "is a share, 0 to 1"),
+    ("mixup cutmix", lambda alpha: alpha >= 0, "is 0 or more"),
+    (
+        "crop_scale",
+        lambda scale: 0 < scale[0] <= scale[1] <= 1,
+        "is a range of positive numbers, low to high, at most 1",
+    ),
+    (
+        "crop_ratio",
+        lambda ratio: 0 < ratio[0] <= ratio[1],
+        "is a range of positive numbers, low to high",
+    ),
+    (
+        "policy",
+        lambda name: name in list(POLICIES),
+        f"should be None or one of {', '.join(POLICIES)}",
+    ),
+    (
+        "color_jitter",
+        lambda jitter: min(jitter) >= 0 and jitter[3] <= 0.5,
+        "is (brightness, contrast, saturation, hue), each 0 or more, hue at most 0.5",
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,49 +94,12 @@ class Augmentation:
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
-        for name, value in dataclasses.asdict(self).items():
-            parts = value if isinstance(value, tuple) else (value,)
-            if name != "policy" and not all(
-                part is None or (isinstance(part, (int, float)) and not isinstance(part, bool))
-                for part in parts
-            ):
-                raise ValueError(f"{name} should be numbers. Received: {name}={value!r}")
-        for name, count in (("crop_scale", 2), ("crop_ratio", 2), ("color_jitter", 4)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, tuple) or len(value) != count):
-                raise ValueError(f"{name} should be {count} numbers. Received: {name}={value!r}")
-        for name in ("padding", "repeats"):
-            if not isinstance(getattr(self, name), (int, type(None))):
-                raise ValueError(
-                    f"{name} should be a whole number. Received: {name}={getattr(self, name)!r}"
-                )
-        for name in ("flip", "erasing", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} is a share, 0 to 1. Received: {name}={getattr(self, name)}"
-                )
-        for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is 0 or more. Received: {name}={getattr(self, name)}")
-        for name in ("crop_scale", "crop_ratio"):
-            low, high = getattr(self, name) or (1, 1)
-            if not 0 < low <= high or (name == "crop_scale" and high > 1):
-                raise ValueError(
-                    f"{name} is a range of positive numbers, low to high"
-                    f"{', at most 1' if name == 'crop_scale' else ''}. "
-                    f"Received: {name}={(low, high)}"
-                )
-        if self.policy not in (None, *POLICIES):
-            raise ValueError(
-                f"policy should be None or one of {', '.join(POLICIES)}. "
-                f"Received: policy={self.policy!r}"
-            )
-        jitter = self.color_jitter
-        if jitter is not None and (min(jitter) < 0 or jitter[3] > 0.5):
-            raise ValueError(
-                "color_jitter is (brightness, contrast, saturation, hue), each 0 or more, hue at "
-                f"most 0.5. Received: color_jitter={jitter}"
-            )
+        for names, fits, expected in RULES:
+            for name in names.split():
+                value = getattr(self, name)
+                left_out = value is None and name in OPTIONAL
+                if not left_out and not fits(value):
+                    raise ValueError(f"{name} {expected}. Received: {name}={value!r}")
         if self.repeats < 1 or (self.padding is not None and self.padding < 0):
             raise ValueError(
                 "repeats is 1 or more, padding 0 or more. "

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,9 @@ def check_data(directory, *, on_progress=None) -> Check:
     """
     parts = list_parts(directory)
     total = sum(map(len, parts.values()))
-    bad, hashes, done = {}, {}, 0
+    bad: dict[str, str] = {}
+    hashes: dict[str, np.ndarray] = {}
+    done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for part, images in parts.items():
             bad |= images.unusable
@@ -67,10 +69,11 @@ def check_data(directory, *, on_progress=None) -> Check:
 
 def _in_turn(pool, files):
     """(file, hash, reason) of each, in order; only a few are under way at a time."""
-    waiting = collections.deque()
+    most = 8 * (os.cpu_count() or 1)
+    waiting: collections.deque[Future] = collections.deque()
     for file in files:
         waiting.append(pool.submit(_examine, file))
-        if len(waiting) > 8 * os.cpu_count():
+        if len(waiting) > most:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
@@ -88,7 +91,8 @@ def _examine(file):
 def _duplicates(parts, hashes, bad):
     if len(parts) < 2:
         return []
-    shared = np.intersect1d(*(np.unique(values) for values in hashes.values()))
+    train, val = hashes.values()
+    shared = np.intersect1d(train, val)
     groups = collections.defaultdict(list)
     for part, images in parts.items():
         for index in np.flatnonzero(np.isin(hashes[part], shared)):

@@ -1,6 +1,7 @@
 """Image data sets of tensorflow-datasets, read without decoding."""
 
 import contextlib
+from typing import Any
 
 import tensorflow as tf
 
@@ -51,7 +52,7 @@ def cifar10(*, split="train", data_dir=None, seed=0, **options):
             crops and mirrors (He et al., https://arxiv.org/abs/1512.03385, section 4.2). They are
             normalised by ImageNet's mean and deviation, as everywhere in this package.
     """
-    defaults = {"image_size": 32, "resize": 32}
+    defaults: dict[str, Any] = {"image_size": 32, "resize": 32}
     if options.get("training"):
         defaults["augmentation"] = Augmentation(padding=4)
     return tfds("cifar10", split=split, data_dir=data_dir, seed=seed, **{**defaults, **options})
@@ -67,7 +68,7 @@ def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source,
             f"The data set {builder.name!r} has its own {validation} split. Leave "
             f"validation_split out. Received: validation_split={validation_split}"
         )
-    parts = ("train", validation)
+    train = "train"
     if validation is None:
         if validation_split is not None and not 0 < validation_split < 1:
             raise DataError(
@@ -75,8 +76,8 @@ def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source,
                 f"1. Received: validation_split={validation_split}"
             )
         percent = round(100 * (1 - (validation_split or 0.2)))
-        parts = (f"train[:{percent}%]", f"train[{percent}%:]")
-    return tuple(_source(builder, part) for part in parts)
+        train, validation = f"train[:{percent}%]", f"train[{percent}%:]"
+    return _source(builder, train), _source(builder, validation)
 
 
 def tfds_builder(name, data_dir=None):

@@ -117,7 +117,8 @@ def list_images(directory) -> Images:
             f"{directory}/daisy/1.jpg for example."
         )
     folder = os.fsencode(directory) + b"/"
-    names, counts, unusable = bytearray(), [], {}
+    names, counts = bytearray(), []
+    unusable: dict[str, str] = {}
     for name in classes:
         found = 0
         for files in _walk(folder + os.fsencode(name), (), unusable):
@@ -214,8 +215,8 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
             class is too small to be split.
     """
     directory = Path(directory)
-    if has_parts(directory):
-        validation = validation_folder(directory)
+    validation = validation_folder(directory)
+    if validation is not None and has_parts(directory):
         if validation_split is not None:
             raise DataError(
                 f"{directory} has its own validation images, in {validation.name}. Leave "

@@ -44,18 +44,16 @@ def training_sources(
                 f"{folder} has its own validation images. Leave validation_split out. "
                 f"Received: validation_split={validation_split}"
             )
-        return tuple(
-            shards_source(part, worker=worker)
-            for part in (folder / "train", validation_folder(folder))
-        )
+        train, val = folder / "train", validation_folder(folder)
+        return shards_source(train, worker=worker), shards_source(val, worker=worker)
     elif _has_shards(folder):
         raise DataError(
             f"{folder} has shards in it, but no train and val folders of shards. Write them with "
             "keras-resnet shards, from a folder with train and val folders."
         )
     else:
-        parts = split_images(folder, validation_split=validation_split, seed=seed)
-        sources = tuple(part.source() for part in parts)
+        training, validation = split_images(folder, validation_split=validation_split, seed=seed)
+        sources = training.source(), validation.source()
     return sources[0].part(*worker), sources[1].part(*worker, equal=False)
 
 

@@ -1,6 +1,8 @@
 """Loading in parallel, each example into its place."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +12,7 @@ from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source
 
 ATTEMPTS = 100  # Images that are tried for one place before training gives up.
+IMAGE, EMPTY, END = range(3)  # what an element is
 
 
 def steps_per_epoch(source: Source, batch_size):
@@ -39,85 +42,28 @@ def in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, s
     Returns:
         Batches of (place, *columns); the last one of an epoch has what is left.
     """
-    skipped = Skipped() if skipped is None else skipped
-    count, steps = source.count, steps_per_epoch(source, batch_size)
-    image, empty, end = range(3)  # what an element is
-
-    def elements_of(epoch, first):
-        """Every place of an epoch from `first` on; those that fill up its last batch are empty."""
-        first, base = tf.cast(first, tf.int64), epoch * steps * batch_size
-        stop = base + steps * batch_size
-        kinds = constant(image).repeat(count - first).concatenate(constant(empty).repeat())
-        examples = order(epoch, first).concatenate(constant(nothing).repeat())
-        elements = tf.data.Dataset.zip(kinds, tf.data.Dataset.range(base + first, stop), examples)
-        # The last element is no image: it shows whether places are missing before it.
-        return elements if endless else elements.concatenate(constant((end, stop, nothing)))
-
-    def constant(value):
-        return tf.data.Dataset.from_tensors(value)
-
-    nothing = tf.constant(""), tf.constant(""), tf.constant(0, tf.int64)
-    elements = epochs.flat_map(elements_of)
-
+    slots = steps_per_epoch(source, batch_size) * batch_size
+    elements = _elements(epochs, order, source.count, slots, endless)
     loaded = load.get_concrete_function(*elements.element_spec[1:])
     specs = [tf.TensorSpec(part.shape, part.dtype) for part in loaded.structured_outputs]
     blank = tuple(tf.zeros(part.shape, part.dtype) for part in specs)
+    skipped = Skipped() if skipped is None else skipped
+    gaps = _Gaps(source, order, load, slots, None if fill else blank, seed, skipped)
 
     def loaded_element(number, element):
         kind, place, example = element
-        columns = tf.cond(kind == image, lambda: load(place, example), lambda: blank)
+        columns = tf.cond(kind == IMAGE, lambda: load(place, example), lambda: blank)
         return number, kind, place, columns
 
     def settled(expected, numbers, kinds, places, columns):
         """The rows of all that is numbered from `expected` to a batch's last element."""
         before = tf.concat([[expected], numbers[:-1] + 1], 0)
-        own = [kinds == image, places, *columns]
-        regular = tf.reduce_all((kinds != end) & (before == numbers))
-        return _rows(regular, own, mended, before, numbers, kinds != end)
-
-    def mended(before, numbers, kept, *own):
-        """The same where something is missing: rows in the order of their places."""
-        rows = [[part[index] for part in own] for index in np.flatnonzero(kept)]
-        for first, number, place in zip(
-            before.numpy(), numbers.numpy(), own[1].numpy(), strict=True
-        ):
-            rows += [mend(place - number + missing) for missing in range(first, number)]
-        if not rows:
-            return [part[:0] for part in own]
-        rows.sort(key=lambda row: int(row[1]))
-        return [tf.stack(column) for column in zip(*rows, strict=True)]
-
-    def mend(place):
-        """The row of a place whose image is bad."""
-        place = tf.constant(place, tf.int64)
-        epoch, position = place // (steps * batch_size), place % (steps * batch_size)
-        try:
-            name = next(iter(order(epoch, position)))[0].numpy()
-        except (tf.errors.OpError, StopIteration):
-            name = f"record {position} of epoch {epoch}, which cannot be read".encode()
-        skipped.note(source, name)
-        return [True, place, *stand_in(place)] if fill else [False, place, *blank]
-
-    def stand_in(place):
-        """The first good one of the images that may take a place."""
-        key = source.key(seed, 1, place)
-        for number in range(ATTEMPTS):
-            try:
-                return load(place, source.replacement(tf.random.fold_in(key, number)))
-            except tf.errors.OpError as error:
-                said = error.message
-        raise DataError(
-            f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there? The last "
-            f"error was: {said}"
-        )
+        own = [kinds == IMAGE, places, *columns]
+        regular = tf.reduce_all((kinds != END) & (before == numbers))
+        return _rows(regular, own, gaps.mended, before, numbers, kinds != END)
 
     def only_filled(filled, *columns):
-        return _rows(tf.reduce_all(filled), columns, filled_rows, filled)
-
-    def filled_rows(filled, places, *columns):
-        if not filled.numpy().any():
-            return [places[:1], *(part[tf.newaxis] for part in stand_in(places[0]))]
-        return [tf.boolean_mask(column, filled) for column in (places, *columns)]
+        return _rows(tf.reduce_all(filled), columns, gaps.left_out, filled)
 
     return (
         elements.enumerate()
@@ -129,6 +75,95 @@ def in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, s
         .rebatch(batch_size)
         .map(only_filled)
     )
+
+
+def _elements(epochs, order, count, slots, endless):
+    """Dataset of (kind, place, example): `slots` places an epoch, of which `count` have images."""
+
+    def constant(value):
+        return tf.data.Dataset.from_tensors(value)
+
+    def elements_of(epoch, first):
+        """Every place of an epoch from `first` on; those that fill up its last batch are empty."""
+        first, base = tf.cast(first, tf.int64), epoch * slots
+        stop = base + slots
+        kinds = constant(IMAGE).repeat(count - first).concatenate(constant(EMPTY).repeat())
+        examples = order(epoch, first).concatenate(constant(nothing).repeat())
+        elements = tf.data.Dataset.zip(kinds, tf.data.Dataset.range(base + first, stop), examples)
+        # The last element is no image: it shows whether places are missing before it.
+        return elements if endless else elements.concatenate(constant((END, stop, nothing)))
+
+    nothing = tf.constant(""), tf.constant(""), tf.constant(0, tf.int64)
+    return epochs.flat_map(elements_of)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gaps:
+    """What becomes of the places whose images are bad; in Python, for the few batches with any.
+
+    A row is (whether the place is filled, the place, *columns).
+
+    Args:
+        source: The images.
+        order: As of `in_places`.
+        load: As of `in_places`.
+        slots: How many places an epoch has.
+        blank: The columns of a place that stays empty; None if another image takes it.
+        seed: Fixes which one.
+        skipped: Is told of the bad ones.
+    """
+
+    source: Source
+    order: Callable
+    load: Callable
+    slots: int
+    blank: tuple | None
+    seed: int
+    skipped: Skipped
+
+    def mended(self, before, numbers, kept, *own):
+        """The rows of a batch in the order of their places, with those that are missing from it."""
+        rows = [[part[index] for part in own] for index in np.flatnonzero(kept)]
+        for first, number, place in zip(
+            before.numpy(), numbers.numpy(), own[1].numpy(), strict=True
+        ):
+            rows += [self._row(place - number + missing) for missing in range(first, number)]
+        if not rows:
+            return [part[:0] for part in own]
+        rows.sort(key=lambda row: int(row[1]))
+        return [tf.stack(column) for column in zip(*rows, strict=True)]
+
+    def left_out(self, filled, places, *columns):
+        """A batch's places and columns without the empty ones; if all are, one other image."""
+        if not filled.numpy().any():
+            return [places[:1], *(part[tf.newaxis] for part in self._stand_in(places[0]))]
+        return [tf.boolean_mask(column, filled) for column in (places, *columns)]
+
+    def _row(self, place):
+        """The row of a place whose image is bad."""
+        place = tf.constant(place, tf.int64)
+        epoch, position = place // self.slots, place % self.slots
+        try:
+            name = next(iter(self.order(epoch, position)))[0].numpy()
+        except (tf.errors.OpError, StopIteration):
+            name = f"record {position} of epoch {epoch}, which cannot be read".encode()
+        self.skipped.note(self.source, name)
+        if self.blank is not None:
+            return [False, place, *self.blank]
+        return [True, place, *self._stand_in(place)]
+
+    def _stand_in(self, place):
+        """The first good one of the images that may take a place."""
+        key = self.source.key(self.seed, 1, place)
+        for number in range(ATTEMPTS):
+            try:
+                return self.load(place, self.source.replacement(tf.random.fold_in(key, number)))
+            except tf.errors.OpError as error:
+                said = error.message
+        raise DataError(
+            f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there? The last "
+            f"error was: {said}"
+        )
 
 
 def _rows(regular, columns, otherwise, *arguments):

@@ -60,7 +60,7 @@ def apply(image, operation, level, sign, *, wide):
 
 
 def _draw(key, number, high):
-    return tf.random.stateless_uniform((), key + [0, number], 0, high, tf.int32)
+    return tf.random.stateless_uniform((), tf.add(key, [0, number]), 0, high, tf.int32)
 
 
 def _sign(key, number):
@@ -111,10 +111,10 @@ def color_jitter(image, key, brightness=0.0, contrast=0.0, saturation=0.0, hue=0
 
     def factor(number, strength):
         low, high = max(0.0, 1 - strength), 1 + strength
-        return tf.random.stateless_uniform((), key + [0, number], low, high)
+        return tf.random.stateless_uniform((), tf.add(key, [0, number]), low, high)
 
     def change(image, number):
-        shift = tf.random.stateless_uniform((), key + [0, 3], -hue, hue)
+        shift = tf.random.stateless_uniform((), tf.add(key, [0, 3]), -hue, hue)
         names = ("brightness", "contrast", "saturation")
         branches = [
             lambda index=index, name=name: (
@@ -128,7 +128,7 @@ def color_jitter(image, key, brightness=0.0, contrast=0.0, saturation=0.0, hue=0
             number, [*branches, lambda: operations.hue(image, shift) if hue else image]
         )
 
-    order = tf.argsort(tf.random.stateless_uniform((4,), key + [0, 4]))
+    order = tf.argsort(tf.random.stateless_uniform((4,), tf.add(key, [0, 4])))
     for place in range(4):
         image = tf.ensure_shape(change(image, order[place]), image.shape)
     return image

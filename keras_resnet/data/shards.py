@@ -102,7 +102,8 @@ def _write_part(images: Images, output, shards, seed, skipped):
             _write_json(account, _write_shard(images, chosen, file))
         return json.loads(account.read_text(encoding="utf-8"))
 
-    counts, bad = [], {}
+    counts: list[int] = []
+    bad: dict[str, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for account in pool.map(write, range(shards)):
             counts.append(account["count"])

@@ -12,7 +12,9 @@ from keras_resnet.decoding import decode
 
 logger = logging.getLogger("keras_resnet")
 
-PARALLEL = 2 * os.cpu_count()  # images at a time; more than cores, since some wait for a disk
+PARALLEL = 2 * (
+    os.cpu_count() or 1
+)  # images at a time; more than cores, since some wait for a disk
 SAMPLE = 1000  # Images that are decoded once before training starts.
 
 
@@ -45,8 +47,8 @@ class Skipped:
 
     def note(self, source: Source, name: bytes):
         """Notes a bad example of a source, by its name."""
-        name = name.decode(errors="surrogateescape")
-        self.add(name, source.why_bad(name) or "it could not be read, but now it can")
+        text = name.decode(errors="surrogateescape")
+        self.add(text, source.why_bad(text) or "it could not be read, but now it can")
 
     def judge(self, share, max_bad, said):
         """Refuses a data set of which too much is bad.
@@ -96,7 +98,7 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     listed = len(source.unusable)
     key = tf.constant([seed, -1], tf.int64)
     sample = source.examples(key, 0).take(SAMPLE).map(good, PARALLEL)
-    labels = {False: [], True: []}
+    labels: dict[bool, list[int]] = {False: [], True: []}
     try:
         for fine, name, label in sample.as_numpy_iterator():
             labels[bool(fine)].append(int(label))

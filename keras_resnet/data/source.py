@@ -27,7 +27,7 @@ class Source:
             source's own if it is None.
         read: Function from an item to the encoded image, a scalar string tensor.
         replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
-        why_bad: Function from a name to why its image cannot be decoded, in words.
+        why_bad: Function from a name to why its image cannot be decoded, in words; None if it can.
         unusable: What is named as an image but is no file, {name: why}; not among the examples.
         worker: (which, of how many) parts of a whole these are: every so many-th example of it.
     """
@@ -37,7 +37,7 @@ class Source:
     examples: Callable[[tf.Tensor | None, tf.Tensor | int], tf.data.Dataset]
     read: Callable[[tf.Tensor], tf.Tensor]
     replacement: Callable[[tf.Tensor], tuple]
-    why_bad: Callable[[str], str]
+    why_bad: Callable[[str], str | None]
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
     worker: tuple[int, int] = (0, 1)
 

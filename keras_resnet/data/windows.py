@@ -55,7 +55,7 @@ def random_window(height_width, key, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
 
 
 def _uniform(shape, key, number, low=0.0, high=1.0):
-    return tf.random.stateless_uniform(shape, key + [0, number], low, high)
+    return tf.random.stateless_uniform(shape, tf.add(key, [0, number]), low, high)
 
 
 def _draw_sides(sides, key, scale, ratio):

@@ -40,44 +40,57 @@ def fold(model, *, dtype=None) -> keras.Model:
         )
     if not model.built:
         raise ValueError(f"The model {model.name!r} is not built: give it an Input, or call it.")
-    # A sequential model as the functional one that it is, and neither with what it was compiled.
-    sequential = isinstance(model, keras.Sequential)
-    ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
-    model = keras.Model(*ends, name=model.name)
+    model = _as_functional(model)
     pairs = dict(_pairs(model))
+    gone = {normalization.name for normalization in pairs.values()}
 
     def copy(layer):
-        if isinstance(layer, NETWORKS):
-            return fold(layer, dtype=dtype)
-        config = layer.get_config()
-        if dtype and isinstance(layer, keras.layers.Layer):
-            config["dtype"] = dtype
-        if isinstance(layer, ResidualBlock):
-            config["folded"] = True
-        elif layer in pairs:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
+        return _copied(layer, folds=layer in pairs, dtype=dtype)
 
     def call(layer, *args, **kwargs):
         if layer.name in gone:
             return args[0] if args else kwargs["inputs"]
         return layer(*args, **kwargs)
 
-    gone = {normalization.name for normalization in pairs.values()}
     folded = keras.models.clone_model(model, clone_function=copy, call_function=call)
     for new in folded.layers:
-        if isinstance(new, keras.layers.InputLayer):
-            continue
-        old = model.get_layer(new.name)
-        if isinstance(old, ResidualBlock) and not old.folded:
-            for old_path, new_path in ((old.main, new.main), (old.shortcut, new.shortcut)):
-                for place in range(0, len(old_path), 2):
-                    new_path[place].set_weights(_folded(*old_path[place : place + 2]))
-        elif old in pairs:
-            new.set_weights(_folded(old, pairs[old]))
-        elif not isinstance(old, NETWORKS):
-            new.set_weights(old.get_weights())
+        if not isinstance(new, keras.layers.InputLayer):
+            old = model.get_layer(new.name)
+            _copy_weights(old, new, pairs.get(old))
     return folded
+
+
+def _as_functional(model):
+    """A sequential model as the functional one that it is, and neither with what it compiled."""
+    sequential = isinstance(model, keras.Sequential)
+    ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
+    return keras.Model(*ends, name=model.name)
+
+
+def _copied(layer, *, folds, dtype):
+    """A layer as the folded network has it; its weights come later, except for a network's."""
+    if isinstance(layer, NETWORKS):
+        return fold(layer, dtype=dtype)
+    config = layer.get_config()
+    if dtype and isinstance(layer, keras.layers.Layer):
+        config["dtype"] = dtype
+    if isinstance(layer, ResidualBlock):
+        config["folded"] = True
+    elif folds:
+        config["use_bias"] = True
+    return type(layer).from_config(config)
+
+
+def _copy_weights(old, new, normalization):
+    """Gives a copy its weights; into a convolution's the batch normalization behind it goes."""
+    if isinstance(old, ResidualBlock) and not old.folded:
+        for old_path, new_path in ((old.main, new.main), (old.shortcut, new.shortcut)):
+            for place in range(0, len(old_path), 2):
+                new_path[place].set_weights(_folded(*old_path[place : place + 2]))
+    elif normalization is not None:
+        new.set_weights(_folded(old, normalization))
+    elif not isinstance(old, NETWORKS):
+        new.set_weights(old.get_weights())
 
 
 def _pairs(model):

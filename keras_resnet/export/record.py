@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -161,9 +162,11 @@ def preprocessing_of(record) -> Preprocessing | None:
     """
     values = record["preprocessing"]
     try:
-        return values and Preprocessing(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        )
+        arguments: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in (values or {}).items()
+        }
+        return Preprocessing(**arguments) if values else None
     except (AttributeError, TypeError) as error:
         raise ValueError(f"The preprocessing in {NAME} is damaged: {error}") from error
 

@@ -1,6 +1,7 @@
 """LiteRT (TensorFlow Lite) files, for phones and small machines."""
 
 from pathlib import Path
+from typing import Any
 
 from keras_resnet.export.file import input_signature, write_file
 
@@ -80,7 +81,7 @@ def _conversion(quantize, data):
     operations = tf.lite.OpsSet.TFLITE_BUILTINS
     if quantize == "int8":
         operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-    settings = {"target_spec": {"supported_ops": [operations]}}
+    settings: dict[str, Any] = {"target_spec": {"supported_ops": [operations]}}
     if quantize:
         settings["optimizations"] = [tf.lite.Optimize.DEFAULT]
     if data is not None:

@@ -8,8 +8,10 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -192,7 +194,7 @@ def _try(version, model, preprocessing, names):
     allowed = verification.tolerance(model)
     inputs = verification.sample(model.input_shape[1:], "float32")
     answer = verification.opened(version)
-    pairs = [(inputs[:1], inputs[:1]), (inputs, inputs)]
+    pairs: list[tuple[Any, np.ndarray]] = [(inputs[:1], inputs[:1]), (inputs, inputs)]
     if preprocessing is not None:
         side = preprocessing.resize
         pixels = verification.sample((side, side + 17, 3), "uint8")

@@ -180,7 +180,8 @@ def verify(artefact, images, model, *, preprocessing=None) -> Comparison:
         raise ValueError(
             f"{artefact} was exported without the preprocessing of its images: pass it."
         )
-    inputs = given = model_inputs(model, preprocessing, images)
+    inputs = model_inputs(model, preprocessing, images)
+    given: np.ndarray | list[bytes] = inputs
     if said["preprocessing_inside"] == "all":
         given = list(images.values())
     elif said["preprocessing_inside"] == "normalisation":
@@ -205,8 +206,8 @@ def answers_in_new_process(artefact, inputs) -> dict[str, np.ndarray]:
     Raises:
         ValueError: if the process fails; its last words are in the message.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         if isinstance(inputs, list):
             given = folder / "images"
             given.mkdir()

@@ -90,13 +90,13 @@ def load(folder):
         return None
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            said = json.loads(file.metadata()["progress"])
+            progress = Progress(**{**said, "counts": tuple(said["counts"])})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
         raise TrainingError(
             f"{path} cannot be read: {error}. Remove it to start this training from its beginning."
         ) from error
-    progress.counts = tuple(progress.counts)
     return progress, arrays
 
 

@@ -8,6 +8,7 @@ As a program, for trainings on other backends than TensorFlow, it writes a run's
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 from keras_resnet import export
 from keras_resnet.training.opening import open_network
@@ -116,7 +117,7 @@ def export_network(
         if format in SUFFIXES:
             output = output / f"model{SUFFIXES[format]}"
     network = open_network(run, model, weights, image_size=image_size, resize=resize)
-    common = {
+    common: dict[str, Any] = {
         "preprocessing": network.preprocessing,
         "class_names": network.class_names,
         "source": network.file,

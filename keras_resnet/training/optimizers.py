@@ -6,7 +6,7 @@ from keras import ops
 from keras_resnet.layers import PACKAGE
 
 
-class _PerVariable:
+class _PerVariable(keras.optimizers.Optimizer):
     """Weight decay and learning rates by variable, for an optimizer class to inherit first.
 
     Args:

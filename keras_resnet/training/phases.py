@@ -168,7 +168,8 @@ class Features:
     def _compute(self, backbone, source, skipped, file):
         recipe = self.setting.recipe
         shape = (source.count, backbone.output.shape[-1])
-        found, labels = np.lib.format.open_memmap(file, "w+", np.float32, shape), []
+        found = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+        labels: list[int] = []
         with file.open("r+b") as allocated:  # else a full disk would be a signal later
             os.posix_fallocate(allocated.fileno(), 0, file.stat().st_size)
         batches = evaluation_batches(

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+from typing import Any
 
 from keras_resnet.data import Augmentation
 from keras_resnet.preprocessing import Preprocessing
@@ -84,7 +85,7 @@ class Recipe:
     train_size: int | None = None
     resize: int | None = None
     exif: bool = False
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     epochs: int = 15
     batch_size: int = 16
     optimizer: str = "adam"
@@ -165,7 +166,8 @@ class Recipe:
         Raises:
             ValueError: if there is no such name, or a value will not do.
         """
-        own, augmentation = {}, {}
+        own: dict[str, Any] = {}
+        augmentation: dict[str, Any] = {}
         for name, value in changes.items():
             if name == "augmentation" and isinstance(value, dict):
                 augmentation |= value

@@ -8,6 +8,10 @@ from keras_resnet.data import Augmentation
 OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+OPTIONAL = (  # None says something too
+    *("data", "weights", "freeze_until", "train_size", "resize", "reference_batch_size"),
+    *("early_stopping", "clip_norm", "ema_momentum", "validation_split"),
+)
 
 
 def check(recipe):
@@ -24,53 +28,69 @@ def check(recipe):
 
 def _check_kinds(recipe):
     kinds = {
-        bool: ("zero_init_residual", "exif", "nesterov", "decay_all")
-        + ("jit_compile", "deterministic"),
-        Augmentation: ("augmentation",),
-        tuple: ("milestones",),
-        dict: ("learning_rate_multipliers",),
-        str: ("data", "weights", "freeze_until", "model", "optimizer", "schedule", "precision"),
+        bool: "zero_init_residual exif nesterov decay_all jit_compile deterministic",
+        Augmentation: "augmentation",
+        tuple: "milestones",
+        dict: "learning_rate_multipliers",
+        str: "data weights freeze_until model optimizer schedule precision",
     }
     for kind, names in kinds.items():
-        for name in names:
+        for name in names.split():
             value = getattr(recipe, name)
-            optional = value is None and name in ("data", "weights", "freeze_until")
-            if not optional and not isinstance(value, kind):
+            if not _is_left_out(name, value) and not isinstance(value, kind):
                 raise ValueError(f"{name} should be a {kind.__name__}. Received: {name}={value!r}")
     if not all(type(epoch) is int for epoch in recipe.milestones):
         raise ValueError(f"milestones are epochs. Received: milestones={recipe.milestones!r}")
 
 
-def _check_numbers(recipe):
-    def refuse(name, expected):
-        raise ValueError(f"{name} should be {expected}. Received: {name}={getattr(recipe, name)!r}")
+def _is_left_out(name, value):
+    return value is None and name in OPTIONAL
 
-    whole = ("batch_size", "accumulation_steps", "image_size")
-    optional = ("train_size", "resize", "reference_batch_size", "early_stopping")
-    for name in (*whole, *optional, "epochs", "head_epochs", "seed"):
-        value = getattr(recipe, name)
-        if name in optional and value is None:
-            continue
-        least = 0 if name in ("epochs", "head_epochs", "seed") else 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            refuse(name, f"a whole number, {least} or more")
-    positive = ("learning_rate", "head_learning_rate", "clip_norm")
-    least = ("weight_decay", "warmup_epochs")
-    shares = ("momentum", "dropout", "drop_path", "ema_momentum", "validation_split")
-    for name in (*positive, *least, *shares, "max_bad"):
-        value = getattr(recipe, name)
-        if value is None and name in ("clip_norm", "ema_momentum", "validation_split"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            refuse(name, "a number")
-        if name in positive and not 0 < value < float("inf"):
-            refuse(name, "more than 0")
-        if name in least and not 0 <= value < float("inf"):
-            refuse(name, "0 or more")
-        if name in shares and not 0 <= value < 1:
-            refuse(name, "a share, 0 or more and less than 1")
-        if name == "max_bad" and not 0 <= value <= 1:
-            refuse(name, "a share, 0 to 1")
+
+def _is_number(value, kinds=(int, float)):
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _whole(least):
+    return lambda value: _is_number(value, int) and value >= least
+
+
+# Names, what has to be true of the value of each, and how a message says it.
+NUMBERS = (
+    (
+        "batch_size accumulation_steps image_size train_size resize reference_batch_size "
+        "early_stopping",
+        _whole(1),
+        "a whole number, 1 or more",
+    ),
+    ("epochs head_epochs seed", _whole(0), "a whole number, 0 or more"),
+    (
+        "learning_rate head_learning_rate clip_norm weight_decay warmup_epochs momentum dropout "
+        "drop_path ema_momentum validation_split max_bad",
+        _is_number,
+        "a number",
+    ),
+    (
+        "learning_rate head_learning_rate clip_norm",
+        lambda value: 0 < value < float("inf"),
+        "more than 0",
+    ),
+    ("weight_decay warmup_epochs", lambda value: 0 <= value < float("inf"), "0 or more"),
+    (
+        "momentum dropout drop_path ema_momentum validation_split",
+        lambda share: 0 <= share < 1,
+        "a share, 0 or more and less than 1",
+    ),
+    ("max_bad", lambda share: 0 <= share <= 1, "a share, 0 to 1"),
+)
+
+
+def _check_numbers(recipe):
+    for names, fits, expected in NUMBERS:
+        for name in names.split():
+            value = getattr(recipe, name)
+            if not _is_left_out(name, value) and not fits(value):
+                raise ValueError(f"{name} should be {expected}. Received: {name}={value!r}")
 
 
 def _check_names(recipe):
@@ -110,46 +130,64 @@ def _multipliers(recipe):
 
 
 def _check_pairs(recipe):
-    def contradiction(what, *names):
-        received = ", ".join(f"{name}={getattr(recipe, name)!r}" for name in names)
-        raise ValueError(f"{what} Received: {received}")
+    for wrong, said, *names in _contradictions(recipe):
+        if wrong:
+            received = ", ".join(f"{name}={getattr(recipe, name)!r}" for name in names)
+            raise ValueError(f"{said} Received: {received}")
 
-    if recipe.image_size > (recipe.resize or recipe.image_size):
-        contradiction(
-            "The crop is larger than what it is cut from: image_size should be at most resize.",
-            *("image_size", "resize"),
-        )
+
+def _contradictions(recipe):
+    """(whether it is one, what is wrong, the arguments...), in the order of looking."""
+    yield (
+        recipe.image_size > (recipe.resize or recipe.image_size),
+        "The crop is larger than what it is cut from: image_size should be at most resize.",
+        *("image_size", "resize"),
+    )
     unresized = recipe.augmentation.crop_scale is None and recipe.augmentation.padding is None
-    if unresized and recipe.training_preprocessing.crop > recipe.preprocessing.resize:
-        contradiction(
-            "The crop of training is larger than what it is cut from.", "train_size", "resize"
-        )
-    config = CONFIGS[recipe.model]
-    least = config.family.min_size
+    yield (
+        unresized and recipe.training_preprocessing.crop > recipe.preprocessing.resize,
+        "The crop of training is larger than what it is cut from.",
+        *("train_size", "resize"),
+    )
+    least = CONFIGS[recipe.model].family.min_size
     for name in ("image_size", "train_size"):
-        if (getattr(recipe, name) or least) < least:
-            contradiction(f"{name} should be {least} or more for {recipe.model}.", name)
-    if not recipe.epochs and not recipe.head_epochs:
-        contradiction("There is nothing to train.", "epochs", "head_epochs")
-    if recipe.warmup_epochs and recipe.warmup_epochs >= recipe.epochs:
-        contradiction("The warm-up is as long as training.", "warmup_epochs", "epochs")
-    if (recipe.schedule == "step") != bool(recipe.milestones):
-        contradiction(
-            "milestones are the epochs at which schedule='step' divides the learning rate.",
-            *("schedule", "milestones"),
+        yield (
+            (getattr(recipe, name) or least) < least,
+            f"{name} should be {least} or more for {recipe.model}.",
+            name,
         )
+    yield (
+        not recipe.epochs and not recipe.head_epochs,
+        "There is nothing to train.",
+        *("epochs", "head_epochs"),
+    )
+    yield (
+        recipe.warmup_epochs and recipe.warmup_epochs >= recipe.epochs,
+        "The warm-up is as long as training.",
+        *("warmup_epochs", "epochs"),
+    )
+    yield (
+        (recipe.schedule == "step") != bool(recipe.milestones),
+        "milestones are the epochs at which schedule='step' divides the learning rate.",
+        *("schedule", "milestones"),
+    )
     edges = (0, *recipe.milestones, recipe.epochs)
-    if recipe.milestones and any(a >= b for a, b in itertools.pairwise(edges)):
-        contradiction("milestones should ascend, between 0 and epochs.", "milestones", "epochs")
-    if recipe.nesterov and not (recipe.optimizer.startswith("sgd") and recipe.momentum):
-        contradiction("nesterov is for SGD with momentum.", "nesterov", "optimizer", "momentum")
-    if recipe.weights is None and (recipe.freeze_until or recipe.head_epochs):
-        names = ("weights", "freeze_until", "head_epochs")
-        contradiction(
-            "Only trained weights are worth freezing. Pass weights: a file, or 'imagenet' for "
-            "the published ones, which are downloaded.",
-            *names,
-        )
+    yield (
+        recipe.milestones and any(a >= b for a, b in itertools.pairwise(edges)),
+        "milestones should ascend, between 0 and epochs.",
+        *("milestones", "epochs"),
+    )
+    yield (
+        recipe.nesterov and not (recipe.optimizer.startswith("sgd") and recipe.momentum),
+        "nesterov is for SGD with momentum.",
+        *("nesterov", "optimizer", "momentum"),
+    )
+    yield (
+        recipe.weights is None and (recipe.freeze_until or recipe.head_epochs),
+        "Only trained weights are worth freezing. Pass weights: a file, or 'imagenet' for the "
+        "published ones, which are downloaded.",
+        *("weights", "freeze_until", "head_epochs"),
+    )
 
 
 def _layer_names(config):

@@ -8,10 +8,11 @@ Sources: APPNOTE.TXT 6.3.10 of PKWARE, sections 4.3 and 4.5.3; POSIX.1-2017, pax
 Interchange Format".
 """
 
+import itertools
 import re
 import struct
 
-from keras_resnet.weights.errors import UnsafeFile
+from keras_resnet.weights.errors import UnsafeFileError
 
 MAX_MEMBERS = 50_000  # The deepest network with its optimizer has some 10,000.
 MAX_NAME = 1024  # bytes
@@ -35,34 +36,35 @@ def zip_members(mapped) -> dict[str, memoryview]:
         mapped: The `mmap.mmap` of the file.
 
     Raises:
-        UnsafeFile: if the file is cut short, or is not as simple as torch.save writes it.
+        UnsafeFileError: if the file is cut short, or is not as simple as torch.save writes it.
         struct.error: if a record reaches beyond the end of the file.
     """
     view = memoryview(mapped)
     count, position, directory_end = _zip_directory(mapped)
     if count > MAX_MEMBERS:
-        raise UnsafeFile(f"it claims {count} zip entries; {MAX_MEMBERS} are allowed")
-    spans, members = [(position, directory_end)], {}
+        raise UnsafeFileError(f"it claims {count} zip entries; {MAX_MEMBERS} are allowed")
+    spans = [(position, directory_end)]
+    members: dict[str, memoryview] = {}
     for _ in range(count):
         (magic, _, _, flags, method, _, _, _, packed, size, *lengths, _, _, _, header) = (
             ZIP_ENTRY.unpack_from(view, position)
         )
         if magic != b"PK\x01\x02":
-            raise UnsafeFile("its zip directory is damaged")
+            raise UnsafeFileError("its zip directory is damaged")
         name_length, extra_length, comment_length = lengths
         if name_length > MAX_NAME:
-            raise UnsafeFile(f"it has an entry with a name of {name_length} bytes")
+            raise UnsafeFileError(f"it has an entry with a name of {name_length} bytes")
         start = position + ZIP_ENTRY.size
         name = bytes(view[start : start + name_length]).decode("utf-8", "replace")
         extra = bytes(view[start + name_length : start + name_length + extra_length])
         position = start + name_length + extra_length + comment_length
         size, packed, header = _in_zip64(extra, size, packed, header)
         if method or packed != size or flags & ENCRYPTED:
-            raise UnsafeFile(f"its entry {name[:60]!r} is compressed or encrypted")
+            raise UnsafeFileError(f"its entry {name[:60]!r} is compressed or encrypted")
         magic, *lengths = ZIP_LOCAL.unpack_from(view, header)
         start = header + ZIP_LOCAL.size + sum(lengths)
         if magic != b"PK\x03\x04" or start + size > len(view):
-            raise UnsafeFile(f"its entry {name[:60]!r} is not where its directory says")
+            raise UnsafeFileError(f"its entry {name[:60]!r} is not where its directory says")
         spans.append((header, start + size))
         _add(members, name, view[start : start + size])
     _refuse_overlaps(spans)
@@ -74,16 +76,16 @@ def _zip_directory(mapped):
     longest = ZIP_END.size + 0xFFFF  # with a comment behind it
     end = mapped.rfind(b"PK\x05\x06", max(len(mapped) - longest, 0))
     if end < 0:
-        raise UnsafeFile("it has no zip directory at its end, as if it were cut short")
+        raise UnsafeFileError("it has no zip directory at its end, as if it were cut short")
     _, _, _, _, count, size, start, _ = ZIP_END.unpack_from(mapped, end)
     locator = end - ZIP64_LOCATOR.size
     if locator >= 0 and mapped[locator : locator + 4] == b"PK\x06\x07":
         _, _, record, _ = ZIP64_LOCATOR.unpack_from(mapped, locator)
         magic, _, _, _, _, _, _, count, size, start = ZIP64_END.unpack_from(mapped, record)
         if magic != b"PK\x06\x06":
-            raise UnsafeFile("its zip64 directory is not where it says")
+            raise UnsafeFileError("its zip64 directory is not where it says")
     if start + size > end:
-        raise UnsafeFile("its zip directory reaches beyond its end")
+        raise UnsafeFileError("its zip directory reaches beyond its end")
     return count, start, start + size
 
 
@@ -105,24 +107,25 @@ def _in_zip64(extra, *numbers):
 
 def _refuse_overlaps(spans):
     spans.sort()
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(spans):
         if start < end:
-            raise UnsafeFile("two of its zip entries share bytes")
+            raise UnsafeFileError("two of its zip entries share bytes")
 
 
 def tar_members(mapped) -> dict[str, memoryview]:
     """Name to content of each regular file of a tar file; see `zip_members`."""
-    view, members, position = memoryview(mapped), {}, 0
+    view, position = memoryview(mapped), 0
+    members: dict[str, memoryview] = {}
     while position + TAR_BLOCK <= len(view):
         header = bytes(view[position : position + TAR_BLOCK])
         if not any(header):
             break
         if len(members) > MAX_MEMBERS or not is_tar_header(header):
-            raise UnsafeFile("it has a tar header that is damaged")
+            raise UnsafeFileError("it has a tar header that is damaged")
         start = position + TAR_BLOCK
         size = _octal(header[124:136])
         if start + size > len(view):
-            raise UnsafeFile("it ends within one of its tar members")
+            raise UnsafeFileError("it ends within one of its tar members")
         if header[156:157] in TAR_REGULAR:
             name = header[:100].split(b"\0")[0].decode("utf-8", "replace").removeprefix("./")
             _add(members, name, view[start : start + size])
@@ -137,18 +140,18 @@ def is_tar_header(header) -> bool:
     blanked = header[:148] + b" " * 8 + header[156:TAR_BLOCK]
     try:
         return _octal(header[148:156]) == sum(blanked)
-    except UnsafeFile:
+    except UnsafeFileError:
         return False
 
 
 def _octal(digits):
     digits = digits.strip(b" \0")
     if not re.fullmatch(rb"[0-7]*", digits):
-        raise UnsafeFile("it has a tar header with a size that is no number")
+        raise UnsafeFileError("it has a tar header with a size that is no number")
     return int(digits or b"0", 8)
 
 
 def _add(members, name, content):
     if name in members:
-        raise UnsafeFile(f"it holds {name[:60]!r} twice")
+        raise UnsafeFileError(f"it holds {name[:60]!r} twice")
     members[name] = content

@@ -111,7 +111,7 @@ def _fetch(row, target):
             if status in TEMPORARY or (status is None and not isinstance(error, ValueError)):
                 continue
             break
-        except _WrongAnswer as error:
+        except _WrongAnswerError as error:
             part.unlink(missing_ok=True)
             reason = str(error)
             if resumed:
@@ -130,7 +130,7 @@ def _fetch(row, target):
     )
 
 
-class _WrongAnswer(Exception):
+class _WrongAnswerError(Exception):
     """The server sent something that cannot be the file."""
 
 
@@ -155,7 +155,7 @@ def _continue(row, part):
             for piece in answer.iter_content(PIECE):
                 held += len(piece)
                 if held > row.max_bytes:
-                    raise _WrongAnswer(f"the server sent more than {row.max_bytes} bytes")
+                    raise _WrongAnswerError(f"the server sent more than {row.max_bytes} bytes")
                 file.write(piece)
                 advance(len(piece))
     if total is not None and held < total:

@@ -13,7 +13,11 @@ from keras_resnet.layers import BATCH_NORM_EPSILON
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.state_dict import to_state_dict, to_torch, variables_by_key
 
-APPLICATIONS = {(3, 4, 6, 3): "ResNet50", (3, 4, 23, 3): "ResNet101", (3, 8, 36, 3): "ResNet152"}
+APPLICATIONS: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3): "ResNet50",
+    (3, 4, 23, 3): "ResNet101",
+    (3, 8, 36, 3): "ResNet152",
+}
 
 
 def read(path, model, version="v1.5") -> dict[str, np.ndarray]:
@@ -79,7 +83,8 @@ def _twin(path, model):
     import h5py
 
     with h5py.File(path) as file:
-        layers, names = file.get("layers", {}), []
+        layers = file.get("layers", {})
+        names: list[str] = []
         file.visit(names.append)
         # The head's bias, in the format of Keras 3 and in that of Keras 2.
         heads = r"layers/dense/vars/1|.*predictions/bias(:0)?"
@@ -129,7 +134,7 @@ def _strides_first(model):
 
 def _from_applications(saved):
     """Each bias goes into the mean behind it, and the surplus of epsilon into the variance."""
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for layer in saved.layers:
         name = _torchvision_name(layer.name)
         weights = [keras.ops.convert_to_numpy(weight) for weight in layer.get_weights()]

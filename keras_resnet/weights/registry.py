@@ -73,8 +73,8 @@ def _v1(model, sha256, *figures, **others):
     return PretrainedWeights(model, "IMAGENET1K_V1", sha256, *figures, **others)
 
 
-def _v2(model, sha256, *figures):
-    return PretrainedWeights(model, "IMAGENET1K_V2", sha256, *figures, resize=232)
+def _v2(*figures):
+    return dataclasses.replace(_v1(*figures), name="IMAGENET1K_V2", resize=232)
 
 
 REGISTRY = (

@@ -6,23 +6,16 @@ caller's table, so that a hostile file can at worst be refused.
 """
 
 import pickletools
+from collections.abc import Callable
+from typing import IO, cast
 
-from keras_resnet.weights.errors import UnsafeFile
+from keras_resnet.weights.errors import UnsafeFileError
 
 # An honest checkpoint of the deepest network takes some 30,000 steps, with its optimizer 100,000.
 MAX_STEPS = 400_000
 MAX_BYTES = 16 * 2**20  # of one pickle; the numbers of the tensors are outside of it
 MAX_LINE = 1024  # of a global's name
 MAX_NAME = 1024  # characters of a key
-
-PUSHED = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-    *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-}
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-IGNORED = {"PROTO", "FRAME"}
 
 
 class Inert:
@@ -42,7 +35,7 @@ class Unpickler:
     Args:
         view: memoryview of the file.
         find_global: Function from a global's dotted name to a callable that is safe with any
-            arguments; raises `UnsafeFile` for a name that is not allowed.
+            arguments; raises `UnsafeFileError` for a name that is not allowed.
         persistent_load: Function from a persistent id, any object, to what it stands for.
     """
 
@@ -62,16 +55,16 @@ class Unpickler:
             whatever the two functions return.
 
         Raises:
-            UnsafeFile: whatever is wrong with the pickle.
+            UnsafeFileError: whatever is wrong with the pickle.
         """
         self.end = min(self.position + MAX_BYTES, len(self.view))
         try:
             return self._run()
-        except UnsafeFile:
+        except UnsafeFileError:
             raise
         # What pickletools and the steps below raise on bytes that are no pickle.
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            raise UnsafeFile(f"it is not a pickle, or a damaged one ({error})") from error
+            raise UnsafeFileError(f"it is not a pickle, or a damaged one ({error})") from error
         finally:
             self.end = len(self.view)
 
@@ -87,7 +80,7 @@ class Unpickler:
         """The next bytes up to a newline."""
         line, newline, _ = bytes(self.view[self.position : self.end][:MAX_LINE]).partition(b"\n")
         if not newline or b"\\" in line:
-            raise UnsafeFile("it names something that is no name")
+            raise UnsafeFileError("it names something that is no name")
         self.position += len(line) + 1
         return line + newline
 
@@ -95,87 +88,126 @@ class Unpickler:
         """Where the next byte is."""
         return self.position
 
-    def _count(self, steps):
+    def count(self, steps):
+        """Notes steps that are taken; refuses too many."""
         self.steps += steps
         if self.steps > MAX_STEPS:
-            raise UnsafeFile(f"its pickles take more than {MAX_STEPS} steps")
+            raise UnsafeFileError(f"its pickles take more than {MAX_STEPS} steps")
 
     def _run(self):
-        stack, marks, memo = [], [], {}
+        machine = _Machine(self)
+        # All that it asks of a file is read, readline and tell.
+        for opcode, arg, _ in pickletools.genops(cast(IO[bytes], self)):
+            self.count(1)
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            step = STEPS.get(opcode.name)
+            if step is None:
+                raise UnsafeFileError(
+                    f"it uses the opcode {opcode.name}, which no checkpoint needs"
+                )
+            step(machine, arg)
+        raise UnsafeFileError("it ends early")
 
-        def since_mark():
-            start = marks.pop()
-            items = stack[start:]
-            del stack[start:]
-            return items
 
-        for opcode, arg, _ in pickletools.genops(self):
-            name = opcode.name
-            self._count(1)
-            if name == "STOP":
-                return stack.pop()
-            if name in PUSHED:
-                stack.append(arg)
-            elif name in CONSTANTS:
-                stack.append(CONSTANTS[name])
-            elif name in TUPLES:
-                size = TUPLES[name]
-                stack[len(stack) - size :] = [tuple(_top(stack, size))]
-            elif name == "EMPTY_DICT":
-                stack.append({})
-            elif name == "EMPTY_SET":
-                stack.append(Inert())
-            elif name == "ADDITEMS":
-                since_mark()
-            elif name == "FROZENSET":
-                since_mark()
-                stack.append(Inert())
-            elif name == "EMPTY_LIST":
-                stack.append([])
-            elif name == "MARK":
-                marks.append(len(stack))
-            elif name == "TUPLE":
-                stack.append(tuple(since_mark()))
-            elif name == "LIST":
-                stack.append(since_mark())
-            elif name == "DICT":
-                stack.append(make_dict(_pairs(since_mark())))
-            elif name in ("BINPUT", "LONG_BINPUT"):
-                if arg > MAX_STEPS:  # honest ones are counted up from 0
-                    raise UnsafeFile("it numbers what it repeats in an odd way")
-                memo[arg] = stack[-1]
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name in ("BINGET", "LONG_BINGET"):
-                stack.append(memo[arg])
-            elif name in ("SETITEM", "SETITEMS"):
-                pairs = _pairs(since_mark() if name == "SETITEMS" else _pop(stack, 2))
-                _of_type(stack[-1], dict).update(make_dict(pairs))
-            elif name in ("APPEND", "APPENDS"):
-                items = since_mark() if name == "APPENDS" else _pop(stack, 1)
-                _of_type(stack[-1], list).extend(items)
-            elif name == "GLOBAL":
-                stack.append(self.find_global(arg.replace(" ", ".", 1)))
-            elif name == "STACK_GLOBAL":
-                module, attribute = _pop(stack, 2)
-                dotted = f"{_of_type(module, str)}.{_of_type(attribute, str)}"
-                stack.append(self.find_global(dotted))
-            elif name in ("REDUCE", "NEWOBJ"):
-                function, args = _pop(stack, 2)
-                # A call may look at every item of its arguments, and they can be used again.
-                self._count(sum(map(_length, _of_type(args, tuple))) + len(args))
-                stack.append(function(*args))
-            elif name == "BUILD":
-                state = stack.pop()
-                if hasattr(stack[-1], "set_state"):
-                    stack[-1].set_state(state)
-            elif name == "BINPERSID":
-                stack.append(self.persistent_load(stack.pop()))
-            elif name == "POP":
-                stack.pop()
-            elif name not in IGNORED:
-                raise UnsafeFile(f"it uses the opcode {name}, which no checkpoint needs")
-        raise UnsafeFile("it ends early")
+class _Machine:
+    """What one pickle works on: a stack, the places of marks in it, and what it has numbered."""
+
+    def __init__(self, unpickler: Unpickler):
+        self.unpickler = unpickler
+        self.stack: list = []
+        self.marks: list[int] = []
+        self.memo: dict[int, object] = {}
+
+    def push(self, value):
+        self.stack.append(value)
+
+    def pop(self, size):
+        if len(self.stack) < size:
+            raise UnsafeFileError("it takes more from its stack than there is")
+        return self._cut(len(self.stack) - size)
+
+    def since_mark(self):
+        return self._cut(self.marks.pop())
+
+    def _cut(self, start):
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def put(self, number):
+        if number > MAX_STEPS:  # honest ones are counted up from 0
+            raise UnsafeFileError("it numbers what it repeats in an odd way")
+        self.memo[number] = self.stack[-1]
+
+    def update(self, items):
+        pairs = _pairs(items)
+        _of_type(self.stack[-1], dict).update(make_dict(pairs))
+
+    def extend(self, items):
+        _of_type(self.stack[-1], list).extend(items)
+
+    def find(self, dotted):
+        self.push(self.unpickler.find_global(dotted))
+
+    def find_on_stack(self):
+        module, attribute = self.pop(2)
+        self.find(f"{_of_type(module, str)}.{_of_type(attribute, str)}")
+
+    def call(self):
+        function, args = self.pop(2)
+        # A call may look at every item of its arguments, and they can be used again.
+        self.unpickler.count(sum(map(_length, _of_type(args, tuple))) + len(args))
+        self.push(function(*args))
+
+    def build(self):
+        state = self.stack.pop()
+        if hasattr(self.stack[-1], "set_state"):
+            self.stack[-1].set_state(state)
+
+    def load_persistent(self):
+        self.push(self.unpickler.persistent_load(self.stack.pop()))
+
+
+# What an opcode does to a machine, given its argument. An opcode that is not here is refused.
+PUSHED = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+)
+STEPS: dict[str, Callable] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
+    **dict.fromkeys(PUSHED, lambda m, arg: m.push(arg)),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE1": lambda m, _: m.push(tuple(m.pop(1))),
+    "TUPLE2": lambda m, _: m.push(tuple(m.pop(2))),
+    "TUPLE3": lambda m, _: m.push(tuple(m.pop(3))),
+    "TUPLE": lambda m, _: m.push(tuple(m.since_mark())),
+    "EMPTY_LIST": lambda m, _: m.push([]),
+    "LIST": lambda m, _: m.push(m.since_mark()),
+    "APPEND": lambda m, _: m.extend(m.pop(1)),
+    "APPENDS": lambda m, _: m.extend(m.since_mark()),
+    "EMPTY_DICT": lambda m, _: m.push({}),
+    "DICT": lambda m, _: m.push(make_dict(_pairs(m.since_mark()))),
+    "SETITEM": lambda m, _: m.update(m.pop(2)),
+    "SETITEMS": lambda m, _: m.update(m.since_mark()),
+    "EMPTY_SET": lambda m, _: m.push(Inert()),
+    "ADDITEMS": lambda m, _: m.since_mark(),
+    "FROZENSET": lambda m, _: m.push(Inert()(m.since_mark())),
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.stack.pop(),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda m, number: m.put(number)),
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda m, number: m.push(m.memo[number])),
+    "GLOBAL": lambda m, name: m.find(name.replace(" ", ".", 1)),
+    "STACK_GLOBAL": lambda m, _: m.find_on_stack(),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.call()),
+    "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.load_persistent(),
+}
 
 
 def make_dict(pairs):
@@ -188,7 +220,7 @@ def make_dict(pairs):
 
 def _pairs(items):
     if len(items) % 2:
-        raise UnsafeFile("it has a key without a value")
+        raise UnsafeFileError("it has a key without a value")
     return list(zip(items[::2], items[1::2], strict=True))
 
 
@@ -196,19 +228,7 @@ def _length(value):
     return len(value) if isinstance(value, list | tuple | dict) else 1
 
 
-def _top(stack, size):
-    if len(stack) < size:
-        raise UnsafeFile("it takes more from its stack than there is")
-    return stack[len(stack) - size :]
-
-
-def _pop(stack, size):
-    items = _top(stack, size)
-    del stack[len(stack) - size :]
-    return items
-
-
 def _of_type(value, expected):
     if not isinstance(value, expected):
-        raise UnsafeFile(f"it uses a {type(value).__name__} as a {expected.__name__}")
+        raise UnsafeFileError(f"it uses a {type(value).__name__} as a {expected.__name__}")
     return value

@@ -160,52 +160,62 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
             raise ValueError(
                 f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
             )
-    variables = variables_by_key(model)
-    state = dict(state)
-    without_top = not any(key in variables for key in HEAD)
-    ignored = [key for key in HEAD if key in state]
-    if without_top and ignored:
-        logger.warning("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
-    if without_top or head == "skip":
-        state = {key: array for key, array in state.items() if key not in HEAD}
-        variables = {key: value for key, value in variables.items() if key not in HEAD}
+    variables, state = _wanted(variables_by_key(model), state, source, skip_head=head == "skip")
     if first_conv == "adapt" and STEM in variables and getattr(state.get(STEM), "ndim", 0) == 4:
         state[STEM] = _adapt_channels(state[STEM], variables[STEM].shape[2])
-
-    missing = [key for key in variables if key not in state]
-    unused = [key for key in state if key not in variables]
-    misshapen = []
-    for key in variables.keys() & state.keys():
-        shape = variables[key].shape
-        expected = tuple(shape[axis] for axis in TO_TORCH[len(shape)])
-        if state[key].shape != expected:
-            misshapen.append(f"{key} is {state[key].shape}, not {expected}")
-        elif np.iscomplexobj(state[key]):
-            misshapen.append(f"{key} is of complex numbers")
-    if missing or unused or misshapen:
-        adapt = ""
-        if any(entry.startswith(f"{STEM} is") for entry in misshapen):
-            adapt = " For other channels, use weights.load(model, path, first_conv='adapt')."
-        raise CheckpointError(
-            f"{source} does not fit the model {model.name!r}, which was left as it was. "
-            f"The file looks like {recognise(state).text}: load it into such a network, or choose "
-            f"another file.{adapt}\n"
-            + "\n".join(
-                f"{len(keys)} {title}: {', '.join(sorted(keys))}"
-                for title, keys in (
-                    ("missing from the file", missing),
-                    ("unused by the model", unused),
-                    ("of another shape", misshapen),
-                )
-                if keys
-            )
-        )
+    _check_fit(model, variables, state, source)
     for key, variable in variables.items():
         array = state[key].astype(variable.dtype, copy=state[key].ndim == 1)
         if array.ndim > 1:  # by the backend, which takes less than half of numpy's time
             array = keras.ops.transpose(array, TO_KERAS[array.ndim])
         variable.assign(array)
         _let_go(state[key])
+
+
+def _wanted(variables, state, source, *, skip_head):
+    """The variables and arrays that should fit: no head if it is skipped or the model has none."""
+    without_top = not any(key in variables for key in HEAD)
+    ignored = [key for key in HEAD if key in state]
+    if without_top and ignored:
+        logger.warning("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
+    left_out = HEAD if without_top or skip_head else ()
+    return (
+        {key: variable for key, variable in variables.items() if key not in left_out},
+        {key: array for key, array in state.items() if key not in left_out},
+    )
+
+
+def _check_fit(model, variables, state, source):
+    """Raises a CheckpointError that names all keys that do not fit, if there are any."""
+    shapes = {key: _mismatch(variables[key], state[key]) for key in variables.keys() & state.keys()}
+    wrong = {
+        "missing from the file": [key for key in variables if key not in state],
+        "unused by the model": [key for key in state if key not in variables],
+        "of another shape": [f"{key} is {said}" for key, said in shapes.items() if said],
+    }
+    if not any(wrong.values()):
+        return
+    adapt = ""
+    if shapes.get(STEM):
+        adapt = " For other channels, use weights.load(model, path, first_conv='adapt')."
+    raise CheckpointError(
+        f"{source} does not fit the model {model.name!r}, which was left as it was. "
+        f"The file looks like {recognise(state).text}: load it into such a network, or choose "
+        f"another file.{adapt}\n"
+        + "\n".join(
+            f"{len(keys)} {title}: {', '.join(sorted(keys))}"
+            for title, keys in wrong.items()
+            if keys
+        )
+    )
+
+
+def _mismatch(variable, array):
+    """What an array is, where it does not fit the variable."""
+    expected = tuple(variable.shape[axis] for axis in TO_TORCH[len(variable.shape)])
+    if array.shape != expected:
+        return f"{array.shape}, not {expected}"
+    return "of complex numbers" if np.iscomplexobj(array) else None
 
 
 def _let_go(array):

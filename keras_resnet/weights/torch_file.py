@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.weights.archives import TAR_BLOCK, is_tar_header, tar_members, zip_members
-from keras_resnet.weights.errors import CheckpointError, UnsafeFile
+from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
 from keras_resnet.weights.safe_pickle import Unpickler
 from keras_resnet.weights.torch_objects import (
     MAX_DIMENSIONS,
@@ -82,13 +82,13 @@ def _read_zip(mapped):
     members = zip_members(mapped)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise UnsafeFile("it is a zip, but has no data.pkl in its top folder")
+        raise UnsafeFileError("it is a zip, but has no data.pkl in its top folder")
     top = pickles[0].removesuffix("data.pkl")
     if f"{top}constants.pkl" in members:
-        raise UnsafeFile(f"it is a TorchScript archive; {SAVE_A_STATE_DICT}")
+        raise UnsafeFileError(f"it is a TorchScript archive; {SAVE_A_STATE_DICT}")
     order = {b"little": "<", b"big": ">"}.get(bytes(members.get(f"{top}byteorder", b"little")[:8]))
     if order is None:
-        raise UnsafeFile("its byteorder is neither little nor big")
+        raise UnsafeFileError("its byteorder is neither little nor big")
     saved = Unpickler(members[pickles[0]], find_global, find_storage).load()
     storages = {
         name.removeprefix(f"{top}data/"): content
@@ -99,35 +99,35 @@ def _read_zip(mapped):
 
 
 def _read_legacy(mapped):
-    found = {}  # one Storage for each key, for its dtype and count
+    found: dict[str, Storage] = {}  # one for each key, for its dtype and count
 
     def storage_of(pid):
         storage = find_storage(pid)
         # Untyped ones are counted in bytes.
         whole = Storage(storage.key, storage.dtype or np.dtype(np.uint8), pid[4])
         if found.setdefault(storage.key, whole) != whole:
-            raise UnsafeFile(f"it describes its storage {storage.key[:60]!r} in two ways")
+            raise UnsafeFileError(f"it describes its storage {storage.key[:60]!r} in two ways")
         return storage
 
     reader = Unpickler(memoryview(mapped), find_global, storage_of)
     if reader.load() != LEGACY_MAGIC:
-        raise UnsafeFile("it is a pickle, but not one of torch.save")
+        raise UnsafeFileError("it is a pickle, but not one of torch.save")
     if reader.load() != LEGACY_VERSION:
-        raise UnsafeFile(f"its version is not {LEGACY_VERSION}")
+        raise UnsafeFileError(f"its version is not {LEGACY_VERSION}")
     reader.load()  # How the machine that wrote it stores numbers; the counts say it better.
     saved, keys = reader.load(), reader.load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise UnsafeFile("it has no list of storages")
+        raise UnsafeFileError("it has no list of storages")
     storages, order = {}, "<"
     for key in keys:
         if key not in found:
-            raise UnsafeFile(f"it has a storage {key[:60]!r} that no tensor uses")
+            raise UnsafeFileError(f"it has a storage {key[:60]!r} that no tensor uses")
         counted, expected = reader.read(INT64.size), found[key].count
         # torch writes its numbers with the low byte first, on any machine; other writers may not.
         if expected and counted == struct.pack(">q", expected):
             order = ">"
         elif INT64.unpack(counted)[0] != expected:
-            raise UnsafeFile(
+            raise UnsafeFileError(
                 f"its storage {key[:60]!r} should have {expected} elements and says "
                 f"{INT64.unpack(counted)[0]}"
             )
@@ -139,64 +139,82 @@ def _read_tar(mapped):
     members = tar_members(mapped)
     missing = {"storages", "tensors", "pickle"} - members.keys()
     if missing:
-        raise UnsafeFile(f"it is a tar, but has no member {', '.join(sorted(missing))}")
-    objects, contents = {}, {}
+        raise UnsafeFileError(f"it is a tar, but has no member {', '.join(sorted(missing))}")
+    numbered = _Numbered()
+    contents = _read_tar_storages(members["storages"], numbered)
+    _read_tar_tensors(members["tensors"], numbered)
+    saved = Unpickler(members["pickle"], find_global, numbered.find).load()
+    return _with_arrays(saved, contents, "<")
 
-    def find(pid):
+
+class _Numbered:
+    """The storages and tensors that a tar file describes, each under a number of its own."""
+
+    def __init__(self):
+        self.objects: dict[str, Storage | Tensor] = {}
+
+    def find(self, pid):
         if isinstance(pid, tuple):
-            raise UnsafeFile(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
-        found = objects.get(str(pid)) if isinstance(pid, str | int) else None
+            raise UnsafeFileError(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
+        found = self.objects.get(str(pid)) if isinstance(pid, str | int) else None
         if found is None:
-            raise UnsafeFile("it refers to something other than a tensor or a storage")
+            raise UnsafeFileError("it refers to something other than a tensor or a storage")
         return found
 
-    def find_whole(pid):
-        found = find(pid)
+    def find_storage(self, pid):
+        found = self.find(pid)
         if not isinstance(found, Storage):
-            raise UnsafeFile("it uses a tensor as a storage")
+            raise UnsafeFileError("it uses a tensor as a storage")
         return found
 
-    reader = Unpickler(members["storages"], find_global, find)
+
+def _read_tar_storages(member, numbered):
+    """Notes the storages that a member holds, and the views of them; returns their contents."""
+    contents = {}
+    reader = Unpickler(member, find_global, numbered.find)
     for _ in range(checked_count(reader.load())):
         key, _, storage_type = _described(reader.load(), 3)
         if not isinstance(storage_type, StorageType) or storage_type.dtype is None:
-            raise UnsafeFile("it has a storage without a type")
+            raise UnsafeFileError("it has a storage without a type")
         count = checked_count(_int64(reader))
         contents[key] = _raw(reader, count, storage_type.dtype)
-        objects[key] = Storage(key, storage_type.dtype, count)
+        numbered.objects[key] = Storage(key, storage_type.dtype, count)
     for view in _list(reader.load()):
         key, root, start, count = _described(view, 4)
-        start, count, whole = checked_count(start), checked_count(count), find_whole(root)
+        start, count = checked_count(start), checked_count(count)
+        whole = numbered.find_storage(root)
         if start + count > whole.count:
-            raise UnsafeFile("it has a view that reaches beyond its storage")
-        objects[key] = Storage(whole.key, whole.dtype, count, whole.start + start)
+            raise UnsafeFileError("it has a view that reaches beyond its storage")
+        numbered.objects[key] = Storage(whole.key, whole.dtype, count, whole.start + start)
+    return contents
 
-    reader = Unpickler(members["tensors"], find_global, find)
+
+def _read_tar_tensors(member, numbered):
+    """Notes the tensors that a member describes."""
+    reader = Unpickler(member, find_global, numbered.find)
     for _ in range(checked_count(reader.load())):
         key, storage, _ = _described(reader.load(), 3)
         dimensions = _int64(reader) & 0xFFFFFFFF  # four bytes and four of padding
         if dimensions > MAX_DIMENSIONS:
-            raise UnsafeFile(f"it has a tensor of {dimensions} dimensions")
+            raise UnsafeFileError(f"it has a tensor of {dimensions} dimensions")
         shape, strides = (
             tuple(_int64(reader) for _ in range(dimensions)) for _ in ("shape", "strides")
         )
-        storage = find_whole(storage)
-        objects[key] = make_tensor(storage, storage.dtype, _int64(reader), shape, strides)
-
-    saved = Unpickler(members["pickle"], find_global, find).load()
-    return _with_arrays(saved, contents, "<")
+        storage = numbered.find_storage(storage)
+        offset = _int64(reader)
+        numbered.objects[key] = make_tensor(storage, storage.dtype, offset, shape, strides)
 
 
 def _described(value, size):
     """The `size` parts of a description in a tar file, the first of them, a number, as its key."""
     if not isinstance(value, tuple) or len(value) != size or not isinstance(value[0], int):
-        raise UnsafeFile("it describes a storage or a tensor in a way of its own")
+        raise UnsafeFileError("it describes a storage or a tensor in a way of its own")
     return str(value[0]), *value[1:]
 
 
 def _list(value):
     if not isinstance(value, list):
-        raise UnsafeFile("it has no list of views")
+        raise UnsafeFileError("it has no list of views")
     return value
 
 
@@ -209,7 +227,7 @@ def _raw(reader, count, dtype):
     start = reader.position
     reader.position += count * dtype.itemsize
     if reader.position > len(reader.view):
-        raise UnsafeFile(
+        raise UnsafeFileError(
             f"it has a storage of {count * dtype.itemsize} bytes that ends behind its own end"
         )
     return reader.view[start : reader.position]
@@ -228,7 +246,7 @@ def _with_arrays(saved, storages, order):
     def bytes_of(tensor):
         key, dtype = tensor.storage.key, tensor.dtype
         if key not in storages:
-            raise UnsafeFile(f"its storage {key[:60]!r} is missing")
+            raise UnsafeFileError(f"its storage {key[:60]!r} is missing")
         if order == NATIVE_ORDER or dtype.itemsize == 1:
             return storages[key]
         kind = (key, dtype.itemsize, dtype.kind == "c")
@@ -245,6 +263,12 @@ def _with_arrays(saved, storages, order):
         return arrays[value]
 
     saved = made(saved)
+    _replace_values(saved, made)
+    return saved
+
+
+def _replace_values(saved, replacement):
+    """Replaces each value in nested dicts and lists, which may hold one another in circles."""
     seen, waiting = set(), [saved]
     while waiting:
         container = waiting.pop()
@@ -253,6 +277,5 @@ def _with_arrays(saved, storages, order):
         seen.add(id(container))
         items = container.items() if isinstance(container, dict) else enumerate(container)
         for key, value in list(items):
-            container[key] = made(value)
+            container[key] = replacement(value)
             waiting.append(container[key])
-    return saved

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_resnet.weights import safe_pickle
-from keras_resnet.weights.errors import UnsafeFile
+from keras_resnet.weights.errors import UnsafeFileError
 from keras_resnet.weights.safe_pickle import Inert
 
 MAX_DIMENSIONS = 16
@@ -111,7 +111,7 @@ def find_storage(pid):
     Zip files leave the view out.
     """
     if isinstance(pid, tuple) and pid[:1] == ("module",):
-        raise UnsafeFile(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
+        raise UnsafeFileError(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
     if (
         not isinstance(pid, tuple)
         or len(pid) not in (5, 6)
@@ -119,15 +119,15 @@ def find_storage(pid):
         or not isinstance(pid[1], StorageType)
         or not isinstance(pid[2], str)
     ):
-        raise UnsafeFile("it refers to something other than a storage")
+        raise UnsafeFileError("it refers to something other than a storage")
     dtype, key, count, view = pid[1].dtype, pid[2], checked_count(pid[4]), (*pid, None)[5]
     if view is None:
         return Storage(key, dtype, count)
     if not isinstance(view, tuple) or len(view) != 3:
-        raise UnsafeFile("it has a view of a storage that is no view")
+        raise UnsafeFileError("it has a view of a storage that is no view")
     start, size = checked_count(view[1]), checked_count(view[2])
     if start + size > count:
-        raise UnsafeFile("it has a view that reaches beyond its storage")
+        raise UnsafeFileError("it has a view that reaches beyond its storage")
     return Storage(key, dtype, size, start)
 
 
@@ -140,22 +140,22 @@ class StorageType:
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
     if not isinstance(storage, Storage) or storage.dtype is None:
-        raise UnsafeFile("it has a tensor without a typed storage")
+        raise UnsafeFileError("it has a tensor without a typed storage")
     return make_tensor(storage, storage.dtype, offset, shape, strides)
 
 
 def _rebuild_tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_):
     if not isinstance(storage, Storage) or getattr(dtype, "dtype", None) is None:
-        raise UnsafeFile("it has a tensor without a storage or a dtype")
+        raise UnsafeFileError("it has a tensor without a storage or a dtype")
     return make_tensor(storage, dtype.dtype, offset, shape, strides)
 
 
 def make_tensor(storage, dtype, offset, shape, strides):
     """The tensor, if its offset, shape and strides stay inside of its storage."""
     if not isinstance(shape, tuple) or not isinstance(strides, tuple):
-        raise UnsafeFile("it has a tensor whose shape is not a tuple")
+        raise UnsafeFileError("it has a tensor whose shape is not a tuple")
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
-        raise UnsafeFile(
+        raise UnsafeFileError(
             f"it has a tensor of {len(shape)} dimensions with {len(strides)} strides; at most "
             f"{MAX_DIMENSIONS} of each are allowed"
         )
@@ -168,12 +168,12 @@ def make_tensor(storage, dtype, offset, shape, strides):
         return Tensor(storage, dtype, 0, shape, (0,) * len(shape))
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if last >= held:
-        raise UnsafeFile(
+        raise UnsafeFileError(
             f"it has a tensor of shape {shape} and strides {strides} from element {offset} on "
             f"that reaches beyond its storage of {held} elements"
         )
     if math.prod(shape) > held:
-        raise UnsafeFile(
+        raise UnsafeFileError(
             f"it has a tensor of shape {shape}, more elements than the {held} of its storage"
         )
     return Tensor(storage, dtype, offset, shape, strides)
@@ -189,7 +189,7 @@ def _ordered_dict(pairs=(), *_):
 
 def _size(dimensions=(), *_):
     if not isinstance(dimensions, tuple):
-        raise UnsafeFile("it has a torch.Size that is not made of a tuple")
+        raise UnsafeFileError("it has a torch.Size that is not made of a tuple")
     return dimensions
 
 
@@ -197,9 +197,9 @@ def checked_count(value):
     """`value` if it is a whole number that a size can be; anything else is refused."""
     if isinstance(value, bool) or not isinstance(value, int):
         # Not shown: a nested tuple may take for ever to write out.
-        raise UnsafeFile(f"it has a {type(value).__name__} where a size should be")
+        raise UnsafeFileError(f"it has a {type(value).__name__} where a size should be")
     if not 0 <= value < 2**62:
-        raise UnsafeFile("it has a size that is negative or beyond all measure")
+        raise UnsafeFileError("it has a size that is negative or beyond all measure")
     return value
 
 
@@ -228,8 +228,8 @@ def find_global(name):
     if name in GLOBALS:
         return GLOBALS[name]
     if name.startswith(("torch.nn.modules.", "torchvision.models.")):
-        raise UnsafeFile(f"it holds a whole pickled nn.Module ({name}); {SAVE_A_STATE_DICT}")
-    raise UnsafeFile(
+        raise UnsafeFileError(f"it holds a whole pickled nn.Module ({name}); {SAVE_A_STATE_DICT}")
+    raise UnsafeFileError(
         f"it names {name!r:.120}, which is not among the {len(GLOBALS)} names that an honest "
         "checkpoint needs; nothing of it was run"
     )
@@ -241,7 +241,7 @@ def array(tensor, buffer):
     unit = 1 if storage.dtype is None else itemsize
     held = buffer[storage.start * unit : (storage.start + storage.count) * unit]
     if len(held) < storage.count * unit:
-        raise UnsafeFile(
+        raise UnsafeFileError(
             f"its storage {storage.key[:60]!r} should have {storage.count * unit} bytes and has "
             f"{len(held)}"
         )

@@ -67,7 +67,7 @@ def test_trainable_parameters(name):
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
 def test_channels_first(name, tmp_path):
     ours, theirs = both(name, tmp_path, data_format="channels_first")
-    x, x_torch = images(65, 97)
+    _, x_torch = images(65, 97)
     with torch.no_grad():
         expected = theirs(x_torch).numpy()
     assert relative_error(ours(x_torch.numpy()).numpy(), expected) <= 1e-5
