@@ -99,7 +99,12 @@ def _decode_other(image_bytes):
 
     def plain():
         with tf.control_dependencies([_refuse_bombs(_claimed_size(image_bytes))]):
-            return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+            return tf.cond(
+                tf.strings.substr(_head(image_bytes), 8, 4) == b"WEBP",
+                # Of one with alpha, TensorFlow refuses to give three channels.
+                lambda: tf.io.decode_image(image_bytes, 0, expand_animations=False)[..., :3],
+                lambda: tf.io.decode_image(image_bytes, 3, expand_animations=False),
+            )
 
     head = tf.strings.substr(image_bytes, 0, 2)
     return tf.cond(head == b"BM", lambda: _decode_bmp(image_bytes), plain)

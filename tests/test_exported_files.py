@@ -12,7 +12,9 @@ from small_networks import CONFIGS, CONVOLUTIONS, noise, small, trained
 
 import keras_resnet
 from keras_resnet import export, features
-from keras_resnet.export import run_exported
+from keras_resnet.builder import build
+from keras_resnet.configs import ResNetConfig
+from keras_resnet.export import run_exported, verification
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
@@ -156,6 +158,59 @@ def test_pyramids_and_backbones(tmp_path):
             np.testing.assert_allclose(found[name], value, atol=1e-4 * scale)
         found = run_exported.load(export_(backbone, tmp_path / f"b{suffix}", image_size=64))(x)
         assert found["features"].shape == (2, 8, 8, 128)
+
+
+@pytest.mark.parametrize("groups", [1, 32])
+def test_dilated_networks_of_any_size(groups, tmp_path):
+    """In ONNX, whose Conv pads by itself only without dilation; each output has its own sides."""
+    import onnx
+    from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
+
+    config = ResNetConfig("bottleneck", (1, 1, 2), groups=groups, width_per_group=4)
+    model = trained(build(config, include_top=False, output_stride=8))
+    pyramid = features.pyramid(model, ("C2", "C4"))
+    path = export.onnx(pyramid, tmp_path / "m.onnx")
+    for side in (64, 96):
+        x = noise(2, side, side + 32, 3)
+        for name, value in run_exported.load(path)(x).items():
+            expected = np.asarray(pyramid(x)[name])
+            np.testing.assert_allclose(value, expected, atol=1e-4 * np.abs(expected).max())
+    graph = onnx.load(path)
+    for side in (1, 2):
+        make_dim_param_fixed(graph.graph, f"side_{side}", 64)
+    onnx.checker.check_model(graph, full_check=True)
+
+
+@pytest.mark.parametrize("format", ["saved_model", "onnx", "litert"])
+def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, monkeypatch):
+    """Its probabilities are all near 0 or 1, whatever small thing is wrong before."""
+    model = small("basic")
+    head = model.layers[-1]
+    head.set_weights([values * 1000 for values in head.get_weights()])
+    best = np.max(model(verification.sample((64, 64, 3), "float32")), axis=1)
+    assert np.median(best) > 0.999
+    right = export.folding._folded
+    monkeypatch.setattr(
+        export.folding, "_folded", lambda *layers: [values * 1.005 for values in right(*layers)]
+    )
+    with pytest.raises(ValueError, match="does not answer as the model does"):
+        getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
+    assert not list(tmp_path.glob("m*/*"))
+
+
+@pytest.mark.parametrize("format", ["saved_model", *SUFFIXES])
+def test_a_damaged_file_is_not_verified(format, tmp_path):
+    model, preprocessing = small("basic"), keras_resnet.Preprocessing(36, 32)
+    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
+    images = {"grey": tf.io.encode_png(np.full((40, 40, 3), 128, np.uint8)).numpy()}
+    export.verify(path, images, model, preprocessing=preprocessing).check(path)
+    file = next(path.glob("variables/*.data*")) if path.is_dir() else path
+    file = file.with_suffix(".bin") if file.suffix == ".xml" else file
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="its sha256 differs"):
+        export.verify(path, images, model, preprocessing=preprocessing)
 
 
 def test_pixels_go_in_where_the_normalisation_is_inside(tmp_path):

@@ -173,8 +173,13 @@ def litserve(version, tmp_path):
             assert server.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.2)
         yield url
+        server.terminate()
+        server.wait(60)
+        with pytest.raises(requests.ConnectionError):  # its other processes have ended too
+            requests.get(f"{url}/health", timeout=5)
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
@@ -228,6 +233,7 @@ def test_litserve(flowers, tmp_path, monkeypatch):
             b"{",
             b"[]",
             b'{"instances": []}',
+            b'{"instances": NaN}',
             b'{"instances": [{"b64": "?"}]}',
             '{"instances": [{"b64": "é"}]}'.encode(),
             json.dumps({**rest_client.body(images[:1]), "signature_name": "tensor"}),

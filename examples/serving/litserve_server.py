@@ -8,6 +8,7 @@ rest_client.py and load.py ask either. Needs the serving extra: pip install "ker
 
 import base64
 import io
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,8 @@ import litserve
 import pydantic
 import typer
 from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from PIL import Image
 
 MAX_BODY = 10 * 2**20  # bytes
@@ -93,6 +96,12 @@ class Classifier(litserve.LitAPI):
         return {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
 
 
+def refuse(_, error):
+    """422 and what is wrong with a request; not what it sent, which may be NaN: no JSON."""
+    wrong = [{name: one[name] for name in ("loc", "msg", "type")} for one in error.errors()]
+    return JSONResponse({"detail": wrong}, 422)
+
+
 def main(
     version: Annotated[Path, typer.Argument(help="The version folder.")],
     model: Annotated[str, typer.Option(help="The model's name in the address.")] = "flowers",
@@ -107,6 +116,9 @@ def main(
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=workers, max_payload_size=MAX_BODY
     )
+    server.app.add_exception_handler(RequestValidationError, refuse)
+    # As Ctrl+C: LitServe ends its other processes too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server.run(host=host, port=port, num_api_servers=1, generate_client_file=False)
 
 

@@ -100,6 +100,7 @@ def write_file(
                 inside="normalisation" if with_preprocessing else "none",
                 class_names=names,
                 comparison=compared,
+                artefact=temporary,
                 source=source,
                 modules=("keras", "tensorflow", *packages),
             )

@@ -27,6 +27,23 @@ def weights_hash(model) -> str:
     return digest.hexdigest()
 
 
+def file_hashes(artefact) -> dict[str, str]:
+    """The sha256 of an export's files, by their names in a SavedModel's folder.
+
+    Of OpenVINO's .xml, its .bin too. What is read beside the graph, export.json and
+    assets.extra, is left out.
+    """
+    artefact = Path(artefact)
+    if artefact.is_dir():
+        files = [file for file in sorted(artefact.rglob("*")) if file.is_file()]
+        names = [file.relative_to(artefact).as_posix() for file in files]
+        aside = (NAME, "assets.extra/")
+        kept = [pair for pair in zip(names, files, strict=True) if not pair[0].startswith(aside)]
+        return {name: sha256(file) for name, file in kept}
+    beside = [artefact, artefact.with_suffix(".bin")][: 2 if artefact.suffix == ".xml" else 1]
+    return {file.suffix: sha256(file) for file in beside if file.is_file()}
+
+
 def versions(*modules) -> dict[str, str]:
     """The versions that made an export."""
     found = {"keras_resnet": keras_resnet.__version__}
@@ -50,6 +67,7 @@ def describe(
     inside,
     class_names,
     comparison,
+    artefact,
     source=None,
     modules=(),
 ) -> dict:
@@ -63,6 +81,7 @@ def describe(
         inside: What of it is part of the export: "all", "normalisation" or "none".
         class_names: Names of the classes, or None.
         comparison: A `Comparison` with the model.
+        artefact: The files, complete.
         source: The file of the model's weights, or None.
         modules: Whose versions matter.
     """
@@ -73,6 +92,7 @@ def describe(
         "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         "preprocessing_inside": inside,
         "class_names": class_names,
+        "files_sha256": file_hashes(artefact),
         "weights_sha256": weights_hash(model),
         "source": source and {"file": Path(source).name, "sha256": sha256(Path(source))},
         "versions": versions(*modules),

@@ -85,20 +85,48 @@ def _write(network, file, data):
         opset_version=OPSET,
         verbose=False,
     )
+    graph = onnx.load(file)
+    for node in graph.graph.node:
+        if node.op_type == "Conv":
+            _pad_explicitly(node)
+    onnx.save(graph, file)
     if data is not None:
         _quantize(file, data)
-    graph = onnx.load(file)
-    for tensor in (*graph.graph.input, *graph.graph.output):
-        _name_open_sides(tensor.type.tensor_type.shape.dim)
+        graph = onnx.load(file)
+    for tensor in graph.graph.input:
+        _name_open_sides(tensor, "side")
+    for tensor in graph.graph.output:
+        _name_open_sides(tensor, tensor.name)  # equal names would say equal lengths
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
 
 
-def _name_open_sides(sides):
+def _pad_explicitly(node):
+    """Says how much zeros a convolution of stride 1 pads, where the converter says SAME_UPPER.
+
+    ONNX Runtime does not take that with dilation.
+    """
+    from onnx import helper
+
+    said = {attribute.name: attribute for attribute in node.attribute}
+    if "auto_pad" not in said or not said["auto_pad"].s.startswith(b"SAME"):
+        return
+    kernel, strides, rates = (
+        helper.get_attribute_value(said[name]) if name in said else [1, 1]
+        for name in ("kernel_shape", "strides", "dilations")
+    )
+    if set(strides) != {1} or not all(side % 2 for side in kernel):
+        return
+    margins = [rate * (side - 1) // 2 for side, rate in zip(kernel, rates, strict=True)]
+    node.attribute.remove(said["auto_pad"])
+    node.attribute.append(helper.make_attribute("pads", margins * 2))
+
+
+def _name_open_sides(tensor, prefix):
     """Says `batch` where the converter says `unk__7`."""
-    for number, side in enumerate(sides):
+    for number, side in enumerate(tensor.type.tensor_type.shape.dim):
         if not side.HasField("dim_value"):
-            side.dim_param = "batch" if number == 0 else f"side_{number}"
+            side.dim_param = "batch" if number == 0 else f"{prefix}_{number}"
 
 
 def _quantize(file, data):

@@ -99,6 +99,7 @@ def saved_model(
             inside="all" if preprocessing else "none",
             class_names=names,
             comparison=compared,
+            artefact=unfinished,
             source=source,
             modules=("keras", "tensorflow"),
         )

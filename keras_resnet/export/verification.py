@@ -25,6 +25,7 @@ TOLERANCE = 1e-4
 AGREEMENT = 0.95
 QUANTISED_TOLERANCE = 0.5  # of features
 IMAGES = 5
+LEAST_PROBABILITY = 1e-30  # which float32 still has all its digits for
 BATCH_SIZE = 32
 FREE_SIDE = 64  # Of the images that are tried where a model leaves the size open.
 
@@ -35,7 +36,8 @@ class Comparison:
 
     Args:
         images: How many images both answered.
-        error: The largest difference, divided by the largest value.
+        error: The largest difference, divided by the largest value; of probabilities, that of
+            their logarithms, unless the network is quantised.
         agreement: The share of images whose best class is the same; None without classes.
         tolerance: The error that is allowed; None for a quantised network, which has to agree on
             the best class of 95 % of the images.
@@ -115,11 +117,19 @@ def compare(answers, model, inputs, allowed) -> Comparison:
                 f"There should be an output {name!r} of shape {value.shape}. Received: "
                 f"{ {name: answer.shape for name, answer in answers.items()} }"
             )
-        difference = np.abs(answer - value).max() / (np.abs(value).max() or 1.0)
-        error = float(np.maximum(error, difference))  # NaN stays
         if name in ("probabilities", "logits"):
             agreement = float(np.mean(answer.argmax(-1) == value.argmax(-1)))
+        if name == "probabilities" and allowed is not None:
+            answer, value = _logarithms(answer), _logarithms(value)
+        difference = np.abs(answer - value).max() / (np.abs(value).max() or 1.0)
+        error = float(np.maximum(error, difference))  # NaN stays
     return Comparison(len(inputs), error, agreement, allowed)
+
+
+def _logarithms(probabilities):
+    """What a network that is sure of its class computed: its probabilities are all 0 or 1."""
+    logarithms = np.log(np.maximum(np.float64(probabilities), LEAST_PROBABILITY))
+    return logarithms - 1  # none is near 0, so that the largest is a measure of all
 
 
 def check_names(answers, class_names):
@@ -166,10 +176,15 @@ def verify(artefact, images, model, *, preprocessing=None) -> Comparison:
         The comparison. `check` raises if the answers differ.
 
     Raises:
-        ValueError: if an image cannot be decoded, or the model has other weights than the one
-            that was exported.
+        ValueError: if an image cannot be decoded, the files are not those that were written, or
+            the model has other weights than the one that was exported.
     """
     said = record.read(artefact)
+    if record.file_hashes(artefact) != said.get("files_sha256"):
+        raise ValueError(
+            f"{artefact} is damaged, or another file than the one that {record.place(artefact)} "
+            "describes: its sha256 differs. Export again."
+        )
     if record.weights_hash(model) != said["weights_sha256"]:
         raise ValueError(
             f"{artefact} was not made from this model: the weights differ. Pass the model that "
