@@ -15,7 +15,8 @@ def decode(image_bytes, *, exif=False):
 
     Args:
         image_bytes: Scalar string tensor: a JPEG, PNG, GIF, BMP or WebP file. Alpha is dropped,
-            grey is repeated, of 16 bits the high byte is taken. Animated WebP is an error.
+            grey is repeated, of 16 bits the high byte is taken. WebP that is animated or has
+            alpha is an error, which TensorFlow does not give in three channels.
         exif: True to turn a JPEG as its EXIF orientation says. PIL and torchvision do not.
 
     Returns:
@@ -99,12 +100,8 @@ def _decode_other(image_bytes):
 
     def plain():
         with tf.control_dependencies([_refuse_bombs(_claimed_size(image_bytes))]):
-            return tf.cond(
-                tf.strings.substr(_head(image_bytes), 8, 4) == b"WEBP",
-                # Of one with alpha, TensorFlow refuses to give three channels.
-                lambda: tf.io.decode_image(image_bytes, 0, expand_animations=False)[..., :3],
-                lambda: tf.io.decode_image(image_bytes, 3, expand_animations=False),
-            )
+            # Never with channels=0: an animated WebP then crashes TensorFlow 2.21.
+            return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
 
     head = tf.strings.substr(image_bytes, 0, 2)
     return tf.cond(head == b"BM", lambda: _decode_bmp(image_bytes), plain)

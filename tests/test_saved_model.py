@@ -269,8 +269,14 @@ def test_names_that_were_changed_are_found(tmp_path):
     )
     images_ = {"image": next(images())}
     assert export.verify(version, images_, model).agreement == 1
-    (version / "assets" / "class_names.txt").write_text("b\na\nc\n")
+    said = (version / "export.json").read_text()
+    swapped = json.loads(said) | {"class_names": ["b", "a", "c"]}
+    (version / "export.json").write_text(json.dumps(swapped))
     with pytest.raises(ValueError, match=r"by the names in export\.json"):
+        export.verify(version, images_, model)
+    (version / "export.json").write_text(said)
+    (version / "assets" / "class_names.txt").write_text("b\na\nc\n")
+    with pytest.raises(ValueError, match="its sha256 differs"):
         export.verify(version, images_, model)
 
 

@@ -85,7 +85,9 @@ class Classifier(litserve.LitAPI):
         try:
             outputs = self.answer(image_bytes=tf.constant(images))
         except tf.errors.InvalidArgumentError as error:
-            raise HTTPException(400, "an image cannot be decoded: is it whole?") from error
+            raise HTTPException(
+                400, "an image cannot be decoded: it is not whole, or a WebP with alpha"
+            ) from error
         return {name: value.numpy() for name, value in outputs.items()}
 
     def encode_response(self, outputs):
