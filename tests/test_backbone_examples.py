@@ -357,7 +357,7 @@ def test_flowers_are_found(run_python, tmp_path):
     for what in ("of the classes ", "of the boxes "):
         values = losses(done.stdout, what)
         assert values[-1] < 0.5 * values[0]
-    assert float(done.stdout.split("Mean average precision ")[1].split()[0].rstrip(".")) > 9.9
+    assert float(done.stdout.split("Mean average precision ")[1].split()[0].rstrip(".")) > 0.7
 
 
 @pytest.mark.slow
@@ -366,4 +366,4 @@ def test_flowers_are_segmented(run_python, tmp_path):
     assert done.returncode == 0, done.stderr
     values = losses(done.stdout, "loss ")
     assert values[-1] < 0.5 * values[0]
-    assert float(done.stdout.split("Mean IoU ")[1].split()[0]) > 9.9
+    assert float(done.stdout.split("Mean IoU ")[1].split()[0]) > 0.45
