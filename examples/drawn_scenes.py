@@ -32,7 +32,7 @@ def draw_scenes(count: int, size: int, key: str) -> list[Scene]:
 
 
 def draw_scene(size: int, key: str) -> Scene:
-    """Draws one to three flowers, a quarter to six tenths as long as the picture is wide."""
+    """Draws one to three flowers, 0.3 to 0.65 times as long as the picture."""
     rng = random.Random(key)  # noqa: S311 (drawings, not secrets)
     picture = background(f"{key}/background", size, size)
     mask = np.zeros((size, size), np.uint8)
@@ -41,7 +41,7 @@ def draw_scene(size: int, key: str) -> Scene:
         if len(labels) == 3:
             break
         label = rng.randrange(len(KINDS))
-        flower = cut_out(KINDS[label], f"{key}/{number}", round(size * rng.uniform(0.25, 0.6)))
+        flower = cut_out(KINDS[label], f"{key}/{number}", round(size * rng.uniform(0.3, 0.65)))
         x, y = (rng.randint(0, size - length) for length in flower.size)
         place = np.s_[y : y + flower.height, x : x + flower.width]
         if mask[place].any():
