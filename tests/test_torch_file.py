@@ -42,7 +42,7 @@ def test_real_legacy_files(real_data, name, blocks):
     parameters = [v for k, v in state.items() if "running" not in k]
     assert sum(v.size for v in parameters) == {3: 269722, 9: 853018}[blocks]
     assert all(np.isfinite(v).all() for v in state.values())
-    with pytest.raises(CheckpointError, match=f"a CIFAR resnet{6 * blocks + 2} with 10 classes"):
+    with pytest.raises(CheckpointError, match=f"a resnet{6 * blocks + 2} with shortcut A and 10"):
         keras_resnet.ResNet18(weights=real_data / "cifar10" / f"{name}.th", classes=10)
 
 
