@@ -78,7 +78,7 @@ def test_boxes_fit_their_masks(scenes_of):
         left = scene.mask.copy()
         for label, box in zip(scene.labels, scene.boxes, strict=True):
             x1, y1, x2, y2 = box.astype(int)
-            assert 13 <= max(x2 - x1, y2 - y1) <= 38
+            assert 13 <= max(x2 - x1, y2 - y1) <= 42  # 0.65 of 64 pixels
             # Every edge of the box touches the flower, in its first or last row or column.
             own = scene.mask[y1:y2, x1:x2] == label + 1
             assert own[0].any() and own[-1].any() and own[:, 0].any() and own[:, -1].any()
