@@ -6,7 +6,8 @@ How a convolution is computed is decided in one place, `keras_resnet/convolution
 import keras
 from keras import ops
 
-from keras_resnet.convolution import convolution_path, convolve, margins
+from keras_resnet.convolution import convolution_path, convolve
+from keras_resnet.cpu_convolution import margins
 
 __all__ = ["BatchNormalization", "Conv2D", "convolution_path"]
 

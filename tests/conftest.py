@@ -48,7 +48,7 @@ def command_here(tmp_path, monkeypatch, capfd):
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["keras-resnet", *map(str, arguments)])
-        monkeypatch.setattr(keras_resnet_cli, "_debug", False)
+        monkeypatch.setattr(keras_resnet_cli.terminal, "debug", False)
         for name in ("level", "propagate", "handlers"):
             monkeypatch.setattr(logger, name, getattr(logger, name))
         capfd.readouterr()

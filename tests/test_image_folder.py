@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from keras_resnet import data
-from keras_resnet.data.image_folder import list_images, split_images
+from keras_resnet.data.image_folder import split_images
+from keras_resnet.data.images import list_images
 
 
 def picture(path, colour=(200, 80, 0), size=(40, 30), **options):
@@ -101,7 +102,7 @@ def test_memory_a_file_is_bounded(run_python):
     program = """
 import numpy as np, re, tensorflow as tf
 from pathlib import Path
-from keras_resnet.data.image_folder import Images
+from keras_resnet.data.images import Images
 def memory():
     return 1024 * int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 count = 1_000_000

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_resnet import data
-from keras_resnet.data.image_folder import list_images
+from keras_resnet.data.images import list_images
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.preprocessing import Preprocessing
 
@@ -357,7 +357,7 @@ def test_a_truncated_jpeg_is_bad_wherever_its_crop_lies(folder):
 
 def test_epochs_do_not_repeat():
     """The shuffle itself looks at the low byte of a key only."""
-    from keras_resnet.data.image_folder import Images
+    from keras_resnet.data.images import Images
 
     names = tf.constant([str(number) for number in range(50)])
     source = Images(("a",), names, np.zeros(50, np.int32), np.arange(50), b"", {}).source()

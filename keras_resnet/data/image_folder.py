@@ -2,185 +2,16 @@
 
 import dataclasses
 import json
-import os
-import stat
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
+from keras_resnet.data.images import Images, list_images
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.source import Source, why_bad_image
 from keras_resnet.files import write_text
 
-LOOKED_UP = 256  # names at a time
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 VALIDATION_NAMES = ("val", "validation", "valid", "test")
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Image files with their labels, in some 12 bytes a file beside what TensorFlow holds.
-
-    Args:
-        class_names: Names of the classes.
-        names: All paths below the folder, as the file system has them: a string tensor, since
-            TensorFlow needs one and a second copy would double the memory.
-        labels: Index of each file's class, int32, ascending.
-        chosen: Which of them are meant, int64, in order.
-        folder: What the paths are below, with a slash at the end.
-        unusable: Entries named as images that are no files, {path: why}.
-    """
-
-    class_names: tuple[str, ...]
-    names: tf.Tensor
-    labels: np.ndarray
-    chosen: np.ndarray
-    folder: bytes
-    unusable: dict[str, str]
-
-    def __len__(self):
-        """How many images there are."""
-        return len(self.chosen)
-
-    def subset(self, indices):
-        """The images at `indices`, with the same classes."""
-        return dataclasses.replace(self, chosen=self.chosen[indices])
-
-    def file(self, index) -> str:
-        """The path of an image."""
-        return os.fsdecode(self.folder + self.names[self.chosen[index]].numpy())
-
-    @property
-    def counts(self):
-        """How many images each class has."""
-        return np.bincount(self.labels[self.chosen], minlength=len(self.class_names))
-
-    def source(self) -> Source:
-        """The images as a source of batches."""
-        labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
-        count = len(self)
-
-        def example(index):
-            place = tf.gather(chosen, index)
-            path = self.folder + tf.gather(self.names, place)
-            return path, path, tf.cast(tf.gather(labels, place), tf.int64)
-
-        def examples(key, start):
-            def many(indices):
-                if key is not None:
-                    # Of its key the shuffle takes the low bits only, where epochs are counted.
-                    mixed = tf.random.stateless_uniform((2,), key, None, None, tf.int64)
-                    indices = tf.random.experimental.index_shuffle(indices, mixed, count - 1)
-                return example(indices)
-
-            return tf.data.Dataset.range(start, count).batch(LOOKED_UP).map(many).unbatch()
-
-        def replacement(key):
-            return example(tf.random.stateless_uniform((), key, 0, count, tf.int64))
-
-        return Source(
-            self.class_names,
-            count,
-            examples,
-            tf.io.read_file,
-            replacement,
-            why_bad,
-            self.unusable,
-        )
-
-
-def list_images(directory) -> Images:
-    """Lists a folder of class folders, as torchvision's ImageFolder does.
-
-    Args:
-        directory: The folder. Each folder in it is a class, in alphabetical order; images may lie
-            deeper. Links are followed. Hidden files and files of other kinds are passed over.
-
-    Raises:
-        DataError: if there are no class folders, or one of them has no image.
-    """
-    directory = Path(directory)
-    if not directory.is_dir():
-        what = "is a file" if directory.exists() else "does not exist"
-        raise DataError(
-            f"The data folder {directory} {what}. Expected a folder with one folder of images a "
-            f"class. The current folder is {Path.cwd()}."
-        )
-    classes = sorted(
-        entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name[0] != "."
-    )
-    if not classes:
-        raise DataError(
-            f"The data folder {directory} has no folders in it. Expected one folder a class, "
-            f"{directory}/daisy/1.jpg for example."
-        )
-    folder = os.fsencode(directory) + b"/"
-    names, counts = bytearray(), []
-    unusable: dict[str, str] = {}
-    for name in classes:
-        found = 0
-        for files in _walk(folder + os.fsencode(name), (), unusable):
-            names += b"".join(file[len(folder) :] + b"\0" for file in files)
-            found += len(files)
-        counts.append(found)
-    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-    if empty:
-        raise DataError(
-            f"{len(empty)} of the {len(classes)} class folders in {directory} have no image: "
-            f"{', '.join(empty[:10])}. Put images ({', '.join(SUFFIXES)}) there or remove the "
-            "folder."
-        )
-    return Images(
-        tuple(classes),
-        tf.strings.split(bytes(names[:-1]), "\0"),
-        np.repeat(np.arange(len(classes), dtype=np.int32), counts),
-        np.arange(sum(counts)),
-        folder,
-        unusable,
-    )
-
-
-def _walk(folder, above, unusable):
-    """The image files of each folder below `folder`, in turn; bytes, sorted."""
-    try:
-        status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        unusable[os.fsdecode(folder)] = error.strerror
-        return
-    if here in above:  # a link to a folder that it lies in
-        return
-    files, folders = [], []
-    for entry in entries:
-        if entry.name.startswith(b"."):
-            continue
-        image = entry.name.lower().endswith(tuple(map(str.encode, SUFFIXES)))
-        what = _what(entry)
-        if what == "a folder":
-            folders.append(entry.path)
-        if image and what == "a file":
-            files.append(entry.path)
-        elif image:
-            unusable[os.fsdecode(entry.path)] = f"it is {what}"
-    yield files
-    for path in folders:
-        yield from _walk(path, (*above, here), unusable)
-
-
-def _what(entry):
-    """What a directory's entry is, links followed."""
-    try:
-        if entry.is_file():
-            return "a file"
-        if entry.is_dir():
-            return "a folder"
-        mode = entry.stat().st_mode
-    except OSError as error:
-        return f"a link that leads nowhere ({error.strerror})"
-    return "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
 
 
 def has_parts(directory):
@@ -253,15 +84,6 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
         validates[np.random.default_rng((seed, label)).permutation(indices)[:share]] = True
     train, val = images.subset(np.flatnonzero(~validates)), images.subset(np.flatnonzero(validates))
     return train, dataclasses.replace(val, unusable={})
-
-
-def why_bad(file) -> str | None:
-    """Why an image file cannot be decoded; None if it can."""
-    try:
-        with open(file, "rb") as stream:
-            return why_bad_image(stream.read())
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def save_class_indices(class_names, path):

@@ -10,10 +10,10 @@ from keras_resnet.data import datasets
 from keras_resnet.data.errors import DataError
 from keras_resnet.data.image_folder import (
     has_parts,
-    list_images,
     split_images,
     validation_folder,
 )
+from keras_resnet.data.images import list_images
 from keras_resnet.data.shards import shards_source
 from keras_resnet.data.source import Source
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.image_folder import SUFFIXES
+from keras_resnet.data.images import SUFFIXES
 from keras_resnet.export.network import laid_out, transform
 
 NUMBER = 200

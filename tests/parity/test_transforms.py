@@ -14,7 +14,7 @@ from torchvision.transforms import functional, v2
 import tensorflow as tf  # isort: skip (torch comes first)
 import keras_resnet  # isort: skip
 from keras_resnet.data import mixing, operations, policies, windows
-from keras_resnet.data.image_folder import list_images
+from keras_resnet.data.images import list_images
 
 pytestmark = pytest.mark.parity
 

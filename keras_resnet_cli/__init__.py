@@ -1,0 +1,86 @@
+"""The command `keras-resnet`: parses and calls, no logic.
+
+keras_resnet, and with it TensorFlow, is imported inside of the commands, so that --help is quick.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import typer
+
+from keras_resnet_cli import answers, exports, images, networks, terminal, training, weights
+from keras_resnet_cli.options import Debug
+from keras_resnet_cli.terminal import log_to_stdout, quiet
+
+__all__ = ["app", "log_to_stdout", "main", "quiet"]
+
+# TensorFlow leaves oneDNN off on processors without AVX512-VNNI, where a training step then takes
+# 1.4 times as long (docs/performance.md). Read when TensorFlow is imported, so set here.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+COMMANDS: dict[str, Callable] = {
+    "list": weights.list_,
+    "inspect": weights.inspect,
+    "convert": weights.convert,
+    "download": weights.download,
+    "summary": networks.summary,
+    "plot": networks.plot,
+    "check-data": images.check_data,
+    "shards": images.shards,
+    "train": training.train,
+    "evaluate": answers.evaluate,
+    "predict": answers.predict,
+    "explain": answers.explain,
+    "export": exports.export,
+    "verify": exports.verify,
+}
+
+app = typer.Typer(
+    help="Residual networks for Keras: weights, data, training, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _name, _function in COMMANDS.items():
+    app.command(_name)(_function)
+
+
+@app.callback()
+def _options(debug: Debug = False):
+    pass
+
+
+def main():
+    """Runs the command: 0 if all went well, 1 with one line if it failed, 2 if misused."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        if terminal.debug:
+            raise
+        message = terminal.printable(" ".join(str(error).split()))
+        print("Error:", message, file=sys.stderr)
+        _leave(1)
+    except Exception:
+        if not _meets_others():
+            raise
+        traceback.print_exc()
+        _leave(1)
+
+
+def _meets_others():
+    """Whether the process trains with others, by JAX."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _leave(code):
+    """Ends the process; where it trains with others, without JAX's wait for one that is dead."""
+    if _meets_others():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,5 @@
+"""`python -m keras_resnet_cli`."""
+
+from keras_resnet_cli import main
+
+main()

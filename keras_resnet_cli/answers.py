@@ -1,0 +1,127 @@
+"""Commands that have a trained network answer."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_resnet_cli.options import Debug, ImageSize, Json, NamedModel, NamedWeights, Resize
+from keras_resnet_cli.terminal import printable, room
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A folder (of its parts val), a .npz file with x and y, or the name of a data "
+            "set of tensorflow-datasets."
+        ),
+    ],
+    run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A CSV file of all answers.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Say how often a network is right on labelled images.
+
+    [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
+    """
+    training = room("training")
+    found, skipped = training.evaluate_on(
+        data, run=run, model=model, weights=weights, image_size=image_size, resize=resize
+    )
+    if output:
+        found.write(output)
+    summary = {
+        "images": len(found.rows),
+        "left_out": len(skipped),
+        "top1": found.top1,
+        "top5": found.top5,
+    }
+    if as_json:
+        print(json.dumps({**summary, "skipped": skipped.reasons}, indent=2))
+        return
+    for name, reason in skipped.reasons.items():
+        print(printable(f"Left out {name}: {reason}."))
+    print(
+        f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}, {len(found.rows)} images, "
+        f"{len(skipped)} left out"
+    )
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    run: Annotated[Path, typer.Option(help="Folder of a training.")] = Path("runs/flowers"),
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Name what is on images.
+
+    [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
+    """
+    answers = room("training").Run.open(run).name_files(images, top=top)
+    if as_json:
+        rows = [
+            {
+                "file": str(file),
+                "classes": [name for name, _ in answer],
+                "probabilities": [probability for _, probability in answer],
+            }
+            for file, answer in answers.items()
+        ]
+        print(json.dumps(rows, indent=2))
+        return
+    for file, answer in answers.items():
+        print(printable(f"{file}:"))
+        for name, probability in answer:
+            print(printable(f"  {probability:.4f}  {name}"))
+
+
+def explain(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="What to look for. \\[default: the best class]")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Whose feature map: layer3.1. \\[default: the last block]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Picture to write. \\[default: NAME_explained.png]"),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Draw where in an image a network sees what speaks for a class (Grad-CAM).
+
+    [bold]Example:[/bold] keras-resnet explain rose.jpg --run runs/flowers
+    """
+    found = room("training").explain(
+        image,
+        output,
+        run=run,
+        model=model,
+        weights=weights,
+        image_size=image_size,
+        resize=resize,
+        class_name=class_,
+        layer=layer,
+    )
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(found), "picture": str(found.picture)}, indent=2))
+    else:
+        print(printable(f"{found.picture}: {found.class_name}, {found.probability:.4f}"))

@@ -1,0 +1,71 @@
+"""What a command shows on the terminal, and what it keeps from it."""
+
+import contextlib
+import importlib
+import logging
+import os
+
+debug = False
+
+
+def set_debug(value: bool):
+    """Has errors show where in the code they came from, if `value`; never takes it back."""
+    global debug
+    debug = debug or value
+
+
+@contextlib.contextmanager
+def quiet():
+    """Drops what is meanwhile written to standard error, by C++ too; errors still raise.
+
+    TensorFlow greets at its first import.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("tensorflow", "absl"):  # tensorflow-datasets speaks through absl
+        logging.getLogger(name).setLevel(logging.ERROR)
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def room(name):
+    """A module of keras_resnet; importing it brings TensorFlow, without its greeting."""
+    with quiet():
+        return importlib.import_module(f"keras_resnet.{name}")
+
+
+def printable(text):
+    """Without what would steer the terminal; a file may have chosen it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+@contextlib.contextmanager
+def progress(what):
+    """A progress bar on standard error: function of (done, total)."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+class _Lines(logging.Handler):
+    """Prints through sys.stdout as it is then: a progress bar puts itself in its place."""
+
+    def emit(self, record):
+        print("\n".join(map(printable, self.format(record).splitlines())))
+
+
+def log_to_stdout():
+    """Prints what the package logs."""
+    logger = logging.getLogger("keras_resnet")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [_Lines()]

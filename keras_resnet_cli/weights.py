@@ -1,0 +1,124 @@
+"""Commands about files of weights."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_resnet_cli.options import Debug, Json
+from keras_resnet_cli.terminal import printable, room
+
+
+def list_(
+    model: Annotated[str | None, typer.Argument(help="Only this network: resnet50.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """List the networks and their published weights.
+
+    [bold]Example:[/bold] keras-resnet list resnet50
+    """
+    rows = room("weights").list_weights(model)
+    if as_json:
+        print(json.dumps([{**dataclasses.asdict(row), "file": row.file} for row in rows], indent=2))
+    else:
+        print(rows or f"No weights of {model} are published.")
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Show what a file of weights holds, and which network it is of.
+
+    Nothing that the file names is imported or run.
+
+    [bold]Example:[/bold] keras-resnet inspect resnet50-0676ba61.pth
+    """
+    found = room("weights").inspect(file)
+    rows = [(name, str(t.dtype), list(t.shape), t.nbytes) for name, t in found.tensors.items()]
+    published = found.published and f"{found.published.model} {found.published.name}"
+    if as_json:
+        summary = {
+            "file": str(found.path),
+            "container": found.container,
+            "bytes": found.size,
+            "sha256": found.sha256,
+            "architecture": found.architecture.text,
+            "model": found.architecture.variant,
+            "classes": found.architecture.classes,
+            "published": published,
+            "tensors": [
+                dict(zip(("name", "dtype", "shape", "bytes"), row, strict=True)) for row in rows
+            ],
+        }
+        print(json.dumps(summary, indent=2))
+        return
+    width = min(max((len(name) for name, *_ in rows), default=0), 80)
+    for name, dtype, shape, size in rows:
+        print(f"{printable(name):{width}}  {dtype:8}  {size:12,}  {shape}")
+    print(f"\n{found.path}: {found.size:,} bytes, {found.container} container")
+    print(f"sha256        {found.sha256}")
+    print(f"tensors       {len(rows)}, {sum(t.size for t in found.tensors.values()):,} numbers")
+    print(f"architecture  {printable(found.architecture.text)}")
+    print(f"published     {published or 'no, or not known here'}")
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="A .keras, .weights.h5, .safetensors or .pth file."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="The network, if the file does not tell: resnet50.")
+    ] = None,
+    version: Annotated[
+        str, typer.Option(help="v1 for files of keras.applications, whose blocks stride first.")
+    ] = "v1.5",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the outputs before and after.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Convert a file of weights: PyTorch, safetensors, Keras, in every direction.
+
+    [bold]Example:[/bold] keras-resnet convert resnet50-0676ba61.pth -o resnet50.keras --verify
+    """
+    variant, classes, difference = room("conversion").convert(
+        file, output, model=model, version=version, verify=verify
+    )
+    if as_json:
+        found = {"file": str(output), "model": variant, "classes": classes}
+        print(json.dumps({**found, "difference": difference if verify else None}, indent=2))
+        return
+    head = f"{classes} classes" if classes else "no head"
+    print(f"{output}: {variant}, {head}")
+    if verify:
+        print(f"Verified: the largest difference between the outputs is {difference:g}.")
+
+
+def download(
+    model: Annotated[str, typer.Argument(help="The network, resnet50, or a file's name.")],
+    weights: Annotated[
+        str, typer.Option(help="Which: imagenet (IMAGENET1K_V1) or IMAGENET1K_V2.")
+    ] = "imagenet",
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Download published weights, once, and check them.
+
+    They go into KERAS_RESNET_HOME (default: ~/.keras/models), from KERAS_RESNET_WEIGHTS_URL if that
+    names a mirror.
+
+    [bold]Example:[/bold] keras-resnet download resnet50 --weights IMAGENET1K_V2
+    """
+    registry = room("weights.registry")
+    row = registry.find_file(model) or registry.find(model, weights)
+    file = room("weights").download(row)
+    found = {"file": str(file), "model": row.model, "weights": row.name}
+    print(json.dumps(found, indent=2) if as_json else file)
