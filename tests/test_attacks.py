@@ -304,14 +304,14 @@ def memory(kind):
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
-    before, start, said = memory("VmRSS"), time.perf_counter(), "read"
+    before, start, said = memory("VmRSS"), time.process_time(), "read"
     try:
         weights.read_state_dict(path)
     except weights.CheckpointError as error:
         said = "refused"
     except BaseException as error:
         said = repr(error)
-    print(path.name, said, time.perf_counter() - start, memory("VmHWM") - before, sep="|")
+    print(path.name, said, time.process_time() - start, memory("VmHWM") - before, sep="|")
 """
 
 

@@ -83,6 +83,10 @@ def test_the_first_convolution_adapts_when_asked(tmp_path, resnet18_state):
         adapted = weights.to_state_dict(model)["conv1.weight"]
         # The same grey in all channels gives the same answer.
         np.testing.assert_allclose(adapted.sum(1), kernel.sum(1), atol=1e-5)
+    other = {key: value for key, value in resnet18_state.items() if "layer4" not in key}
+    with pytest.raises(CheckpointError, match=r"conv1\.weight is \(64, 3, 7, 7\)") as error:
+        weights.load(model, state_dict_file(tmp_path / "other.pth", other))
+    assert "adapt" not in str(error.value)  # which would not do
 
 
 def test_a_damaged_keras_file(tmp_path):

@@ -196,7 +196,7 @@ def _check_fit(model, variables, state, source):
     if not any(wrong.values()):
         return
     adapt = ""
-    if shapes.get(STEM):
+    if shapes.get(STEM) and sum(map(len, wrong.values())) == 1:  # the file is of this network
         adapt = " For other channels, use weights.load(model, path, first_conv='adapt')."
     raise CheckpointError(
         f"{source} does not fit the model {model.name!r}, which was left as it was. "
