@@ -1,41 +1,19 @@
-"""From sources to batches: order, resuming, and bad images in any place."""
+"""From sources to batches: order and resuming."""
 
-import collections
-import dataclasses
 import hashlib
 import os
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from numbered_images import COUNT, arguments, epoch_numbers, make
 
 from keras_resnet import data
-from keras_resnet.data.images import list_images
-from keras_resnet.data.pipeline import evaluation_batches
-from keras_resnet.preprocessing import Preprocessing
-
-COUNT = 22  # images: 3 batches of 8, the last of 6
-
-
-def make(folder, count=COUNT):
-    """Images of two classes; the red of each tells its number: 10 times it."""
-    for number in range(count):
-        path = folder / "ab"[number % 2] / f"{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 36), (10 * number, 0, 90)).save(path)
-    return folder
 
 
 @pytest.fixture
 def folder(tmp_path):
     return make(tmp_path / "images")
-
-
-def arguments(**changes):
-    return {"training": True, "image_size": 32, "batch_size": 8, "seed": 3, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +22,6 @@ def two_epochs(tmp_path_factory):
     batches, _ = data.image_folder(make(tmp_path_factory.mktemp("pipeline")), **arguments())
     assert len(batches) == 3
     return [list(batches.as_numpy_iterator()) for _ in range(2)]
-
-
-def numbers(images):
-    """Which images are in a batch, by their colour in the middle."""
-    red = (np.asarray(images)[:, 16, 16, 0] * 0.229 + 0.485) * 255
-    return np.rint(red / 10).astype(int).tolist()
-
-
-def epoch_numbers(batches):
-    return [number for images, _ in batches for number in numbers(images)]
 
 
 def batches_equal(ours, theirs):
@@ -150,211 +118,6 @@ def test_keras_trains_on_it(folder):
     assert np.isfinite(history.history["val_loss"]).all()
 
 
-def spoil(folder):
-    """Breaks images in all ways; returns {file name: part of the reason}."""
-    good = (folder / "a" / "00.png").read_bytes()
-    (folder / "a" / "02.png").write_bytes(good[:60])
-    (folder / "b" / "03.png").write_bytes(b"")
-    (folder / "b" / "05.png").write_text("this is no image")
-    bomb = bytearray(good)
-    bomb[16:24] = (60000).to_bytes(4, "big") * 2
-    (folder / "b" / "07.png").write_bytes(bomb)
-    (folder / "b" / "21.png").write_bytes(good[:8])  # the last one
-    return {
-        "02.png": "damaged",
-        "03.png": "empty",
-        "05.png": "no image",
-        "07.png": "larger than is allowed",
-        "21.png": "damaged",
-    }
-
-
-def test_bad_images_change_nothing_else(folder, two_epochs):
-    before = [(numbers(x), x, y) for x, y in two_epochs[0]]
-    expected = spoil(folder)
-    bad = {int(name[:2]) for name in expected}
-    skipped = data.Skipped()
-    after, _ = data.image_folder(folder, **arguments(max_bad=0.3, skipped=skipped))
-    assert len(after) == len(before)
-    for (order, x, y), (x_after, y_after) in zip(before, after.as_numpy_iterator(), strict=True):
-        good = [place for place, number in enumerate(order) if number not in bad]
-        np.testing.assert_array_equal(x[good], x_after[good])
-        np.testing.assert_array_equal(y[good], y_after[good])
-        assert not bad & set(numbers(x_after))
-        assert len(x_after) == len(x)
-    reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
-    assert reasons.keys() == expected.keys()
-    for name, part in expected.items():
-        assert part in reasons[name]
-    with pytest.raises(data.DataError, match=r"5 of 22 image files(.|\n)*check-data"):
-        data.image_folder(folder, **arguments())
-
-
-def test_evaluation_leaves_bad_images_out_and_keeps_its_steps(folder):
-    expected = spoil(folder)
-    for number in range(8):  # of a whole batch
-        (folder / "ab"[number % 2] / f"{number:02}.png").write_text("broken")
-    skipped = data.Skipped()
-    source = list_images(folder).source()
-    batches = evaluation_batches(source, Preprocessing(32, 32), batch_size=4, skipped=skipped)
-    assert len(batches) == 6
-    seen = list(batches.as_numpy_iterator())
-    assert len(seen) == 6
-    names = [os.path.basename(name).decode() for _, _, part in seen for name in part]
-    bad = {f"{number:02}.png" for number in range(8)} | expected.keys()
-    everything = [f"{number:02}.png" for number in (*range(0, COUNT, 2), *range(1, COUNT, 2))]
-    # The first batch has no good one: a model gets one of the others.
-    assert names[0] in names[1:]
-    assert names[1:] == [name for name in everything if name not in bad]
-    assert {os.path.basename(name) for name in skipped.reasons} == bad
-
-
-def test_files_that_break_or_vanish_in_training(folder):
-    skipped = data.Skipped()
-    batches, _ = data.image_folder(folder, **arguments(skipped=skipped))
-    assert not skipped
-    (folder / "a" / "02.png").unlink()
-    (folder / "b" / "05.png").write_text("broken")
-    order = epoch_numbers(batches)
-    assert len(order) == COUNT
-    assert not {2, 5} & set(order)
-    reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
-    assert reasons.keys() == {"02.png", "05.png"}
-    assert "No such file" in reasons["02.png"]
-
-
-def test_training_ends_when_nothing_is_left(folder):
-    batches, _ = data.image_folder(folder, **arguments())
-    for path in folder.rglob("*.png"):
-        path.unlink()
-    with pytest.raises(tf.errors.OpError, match="in a row cannot be decoded"):
-        list(batches)
-
-
-def test_unreadable_files_are_named():
-    """As nobody, since root reads everything."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = make(Path(name))
-        os.chmod(name, 0o755)  # noqa: S103 (nobody else has to get in)
-        (folder / "a" / "02.png").chmod(0)
-        (folder / "b").chmod(0)
-        (folder / "a" / "more").mkdir()
-        (folder / "a" / "more").chmod(0)
-        root = os.geteuid() == 0
-        if root:
-            os.seteuid(65534)
-        try:
-            with pytest.raises(data.DataError, match="have no image: b"):
-                data.image_folder(folder, **arguments())
-            if root:
-                os.seteuid(0)
-            (folder / "b").chmod(0o755)
-            if root:
-                os.seteuid(65534)
-            skipped = data.Skipped()
-            batches, _ = data.image_folder(folder, **arguments(skipped=skipped))
-            assert sum(len(labels) for _, labels in batches) == COUNT
-        finally:
-            if root:
-                os.seteuid(0)
-            (folder / "a" / "more").chmod(0o755)
-    assert {os.path.basename(name) for name in skipped.reasons} == {"02.png", "more"}
-    assert set(skipped.reasons.values()) == {"Permission denied"}
-
-
-def test_a_class_with_no_good_image(folder):
-    for path in (folder / "a").iterdir():
-        path.write_text("broken")
-    with pytest.raises(data.DataError, match="class 'a' can be read"):
-        data.image_folder(folder, **arguments(max_bad=0.9))
-
-
-def mutations(contents, count, seed=0):
-    """Files cut, overwritten and stitched together at random."""
-    rng = np.random.default_rng(seed)
-    for number in range(count):
-        content = bytearray(contents[number % len(contents)])
-        kind = rng.integers(4)
-        if kind == 0:
-            content = content[: rng.integers(len(content))]
-        elif kind == 1:
-            for _ in range(rng.integers(1, 20)):
-                content[rng.integers(len(content))] = rng.integers(256)
-        elif kind == 2:
-            for _ in range(rng.integers(1, 4)):  # where sizes stand
-                content[rng.integers(min(64, len(content)))] = rng.integers(256)
-        else:
-            start, end = sorted(rng.integers(len(content), size=2))
-            content[start:end] = rng.bytes(rng.integers(0, 64))
-        yield bytes(content)
-
-
-def test_a_thousand_mutated_images(tmp_path):
-    """No crash, and each is either used or named."""
-    whole = Image.effect_noise((50, 40), 60).convert("RGB")
-    contents = []
-    for number, (kind, mode) in enumerate(
-        [
-            *(("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "P")),
-            *(("PNG", "RGBA"), ("GIF", "P"), ("BMP", "RGB"), ("BMP", "P"), ("WEBP", "RGB")),
-        ]
-    ):
-        path = tmp_path / f"whole{number}"
-        whole.convert(mode).save(path, kind)
-        contents.append(path.read_bytes())
-    suffixes = ("jpg", "jpg", "jpg", "png", "png", "png", "gif", "bmp", "bmp", "webp")
-    for number, content in enumerate(mutations(contents, 1000)):
-        path = tmp_path / "images" / "ab"[number % 2] / f"{number:04}.{suffixes[number % 10]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    images = list_images(tmp_path / "images")
-    files = tf.constant([images.file(index) for index in range(1000)])
-    labels = tf.constant(images.labels, tf.int64)
-
-    def in_turn(key, start):
-        """Without the traced functions of a folder's order: it is made anew for each bad image."""
-        return tf.data.Dataset.from_tensor_slices((files, files, labels)).skip(start)
-
-    source = dataclasses.replace(images.source(), examples=in_turn)
-    skipped = data.Skipped()
-    batches = evaluation_batches(source, Preprocessing(32, 32), batch_size=16, skipped=skipped)
-    used = [os.fsdecode(name) for _, _, names in batches for name in names.numpy()]
-    assert len(used) == len(set(used)) == 1000 - len(skipped)
-    assert not set(used) & skipped.reasons.keys()
-    assert 200 < len(skipped) < 900
-    for name, reason in skipped.reasons.items():
-        assert "now it can" not in reason, name
-    train, _ = data.batches(source, max_bad=1.0, **arguments())
-    assert sum(len(labels) for _, labels in train) == 1000
-
-
-def test_counts_of_reasons_are_kept_once():
-    skipped = data.Skipped()
-    skipped.add("a.jpg", "it is empty")
-    skipped.add("a.jpg", "it is damaged")
-    assert collections.Counter(skipped.reasons.values()) == {"it is empty": 1}
-
-
-def test_a_truncated_jpeg_is_bad_wherever_its_crop_lies(folder):
-    """The decoder itself stops after the crop and would not notice."""
-    path = folder / "a" / "whole.jpg"
-    Image.effect_noise((60, 200), 50).convert("RGB").save(path, quality=95)
-    content = path.read_bytes()
-    path.write_bytes(content + bytes(5000))  # what some cameras add is no damage
-    skipped = data.Skipped()
-    batches, _ = data.image_folder(folder, **arguments(skipped=skipped))
-    assert sum(len(labels) for _, labels in batches) == COUNT + 1
-    assert not skipped
-    path.write_bytes(content[: len(content) * 95 // 100])
-    evaluation = evaluation_batches(
-        list_images(folder).source(), Preprocessing(32, 32), batch_size=8, skipped=skipped
-    )
-    for read in (evaluation, batches):
-        skipped.reasons.clear()
-        list(read)
-        assert list(skipped.reasons) == [str(path)]
-
-
 def test_epochs_do_not_repeat():
     """The shuffle itself looks at the low byte of a key only."""
     from keras_resnet.data.images import Images
@@ -369,11 +132,3 @@ def test_epochs_do_not_repeat():
     orders = [order(0, epoch) for epoch in (0, 1, 256, 512)] + [order(256, 0)]
     assert len(set(orders)) == 5
     assert all(sorted(one) == list(range(50)) for one in orders)
-
-
-def test_a_few_unusable_entries_are_no_large_share(folder):
-    for number in range(2):
-        (folder / "a" / f"link{number}.jpg").symlink_to("nowhere")
-    data.image_folder(folder, **arguments(max_bad=0.09))  # 2 of 24
-    with pytest.raises(data.DataError, match="2 of 24"):
-        data.image_folder(folder, **arguments(max_bad=0.08))
