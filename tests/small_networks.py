@@ -13,6 +13,8 @@ CONFIGS = {
     "wide": ResNetConfig("bottleneck", (1, 1), width_per_group=128),
     "cifar": ResNetConfig("basic", (1, 1), family=CIFAR),
 }
+# Of the files that a network is exported to.
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9, "cifar": 5}
 
 

@@ -2,23 +2,19 @@
 
 import json
 import os
-import sys
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from small_networks import CONFIGS, CONVOLUTIONS, noise, small, trained
+from small_networks import CONFIGS, CONVOLUTIONS, SUFFIXES, noise, small, trained
 
 import keras_resnet
 from keras_resnet import export, features
 from keras_resnet.builder import build
 from keras_resnet.configs import ResNetConfig
-from keras_resnet.export import run_exported, verification
+from keras_resnet.export import run_exported
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
-
-SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 
 
 def convolutions(path):
@@ -181,38 +177,6 @@ def test_dilated_networks_of_any_size(groups, tmp_path):
     onnx.checker.check_model(graph, full_check=True)
 
 
-@pytest.mark.parametrize("format", ["saved_model", "onnx", "litert"])
-def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, monkeypatch):
-    """Its probabilities are all near 0 or 1, whatever small thing is wrong before."""
-    model = small("basic")
-    head = model.layers[-1]
-    head.set_weights([values * 1000 for values in head.get_weights()])
-    best = np.max(model(verification.sample((64, 64, 3), "float32")), axis=1)
-    assert np.median(best) > 0.999
-    right = export.folding._folded
-    monkeypatch.setattr(
-        export.folding, "_folded", lambda *layers: [values * 1.005 for values in right(*layers)]
-    )
-    with pytest.raises(ValueError, match="does not answer as the model does"):
-        getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
-    assert not list(tmp_path.glob("m*/*"))
-
-
-@pytest.mark.parametrize("format", ["saved_model", *SUFFIXES])
-def test_a_damaged_file_is_not_verified(format, tmp_path):
-    model, preprocessing = small("basic"), keras_resnet.Preprocessing(36, 32)
-    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
-    images = {"grey": tf.io.encode_png(np.full((40, 40, 3), 128, np.uint8)).numpy()}
-    export.verify(path, images, model, preprocessing=preprocessing).check(path)
-    file = next(path.glob("variables/*.data*")) if path.is_dir() else path
-    file = file.with_suffix(".bin") if file.suffix == ".xml" else file
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match="its sha256 differs"):
-        export.verify(path, images, model, preprocessing=preprocessing)
-
-
 def test_pixels_go_in_where_the_normalisation_is_inside(tmp_path):
     preprocessing = keras_resnet.Preprocessing(36, 32, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -231,97 +195,6 @@ def test_pixels_go_in_where_the_normalisation_is_inside(tmp_path):
         export.onnx(model, tmp_path / "m.onnx", with_preprocessing=True)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "litert", "litert dynamic", "onnx pixels"])
-def test_quantised(kind, tmp_path):
-    """In 8 bits, a scale for each channel of the kernels, grouped ones too."""
-    format = kind.split()[0]
-    model = small(classes=7, classifier_activation=None)
-    options = {"quantize": "int8", "representative_data": noise(16, 64, 64, 3)}
-    if kind == "litert dynamic":
-        options = {"quantize": "dynamic"}
-    if kind == "onnx pixels":
-        pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
-        options |= {
-            "representative_data": pixels,
-            "with_preprocessing": True,
-            "preprocessing": keras_resnet.Preprocessing(),
-        }
-    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES[format]}", **options)
-    assert path.stat().st_size < 0.3 * 4 * model.count_params()
-    said = json.loads((tmp_path / "export.json").read_text())
-    assert said["quantize"] == options["quantize"] and said["tolerance"] is None
-    assert said["error"] < 0.1
-    for batch in (1, 5):
-        x = noise(batch, 64, 64, 3)
-        expected = model(x).numpy()
-        if kind == "onnx pixels":
-            x = np.random.default_rng(1).integers(0, 256, (batch, 64, 64, 3), np.uint8)
-            expected = model(keras_resnet.preprocess_input(x)).numpy()
-        found = run_exported.load(path)(x)["logits"]
-        np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
-    assert _scales(path) > 1
-    assert len(_integer_convolutions(path)) == CONVOLUTIONS["resnext"]
-
-
-def _scales(path):
-    """The most scales of a kernel."""
-    if path.suffix == ".onnx":
-        import onnx
-
-        graph = onnx.load(path).graph
-        names = {n.input[1] for n in graph.node if n.op_type == "DequantizeLinear"}
-        return max(np.prod(i.dims) for i in graph.initializer if i.name in names)
-    from ai_edge_litert.interpreter import Interpreter
-
-    details = Interpreter(str(path)).get_tensor_details()
-    return max(len(tensor["quantization_parameters"]["scales"]) for tensor in details)
-
-
-def _integer_convolutions(path):
-    """The convolutions whose kernels are int8."""
-    if path.suffix == ".onnx":
-        import onnx
-
-        graph = onnx.load(path).graph
-        made = {n.output[0]: n for n in graph.node}
-        types = {i.name: i.data_type for i in graph.initializer}
-        kernels = [made[n.input[1]].input[0] for n in graph.node if n.op_type == "Conv"]
-        return [kernel for kernel in kernels if types[kernel] == onnx.TensorProto.INT8]
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    types = {t["index"]: t["dtype"] for t in interpreter.get_tensor_details()}
-    rows = [r for r in interpreter._get_ops_details() if r["op_name"] == "CONV_2D"]
-    return [row for row in rows if types[row["inputs"][1]] is np.int8]
-
-
-def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
-    """Images that are held back are answered differently: a warning; `verify` fails."""
-    model = small("basic", seed=2, classes=50, classifier_activation=None)
-    narrow = 1e-3 * noise(60, 64, 64, 3)  # other images reach far beyond these
-    narrow[4::5] = noise(12, 64, 64, 3)
-    path = export.onnx(model, tmp_path / "m.onnx", quantize="int8", representative_data=narrow)
-    assert "95% is expected of a quantised network" in caplog.text
-    assert export.record.read(path)["agreement"] < 0.95
-    rng = np.random.default_rng(0)
-    images = {
-        str(n): tf.io.encode_png(rng.integers(0, 256, (64, 64, 3), np.uint8)).numpy()
-        for n in range(12)
-    }
-    preprocessing = keras_resnet.Preprocessing(64, 64)
-    with pytest.raises(ValueError, match="names the same best class as the model on"):
-        export.verify(path, images, model, preprocessing=preprocessing).check("It")
-
-
-def test_a_record_that_cannot_be_written_leaves_no_file(tmp_path):
-    with pytest.raises(OSError, match="absent"):
-        export.onnx(small("basic"), tmp_path / "m.onnx", source=tmp_path / "absent")
-    assert os.listdir(tmp_path) == []
-    (tmp_path / "saved_model.pb").write_text("")
-    with pytest.raises(ValueError, match="is a SavedModel"):
-        export.onnx(small("basic"), tmp_path / "m.onnx")
-
-
 def test_random_layers_are_still(tmp_path):
     backbone = small("basic", input_shape=(64, 64, 3))
     model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.RandomFlip(), backbone])
@@ -329,95 +202,6 @@ def test_random_layers_are_still(tmp_path):
     path = export.onnx(model, tmp_path / "m.onnx")
     found = run_exported.load(path)(x)["probabilities"]
     np.testing.assert_allclose(found, model(x, training=False), atol=1e-5)
-
-
-def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
-    """What was there stays; the error says what is wrong."""
-    model = small("basic")
-    target = tmp_path / "m.onnx"
-    target.write_text("before")
-    original = keras.Model.export
-
-    def broken(self, path, **options):
-        original(self, path, **options)
-        content = open(path, "rb").read()
-        open(path, "wb").write(content[: len(content) // 2])
-
-    def wrong(self, path, **options):
-        self.set_weights([1.1 * weight for weight in self.get_weights()])
-        original(self, path, **options)
-
-    for fault in (broken, wrong):
-        monkeypatch.setattr(keras.Model, "export", fault)
-        with pytest.raises(Exception) as raised:  # the runtime's own error, or ours
-            export.onnx(model, target)
-        assert fault is broken or "does not answer as the model" in str(raised.value)
-        assert os.listdir(tmp_path) == ["m.onnx"] and target.read_text() == "before"
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda m, f: export.onnx(m, f / "m.bin"), "end in .onnx"),
-        (lambda m, f: export.litert(m, f / "m.onnx"), "end in .tflite"),
-        (lambda m, f: export.onnx(m, f / "no" / "m.onnx"), "does not exist"),
-        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int4"), "'int8'"),
-        (lambda m, f: export.litert(m, f / "m.tflite", quantize="int4"), "one of"),
-        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int8"), "representative_data"),
-        (
-            lambda m, f: export.litert(
-                m, f / "m.tflite", quantize="int8", representative_data=noise(2, 8, 8, 4)
-            ),
-            "Received: an array of float32",
-        ),
-        (
-            lambda m, f: export.onnx(m, f / "m.onnx", representative_data=noise(2, 64, 64, 3)),
-            "is for quantize='int8'",
-        ),
-        (
-            lambda m, f: export.onnx(
-                m, f / "m.onnx", quantize="int8", representative_data=np.ones((9, 64, 64, 3), int)
-            ),
-            "Received: an array of int64",
-        ),
-        (
-            lambda m, f: export.litert(
-                m, f / "m.tflite", quantize="int8", representative_data=np.zeros((9, 64, 64, 3))
-            ),
-            "images of one colour",
-        ),
-        (
-            lambda m, f: export.onnx(
-                m,
-                f / "m.onnx",
-                quantize="int8",
-                representative_data=np.full((9, 64, 64, 3), np.nan),
-            ),
-            "no number",
-        ),
-        (lambda m, f: export.onnx(m, f / "m.onnx", class_names=["a"]), "3 classes"),
-        (lambda m, f: export.onnx(m, f / "m.onnx", image_size=16), "at least 32"),
-        (
-            lambda m, f: export.onnx(
-                m, f / "m.onnx", image_size=96, preprocessing=keras_resnet.Preprocessing(73, 64)
-            ),
-            "sizes of the images differ",
-        ),
-    ],
-)
-def test_arguments_that_do_not_fit(call, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        call(small("basic"), tmp_path)
-    assert os.listdir(tmp_path) == []
-
-
-def test_without_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(ImportError, match=r"pip install 'keras3-resnet\[export\]'"):
-        export.onnx(small("basic"), tmp_path / "m.onnx")
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ImportError, match=r"pip install 'keras3-resnet\[openvino\]'"):
-        export.openvino(small("basic"), tmp_path / "m.xml")
 
 
 @pytest.mark.parametrize(

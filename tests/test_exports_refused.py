@@ -1,0 +1,146 @@
+"""Exports that fail or were damaged: an error that says why, and what was there stays."""
+
+import os
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_networks import SUFFIXES, noise, small
+
+import keras_resnet
+from keras_resnet import export
+from keras_resnet.export import verification
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+
+
+@pytest.mark.parametrize("format", ["saved_model", "onnx", "litert"])
+def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, monkeypatch):
+    """Its probabilities are all near 0 or 1, whatever small thing is wrong before."""
+    model = small("basic")
+    head = model.layers[-1]
+    head.set_weights([values * 1000 for values in head.get_weights()])
+    best = np.max(model(verification.sample((64, 64, 3), "float32")), axis=1)
+    assert np.median(best) > 0.999
+    right = export.folding._folded
+    monkeypatch.setattr(
+        export.folding, "_folded", lambda *layers: [values * 1.005 for values in right(*layers)]
+    )
+    with pytest.raises(ValueError, match="does not answer as the model does"):
+        getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
+    assert not list(tmp_path.glob("m*/*"))
+
+
+@pytest.mark.parametrize("format", ["saved_model", *SUFFIXES])
+def test_a_damaged_file_is_not_verified(format, tmp_path):
+    model, preprocessing = small("basic"), keras_resnet.Preprocessing(36, 32)
+    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
+    images = {"grey": tf.io.encode_png(np.full((40, 40, 3), 128, np.uint8)).numpy()}
+    export.verify(path, images, model, preprocessing=preprocessing).check(path)
+    file = next(path.glob("variables/*.data*")) if path.is_dir() else path
+    file = file.with_suffix(".bin") if file.suffix == ".xml" else file
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="its sha256 differs"):
+        export.verify(path, images, model, preprocessing=preprocessing)
+
+
+def test_a_record_that_cannot_be_written_leaves_no_file(tmp_path):
+    with pytest.raises(OSError, match="absent"):
+        export.onnx(small("basic"), tmp_path / "m.onnx", source=tmp_path / "absent")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "saved_model.pb").write_text("")
+    with pytest.raises(ValueError, match="is a SavedModel"):
+        export.onnx(small("basic"), tmp_path / "m.onnx")
+
+
+def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
+    """What was there stays; the error says what is wrong."""
+    model = small("basic")
+    target = tmp_path / "m.onnx"
+    target.write_text("before")
+    original = keras.Model.export
+
+    def broken(self, path, **options):
+        original(self, path, **options)
+        content = open(path, "rb").read()
+        open(path, "wb").write(content[: len(content) // 2])
+
+    def wrong(self, path, **options):
+        self.set_weights([1.1 * weight for weight in self.get_weights()])
+        original(self, path, **options)
+
+    for fault in (broken, wrong):
+        monkeypatch.setattr(keras.Model, "export", fault)
+        with pytest.raises(Exception) as raised:  # the runtime's own error, or ours
+            export.onnx(model, target)
+        assert fault is broken or "does not answer as the model" in str(raised.value)
+        assert os.listdir(tmp_path) == ["m.onnx"] and target.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, f: export.onnx(m, f / "m.bin"), "end in .onnx"),
+        (lambda m, f: export.litert(m, f / "m.onnx"), "end in .tflite"),
+        (lambda m, f: export.onnx(m, f / "no" / "m.onnx"), "does not exist"),
+        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int4"), "'int8'"),
+        (lambda m, f: export.litert(m, f / "m.tflite", quantize="int4"), "one of"),
+        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int8"), "representative_data"),
+        (
+            lambda m, f: export.litert(
+                m, f / "m.tflite", quantize="int8", representative_data=noise(2, 8, 8, 4)
+            ),
+            "Received: an array of float32",
+        ),
+        (
+            lambda m, f: export.onnx(m, f / "m.onnx", representative_data=noise(2, 64, 64, 3)),
+            "is for quantize='int8'",
+        ),
+        (
+            lambda m, f: export.onnx(
+                m, f / "m.onnx", quantize="int8", representative_data=np.ones((9, 64, 64, 3), int)
+            ),
+            "Received: an array of int64",
+        ),
+        (
+            lambda m, f: export.litert(
+                m, f / "m.tflite", quantize="int8", representative_data=np.zeros((9, 64, 64, 3))
+            ),
+            "images of one colour",
+        ),
+        (
+            lambda m, f: export.onnx(
+                m,
+                f / "m.onnx",
+                quantize="int8",
+                representative_data=np.full((9, 64, 64, 3), np.nan),
+            ),
+            "no number",
+        ),
+        (lambda m, f: export.onnx(m, f / "m.onnx", class_names=["a"]), "3 classes"),
+        (lambda m, f: export.onnx(m, f / "m.onnx", image_size=16), "at least 32"),
+        (
+            lambda m, f: export.onnx(
+                m, f / "m.onnx", image_size=96, preprocessing=keras_resnet.Preprocessing(73, 64)
+            ),
+            "sizes of the images differ",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit(call, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        call(small("basic"), tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras3-resnet\[export\]'"):
+        export.onnx(small("basic"), tmp_path / "m.onnx")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras3-resnet\[openvino\]'"):
+        export.openvino(small("basic"), tmp_path / "m.xml")

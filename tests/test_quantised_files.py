@@ -1,0 +1,96 @@
+"""ONNX and LiteRT files in 8 bits."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_networks import CONVOLUTIONS, SUFFIXES, noise, small
+
+import keras_resnet
+from keras_resnet import export
+from keras_resnet.export import run_exported
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+
+
+@pytest.mark.parametrize("kind", ["onnx", "litert", "litert dynamic", "onnx pixels"])
+def test_quantised(kind, tmp_path):
+    """In 8 bits, a scale for each channel of the kernels, grouped ones too."""
+    format = kind.split()[0]
+    model = small(classes=7, classifier_activation=None)
+    options = {"quantize": "int8", "representative_data": noise(16, 64, 64, 3)}
+    if kind == "litert dynamic":
+        options = {"quantize": "dynamic"}
+    if kind == "onnx pixels":
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
+        options |= {
+            "representative_data": pixels,
+            "with_preprocessing": True,
+            "preprocessing": keras_resnet.Preprocessing(),
+        }
+    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES[format]}", **options)
+    assert path.stat().st_size < 0.3 * 4 * model.count_params()
+    said = json.loads((tmp_path / "export.json").read_text())
+    assert said["quantize"] == options["quantize"] and said["tolerance"] is None
+    assert said["error"] < 0.1
+    for batch in (1, 5):
+        x = noise(batch, 64, 64, 3)
+        expected = model(x).numpy()
+        if kind == "onnx pixels":
+            x = np.random.default_rng(1).integers(0, 256, (batch, 64, 64, 3), np.uint8)
+            expected = model(keras_resnet.preprocess_input(x)).numpy()
+        found = run_exported.load(path)(x)["logits"]
+        np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
+    assert _scales(path) > 1
+    assert len(_integer_convolutions(path)) == CONVOLUTIONS["resnext"]
+
+
+def _scales(path):
+    """The most scales of a kernel."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        names = {n.input[1] for n in graph.node if n.op_type == "DequantizeLinear"}
+        return max(np.prod(i.dims) for i in graph.initializer if i.name in names)
+    from ai_edge_litert.interpreter import Interpreter
+
+    details = Interpreter(str(path)).get_tensor_details()
+    return max(len(tensor["quantization_parameters"]["scales"]) for tensor in details)
+
+
+def _integer_convolutions(path):
+    """The convolutions whose kernels are int8."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        made = {n.output[0]: n for n in graph.node}
+        types = {i.name: i.data_type for i in graph.initializer}
+        kernels = [made[n.input[1]].input[0] for n in graph.node if n.op_type == "Conv"]
+        return [kernel for kernel in kernels if types[kernel] == onnx.TensorProto.INT8]
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    types = {t["index"]: t["dtype"] for t in interpreter.get_tensor_details()}
+    rows = [r for r in interpreter._get_ops_details() if r["op_name"] == "CONV_2D"]
+    return [row for row in rows if types[row["inputs"][1]] is np.int8]
+
+
+def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
+    """Images that are held back are answered differently: a warning; `verify` fails."""
+    model = small("basic", seed=2, classes=50, classifier_activation=None)
+    narrow = 1e-3 * noise(60, 64, 64, 3)  # other images reach far beyond these
+    narrow[4::5] = noise(12, 64, 64, 3)
+    path = export.onnx(model, tmp_path / "m.onnx", quantize="int8", representative_data=narrow)
+    assert "95% is expected of a quantised network" in caplog.text
+    assert export.record.read(path)["agreement"] < 0.95
+    rng = np.random.default_rng(0)
+    images = {
+        str(n): tf.io.encode_png(rng.integers(0, 256, (64, 64, 3), np.uint8)).numpy()
+        for n in range(12)
+    }
+    preprocessing = keras_resnet.Preprocessing(64, 64)
+    with pytest.raises(ValueError, match="names the same best class as the model on"):
+        export.verify(path, images, model, preprocessing=preprocessing).check("It")
