@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D
 
+__all__ = ["BasicBlock", "BottleneckBlock", "ResidualBlock"]
+
 
 def conv_initializer():
     """Kaiming normal, fan out: torchvision's for convolutions.

@@ -7,7 +7,13 @@ import numbers
 
 import keras
 
-from keras_resnet.blocks import BasicBlock, BottleneckBlock, batch_normalization, convolution
+from keras_resnet.blocks import (
+    BasicBlock,
+    BottleneckBlock,
+    ResidualBlock,
+    batch_normalization,
+    convolution,
+)
 from keras_resnet.configs import (
     CIFAR,
     IMAGENET,
@@ -63,6 +69,7 @@ def build(
     # What every layer gets; a block hands it down to its sublayers.
     common = {"data_format": data_format, "dtype": dtype}
     if include_preprocessing:
+        _check_colours(x, data_format)
         x = _normalisation(data_format, dtype, name_prefix)(x)
     x = _stem(x, config.family, synchronized, name_prefix, common)
     for block in _blocks(
@@ -86,13 +93,22 @@ def build(
 
 
 def family_of(model) -> Family:
-    """The images that a network is for, by its stem; ImageNet's if it has none of ours."""
+    """The images that a network is for, by its stem; ImageNet's if it is none of ours."""
+    if not any(isinstance(layer, ResidualBlock) for layer in model.layers):
+        return IMAGENET
     kernels = [
         layer.kernel_size[0]
         for layer in model.layers
         if layer.name.endswith("conv1") and isinstance(layer, keras.layers.Conv2D)
     ]
     return CIFAR if kernels[:1] == [CIFAR.stem_kernel] else IMAGENET
+
+
+def channels_first(model) -> bool:
+    """Whether a model takes (batch, channels, height, width)."""
+    layers = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D))
+    first = next(layers, None)
+    return first is not None and first.data_format == "channels_first"
 
 
 def _stem(x, family, synchronized, name_prefix, common):
@@ -174,8 +190,9 @@ def _head(x, classes, activation, dropout, name_prefix, dtype):
 def _normalisation(data_format, dtype, name_prefix):
     """0..255 to zero mean and unit variance per channel."""
 
+    # With all three axes: of fewer, Rescaling takes the global data format for the model's.
     def along_channels(values):
-        return [[[value]] for value in values] if data_format == "channels_first" else values
+        return [[[value]] for value in values] if data_format == "channels_first" else [[values]]
 
     scale = [1 / (255 * std) for std in IMAGENET_STD]
     offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
@@ -189,6 +206,15 @@ def _normalisation(data_format, dtype, name_prefix):
 
 def _default_input_shape(data_format):
     return (3, None, None) if data_format == "channels_first" else (None, None, 3)
+
+
+def _check_colours(x, data_format):
+    if x.shape[1 if data_format == "channels_first" else 3] != 3:
+        raise ValueError(
+            "include_preprocessing=True normalises RGB images, which have three channels; for "
+            "others, put a layer of your own in front. "
+            f"Received: an input of shape {tuple(x.shape)}"
+        )
 
 
 def _check_shortcut(shortcut, family):
@@ -232,9 +258,12 @@ def _check_input_tensor(tensor, input_shape, data_format, min_size):
         )
     shape = tuple(tensor.shape[1:])
     _check_input_shape(shape, data_format, min_size)
-    if input_shape is not None and any(
-        None not in (ours, theirs) and ours != theirs
-        for ours, theirs in zip(shape, input_shape, strict=True)
+    if input_shape is not None and (
+        len(input_shape) != len(shape)
+        or any(
+            None not in (ours, theirs) and ours != theirs
+            for ours, theirs in zip(shape, input_shape, strict=True)
+        )
     ):
         raise ValueError(
             "input_shape does not fit input_tensor; leave it out. "

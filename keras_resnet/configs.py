@@ -2,6 +2,8 @@
 
 import dataclasses
 
+__all__ = ["CIFAR", "CONFIGS", "IMAGENET", "Family", "ResNetConfig"]
+
 # Of the RGB channels, scaled to 0..1, over ImageNet's training images (torchvision's constants).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

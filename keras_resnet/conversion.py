@@ -12,6 +12,8 @@ from keras_resnet.weights.loading import read
 from keras_resnet.weights.saving import check_target, save
 from keras_resnet.weights.state_dict import assign
 
+__all__ = ["convert", "named_network"]
+
 TOLERANCE = 1e-5  # of the largest output
 SIDE = 64  # of the images on which `verify` compares
 
@@ -36,10 +38,10 @@ def convert(path, target, *, model=None, version="v1.5", verify=False):
     """
     path, target = Path(path), Path(target)
     check_target(target)
-    state, found = _look_into(path, model, version)
+    state, found = look_into(path, model, version)
 
     def build():
-        return _build(found, version)
+        return build_found(found, version)
 
     network = build()
     assign(network, state, path.name)
@@ -74,20 +76,21 @@ def named_network(name_or_file, *, model=None, version="v1.5"):
         A model that gives logits, or without a head a pooled feature map.
 
     Raises:
-        CheckpointError: if there is neither such a network nor such a file, or it cannot be read.
+        CheckpointError: if there is no such file, or it cannot be read.
+        ValueError: if there is no such network.
     """
     if name_or_file in models.list_models():
         return models.create(name_or_file, version=version, classifier_activation=None)
     path = Path(name_or_file)
     if not path.suffix and not path.exists():
         return models.create(name_or_file)  # which says what there is
-    state, found = _look_into(path, model, version)
-    network = _build(found, version)
+    state, found = look_into(path, model, version)
+    network = build_found(found, version)
     assign(network, state, path.name)
     return network
 
 
-def _look_into(path, model, version):
+def look_into(path, model=None, version="v1.5"):
     """A file's weights, and the architecture that they are of."""
     if model is not None and path.suffix == ".h5":
         state = read(path, models.create(model, version=version))
@@ -103,13 +106,14 @@ def _look_into(path, model, version):
     return state, found
 
 
-def _build(found, version):
+def build_found(found, version="v1.5", classifier_activation=None):
+    """A network of an architecture that `look_into` found, with random weights."""
     return models.create(
         found.variant,
         include_top=found.classes is not None,
         pooling=None if found.classes else "avg",
         classes=found.classes,
-        classifier_activation=None,
+        classifier_activation=classifier_activation,
         input_shape=(None, None, found.channels or 3),
         data_format="channels_last",
         version=version,

@@ -9,6 +9,8 @@ import numpy as np
 from keras_resnet import models
 from keras_resnet.blocks import ResidualBlock
 
+__all__ = ["FeatureInfo", "freeze", "pyramid"]
+
 logger = logging.getLogger("keras_resnet")
 
 

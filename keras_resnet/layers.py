@@ -23,7 +23,7 @@ def _allow_dots_in_torch():
 
     Keras' layers are modules under its PyTorch backend and register their variables by path, in
     which PyTorch allows no dots. Whatever model holds such a layer registers it too: hence all
-    layers, not these alone. Only the modules' names for their parameters are others for it.
+    layers, not these alone. Nothing else changes but the names that `named_parameters()` gives.
     """
     import torch
 
@@ -127,7 +127,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        if mask is not None or self.renorm:
+        if mask is not None or getattr(self, "renorm", False):  # which Keras 3.13 has not
             return super().call(inputs, training=training, mask=mask)
         training = bool(training) and self.trainable
         if self._can_fuse(inputs, training):

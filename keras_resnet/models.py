@@ -28,13 +28,15 @@ _DOC = """Builds {title}.
         classifier_activation: Activation of `fc`; None gives logits.
         name: Name of the model.
         output_stride: 32, 16 or 8: how much smaller than the image the last feature map is. Below
-            32, the last stages are dilated instead of strided; the weights stay the same.
+            32, the last stages are dilated instead of strided; the weights stay the same. No
+            effect on CIFAR networks, which end at 4.
         version: "v1.5" strides on a bottleneck's 3x3 convolution, as torchvision does; "v1" on
             its first 1x1, as in the paper. No effect on basic blocks.
         shortcut: Of CIFAR networks only, where the shape changes: "A" (their default) skips
             pixels and adds channels of zeros, "B" projects with a 1x1 convolution.
-        dropout: Rate of dropout before `fc`.
-        drop_path: Rate of stochastic depth of the last block; growing linearly from 0 at the first.
+        dropout: Rate of dropout before `fc`: 0 or more and less than 1.
+        drop_path: Rate of stochastic depth of the last block, 0 or more and less than 1; growing
+            linearly from 0 at the first (https://arxiv.org/abs/1603.09382, section 3).
         zero_init_residual: Whether blocks start as their shortcuts (gamma of the last BN is 0).
         synchronized: Whether batch statistics are taken over all replicas (TensorFlow only).
         include_preprocessing: Whether the model takes RGB in 0..255 and normalises it by

@@ -13,6 +13,8 @@ import numpy as np
 
 from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
 
+__all__ = ["Preprocessing", "decode_predictions", "imagenet_classes", "preprocess_input"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -46,7 +48,7 @@ class Preprocessing:
 
     @classmethod
     def for_crop(cls, crop, resize=None, **arguments):
-        """The transform for images of `crop` pixels; by default 256 / 224 of it are resized to."""
+        """The transform for images of `crop` pixels; by default, `resize` is 256 / 224 of it."""
         return cls(resize or round(crop * 256 / 224), crop, **arguments)
 
     def __call__(self, image_bytes):

@@ -15,8 +15,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="A folder (of its parts val), a .npz file with x and y, or the name of a data "
-            "set of tensorflow-datasets."
+            help="A folder (of its parts val; of one that the run was trained on, the images "
+            "set aside), a .npz file with x and y, or the name of a data set of "
+            "tensorflow-datasets."
         ),
     ],
     run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
@@ -59,7 +60,13 @@ def evaluate(
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    run: Annotated[Path, typer.Option(help="Folder of a training.")] = Path("runs/flowers"),
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a training. \\[default: runs/flowers]")
+    ] = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
     as_json: Json = False,
     debug: Debug = False,
@@ -68,7 +75,12 @@ def predict(
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
-    answers = room("training").Run.open(run).name_files(images, top=top)
+    if run is None and model is None:
+        run = Path("runs/flowers")
+    network = room("training").open_network(
+        run, model, weights, image_size=image_size, resize=resize
+    )
+    answers = network.name_files(images, top=top)
     if as_json:
         rows = [
             {

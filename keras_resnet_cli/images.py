@@ -32,13 +32,14 @@ def shards(
         skipped = data.write_shards(
             directory, output, shards=number, seed=seed, on_progress=on_progress
         )
+    written = len(list(output.rglob("*.tfrecord")))
     if as_json:
-        found = {"directory": str(output), "shards": number, "skipped": skipped.reasons}
+        found = {"directory": str(output), "shards": written, "skipped": skipped.reasons}
         print(json.dumps(found, indent=2))
         return
     for name, reason in skipped.reasons.items():
         print(printable(f"Left out {name}: {reason}."))
-    print(f"{output}: {number} shards, {len(skipped)} images left out")
+    print(f"{output}: {written} shards, {len(skipped)} images left out")
 
 
 def check_data(

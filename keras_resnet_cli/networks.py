@@ -11,6 +11,9 @@ from keras_resnet_cli.options import Debug, Json
 from keras_resnet_cli.terminal import quiet, room
 
 NameOrFile = Annotated[str, typer.Argument(help="A network, resnet50, or a file of weights.")]
+FileModel = Annotated[
+    str | None, typer.Option("--model", help="Of a file: the network, if it does not tell.")
+]
 PictureSize = Annotated[
     int | None, typer.Option(help="Side of the images in pixels. \\[default: 224, or CIFAR's 32]")
 ]
@@ -18,6 +21,7 @@ PictureSize = Annotated[
 
 def summary(
     network: NameOrFile,
+    model: FileModel = None,
     image_size: PictureSize = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -28,14 +32,14 @@ def summary(
     """
     visualize = room("visualize")
     with quiet():
-        model = room("conversion").named_network(network)
+        built = room("conversion").named_network(network, model=model)
     if as_json:
-        rows = [dataclasses.asdict(stage) for stage in visualize.summary(model, image_size)]
+        rows = [dataclasses.asdict(stage) for stage in visualize.summary(built, image_size)]
         print(json.dumps(rows, indent=2))
         return
     from rich.console import Console
 
-    Console().print(visualize.summary_table(model, image_size))
+    Console().print(visualize.summary_table(built, image_size))
 
 
 def plot(
@@ -47,6 +51,7 @@ def plot(
     detail: Annotated[
         str, typer.Option(help="block: a box a residual block; layer: every layer.")
     ] = "block",
+    model: FileModel = None,
     image_size: PictureSize = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -57,6 +62,6 @@ def plot(
     """
     visualize = room("visualize")
     with quiet():
-        model = room("conversion").named_network(network)
-    file = visualize.plot(model, output or f"{model.name}.svg", detail, image_size=image_size)
+        built = room("conversion").named_network(network, model=model)
+    file = visualize.plot(built, output or f"{built.name}.svg", detail, image_size=image_size)
     print(json.dumps({"file": str(file)}, indent=2) if as_json else file)

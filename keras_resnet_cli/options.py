@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 NamedModel = Annotated[str | None, typer.Option(help="Or a network: resnet50.")]
 NamedWeights = Annotated[str | None, typer.Option(help="And its weights.")]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Side in pixels. \\[default: the run's, or 224]")
+    int | None, typer.Option(help="Side in pixels. \\[default: the run's, or the network's usual]")
 ]
 Resize = Annotated[
     int | None,

@@ -16,7 +16,7 @@ def list_(
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """List the networks and their published weights.
+    """List the published weights.
 
     [bold]Example:[/bold] keras-resnet list resnet50
     """

@@ -96,6 +96,18 @@ def test_convert_there_and_back(suffix, command_here, resnet18, tmp_path):
         np.testing.assert_array_equal(back[key], value)
 
 
+def test_files_that_do_not_name_their_network(command_here, resnet18):
+    weights.save(resnet18[0], resnet18[1].with_name("w.weights.h5"))
+    done = command_here("summary", "w.weights.h5")
+    assert done.returncode == 1 and "(--model)" in done.stderr
+    stages = json.loads(
+        command_here("summary", "w.weights.h5", "--model", "resnet18", "--json").stdout
+    )
+    assert stages[-1]["channels"] == 7
+    done = command_here("plot", "w.weights.h5", "--model", "resnet18", "--json")
+    assert json.loads(done.stdout) == {"file": "resnet18.svg"}
+
+
 def test_convert_without_a_head_and_of_other_channels(command_here, tmp_path):
     model = keras_resnet.ResNet18(include_top=False, input_shape=(None, None, 4))
     weights.save(model, tmp_path / "w.safetensors")

@@ -112,6 +112,17 @@ def test_pictures(tmp_path, channels):
     assert (np.abs(pixels[..., 0] - pixels[..., 2]).max() > 50) == (channels == 3)
 
 
+def test_a_network_without_our_blocks():
+    inputs = keras.Input((32, 32, 3))
+    maps = keras.layers.Conv2D(4, 3, name="maps")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(pooled))
+    image = np.random.default_rng(0).normal(size=(32, 32, 3))
+    with pytest.raises(ValueError, match="pass the layer"):
+        visualize.grad_cam(model, image)
+    assert visualize.grad_cam(model, image, layer="maps").shape == (32, 32)
+
+
 def test_bad_arguments(tmp_path):
     model = small("basic", input_shape=(64, 64, 3))
     image = noise(1, 64, 64, 3)[0]

@@ -136,6 +136,23 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["export.json", "m.onnx"]
 
 
+def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here):
+    model = keras_resnet.ResNet20(classes=4)
+    weights.save(model, tmp_path / "w.pth")
+    images = sorted(photos.glob("*.png"))[:2]
+    named = ("--model", "resnet20", "--weights", "w.pth")
+    done = command_here("predict", *images, *named, "--json")
+    assert done.returncode == 0, done.stderr
+    inputs = keras_resnet.Preprocessing(32, 32).batch({i: i.read_bytes() for i in images})
+    for row, expected in zip(json.loads(done.stdout), model.predict(inputs), strict=True):
+        assert row["classes"] == [str(index) for index in np.argsort(-expected)]
+        np.testing.assert_allclose(row["probabilities"], -np.sort(-expected), atol=1e-6)
+    done = command_here("predict", *images, "--model", "resnet20")
+    assert "Pass either run, or model and weights" in done.stderr
+    weights.save(keras_resnet.ResNet20(include_top=False), tmp_path / "w.pth")
+    assert "has no head" in command_here("predict", *images, *named).stderr
+
+
 def test_the_images_size_changes_nothing_else(run):
     """The run's own size, given, is as if it was not; another keeps the mean."""
     usual = training.open_network(run).preprocessing

@@ -24,6 +24,14 @@ def test_a_folder(folder):
     assert names(evaluation_source(folder / "train")) == names(train)
 
 
+def test_the_images_that_were_set_aside(folder):
+    parts = training_sources(folder / "train", validation_split=0.4, seed=5)
+    assert [part.count for part in parts] == [10, 5]
+    assert names(evaluation_source(folder / "train", validation_split=0.4, seed=5)) == names(
+        parts[1]
+    )
+
+
 def test_workers_share_all_that_validates(folder):
     parts = [training_sources(folder, worker=(which, 4)) for which in range(4)]
     assert [train.count for train, _ in parts] == [3] * 4
@@ -65,10 +73,17 @@ def test_arrays(tmp_path):
     [
         ({"x": np.zeros((2, 8, 8, 3), np.float32), "y": [0, 1]}, "float32"),
         ({"x": np.zeros((2, 8, 8, 3), np.uint8), "y": [0]}, r"y int64 \(1,\)"),
+        ({"x": np.zeros((2, 8, 8, 3), np.uint8), "y": [0.0, 1.0]}, "Received: float64"),
+        ({"x": np.zeros((2, 8, 8, 3), np.uint8), "y": [0, -1]}, "from 0 to 0"),
+        (
+            {"x": np.zeros((2, 8, 8, 3), np.uint8), "y": [0, 2], "classes": ["a", "b"]},
+            "from 0 to 1",
+        ),
+        ({"x": np.zeros((0, 8, 8, 3), np.uint8), "y": np.zeros(0, int)}, "number the classes"),
         ({"x": np.zeros((2, 8, 8, 3), np.uint8)}, "expected the arrays x and y"),
         ({"x": np.array([{}], object), "y": [0]}, "expected the arrays x and y"),
     ],
-    ids=["float", "lengths", "missing", "pickled"],
+    ids=["float", "lengths", "shares", "negative", "unnamed", "empty", "missing", "pickled"],
 )
 def test_arrays_that_will_not_do(arrays, said, tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)

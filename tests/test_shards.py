@@ -194,6 +194,15 @@ def test_missing_and_damaged_shards(written, tmp_path):
         data.tfrecords(folder, **OPTIONS)
 
 
+def test_too_few_images_or_shards(flowers, tmp_path):
+    with pytest.raises(ValueError, match="shards=0"):
+        data.write_shards(flowers, tmp_path / "none", shards=0)
+    for name in ("a", "b"):
+        tf.io.TFRecordWriter(str(tmp_path / f"{name}.tfrecord")).close()
+    with pytest.raises(data.DataError, match="hold 0 images, too few for 2 workers"):
+        data.tfrecords(tmp_path, class_names=["x"], worker=(0, 2))
+
+
 def test_labels_beyond_the_classes(written):
     with pytest.raises(data.DataError, match="The label 2 is none of the 2 classes"):
         data.tfrecords(written, class_names=["a", "b"], **OPTIONS)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import keras
@@ -11,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_resnet import data, training, weights
+from keras_resnet.data.locations import training_sources
 from keras_resnet.training.run import locked, run_folder
 
 FILES = {
@@ -233,6 +236,15 @@ def test_evaluation(finished, tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             training.evaluate_on(str(flowers), **arguments)
+    # Of a folder without parts, the images that did not train.
+    run = shutil.copytree(folder, tmp_path / "run")
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe |= {"data": str(flowers / "train"), "validation_split": 0.5, "seed": 7}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    found, _ = training.evaluate_on(flowers / "train", run=run)
+    _, aside = training_sources(flowers / "train", validation_split=0.5, seed=7)
+    expected = {file for file, _, _ in aside.examples(None, 0).as_numpy_iterator()}
+    assert {os.fsencode(file) for file, *_ in found.rows} <= expected and len(found.rows) >= 14
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1])
     with pytest.raises(ValueError, match="The classes differ"):
         training.evaluate_on(str(tmp_path / "x.npz"), run=folder)

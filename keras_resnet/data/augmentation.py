@@ -28,7 +28,7 @@ RULES = (
         "crop_scale crop_ratio padding flip color_jitter erasing mixup cutmix label_smoothing "
         "repeats",
         _are_numbers,
-        "should be numbers",
+        "should be a number, or a tuple of numbers",
     ),
     ("crop_scale crop_ratio", _are(2), "should be 2 numbers"),
     ("color_jitter", _are(4), "should be 4 numbers"),

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_resnet.data.augmentation import Augmentation
 from keras_resnet.data.errors import DataError
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.source import Source, stream_source
+from keras_resnet.data.source import Source, check_split, stream_source
 
 SHUFFLE_BUFFER = 1000  # encoded images, some 100 kB each
 VALIDATION_SPLITS = ("validation", "val", "test")
@@ -70,12 +70,9 @@ def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source,
         )
     train = "train"
     if validation is None:
-        if validation_split is not None and not 0 < validation_split < 1:
-            raise DataError(
-                "validation_split is the share of images that validate, more than 0 and less than "
-                f"1. Received: validation_split={validation_split}"
-            )
-        percent = round(100 * (1 - (validation_split or 0.2)))
+        share = 0.2 if validation_split is None else validation_split
+        check_split(share)
+        percent = round(100 * (1 - share))
         train, validation = f"train[:{percent}%]", f"train[{percent}%:]"
     return _source(builder, train), _source(builder, validation)
 

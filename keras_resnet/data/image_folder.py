@@ -9,6 +9,7 @@ import numpy as np
 from keras_resnet.data.errors import DataError
 from keras_resnet.data.images import Images, list_images
 from keras_resnet.data.pipeline import batches
+from keras_resnet.data.source import check_split
 from keras_resnet.files import write_text
 
 VALIDATION_NAMES = ("val", "validation", "valid", "test")
@@ -66,11 +67,7 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
             f"{directory} has no train and val folders. Make them, or pass validation_split "
             f"(0.2, say) to set aside a part of its {len(images)} images."
         )
-    if not 0 < validation_split < 1:
-        raise DataError(
-            "validation_split is the share of images that validate, more than 0 and less than 1. "
-            f"Received: validation_split={validation_split}"
-        )
+    check_split(validation_split)
     validates = np.zeros(len(images), bool)
     ends = np.cumsum(images.counts)
     for label, count in enumerate(images.counts):

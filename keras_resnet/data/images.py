@@ -66,7 +66,7 @@ class Images:
         def examples(key, start):
             def many(indices):
                 if key is not None:
-                    # Of its key the shuffle takes the low bits only, where epochs are counted.
+                    # index_shuffle takes only the low bits of its seed, which hold the epoch.
                     mixed = tf.random.stateless_uniform((2,), key, None, None, tf.int64)
                     indices = tf.random.experimental.index_shuffle(indices, mixed, count - 1)
                 return example(indices)

@@ -57,13 +57,16 @@ def training_sources(
     return sources[0].part(*worker), sources[1].part(*worker, equal=False)
 
 
-def evaluation_source(data) -> Source:
+def evaluation_source(data, *, validation_split=None, seed=0) -> Source:
     """The images to evaluate a network on.
 
     Args:
         data: As of `training_sources`, of whose parts the one that validates is taken; or a `.npz`
-            file with the arrays x, uint8 (images, height, width, 3), y, integers (images,), and
-            perhaps classes, strings.
+            file with the arrays x, uint8 (images, height, width, 3), y, the classes' numbers
+            (images,), and perhaps classes, their names.
+        validation_split: As of `training_sources`. By default, all images of a folder without
+            parts are taken.
+        seed: As of `training_sources`.
 
     Raises:
         DataError: if there is no such data.
@@ -72,9 +75,11 @@ def evaluation_source(data) -> Source:
         return _arrays(Path(data))
     folder = _folder_or_builder(data)
     if not isinstance(folder, Path):
-        return datasets.tfds_sources(folder)[1]
+        return datasets.tfds_sources(folder, validation_split=validation_split)[1]
     if has_parts(folder):
         folder = validation_folder(folder)
+    elif validation_split is not None:
+        return split_images(folder, validation_split=validation_split, seed=seed)[1].source()
     return shards_source(folder) if _has_shards(folder) else list_images(folder).source()
 
 
@@ -100,7 +105,7 @@ def _arrays(file) -> Source:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             x, y = arrays["x"], arrays["y"]
-            classes = arrays["classes"] if "classes" in arrays else range(int(y.max()) + 1)
+            classes = arrays["classes"] if "classes" in arrays else range(int(y.max(initial=0)) + 1)
             names = tuple(map(str, classes))
     except FileNotFoundError as error:
         raise DataError(f"There is no file {file}. The current folder is {Path.cwd()}.") from error
@@ -112,6 +117,11 @@ def _arrays(file) -> Source:
         raise DataError(
             f"{file} should hold x, uint8 (images, height, width, 3), and y, integers (images,). "
             f"Received: x {x.dtype} {x.shape}, y {y.dtype} {y.shape}"
+        )
+    if y.dtype.kind not in "iu" or not len(y) or y.min() < 0 or y.max() >= len(names):
+        raise DataError(
+            f"y in {file} should number the classes, from 0 to {len(names) - 1}. "
+            f"Received: {y.dtype} {y[:10]}"
         )
     images, labels = tf.constant(x), tf.constant(y, tf.int64)
 

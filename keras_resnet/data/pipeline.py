@@ -109,8 +109,8 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
     """Batches in the source's order under the evaluation transform.
 
     Args:
-        source: The images; one that cannot be decoded is missing from its batch. (Of a batch
-            that has no other, an image takes the place that comes elsewhere too.)
+        source: The images; one that cannot be decoded is missing from its batch. (If a whole batch
+            is bad, one image that also comes elsewhere stands in for it.)
         preprocessing: The evaluation transform.
         batch_size: Images of a batch; the last one may have fewer.
         skipped: Is told of the images that cannot be decoded.
@@ -188,13 +188,15 @@ def batches(
     Raises:
         DataError: if too much of the data is bad, or an argument is out of range.
     """
-    if batch_size < 1 or not 0 <= worker[0] < worker[1] <= source.count:
+    if batch_size < 1:
+        raise DataError(f"batch_size should be 1 or more. Received: batch_size={batch_size}")
+    if not 0 <= worker[0] < worker[1] <= source.count:
         raise DataError(
-            "batch_size should be 1 or more, worker (which, of how many), from (0, 1) on. "
-            f"Received: batch_size={batch_size}, worker={worker} for {source.count} images"
+            "worker should be (which, of how many), which from 0 on, and there should be an image "
+            f"for each. Received: worker={worker} for {source.count} images"
         )
-    if not training and (augmentation or first_step is not None):
-        raise DataError("augmentation and first_step are for training=True.")
+    if not training and (augmentation or first_step is not None or worker != (0, 1)):
+        raise DataError("augmentation, first_step and worker are for training=True.")
     skipped = Skipped() if skipped is None else skipped
     check_sample(source, skipped, max_bad=max_bad, seed=seed)
     preprocessing = Preprocessing.for_crop(image_size, resize, exif=exif)

@@ -49,8 +49,11 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
 
     Raises:
         DataError: if the folder is no such folder, or the output holds something else.
+        ValueError: if there are to be less than 1 shard.
         OSError: if the output cannot be written.
     """
+    if shards < 1:
+        raise ValueError(f"shards should be 1 or more. Received: shards={shards}")
     output, parts = Path(output), list_parts(directory)
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     try:
@@ -198,6 +201,10 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             f"Received: worker={worker}"
         )
     total = sum(index.get("counts") or map(_count_records, files))
+    if total < workers:
+        raise DataError(
+            f"The shards in {directory} hold {total} images, too few for {workers} workers."
+        )
 
     def examples(key, start):
         order = tf.constant(files)
@@ -231,7 +238,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
 
 
 def _count_records(file):
-    """How many records a TFRecord file has: each is its length, 8 bytes, a checksum, data, one."""
+    """How many records a TFRecord file has: length (8 bytes), checksum (4), data, checksum (4)."""
     count, size = 0, os.path.getsize(file)
     with open(file, "rb") as stream:
         while header := stream.read(12):

@@ -29,7 +29,8 @@ class Source:
         replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
         why_bad: Function from a name to why its image cannot be decoded, in words; None if it can.
         unusable: What is named as an image but is no file, {name: why}; not among the examples.
-        worker: (which, of how many) parts of a whole these are: every so many-th example of it.
+        worker: (which, of how many): these are the examples which, which + how many, ... of a
+            whole.
     """
 
     class_names: tuple[str, ...]
@@ -86,6 +87,15 @@ class Source:
         """
         which, workers = self.worker
         return tf.random.fold_in(tf.constant([seed, purpose], tf.int64), place * workers + which)
+
+
+def check_split(validation_split):
+    """Refuses what is no share of the images."""
+    if not 0 < validation_split < 1:
+        raise DataError(
+            "validation_split is the share of images that validate, more than 0 and less than 1. "
+            f"Received: validation_split={validation_split}"
+        )
 
 
 def stream_source(class_names, count, examples) -> Source:

@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_resnet.builder import channels_first
 from keras_resnet.export import record, verification
 from keras_resnet.export.network import (
-    channels_first,
     check_backend,
     check_sizes,
     checked_names,
@@ -23,7 +23,8 @@ from keras_resnet.layers import convolution_path
 
 logger = logging.getLogger("keras_resnet")
 
-# Representative images. Of as many, a fifth is held back, to compare the file with the model.
+# From so many representative images on, a fifth is held back, to compare the file with the model;
+# fewer are all used, and a warning says that they are few.
 FEW = 50
 
 

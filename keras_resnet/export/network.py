@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resnet.builder import family_of
+from keras_resnet.builder import channels_first, family_of
 from keras_resnet.export.folding import NETWORKS, fold
 from keras_resnet.preprocessing import affine
 
@@ -89,13 +89,6 @@ def checked_names(model, class_names):
     return names
 
 
-def channels_first(model) -> bool:
-    """Whether a model takes (batch, channels, height, width)."""
-    layers = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D))
-    first = next(layers, None)
-    return first is not None and first.data_format == "channels_first"
-
-
 def normalises_itself(model) -> bool:
     """Whether a model takes pixels, 0..255 (`include_preprocessing=True`)."""
     kinds = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -163,8 +156,8 @@ def inference_network(model, *, image_size=None, normalise=None) -> keras.Model:
     x = images
     if normalise:
         scale, offset = affine(normalise.mean, normalise.std)
-        if channels_first(model):
-            scale, offset = scale[:, None, None], offset[:, None, None]
+        axes = (3, 1, 1) if channels_first(model) else (1, 1, 3)
+        scale, offset = scale.reshape(axes), offset.reshape(axes)
         x = keras.layers.Rescaling(scale.tolist(), offset.tolist(), name="normalise")(x)
     outputs = fold(model, dtype="float32")(x, training=False)
     return keras.Model(images, named_outputs(model, outputs), name=model.name)

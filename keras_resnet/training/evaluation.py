@@ -11,6 +11,7 @@ from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.training.opening import open_network
 from keras_resnet.training.report import write_csv
+from keras_resnet.training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,9 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
         preprocessing: The evaluation transform.
         batch_size: Images at a time.
         skipped: Is told of the images that cannot be decoded.
+
+    Returns:
+        The answers, an `Evaluation`.
     """
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
@@ -82,11 +86,12 @@ def evaluate_on(
 
     Args:
         data: A folder, a `.npz` file or the name of a data set of tensorflow-datasets; of its
-            parts, the one that validates.
+            parts, the one that validates. If the run was trained on a folder without parts, the
+            images that it set aside; else all of such a folder.
         run: A run folder.
-        model: Instead of a run, the name of a network,
-        weights: and its weights: a file, or the name of published ones.
-        image_size: Side of the images, in pixels. Default: the run's, or 224.
+        model: Name of a network, instead of `run`; needs `weights`.
+        weights: A file, or the name of published weights; only with `model`.
+        image_size: Side of the images, in pixels. Default: as of `open_network`.
         resize: Length of their shorter side before the crop. Default: the run's or the weights',
             or 256 / 224 of `image_size`.
 
@@ -96,7 +101,8 @@ def evaluate_on(
     Raises:
         ValueError: if there is no such data, run or network, or the classes do not fit.
     """
-    source, skipped = evaluation_source(data), Skipped()
+    split = {} if run is None else Run.open(run).split_of(data)
+    source, skipped = evaluation_source(data, **split), Skipped()
     network = open_network(
         run, model, weights, classes=len(source.class_names), image_size=image_size, resize=resize
     )

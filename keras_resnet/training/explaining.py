@@ -41,12 +41,15 @@ def explain(
         image: An image file.
         output: The picture to write. Default: `NAME_explained.png` in the current folder.
         run: A run folder.
-        model: Instead of a run, the name of a network,
-        weights: and its weights: a file, or the name of published ones.
-        image_size: Side of the images, in pixels. Default: the run's, or 224.
+        model: Name of a network, instead of `run`; needs `weights`.
+        weights: A file, or the name of published weights; only with `model`.
+        image_size: Side of the images, in pixels. Default: as of `open_network`.
         resize: Length of their shorter side before the crop. Default: as of `open_network`.
         class_name: The class that is looked for. Default: the most probable one.
         layer: As of `visualize.grad_cam`.
+
+    Returns:
+        The picture's path, the class and its probability.
 
     Raises:
         ValueError: if there is no such network, class or layer, or the image cannot be decoded.

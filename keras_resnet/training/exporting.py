@@ -95,9 +95,9 @@ def export_network(
         output: The folder of a SavedModel's versions, or the file. Default: in the run folder,
             `saved_model` or for example `onnx_int8/model.onnx`.
         run: A run folder.
-        model: Instead of a run, the name of a network,
-        weights: and its weights: a file, or the name of published ones.
-        image_size: Side of the images, in pixels. Default: the run's, or 224.
+        model: Name of a network, instead of `run`; needs `weights`.
+        weights: A file, or the name of published weights; only with `model`.
+        image_size: Side of the images, in pixels. Default: as of `open_network`.
         resize: Length of their shorter side before the crop.
         **options: Those of `Options`.
 
@@ -148,19 +148,15 @@ def export_network(
     return getattr(export, format)(network.model, output, **common)
 
 
-def verify_export(
-    artefact, images, *, run=None, model=None, weights=None, image_size=None, resize=None
-) -> export.Comparison:
+def verify_export(artefact, images, *, run=None, model=None, weights=None) -> export.Comparison:
     """Has an exported network and the one that it was made from answer the same image files.
 
     Args:
         artefact: A SavedModel's version folder, or a .onnx, .tflite or .xml file.
         images: Paths of the image files.
         run: The run folder. Default, without `model`: the one that the artefact lies in.
-        model: Instead of a run, the name of a network,
-        weights: and its weights: a file, or the name of published ones.
-        image_size: As of `export_network`.
-        resize: As of `export_network`.
+        model: Name of a network, instead of `run`; needs `weights`.
+        weights: A file, or the name of published weights; only with `model`.
 
     Returns:
         The comparison. `check` raises if the answers differ.
@@ -185,7 +181,7 @@ def verify_export(
                 f"{artefact} is in no run folder. Pass the run that it was exported from, or the "
                 "model and its weights."
             )
-    network = open_network(run, model, weights, image_size=image_size, resize=resize)
+    network = open_network(run, model, weights)
     contents = {str(image): Path(image).read_bytes() for image in images}
     return export.verify(artefact, contents, network.model, preprocessing=network.preprocessing)
 

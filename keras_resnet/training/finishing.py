@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import decoding, export, visualize, weights
+from keras_resnet.export import verification
 from keras_resnet.files import write_text
 from keras_resnet.training import exporting, tensorboard
 from keras_resnet.training.evaluation import evaluate
@@ -23,7 +24,6 @@ from keras_resnet.training.run import REPORT
 logger = logging.getLogger("keras_resnet")
 
 VERIFIED = 16  # Validation images that the SavedModel and the model both answer.
-TOLERANCE = 1e-4  # Largest difference between their probabilities.
 PICTURED = 16  # Mistakes that are shown as pictures.
 
 
@@ -141,19 +141,14 @@ def _export(model, recipe, source, folder):
     step = max(source.count // VERIFIED, 1)
     chosen = source.examples(None, 0).shard(step, 0).take(VERIFIED).map(load).ignore_errors()
     images, inputs = zip(*chosen.as_numpy_iterator(), strict=True)
-    expected = model.predict(np.stack(inputs), verbose=0)
     answers = export.answers_in_new_process(version, list(images))
-    error = float(np.abs(answers["probabilities"] - expected).max())
-    if not error <= TOLERANCE:
-        raise ValueError(
-            f"The SavedModel {version} and the model differ by {error:.2g} in their probabilities "
-            f"on {len(images)} validation images; {TOLERANCE} was allowed. Do not serve it."
-        )
+    compared = verification.compare(answers, model, np.stack(inputs), verification.tolerance(model))
+    compared.check(f"The SavedModel {version}")
     logger.info(
         "%s, run in a new process on %d validation images, answers as the model does: the largest "
-        "difference is %.1e.",
+        "difference is %.1e of the largest value.",
         version,
-        len(images),
-        error,
+        compared.images,
+        compared.error,
     )
-    return error
+    return compared.error

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet import models
 from keras_resnet.configs import CONFIGS
+from keras_resnet.conversion import build_found, look_into
+from keras_resnet.export.network import checked_names
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
+from keras_resnet.training.naming import name_files
 from keras_resnet.training.run import Run
-from keras_resnet.weights import CheckpointError, load
-from keras_resnet.weights.architecture import Architecture, recognise
-from keras_resnet.weights.loading import locate, read
+from keras_resnet.weights import CheckpointError
+from keras_resnet.weights.loading import locate
 from keras_resnet.weights.registry import find_file
+from keras_resnet.weights.state_dict import assign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,14 @@ class Network:
     class_names: tuple[str, ...] | None
     file: Path
 
+    def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
+        """The most probable classes of image files, by number where nobody knows their names.
+
+        Arguments, answer and errors are those of `Run.name_files`.
+        """
+        names = checked_names(self.model, self.class_names)
+        return name_files(self.model, self.preprocessing, names, files, top)
+
 
 def open_network(
     run=None, model=None, weights=None, *, classes=None, image_size=None, resize=None
@@ -39,8 +49,8 @@ def open_network(
 
     Args:
         run: A run folder.
-        model: Instead of a run, the name of a network,
-        weights: and its weights: a file, or the name of published ones.
+        model: Name of a network, instead of `run`; needs `weights`.
+        weights: A file, or the name of published weights; only with `model`.
         classes: How many classes the file of weights should have. Default: as many as it has.
         image_size: Side of the images, in pixels. Default: the run's, or what the network was
             made for: 224, or 32 of CIFAR networks.
@@ -63,9 +73,7 @@ def open_network(
         names, file = finished.class_names, finished.folder / "best.keras"
     else:
         file = locate(weights, model)
-        found = _architecture(file)
-        network = models.create(model, classes=classes or found.classes, shortcut=found.shortcut)
-        load(network, file)
+        network = _classifier(file, model, classes)
         published, family = find_file(file.name), CONFIGS[model].family
         usual = Preprocessing(family.resize, family.image_size)
         usual = published.preprocessing if published else usual
@@ -80,14 +88,16 @@ def open_network(
     return Network(network, preprocessing, names, file)
 
 
-def _architecture(file):
-    """The network that a file of weights is of, which has classes."""
-    if file.suffix == ".h5":
-        return Architecture("")  # which only a model can read: the network's own defaults
-    found = recognise(read(file))
+def _classifier(file, model, classes):
+    """The network that a file of weights is of, with probabilities."""
+    state, found = look_into(file, model)
     if found.classes is None:
         raise CheckpointError(
             f"{file} has no head, and names no classes. Load it into a model with "
             "include_top=False, and use that."
         )
-    return found
+    if classes not in (None, found.classes):
+        raise CheckpointError(f"{file} has {found.classes} classes; {classes} are needed.")
+    network = build_found(found, classifier_activation="softmax")
+    assign(network, state, file.name)
+    return network

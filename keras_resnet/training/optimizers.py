@@ -18,6 +18,9 @@ class _PerVariable(keras.optimizers.Optimizer):
         multipliers: {name of a layer, block or stage: factor of its learning rate}; of several
             that fit the longest counts.
         **arguments: Of the Keras optimizer.
+
+    Raises:
+        ValueError: if `weight_decay` is given, Keras' own, which knows nothing of all this.
     """
 
     def __init__(
@@ -30,6 +33,11 @@ class _PerVariable(keras.optimizers.Optimizer):
         multipliers=None,
         **arguments,
     ):
+        if arguments.get("weight_decay") is not None:
+            raise ValueError(
+                "Pass decay, with decoupled=True for what Keras' weight_decay does. "
+                f"Received: weight_decay={arguments['weight_decay']}"
+            )
         super().__init__(learning_rate, **arguments)
         self.decay = decay
         self.decoupled = decoupled
@@ -86,12 +94,28 @@ class SGD(_PerVariable, _TorchSGD):
 
     Keras' own multiplies by the learning rate before it adds to the velocity, so that after a
     change of the rate the old steps go on at the old one.
+
+    Args:
+        learning_rate: Float or schedule.
+        decay: Rate of weight decay, of kernels.
+        decoupled: False: decay is added to the gradient, as in torch.optim. True: it is taken off
+            the weights, at the learning rate (https://arxiv.org/abs/1711.05101).
+        decay_all: Whether other weights than kernels decay too.
+        multipliers: {name of a layer, block or stage: factor of its learning rate}.
+        **arguments: Those of `keras.optimizers.SGD`: momentum, nesterov, ....
     """
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Adam(_PerVariable, keras.optimizers.Adam):
-    """A `keras.optimizers.Adam` with torch.optim.Adam's epsilon, 1e-8."""
+    """A `keras.optimizers.Adam` with torch.optim.Adam's epsilon, 1e-8.
+
+    Args:
+        learning_rate: Float or schedule.
+        epsilon: Added to the root of the second moment.
+        **arguments: Of `SGD`: decay, decoupled, decay_all, multipliers; and those of
+            `keras.optimizers.Adam`: beta_1, beta_2, ....
+    """
 
     def __init__(self, learning_rate=0.001, *, epsilon=1e-8, **arguments):
         super().__init__(learning_rate, epsilon=epsilon, **arguments)

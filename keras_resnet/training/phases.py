@@ -170,8 +170,9 @@ class Features:
         shape = (source.count, backbone.output.shape[-1])
         found = np.lib.format.open_memmap(file, "w+", np.float32, shape)
         labels: list[int] = []
-        with file.open("r+b") as allocated:  # else a full disk would be a signal later
-            os.posix_fallocate(allocated.fileno(), 0, file.stat().st_size)
+        if hasattr(os, "posix_fallocate"):  # else a full disk would be a signal later
+            with file.open("r+b") as allocated:
+                os.posix_fallocate(allocated.fileno(), 0, file.stat().st_size)
         batches = evaluation_batches(
             source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped
         )

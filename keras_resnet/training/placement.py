@@ -112,7 +112,7 @@ class Placement:
             )
 
     def start(self):
-        """Meets the other processes; gives function to the context in which a network trains."""
+        """Meets the other processes; returns what makes the context in which a network trains."""
         if self.processes > 1:
             return self._meet()
         if self.devices > 1:

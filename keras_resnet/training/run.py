@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_resnet.files import remove_leftovers
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.training import naming
 
-BATCH_SIZE = 32
 RECIPE, REPORT, LOCK = "recipe.json", "report.md", ".lock"
 
 
@@ -32,8 +32,8 @@ def run_folder(output, recipe) -> Path:
     while True:
         if folder.is_file():
             raise ValueError(
-                f"The run folder {folder} is a file. Choose another name with --output, or remove "
-                "it."
+                f"The run folder {folder} is a file. Choose another output (--output), or "
+                "remove it."
             )
         if not folder.exists() or all(entry.name == LOCK for entry in folder.iterdir()):
             return folder
@@ -54,7 +54,8 @@ def _check_same(folder, recipe):
     if others:
         raise ValueError(
             f"{folder} holds an unfinished training with other arguments: {'; '.join(others)}. "
-            "Run it with the same ones to go on, choose another --output, or remove the folder."
+            "Run it with the same ones to go on, choose another output (--output), or remove "
+            "the folder."
         )
 
 
@@ -71,7 +72,7 @@ def locked(folder):
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ValueError(
-            f"Another process trains in {folder}. Wait for it, or choose another --output."
+            f"Another process trains in {folder}. Wait for it, or choose another output (--output)."
         ) from error
     try:
         remove_leftovers(folder)
@@ -133,6 +134,13 @@ class Run:
             ),
         )
 
+    def split_of(self, data) -> dict:
+        """How `data` was split, if the run was trained on it: arguments of `evaluation_source`."""
+        recipe = json.loads((self.folder / RECIPE).read_text(encoding="utf-8"))
+        if Path(recipe.get("data", "")).resolve() != Path(data).resolve():
+            return {}
+        return {name: recipe[name] for name in ("validation_split", "seed")}
+
     def model(self) -> keras.Model:
         """The network of the best epoch."""
         return keras.saving.load_model(self.folder / "best.keras", compile=False)
@@ -147,9 +155,10 @@ class Run:
             float32 (images, classes).
 
         Raises:
-            ValueError: if one is no image, with its place in the list.
+            ValueError: if there are none, or one is no image, with its place in the list.
         """
-        return self._answers({f"Image {number}": image for number, image in enumerate(images)})
+        named = {f"Image {number}": image for number, image in enumerate(images)}
+        return naming.probabilities(self.model(), self.preprocessing, named)
 
     def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
         """The most probable classes of image files.
@@ -162,17 +171,7 @@ class Run:
             {path: [(class name, probability), ...], the best first}.
 
         Raises:
-            ValueError: if one is no image.
+            ValueError: if there are none, or one is no image.
             OSError: if one cannot be read.
         """
-        files = list(dict.fromkeys(map(Path, files)))
-        answers = self._answers({str(file): file.read_bytes() for file in files})
-        return {
-            file: [(self.class_names[index], float(row[index])) for index in np.argsort(-row)[:top]]
-            for file, row in zip(files, answers, strict=True)
-        }
-
-    def _answers(self, images):
-        """Probabilities of encoded images, by the name for an error."""
-        inputs = self.preprocessing.batch(images)
-        return self.model().predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+        return naming.name_files(self.model(), self.preprocessing, self.class_names, files, top)

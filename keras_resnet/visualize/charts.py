@@ -74,9 +74,20 @@ def gallery(images, titles, path) -> Path:
         images: RGB pictures, uint8 arrays (height, width, 3) of any size.
         titles: A line for each.
         path: The picture to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there are no images, or not as many titles.
     """
     from matplotlib.figure import Figure
 
+    if not len(images) or len(images) != len(titles):
+        raise ValueError(
+            "There should be images, and a title for each. "
+            f"Received: {len(images)} images, {len(titles)} titles"
+        )
     columns = min(len(images), 4)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(3.2 * columns, 3.3 * rows), layout="constrained")

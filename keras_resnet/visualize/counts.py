@@ -112,6 +112,6 @@ def brief(number) -> str:
     """A number in three digits and a letter: 25.6 M."""
     for unit, letter in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
         if number >= unit:
-            digits = 2 - len(str(int(number // unit))) + 1
+            digits = 3 - len(str(int(number // unit)))
             return f"{number / unit:.{max(digits, 0)}f}{letter}"
     return str(number)

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_resnet.blocks import ResidualBlock
+from keras_resnet.builder import channels_first
 from keras_resnet.visualize.charts import save_figure
 
 COLOURS = "inferno"  # perceptually uniform, and dark where there is nothing
@@ -43,8 +44,10 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
             "grad_cam explains a classifier, whose last layer is the Dense layer fc. Received: "
             f"{model.name}, whose last layer is {head.name}"
         )
-    blocks = [block for block in model.layers if isinstance(block, ResidualBlock)]
-    seen = _layer(model, layer) if layer else blocks[-1]
+    blocks = [block.name for block in model.layers if isinstance(block, ResidualBlock)]
+    if not (layer or blocks):
+        raise ValueError(f"{model.name} has no residual block: pass the layer to look at.")
+    seen = _layer(model, layer or blocks[-1])
     batch = _batch(model, image)
     maps = keras.Model(model.input, seen.output)(batch)
     if len(maps.shape) != 4:
@@ -59,10 +62,10 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
     # Of the logit, whatever the head's activation is.
     gradient = _gradient(lambda maps: ops.sum(pooled(maps)[0] * head.kernel[:, class_index]), maps)
     maps, gradient = (ops.convert_to_numpy(ops.cast(x[0], "float32")) for x in (maps, gradient))
-    channels_first = blocks[0].data_format == "channels_first"
-    weights = gradient.mean((1, 2) if channels_first else (0, 1), keepdims=True)
-    heat = np.maximum((weights * maps).sum(0 if channels_first else 2), 0)
-    size = batch.shape[2:] if channels_first else batch.shape[1:3]
+    channel, rows = (0, 1) if channels_first(model) else (2, 0)
+    weights = gradient.mean((rows, rows + 1), keepdims=True)
+    heat = np.maximum((weights * maps).sum(channel), 0)
+    size = batch.shape[rows + 1 : rows + 3]
     heat = ops.image.resize(
         heat[..., None] / max(heat.max(), 1e-12), size, "bilinear", data_format="channels_last"
     )
@@ -145,7 +148,7 @@ def feature_maps(model, image, layer, path, *, count=16):
     maps = ops.convert_to_numpy(keras.Model(model.input, seen.output)(_batch(model, image)))[0]
     if maps.ndim != 3:
         raise ValueError(f"{layer} has no feature map: its output is {maps.shape}.")
-    if _channels_first(model):
+    if channels_first(model):
         maps = maps.transpose(1, 2, 0)
     order = np.argsort(-np.abs(maps).mean((0, 1)), kind="stable")[:count]
     columns = min(len(order), 8)
@@ -218,10 +221,6 @@ def _gradient(function, x):
         tape.watch(x)
         number = function(x)
     return tape.gradient(number, x)
-
-
-def _channels_first(model):
-    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
 
 
 def _layer(model, name):

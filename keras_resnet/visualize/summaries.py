@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_resnet.blocks import ResidualBlock
+from keras_resnet.builder import channels_first
 from keras_resnet.visualize.counts import Part, brief, known_size, parts
 
 
@@ -47,9 +48,6 @@ def summary(model, image_size=None) -> list[Stage]:
     """
     found = parts(model, image_size)
     total = sum(part.multiply_adds for part in found) or 1
-    channels_first = any(
-        getattr(part.operation, "data_format", None) == "channels_first" for part in found
-    )
     grouped: dict[str, list[Part]] = {}
     stage = "stem"
     for part in found:
@@ -61,7 +59,7 @@ def summary(model, image_size=None) -> list[Stage]:
     stages = []
     for name, members in grouped.items():
         *size, channels = members[-1].shape
-        if channels_first:
+        if channels_first(model):
             channels, *size = members[-1].shape
         cost = sum(part.multiply_adds for part in members)
         stages.append(

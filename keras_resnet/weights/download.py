@@ -4,6 +4,7 @@ Environment: KERAS_RESNET_HOME is the folder (default: where Keras keeps its own
 KERAS_RESNET_WEIGHTS_URL the address of a mirror.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -169,10 +170,9 @@ def _by_hand(row):
     )
 
 
+@contextlib.contextmanager
 def _progress(name, total):
-    """A context with a function that moves a progress bar on; nothing is shown in a pipe."""
-    import contextlib
-
+    """Gives a function that moves a progress bar on; nothing is shown in a pipe."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -183,18 +183,14 @@ def _progress(name, total):
         TransferSpeedColumn,
     )
 
-    @contextlib.contextmanager
-    def bar():
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(name, total=total)
-            yield lambda count: progress.advance(task, count)
-
-    return bar()
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.advance(task, count)

@@ -33,7 +33,9 @@ def read(path, model, version="v1.5") -> dict[str, np.ndarray]:
         CheckpointError: if Keras cannot read it for this model.
     """
     if model is None and path.suffix == ".h5":
-        raise CheckpointError(f"{path} does not say which network it is of; name the network.")
+        raise CheckpointError(
+            f"{path} does not say which network it is of: name it, by model (--model)."
+        )
     try:
         if path.suffix == ".keras":
             saved = keras.saving.load_model(path, compile=False)

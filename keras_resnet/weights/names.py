@@ -15,7 +15,7 @@ DROPPED = ("num_batches_tracked", "n_averaged")
 
 
 def _next(match):
-    return f"{match[1]}{int(match[2]) + 1}{match[3]}"
+    return f"{int(match[1]) + 1}{match[2]}"
 
 
 # Pattern and replacement, applied in order to every name.
@@ -24,11 +24,11 @@ RENAMES = (
     (r"^resnet\.", ""),
     (r"^embedder\.embedder\.convolution\.", "conv1."),
     (r"^embedder\.embedder\.normalization\.", "bn1."),
-    (r"^encoder\.stages\.()(\d)\.layers(\.\d{1,4}\.)", lambda match: f"layer{_next(match)}"),
+    (r"^encoder\.stages\.(\d)\.layers(\.\d{1,4}\.)", lambda match: f"layer{_next(match)}"),
     (r"\.shortcut\.convolution\.", ".downsample.0."),
     (r"\.shortcut\.normalization\.", ".downsample.1."),
-    (r"\.()layer\.(\d)\.convolution(\.)", lambda match: f".conv{_next(match)}"),
-    (r"\.()layer\.(\d)\.normalization(\.)", lambda match: f".bn{_next(match)}"),
+    (r"\.layer\.(\d)\.convolution(\.)", lambda match: f".conv{_next(match)}"),
+    (r"\.layer\.(\d)\.normalization(\.)", lambda match: f".bn{_next(match)}"),
     (r"^classifier\.1\.", "fc."),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
     (r"^linear\.", "fc."),
