@@ -55,16 +55,12 @@ def test_the_same_eight_bytes_are_no_duplicate(flowers, monkeypatch):
     assert data.check_data(flowers).duplicates == []
 
 
-def command(run_python, *arguments):
-    return run_python("-m", "keras_resnet_cli", *arguments)
-
-
-def test_check_data_as_a_command(flowers, spoilt, run_python, command_here):
+def test_check_data_as_a_command(flowers, spoilt, command_here):
     done = command_here("check-data", flowers)
     assert done.returncode == 0, done.stderr
     assert "3  train/rose" in done.stdout
     assert "0 bad, 0 that both train and validate" in done.stdout
-    done = command(run_python, "check-data", spoilt)
+    done = command_here("check-data", spoilt)
     assert done.returncode == 1
     assert f"bad: {spoilt}/train/rose/000.jpg: it is no image" in done.stdout
     assert "the same image in train and val: " in done.stdout
@@ -80,7 +76,9 @@ def test_check_data_as_a_command(flowers, spoilt, run_python, command_here):
 
 
 def test_shards_as_a_command(spoilt, run_python, command_here, tmp_path):
-    done = command(run_python, "shards", spoilt / "train", "-o", "out", "--shards", 3)
+    done = run_python(
+        *("-m", "keras_resnet_cli", "shards", spoilt / "train", "-o", "out", "--shards", 3)
+    )
     assert done.returncode == 0, done.stderr
     assert "Left out" in done.stdout and "000.jpg: it is no image" in done.stdout
     assert "out: 3 shards, 2 images left out" in done.stdout

@@ -250,27 +250,24 @@ def test_evaluation(finished, tmp_path):
         training.evaluate_on(str(tmp_path / "x.npz"), run=folder)
 
 
-def test_commands(finished, run_python, tmp_path):
+def test_commands(finished, run_python, command_here, tmp_path):
     folder, flowers, _ = finished
-    command = ("-m", "keras_resnet_cli")
-    done = run_python(
-        *(*command, "evaluate", "--run", folder, "--data", flowers),
-        *("--output", "answers.csv", "--json"),
-    )
+    arguments = ("evaluate", "--run", folder, "--data", flowers, "--output", "answers.csv")
+    done = run_python("-m", "keras_resnet_cli", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["images"], found["left_out"]) == (15, 1)
     assert rows(tmp_path / "answers.csv") == rows(folder / "predictions.csv")
     first = rows(folder / "predictions.csv")[0]
-    done = run_python(*command, "predict", first["file"], "--run", folder, "--top", 1, "--json")
+    done = command_here("predict", first["file"], "--run", folder, "--top", 1, "--json")
     (answer,) = json.loads(done.stdout)
     assert answer["classes"] == [first["predicted"]]
     assert answer["probabilities"][0] == pytest.approx(float(first["probability"]), abs=1e-5)
     (tmp_path / "text.jpg").write_text("no image")
-    done = run_python(*command, "predict", "text.jpg", "--run", folder)
+    done = command_here("predict", "text.jpg", "--run", folder)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: text.jpg cannot be decoded")
-    done = run_python(*command, "train", "--data", flowers, "--set", "epoch=3")
+    done = command_here("train", "--data", flowers, "--set", "epoch=3")
     assert done.returncode == 1
     assert "Did you mean epochs?" in done.stderr
 
