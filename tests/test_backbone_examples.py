@@ -316,6 +316,7 @@ def test_detection(run_python, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["found.png"]
 
 
+@pytest.mark.slow
 def test_segmentation_from_weights(run_python, tmp_path):
     backbone = keras_resnet.ResNet18(classes=7)
     keras_resnet.weights.save(backbone, tmp_path / "resnet18.pth")

@@ -192,7 +192,7 @@ def test_unusual_strides(kernel, strides, path):
         assert relative_error(result, exact) <= 1e-5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases(), st.sampled_from(["onednn", "eigen"]), st.sampled_from(["float16", "bfloat16"]))
 def test_mixed_precision(case, path, dtype):
     check(*case, path, dtype=f"mixed_{dtype}")

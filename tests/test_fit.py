@@ -76,6 +76,7 @@ assert losses[1] < losses[0]
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_with_synchronized_statistics_train_as_one(run_python):
     """Half of a batch each, and after four steps the weights and running variances of one."""
     done = run_python("-c", TWO_REPLICAS.format(tests=str(Path(__file__).parent)))
