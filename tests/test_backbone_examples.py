@@ -263,28 +263,26 @@ def test_the_segmenter_sees_a_map_8_times_smaller(segmentation):
 
 LOADED = """
 import keras, keras_resnet, numpy
-model = keras.models.load_model("model.keras")
-outputs = model(numpy.load("images.npy"))
-outputs = outputs if isinstance(outputs, dict) else {"mask": outputs}
+outputs = {}
+for name in ("detector", "segmenter"):
+    found = keras.models.load_model(f"{name}.keras")(numpy.load("images.npy"))
+    outputs |= found if isinstance(found, dict) else {"mask": found}
 numpy.savez("outputs.npz", **{name: keras.ops.convert_to_numpy(x) for name, x in outputs.items()})
 """
 
 
-@pytest.mark.parametrize("name", ["detection", "segmentation"])
-def test_models_load_where_the_examples_are_not(name, request, run_python, tmp_path):
-    module = request.getfixturevalue(name)
-    scenes = request.getfixturevalue("scenes_of").draw_scenes(4, 64, "save")
+def test_models_load_where_the_examples_are_not(
+    detection, segmentation, scenes_of, run_python, tmp_path
+):
+    scenes = scenes_of.draw_scenes(4, 64, "save")
     images = np.stack([scene.image for scene in scenes])
-    if name == "detection":
-        backbone = backbone_of(64)
-        model = module.detector(backbone)
-        module.train(model, scenes, module.positions(backbone), 1)
-        expected = model(images)
-    else:
-        model = module.segmenter(64)
-        module.train(model, scenes, 1)
-        expected = {"mask": model(images)}
-    model.save(tmp_path / "model.keras")
+    backbone = backbone_of(64)
+    detector, segmenter = detection.detector(backbone), segmentation.segmenter(64)
+    detection.train(detector, scenes, detection.positions(backbone), 1)
+    segmentation.train(segmenter, scenes, 1)
+    expected = {**detector(images), "mask": segmenter(images)}
+    detector.save(tmp_path / "detector.keras")
+    segmenter.save(tmp_path / "segmenter.keras")
     np.save(tmp_path / "images.npy", images)
     done = run_python("-c", LOADED)
     assert done.returncode == 0, done.stderr
