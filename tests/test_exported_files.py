@@ -223,9 +223,9 @@ def test_keras_own_exports_of_a_grouped_network_run(family, tmp_path, run_python
         network(x)  # Keras infers the inputs of a model that was called
         for suffix, format in ((".onnx", "onnx"), (".tflite", "litert")):
             path = tmp_path / f"{name}{suffix}"
-            network.export(path, format=format, verbose=False)
+            network.export(str(path), format=format, verbose=False)
             np.testing.assert_allclose(_run_keras_file(path, x), expected, atol=1e-5 * scale)
-        network.export(tmp_path / name, verbose=False)
+        network.export(str(tmp_path / name), verbose=False)
         done = run_python(
             "-c",
             "import numpy, tensorflow\n"

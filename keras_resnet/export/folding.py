@@ -123,7 +123,7 @@ def _normalises(layer, convolution):
 def _folded(convolution, normalization):
     """Kernel and bias of the convolution that does both, calculated in float64."""
     gamma, beta, mean, variance = (
-        default if value is None else np.float64(keras.ops.convert_to_numpy(value))
+        default if value is None else np.asarray(keras.ops.convert_to_numpy(value), np.float64)
         for value, default in (
             (normalization.gamma, 1.0),
             (normalization.beta, 0.0),
@@ -132,6 +132,6 @@ def _folded(convolution, normalization):
         )
     )
     scale = gamma / np.sqrt(variance + normalization.epsilon)
-    kernel = np.float64(keras.ops.convert_to_numpy(convolution.kernel)) * scale
+    kernel = np.asarray(keras.ops.convert_to_numpy(convolution.kernel), np.float64) * scale
     bias = 0.0 if convolution.bias is None else keras.ops.convert_to_numpy(convolution.bias)
     return [kernel, beta + (bias - mean) * scale]

@@ -51,7 +51,7 @@ def litert(
 
     def write(network, file, data):
         network.export(
-            file,
+            str(file),
             format="litert",
             input_signature=input_signature(network),
             verbose=False,

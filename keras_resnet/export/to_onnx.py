@@ -79,7 +79,7 @@ def _write(network, file, data):
     import onnx
 
     network.export(
-        file,
+        str(file),
         format="onnx",
         input_signature=input_signature(network),
         opset_version=OPSET,

@@ -110,7 +110,7 @@ def compare(answers, model, inputs, allowed) -> Comparison:
         expected = {"probabilities": keras.ops.softmax(expected["logits"])}
     error, agreement = 0.0, None
     for name, value in expected.items():
-        value = np.float64(keras.ops.convert_to_numpy(value))
+        value = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
         answer = answers.get(name)
         if answer is None or answer.shape != value.shape:
             raise ValueError(
@@ -128,7 +128,7 @@ def compare(answers, model, inputs, allowed) -> Comparison:
 
 def _logarithms(probabilities):
     """What a network that is sure of its class computed: its probabilities are all 0 or 1."""
-    logarithms = np.log(np.maximum(np.float64(probabilities), LEAST_PROBABILITY))
+    logarithms = np.log(np.maximum(np.asarray(probabilities, np.float64), LEAST_PROBABILITY))
     return logarithms - 1  # none is near 0, so that the largest is a measure of all
 
 
