@@ -32,6 +32,9 @@ def training_sources(
         seed: Fixes which images those are.
         worker: (which, of how many) machines this is; each gets its share of both.
 
+    Returns:
+        (those that train, those that validate), for `data.batches` and `training.evaluate`.
+
     Raises:
         DataError: if there is no such data, or it cannot be split.
     """
@@ -67,6 +70,9 @@ def evaluation_source(data, *, validation_split=None, seed=0) -> Source:
         validation_split: As of `training_sources`. By default, all images of a folder without
             parts are taken.
         seed: As of `training_sources`.
+
+    Returns:
+        The images, for `data.batches` and `training.evaluate`.
 
     Raises:
         DataError: if there is no such data.
