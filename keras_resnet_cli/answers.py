@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, ImageSize, Json, NamedModel, NamedWeights, Resize
+from keras_resnet_cli.options import (
+    Debug,
+    ImageSize,
+    Json,
+    NamedModel,
+    NamedWeights,
+    Resize,
+    RunFolder,
+)
 from keras_resnet_cli.terminal import printable, room
 
 
@@ -20,7 +28,7 @@ def evaluate(
             "tensorflow-datasets."
         ),
     ],
-    run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
+    run: RunFolder = None,
     model: NamedModel = None,
     weights: NamedWeights = None,
     image_size: ImageSize = None,
@@ -100,7 +108,7 @@ def predict(
 
 def explain(
     image: Annotated[Path, typer.Argument(help="An image file.")],
-    run: Annotated[Path | None, typer.Option(help="Folder of a training.")] = None,
+    run: RunFolder = None,
     model: NamedModel = None,
     weights: NamedWeights = None,
     image_size: ImageSize = None,

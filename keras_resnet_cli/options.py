@@ -1,5 +1,6 @@
 """The options that several commands take."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ Debug = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 # Of the commands that take a trained network.
+RunFolder = Annotated[Path | None, typer.Option(help="Folder of a training.")]
 NamedModel = Annotated[str | None, typer.Option(help="Or a network: resnet50.")]
 NamedWeights = Annotated[str | None, typer.Option(help="And its weights.")]
 ImageSize = Annotated[

@@ -94,7 +94,7 @@ def convert(
     )
     if as_json:
         found = {"file": str(output), "model": variant, "classes": classes}
-        print(json.dumps({**found, "difference": difference if verify else None}, indent=2))
+        print(json.dumps({**found, "difference": difference}, indent=2))
         return
     head = f"{classes} classes" if classes else "no head"
     print(f"{output}: {variant}, {head}")

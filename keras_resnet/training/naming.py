@@ -29,22 +29,7 @@ def probabilities(model, preprocessing, images) -> np.ndarray:
 def name_files(
     model, preprocessing, class_names, files, top
 ) -> dict[Path, list[tuple[str, float]]]:
-    """The most probable classes of image files.
-
-    Args:
-        model: As of `probabilities`.
-        preprocessing: As of `probabilities`.
-        class_names: Names of the classes.
-        files: Their paths.
-        top: How many classes.
-
-    Returns:
-        {path: [(class name, probability), ...], the best first}.
-
-    Raises:
-        ValueError: if there are none, or one is no image.
-        OSError: if one cannot be read.
-    """
+    """What `Run.name_files` answers, by a model as of `probabilities` and its class names."""
     files = list(dict.fromkeys(map(Path, files)))
     answers = probabilities(model, preprocessing, {str(file): file.read_bytes() for file in files})
     return {

@@ -170,7 +170,7 @@ class Features:
         shape = (source.count, backbone.output.shape[-1])
         found = np.lib.format.open_memmap(file, "w+", np.float32, shape)
         labels: list[int] = []
-        if hasattr(os, "posix_fallocate"):  # else a full disk would be a signal later
+        if hasattr(os, "posix_fallocate"):  # without it, a full disk is a signal later
             with file.open("r+b") as allocated:
                 os.posix_fallocate(allocated.fileno(), 0, file.stat().st_size)
         batches = evaluation_batches(
