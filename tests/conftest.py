@@ -51,18 +51,26 @@ def run_python(tmp_path):
 
 
 @pytest.fixture
-def command_here(tmp_path, monkeypatch, capfd):
+def folder_here(tmp_path, monkeypatch):
+    """The current folder, empty, of a program that runs in this process.
+
+    What it does to the package's logger is taken back.
+    """
+    logger = logging.getLogger("keras_resnet")
+    for name in ("level", "propagate", "handlers"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command_here(folder_here, monkeypatch, capfd):
     """Runs `keras-resnet` in this process, without the seconds that a new one takes to import."""
     import keras_resnet_cli
 
-    logger = logging.getLogger("keras_resnet")
-
     def run(*arguments):
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["keras-resnet", *map(str, arguments)])
         monkeypatch.setattr(keras_resnet_cli.terminal, "debug", False)
-        for name in ("level", "propagate", "handlers"):
-            monkeypatch.setattr(logger, name, getattr(logger, name))
         capfd.readouterr()
         try:
             keras_resnet_cli.main()

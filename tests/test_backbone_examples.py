@@ -301,15 +301,12 @@ def losses(text, what):
     ]
 
 
-def test_detection(run_python, tmp_path):
-    done = run_python(
-        *(EXAMPLES / "detection_backbone.py", "--images", 6, "--epochs", 2),
-        *("--image-size", 64, "--output", "found.png"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(losses(done.stdout, "of the classes ")) == 2
-    assert len(losses(done.stdout, "of the boxes ")) == 2
-    assert 0 <= float(done.stdout.split("Mean average precision ")[1].split()[0].rstrip(".")) <= 1
+def test_detection(detection, tmp_path, capsys):
+    detection.main(images=6, epochs=2, image_size=64, output=tmp_path / "found.png")
+    printed = capsys.readouterr().out
+    assert len(losses(printed, "of the classes ")) == 2
+    assert len(losses(printed, "of the boxes ")) == 2
+    assert 0 <= float(printed.split("Mean average precision ")[1].split()[0].rstrip(".")) <= 1
     assert colours(tmp_path / "found.png") > 1000
     assert [file.name for file in tmp_path.iterdir()] == ["found.png"]
 

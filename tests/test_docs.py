@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from run_markdown import FENCE, blocks
+from run_markdown import FENCE, blocks, run_blocks
 
 import keras_resnet
 import keras_resnet_cli
@@ -53,19 +53,25 @@ def world(tmp_path_factory):
     return folder
 
 
-def run_page(page, world, tmp_path, run_python, *options):
-    shutil.copytree(world, tmp_path, symlinks=True, dirs_exist_ok=True)
+@pytest.fixture
+def fresh_folder(world, tmp_path, monkeypatch):
+    """The current folder: a copy of the world, whose large files are the same ones on the disk."""
+    shutil.copytree(world, tmp_path, symlinks=True, dirs_exist_ok=True, copy_function=link)
+    monkeypatch.chdir(tmp_path)
     here = str(Path(sys.executable).parent)
-    done = run_python(
-        *(ROOT / "tests" / "run_markdown.py", ROOT / page, *options),
-        variables={"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"},
-    )
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "100")
 
 
+def link(source, target, **_):
+    os.link(source, target, follow_symlinks=False)
+
+
+@pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 @pytest.mark.parametrize("page", PAGES)
-def test_blocks_run(page, world, tmp_path, run_python):
-    run_page(page, world, tmp_path, run_python)
+def test_blocks_run(page, fresh_folder):
+    run_blocks(ROOT / page, slow=False)
 
 
 def slow_pages():
@@ -73,9 +79,10 @@ def slow_pages():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", slow_pages())
-def test_slow_blocks_run(page, world, tmp_path, run_python):
-    run_page(page, world, tmp_path, run_python, "--slow")
+def test_slow_blocks_run(page, fresh_folder):
+    run_blocks(ROOT / page, slow=True)
 
 
 @pytest.mark.parametrize("page", [*PAGES, "examples/serving/README.md"])

@@ -1,6 +1,7 @@
 """The example programs, as a user runs them."""
 
 import csv
+import runpy
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,12 @@ def flowers(tmp_path_factory):
     return data.drawn_flowers(tmp_path_factory.mktemp("data") / "flowers", train=4, val=2)
 
 
-def test_train_and_predict(flowers, run_python, tmp_path):
+def main(name):
+    """An example's, to be called in this process."""
+    return runpy.run_path(EXAMPLES / name)["main"]
+
+
+def test_train_and_predict(flowers, run_python, folder_here, capsys):
     done = run_python(
         *(EXAMPLES / "train_flowers.py", "--data-dir", flowers, "--model", "resnet18"),
         *("--image-size", 32, "--epochs", 1, "--batch-size", 8, "--output", "out"),
@@ -25,24 +31,20 @@ def test_train_and_predict(flowers, run_python, tmp_path):
     assert "daisy, dandelion, rose, sunflower, tulip" in done.stdout
     assert "run in a new process" in done.stdout
     image = next((flowers / "val").rglob("*.jpg"))
-    done = run_python(EXAMPLES / "predict.py", image, "--run", "out")
-    assert done.returncode == 0, done.stderr
-    assert "probability" in done.stdout
-    assert (tmp_path / "prediction.png").stat().st_size > 5000
+    predict = main("predict.py")
+    predict([image], run=Path("out"))
+    assert "probability" in capsys.readouterr().out
+    assert (folder_here / "prediction.png").stat().st_size > 5000
 
-    (tmp_path / "text.jpg").write_text("no image")
-    done = run_python(EXAMPLES / "predict.py", tmp_path / "text.jpg", "--run", "out")
-    assert done.returncode == 1
-    assert "cannot be decoded" in done.stderr
-    assert "Traceback" not in done.stderr
+    (folder_here / "text.jpg").write_text("no image")
+    with pytest.raises(SystemExit, match="^Error: .*cannot be decoded"):
+        predict([folder_here / "text.jpg"], run=Path("out"))
 
 
-def test_errors_are_one_message_and_leave_nothing(run_python, tmp_path):
-    done = run_python(EXAMPLES / "train_flowers.py", "--data-dir", "missing")
-    assert done.returncode == 1
-    assert "missing does not exist" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_errors_are_one_message_and_leave_nothing(folder_here):
+    with pytest.raises(SystemExit, match="^Error: .*missing does not exist"):
+        main("train_flowers.py")(data_dir=Path("missing"))
+    assert not list(folder_here.iterdir())
 
 
 @pytest.mark.real_data

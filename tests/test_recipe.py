@@ -47,7 +47,7 @@ from keras_resnet.training import RECIPES, Recipe, named_recipe
         ({"data": 123}, "should be a str"),
         ({"augmentation": 5}, "should be a Augmentation"),
         ({"schedule": "step", "milestones": 5}, "should be a tuple"),
-        ({"schedule": "step", "milestones": (5.5,)}, "milestones are epochs"),
+        ({"schedule": "step", "milestones": (5.5,)}, "milestones should be epochs"),
         (
             {"augmentation": Augmentation(crop_scale=None), "train_size": 300},
             "train_size=300, resize=None",

@@ -12,6 +12,7 @@ from rich.console import Console
 
 import keras_resnet
 from keras_resnet import visualize
+from keras_resnet.visualize.counts import brief
 
 
 @pytest.fixture(scope="module", params=["resnet18", "resnext50_32x4d", "resnet152", "resnet20"])
@@ -134,6 +135,14 @@ def test_what_is_nested_is_counted():
     assert nested == alone + 512 * 3
     with pytest.raises(ValueError, match=r"functional keras\.Model"):
         visualize.summary(keras.layers.Dense(3))
+
+
+@pytest.mark.parametrize(
+    "number, said",
+    [(0, "0"), (999, "999"), (9996, "10.0 k"), (999_600, "1.00 M"), (25_557_032, "25.6 M")],
+)
+def test_numbers_in_brief(number, said):
+    assert brief(number) == said
 
 
 def test_commands(command_here, tmp_path):

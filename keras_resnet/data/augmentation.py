@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_resnet.data import mixing, policies, windows
+from keras_resnet.data.rules import check, is_number, is_whole
 
 POLICIES = {
     "rand_augment": policies.rand_augment,
@@ -14,46 +15,40 @@ OPTIONAL = ("crop_scale", "crop_ratio", "padding", "color_jitter", "policy")
 
 
 def _are_numbers(value):
-    parts = value if isinstance(value, tuple) else (value,)
-    return all(isinstance(part, int | float) and not isinstance(part, bool) for part in parts)
+    return all(map(is_number, value if isinstance(value, tuple) else (value,)))
 
 
 def _are(count):
     return lambda value: isinstance(value, tuple) and len(value) == count
 
 
-# Arguments, what has to be true of the value of each, and how a message says it.
 RULES = (
     (
-        "crop_scale crop_ratio padding flip color_jitter erasing mixup cutmix label_smoothing "
-        "repeats",
+        "crop_scale crop_ratio flip color_jitter erasing mixup cutmix label_smoothing",
         _are_numbers,
-        "should be a number, or a tuple of numbers",
+        "a number, or a tuple of numbers",
     ),
-    ("crop_scale crop_ratio", _are(2), "should be 2 numbers"),
-    ("color_jitter", _are(4), "should be 4 numbers"),
-    ("padding repeats", lambda value: isinstance(value, int), "should be a whole number"),
-    ("flip erasing label_smoothing", lambda share: 0 <= share <= 1, "is a share, 0 to 1"),
-    ("mixup cutmix", lambda alpha: alpha >= 0, "is 0 or more"),
+    ("crop_scale crop_ratio", _are(2), "2 numbers"),
+    ("color_jitter", _are(4), "4 numbers"),
+    ("repeats", is_whole(1), "a whole number, 1 or more"),
+    ("padding", is_whole(0), "a whole number, 0 or more"),
+    ("flip erasing label_smoothing", lambda share: 0 <= share <= 1, "a share, 0 to 1"),
+    ("mixup cutmix", lambda alpha: alpha >= 0, "0 or more"),
     (
         "crop_scale",
         lambda scale: 0 < scale[0] <= scale[1] <= 1,
-        "is a range of positive numbers, low to high, at most 1",
+        "a range of positive numbers, low to high, at most 1",
     ),
     (
         "crop_ratio",
         lambda ratio: 0 < ratio[0] <= ratio[1],
-        "is a range of positive numbers, low to high",
+        "a range of positive numbers, low to high",
     ),
-    (
-        "policy",
-        lambda name: name in list(POLICIES),
-        f"should be None or one of {', '.join(POLICIES)}",
-    ),
+    ("policy", lambda name: name in list(POLICIES), f"None or one of {', '.join(POLICIES)}"),
     (
         "color_jitter",
         lambda jitter: min(jitter) >= 0 and jitter[3] <= 0.5,
-        "is (brightness, contrast, saturation, hue), each 0 or more, hue at most 0.5",
+        "(brightness, contrast, saturation, hue), each 0 or more, hue at most 0.5",
     ),
 )
 
@@ -94,17 +89,7 @@ class Augmentation:
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
-        for names, fits, expected in RULES:
-            for name in names.split():
-                value = getattr(self, name)
-                left_out = value is None and name in OPTIONAL
-                if not left_out and not fits(value):
-                    raise ValueError(f"{name} {expected}. Received: {name}={value!r}")
-        if self.repeats < 1 or (self.padding is not None and self.padding < 0):
-            raise ValueError(
-                "repeats is 1 or more, padding 0 or more. "
-                f"Received: repeats={self.repeats}, padding={self.padding}"
-            )
+        check(self, RULES, OPTIONAL)
 
     @property
     def mixes_labels(self):

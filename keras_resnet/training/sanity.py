@@ -3,71 +3,50 @@
 import itertools
 
 from keras_resnet.configs import CONFIGS
-from keras_resnet.data import Augmentation
+from keras_resnet.data import Augmentation, rules
+from keras_resnet.data.rules import is_number, is_whole
 
-OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
-SCHEDULES = ("constant", "step", "cosine")
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 OPTIONAL = (  # None says something too
     *("data", "weights", "freeze_until", "train_size", "resize", "reference_batch_size"),
     *("early_stopping", "clip_norm", "ema_momentum", "validation_split"),
 )
+KINDS = {
+    bool: "zero_init_residual exif nesterov decay_all jit_compile deterministic",
+    Augmentation: "augmentation",
+    tuple: "milestones",
+    dict: "learning_rate_multipliers",
+    str: "data weights freeze_until model optimizer schedule precision",
+}
+CHOICES = {
+    "model": tuple(CONFIGS),
+    "optimizer": ("sgd", "sgdw", "adam", "adamw"),
+    "schedule": ("constant", "step", "cosine"),
+    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
+}
 
 
-def check(recipe):
-    """Checks a `Recipe`.
-
-    Raises:
-        ValueError: says what came, what was expected, and what does not go together.
-    """
-    _check_kinds(recipe)
-    _check_numbers(recipe)
-    _check_names(recipe)
-    _check_pairs(recipe)
+def _is_a(kind):
+    return lambda value: isinstance(value, kind)
 
 
-def _check_kinds(recipe):
-    kinds = {
-        bool: "zero_init_residual exif nesterov decay_all jit_compile deterministic",
-        Augmentation: "augmentation",
-        tuple: "milestones",
-        dict: "learning_rate_multipliers",
-        str: "data weights freeze_until model optimizer schedule precision",
-    }
-    for kind, names in kinds.items():
-        for name in names.split():
-            value = getattr(recipe, name)
-            if not _is_left_out(name, value) and not isinstance(value, kind):
-                raise ValueError(f"{name} should be a {kind.__name__}. Received: {name}={value!r}")
-    if not all(type(epoch) is int for epoch in recipe.milestones):
-        raise ValueError(f"milestones are epochs. Received: milestones={recipe.milestones!r}")
-
-
-def _is_left_out(name, value):
-    return value is None and name in OPTIONAL
-
-
-def _is_number(value, kinds=(int, float)):
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _whole(least):
-    return lambda value: _is_number(value, int) and value >= least
-
-
-# Names, what has to be true of the value of each, and how a message says it.
-NUMBERS = (
+RULES = (
+    *((names, _is_a(kind), f"a {kind.__name__}") for kind, names in KINDS.items()),
+    *(
+        (name, choices.__contains__, f"one of {', '.join(choices)}")
+        for name, choices in CHOICES.items()
+    ),
+    ("milestones", lambda epochs: all(type(epoch) is int for epoch in epochs), "epochs"),
     (
         "batch_size accumulation_steps image_size train_size resize reference_batch_size "
         "early_stopping",
-        _whole(1),
+        is_whole(1),
         "a whole number, 1 or more",
     ),
-    ("epochs head_epochs seed", _whole(0), "a whole number, 0 or more"),
+    ("epochs head_epochs seed", is_whole(0), "a whole number, 0 or more"),
     (
         "learning_rate head_learning_rate clip_norm weight_decay warmup_epochs momentum dropout "
         "drop_path ema_momentum validation_split max_bad",
-        _is_number,
+        is_number,
         "a number",
     ),
     (
@@ -85,26 +64,18 @@ NUMBERS = (
 )
 
 
-def _check_numbers(recipe):
-    for names, fits, expected in NUMBERS:
-        for name in names.split():
-            value = getattr(recipe, name)
-            if not _is_left_out(name, value) and not fits(value):
-                raise ValueError(f"{name} should be {expected}. Received: {name}={value!r}")
+def check(recipe):
+    """Checks a `Recipe`.
+
+    Raises:
+        ValueError: says what came, what was expected, and what does not go together.
+    """
+    rules.check(recipe, RULES, OPTIONAL)
+    _check_layers(recipe)
+    _check_pairs(recipe)
 
 
-def _check_names(recipe):
-    for name, choices in (
-        ("model", tuple(CONFIGS)),
-        ("optimizer", OPTIMIZERS),
-        ("schedule", SCHEDULES),
-        ("precision", PRECISIONS),
-    ):
-        if getattr(recipe, name) not in choices:
-            raise ValueError(
-                f"{name} should be one of {', '.join(choices)}. "
-                f"Received: {name}={getattr(recipe, name)!r}"
-            )
+def _check_layers(recipe):
     names = set(_layer_names(CONFIGS[recipe.model]))
     frozen = {} if recipe.freeze_until is None else {"freeze_until": recipe.freeze_until}
     multiplied = {f"learning_rate_multipliers[{name!r}]": name for name in _multipliers(recipe)}
@@ -121,7 +92,7 @@ def _check_names(recipe):
 
 def _multipliers(recipe):
     for name, factor in recipe.learning_rate_multipliers.items():
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or factor < 0:
+        if not is_number(factor) or factor < 0:
             raise ValueError(
                 "A factor of learning_rate_multipliers should be a number, 0 or more. "
                 f"Received: learning_rate_multipliers[{name!r}]={factor!r}"

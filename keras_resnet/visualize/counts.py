@@ -110,8 +110,7 @@ def _chain(layers, shape):
 
 def brief(number) -> str:
     """A number in three digits and a letter: 25.6 M."""
-    for unit, letter in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
-        if number >= unit:
-            digits = 3 - len(str(int(number // unit)))
-            return f"{number / unit:.{max(digits, 0)}f}{letter}"
+    for unit, letter in ((10**12, " T"), (10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if number >= 0.9995 * unit:
+            return f"{number / unit:#.3g}".rstrip(".") + letter
     return str(number)
