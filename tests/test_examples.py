@@ -37,12 +37,12 @@ def test_train_and_predict(flowers, run_python, folder_here, capsys):
     assert (folder_here / "prediction.png").stat().st_size > 5000
 
     (folder_here / "text.jpg").write_text("no image")
-    with pytest.raises(SystemExit, match="^Error: .*cannot be decoded"):
+    with pytest.raises(SystemExit, match=r"^Error: .*cannot be decoded"):
         predict([folder_here / "text.jpg"], run=Path("out"))
 
 
 def test_errors_are_one_message_and_leave_nothing(folder_here):
-    with pytest.raises(SystemExit, match="^Error: .*missing does not exist"):
+    with pytest.raises(SystemExit, match=r"^Error: .*missing does not exist"):
         main("train_flowers.py")(data_dir=Path("missing"))
     assert not list(folder_here.iterdir())
 
