@@ -301,6 +301,7 @@ def losses(text, what):
     ]
 
 
+@pytest.mark.slow
 def test_detection(detection, tmp_path, capsys):
     detection.main(images=6, epochs=2, image_size=64, output=tmp_path / "found.png")
     printed = capsys.readouterr().out
