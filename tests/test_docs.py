@@ -54,10 +54,9 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture
-def fresh_folder(world, tmp_path, monkeypatch):
+def fresh_folder(world, folder_here, monkeypatch):
     """The current folder: a copy of the world, whose large files are the same ones on the disk."""
-    shutil.copytree(world, tmp_path, symlinks=True, dirs_exist_ok=True, copy_function=link)
-    monkeypatch.chdir(tmp_path)
+    shutil.copytree(world, folder_here, symlinks=True, dirs_exist_ok=True, copy_function=link)
     here = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
