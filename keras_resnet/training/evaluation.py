@@ -1,14 +1,16 @@
 """What a network answers on labelled images."""
 
+import contextlib
 import dataclasses
 import math
 import os
 
 import numpy as np
 
-from keras_resnet.data import Skipped
+from keras_resnet.data import DataError, Skipped
 from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
+from keras_resnet.training.fingerprint import Fingerprint
 from keras_resnet.training.opening import open_network
 from keras_resnet.training.report import write_csv
 from keras_resnet.training.run import Run
@@ -23,12 +25,16 @@ class Evaluation:
         matrix: How many images of each class (rows) were taken for each class (columns).
         loss: The mean cross-entropy.
         top5: The share whose label is among the five most probable classes.
+        counted: Which images these are, in words.
+        trained: How many of them trained the network; None if nobody knows.
     """
 
     rows: list[tuple[str, str, str, str]]
     matrix: np.ndarray
     loss: float
     top5: float
+    counted: str = ""
+    trained: int | None = None
 
     @property
     def top1(self):
@@ -86,8 +92,9 @@ def evaluate_on(
 
     Args:
         data: A folder, a `.npz` file or the name of a data set of tensorflow-datasets; of its
-            parts, the one that validates. If the run was trained on a folder without parts, the
-            images that it set aside; else all of such a folder.
+            parts, the one that validates. If the run was trained on a folder without parts, and
+            this is the same data, wherever it lies now, the images that it set aside; else all of
+            such a folder. `counted` and `trained` of the answers say which.
         run: A run folder.
         model: Name of a network, instead of `run`; needs `weights`.
         weights: A file, or the name of published weights; only with `model`.
@@ -101,8 +108,7 @@ def evaluate_on(
     Raises:
         ValueError: if there is no such data, run or network, or the classes do not fit.
     """
-    split = {} if run is None else Run.open(run).split_of(data)
-    source, skipped = evaluation_source(data, **split), Skipped()
+    source, skipped = _chosen(data, run), Skipped()
     network = open_network(
         run, model, weights, classes=len(source.class_names), image_size=image_size, resize=resize
     )
@@ -111,7 +117,34 @@ def evaluate_on(
             f"The classes differ. {run}: {_some(network.class_names)}. {data}: "
             f"{_some(source.class_names)}."
         )
-    return evaluate(network.model, source, network.preprocessing, skipped=skipped), skipped
+    found = evaluate(network.model, source, network.preprocessing, skipped=skipped)
+    counted, trained = _counted(source, run)
+    return dataclasses.replace(found, counted=counted, trained=trained), skipped
+
+
+def _chosen(data, run):
+    """The images to evaluate a network on."""
+    split = {} if run is None else Run.open(run).split()
+    if split.get("validation_split") is not None:
+        # What has parts of its own, or a class of one image, cannot be split so.
+        with contextlib.suppress(DataError):
+            source, known = evaluation_source(data, **split), Fingerprint.read(run)
+            if known is not None and known.is_set_aside(source):
+                return source
+    return evaluation_source(data)
+
+
+def _counted(source, run):
+    """Which images are counted, in words; and how many of them trained."""
+    if run is None:
+        return "", None
+    everything, known = f"all {source.count} images", Fingerprint.read(run)
+    if known is None or not any(True for _ in source.listed()):
+        return f"{everything}; how many of them trained is not known", None
+    if known.is_set_aside(source):
+        return f"the {source.count} images that the training set aside", known.trained(source)
+    trained = known.trained(source)
+    return f"{everything}; {trained} of them trained", trained
 
 
 def _some(names):
