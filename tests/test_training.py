@@ -2,10 +2,13 @@
 
 import contextlib
 import csv
+import io
 import json
+import logging
 import os
 import random
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,10 +21,13 @@ from PIL import Image
 from tensorflow.python.framework import config
 
 from keras_resnet import data, training, weights
-from keras_resnet.data.datasets import tfds_sources
+from keras_resnet.data import datasets
 from keras_resnet.data.locations import training_sources
+from keras_resnet.data.source import stream_source
 from keras_resnet.training import checkpoint
 from keras_resnet.training.fingerprint import Fingerprint
+from keras_resnet.training.finishing import finish
+from keras_resnet.training.phases import Setting
 from keras_resnet.training.run import locked, run_folder
 
 FILES = {
@@ -79,6 +85,8 @@ def test_the_run_folder(finished):
         str(flowers / "val" / "tulip" / "cut.jpg"): "it is damaged",
     }
     report = (folder / "report.md").read_text()
+    assert "| class | train | validate | right |" in report and "| rose | 7 | 3 |" in report
+    assert "Missing" not in report
     for part in ("notes.jpg", "cut.jpg", "curves.png", "mistakes.png", "tulip", "tensorflow"):
         assert part in report
 
@@ -229,9 +237,11 @@ def test_a_loss_that_is_no_number(finished, tmp_path):
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_two_phases(finished, tmp_path):
-    """The head alone, on features that are computed once; then the stages that are not frozen."""
+@pytest.fixture(scope="module")
+def fine_tuned(finished, tmp_path_factory):
+    """A run in two phases where nothing can be drawn, and its warnings."""
     folder, flowers, _ = finished
+    tmp_path = tmp_path_factory.mktemp("fine_tuned")
     recipe = training.named_recipe(
         "fine_tune",
         data=str(flowers),
@@ -243,7 +253,44 @@ def test_two_phases(finished, tmp_path):
         ema_momentum=0.5,
         warmup_epochs=0,
     )
-    run = training.train(recipe, tmp_path / "run")
+    (run := tmp_path / "run").mkdir()
+    written, asked = json.loads((folder / "recipe.json").read_text()), json.loads(recipe.to_json())
+    added = ("resize", "mean", "std", "classes", "command")
+    (run / "recipe.json").write_text(json.dumps(asked | {name: written[name] for name in added}))
+    (run / "tensorboard").write_text("no folder")
+    python = tmp_path / "python"  # beside which there is no program to draw diagrams with
+    python.symlink_to(sys.executable)
+    warnings = io.StringIO()
+    (handler := logging.StreamHandler(warnings)).setLevel(logging.WARNING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        patch.setenv("PATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        logging.getLogger("keras_resnet").addHandler(handler)
+        try:
+            assert training.train(recipe, run) == run
+        finally:
+            logging.getLogger("keras_resnet").removeHandler(handler)
+    return run, warnings.getvalue()
+
+
+def test_what_only_adorns_never_stops_the_work(fine_tuned):
+    """One warning each, and the report says what is missing."""
+    run, warnings = fine_tuned
+    pictures = {"model.svg", "curves.png", "confusion_matrix.png", "mistakes.png"}
+    assert {entry.name for entry in run.iterdir()} == FILES - pictures
+    report = (run / "report.md").read_text()
+    for name in (*pictures, "tensorboard"):
+        assert warnings.count(f"There will be no {name}: ") == 1
+        assert f"| {name} | " in report
+    assert "No program to draw diagrams with was found" in report
+    assert "![" not in report
+
+
+def test_two_phases(finished, fine_tuned):
+    """The head alone, on features that are computed once; then the stages that are not frozen."""
+    (folder, _, _), (run, _) = finished, fine_tuned
     assert [row["phase"] for row in rows(run / "history.csv")] == ["head", "head", "network"]
     assert not list(run.glob(".*"))
     before = weights.read_state_dict(folder / "best.pth")
@@ -252,6 +299,46 @@ def test_two_phases(finished, tmp_path):
         moved = key.startswith(("layer3", "layer4", "fc"))
         assert np.array_equal(value, before[key]) != moved, key
     assert training.Run.open(run).model().dtype_policy.name == "float32"
+
+
+@pytest.mark.slow
+def test_the_end_does_not_read_the_images_again(finished, tmp_path):
+    """Of images that can only be read in turn; but the validation once, and what is drawn from."""
+    folder, flowers, recipe = finished
+    run = shutil.copytree(folder, tmp_path / "run")
+    images = [file.read_bytes() for file in sorted((flowers / "val").glob("*/001.jpg"))]
+    read = []
+
+    def source(count):
+        def noted(number):
+            read.append(count)
+            return number
+
+        def example(number):
+            number = tf.ensure_shape(tf.py_function(noted, [number], tf.int64), ())
+            return tf.strings.as_string(number), tf.gather(images, number % 5), number % 5
+
+        def examples(key, start):
+            dataset = tf.data.Dataset.range(count).map(example)
+            return datasets.shuffled(dataset, key).skip(tf.cast(start, tf.int64))
+
+        return stream_source(training.Run.open(run).class_names, count, examples)
+
+    progress = checkpoint.Progress((5000, 1500))
+    for row in rows(run / "history.csv"):
+        progress.history.append(
+            {name: value if name == "phase" else float(value) for name, value in row.items()}
+        )
+    skipped = data.Skipped(), data.Skipped()
+    sources = source(5000), source(1500)
+    setting = Setting(recipe, None, None, sources, skipped, run, None, [], training.Placement(), {})
+    finish(setting, progress, note=None, command="x")
+    assert read.count(5000) < 2000
+    assert 1500 < read.count(1500) < 3000
+    report = (run / "report.md").read_text()
+    assert "| class | validate | right |" in report and "| rose | 300 | " in report
+    with Image.open(run / "mistakes.png") as drawn:
+        assert np.asarray(drawn.convert("L")).std() > 5
 
 
 def test_what_is_no_run(tmp_path, finished):
@@ -381,14 +468,14 @@ def test_the_fingerprints_of_shards_and_of_data_sets(finished, tmp_path):
     sources = [training_sources(tmp_path / name) for name in ("one", "other")]
     known = Fingerprint.of(sources[0])
     known.check(training_sources(shutil.copytree(tmp_path / "one", tmp_path / "two")), folder)
-    assert (known.trained(sources[0][0]), known.trained(sources[0][1])) == (30, 0)
+    assert (known.find(sources[0][0]), known.find(sources[0][1])) == ((False, 30), (True, 0))
     with pytest.raises(training.TrainingError, match=r"00000-of-00002\.tfrecord"):
         known.check(sources[1], folder)
     builder = tensorflow_datasets.ImageFolder(str(flowers))
-    train, val = tfds_sources(builder)
+    train, val = datasets.tfds_sources(builder)
     known = Fingerprint.of((train, val))
-    known.check(tfds_sources(builder), folder)
-    assert known.is_set_aside(val) and not known.trained(val)
+    known.check(datasets.tfds_sources(builder), folder)
+    assert (known.find(train)[1], known.find(val)) == (train.count, (True, 0))
     with pytest.raises(training.TrainingError, match="The data has changed"):
         known.check((val, train), folder)
 

@@ -94,6 +94,7 @@ class Images:
             replacement,
             why_bad,
             self.unusable,
+            counts=tuple(map(int, self.counts)),
             listed=self.listed,
         )
 

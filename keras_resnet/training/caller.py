@@ -3,6 +3,7 @@
 import contextlib
 import random
 import sys
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -24,13 +25,13 @@ def caller_restored():
     devices, the places of its operations with a seed of their own in their sequences, and JAX's
     connection to other processes, which is closed.
     """
-    eager, jax = context.context(), sys.modules.get("jax")
+    eager, jax = context.context(), cast(Any, sys.modules.get("jax"))
     python, numpy = random.getstate(), np.random.get_state()
     seed, drawn = eager._seed, getattr(eager, "_rng", None)
     state = drawn and drawn.getstate()
     deterministic = config.is_op_determinism_enabled()
     keras = {name: global_state.get_global_attribute(name) for name in KERAS}
-    settings = {name: getattr(jax.config, name) for name in JAX} if jax else {}
+    settings = {name: getattr(jax.config, name) for name in JAX if jax}
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ class Evaluation:
         matrix: How many images of each class (rows) were taken for each class (columns).
         loss: The mean cross-entropy.
         top5: The share whose label is among the five most probable classes.
+        pictures: {file: pixels, uint8 (crop, crop, 3)} of the first mistakes, as it saw them.
         counted: Which images these are, in words.
         trained: How many of them trained the network; None if nobody knows.
     """
@@ -33,6 +34,7 @@ class Evaluation:
     matrix: np.ndarray
     loss: float
     top5: float
+    pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     counted: str = ""
     trained: int | None = None
 
@@ -52,7 +54,9 @@ class Evaluation:
         write_csv(path, ("file", "label", "predicted", "probability"), self.rows)
 
 
-def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Evaluation:
+def evaluate(
+    model, source, preprocessing, *, batch_size=32, skipped=None, pictured=0
+) -> Evaluation:
     """Has a network name the images of a source.
 
     Args:
@@ -61,6 +65,7 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
         preprocessing: The evaluation transform.
         batch_size: Images at a time.
         skipped: Is told of the images that cannot be decoded.
+        pictured: Of how many mistakes to keep the pictures.
 
     Returns:
         The answers, an `Evaluation`.
@@ -68,11 +73,15 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
     rows, near, loss = [], 0, 0.0
+    wrong: list[tuple] = []
+    scale, offset = 255 * np.array(preprocessing.std), 255 * np.array(preprocessing.mean)
     seen = set()  # where a whole batch is bad, another image comes twice
     batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     for images, labels, names in batches:
-        answers = np.asarray(model.predict_on_batch(images.numpy()))
-        for name, label, answer in zip(names.numpy(), labels.numpy(), answers, strict=True):
+        pixels = images.numpy()
+        answers = np.asarray(model.predict_on_batch(pixels))
+        columns = (names.numpy(), labels.numpy(), answers, pixels)
+        for name, label, answer, image in zip(*columns, strict=True):
             if name in seen:
                 continue
             seen.add(name)
@@ -82,7 +91,19 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
             loss -= math.log(max(answer[label], 1e-7))  # as Keras does
             probability = f"{answer[best[0]]:.6f}"
             rows.append((os.fsdecode(name), classes[label], classes[best[0]], probability))
-    return Evaluation(rows, matrix, loss / len(rows), near / len(rows))
+            if pictured and label != best[0]:
+                wrong.append((rows[-1], image))
+        # Copies: a view would keep its whole batch.
+        wrong = [(row, image.copy()) for row, image in sorted(wrong, key=_certainty)[:pictured]]
+    pictures = {
+        row[0]: np.clip(image * scale + offset, 0, 255).round().astype(np.uint8)
+        for row, image in wrong
+    }
+    return Evaluation(rows, matrix, loss / len(rows), near / len(rows), pictures)
+
+
+def _certainty(mistake):
+    return -float(mistake[0][3])
 
 
 def evaluate_on(
@@ -129,7 +150,7 @@ def _chosen(data, run):
         # What has parts of its own, or a class of one image, cannot be split so.
         with contextlib.suppress(DataError):
             source, known = evaluation_source(data, **split), Fingerprint.read(run)
-            if known is not None and known.is_set_aside(source):
+            if known is not None and known.find(source)[0]:
                 return source
     return evaluation_source(data)
 
@@ -138,13 +159,14 @@ def _counted(source, run):
     """Which images are counted, in words; and how many of them trained."""
     if run is None:
         return "", None
-    everything, known = f"all {source.count} images", Fingerprint.read(run)
-    if known is None or not any(True for _ in source.listed()):
-        return f"{everything}; how many of them trained is not known", None
-    if known.is_set_aside(source):
-        return f"the {source.count} images that the training set aside", known.trained(source)
-    trained = known.trained(source)
-    return f"{everything}; {trained} of them trained", trained
+    known = Fingerprint.read(run)
+    aside, trained = known.find(source) if known is not None else (False, None)
+    if aside:
+        return f"the {source.count} images that the training set aside", trained
+    share = (
+        "how many of them trained is not known" if trained is None else f"{trained} of them trained"
+    )
+    return f"all {source.count} images; {share}", trained
 
 
 def _some(names):

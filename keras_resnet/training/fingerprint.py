@@ -1,5 +1,6 @@
 """What a training's data is: known by names, sizes and classes, wherever it lies."""
 
+import array
 import dataclasses
 import hashlib
 import itertools
@@ -20,13 +21,21 @@ PARTS = ("train", "val")
 NAMED = 3  # files or classes that an error names
 
 
-def files_of(source) -> np.ndarray:
-    """A number for the name and the size of each file of a source, uint64."""
-    digests = (
-        hashlib.blake2b(os.fsencode(f"{size}/{name}"), digest_size=8).digest()
-        for name, size, _ in source.listed()
-    )
-    return np.frombuffer(b"".join(digests), np.uint64)
+def _look(source):
+    """Of each file of a source: a number for its name and size, uint64, and how many images it has.
+
+    And [(name, files), ...] of the folders that they lie in, in their order.
+    """
+    files, images = bytearray(), array.array("q")
+    folders: list[tuple[str, int]] = []
+    for name, size, count in source.listed():
+        files += hashlib.blake2b(os.fsencode(f"{size}/{name}"), digest_size=8).digest()
+        images.append(count)
+        folder, same = name.partition("/")[0], 0
+        if folders and folders[-1][0] == folder:
+            same = folders.pop()[1]
+        folders.append((folder, same + 1))
+    return np.frombuffer(bytes(files), np.uint64), np.array(images, np.int64), folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Fingerprint:
 
     Args:
         class_names: Names of the classes.
-        train: A number for each file of images that train, uint64, as of `files_of`.
+        train: A number for the name and the size of each file of images that train, uint64.
         val: And that validate.
         groups: How many files of these lie in each folder, [(name, files), ...] in their order.
     """
@@ -48,9 +57,8 @@ class Fingerprint:
     @classmethod
     def of(cls, sources):
         """That of the images that train and those that validate."""
-        names = (name.partition("/")[0] for source in sources for name, *_ in source.listed())
-        groups = [(name, len(list(files))) for name, files in itertools.groupby(names)]
-        return cls(tuple(sources[0].class_names), *map(files_of, sources), groups)
+        (train, _, before), (val, _, after) = map(_look, sources)
+        return cls(tuple(sources[0].class_names), train, val, before + after)
 
     def write(self, folder):
         """Writes it into a run folder."""
@@ -72,24 +80,27 @@ class Fingerprint:
         try:
             with safetensors.safe_open(path, "numpy") as file:
                 said = json.loads(file.metadata()["listed"])
-                arrays = [np.ravel(file.get_tensor(part)).astype(np.uint64) for part in PARTS]
+                train, val = (np.ravel(file.get_tensor(p)).astype(np.uint64) for p in PARTS)
             groups = [(str(name), int(files)) for name, files in said["groups"]]
-            return cls(tuple(said["classes"]), *arrays, groups)
+            return cls(tuple(said["classes"]), train, val, groups)
         except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
             raise TrainingError(
                 f"{path} cannot be read: {error}. Remove it, and it is not known any more which "
                 "images trained."
             ) from error
 
-    def trained(self, source) -> int:
-        """How many images of a source are in files that trained."""
-        known = np.isin(files_of(source), self.train)
-        counts = (images for *_, images in source.listed())
-        return sum(itertools.compress(counts, known))
+    def find(self, source) -> tuple[bool, int | None]:
+        """Finds a source's images among those that are known.
 
-    def is_set_aside(self, source) -> bool:
-        """Whether a source has exactly the images that validated."""
-        return np.array_equal(np.sort(files_of(source)), np.sort(self.val))
+        Returns:
+            Whether they are exactly those that validated; and how many are in files that trained,
+            None where there are no files to tell by.
+        """
+        files, images, _ = _look(source)
+        if not len(files):
+            return False, None
+        aside = np.array_equal(np.sort(files), np.sort(self.val))
+        return aside, int(images[np.isin(files, self.train)].sum())
 
     def check(self, sources, folder):
         """Refuses data that is not what a training in a folder began with.

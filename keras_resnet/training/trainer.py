@@ -18,6 +18,7 @@ from keras_resnet.data.locations import training_sources
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
 from keras_resnet.training import checkpoint, tensorboard
+from keras_resnet.training.adorning import adorning
 from keras_resnet.training.caller import caller_restored
 from keras_resnet.training.checkpoint import Progress
 from keras_resnet.training.fingerprint import Fingerprint
@@ -61,9 +62,10 @@ def train(
 
     Returns:
         The run folder: `best.keras`, `best.pth`, `last.keras`, `class_indices.json`, `recipe.json`,
-        `data.safetensors`, `history.csv`, `curves.png`, `confusion_matrix.png`, `mistakes.png`, `predictions.csv`,
-        `skipped.csv`, `model.svg`, `tensorboard/`, `saved_model/1/` and, last, `report.md`. Until
-        it is finished there is `checkpoint.safetensors` too.
+        `data.safetensors`, `history.csv`, `curves.png`, `confusion_matrix.png`, `mistakes.png`,
+        `predictions.csv`, `skipped.csv`, `model.svg`, `tensorboard/`, `saved_model/1/` and, last,
+        `report.md`. Until it is finished there is `checkpoint.safetensors` too. A picture or
+        TensorBoard's logs that cannot be made are a warning; the report says which are missing.
 
     Raises:
         ValueError: if the data, the weights or a number of the recipe will not do, before anything
@@ -120,14 +122,17 @@ def _train_in(folder, recipe, placement, save_every, note, command):
     for bad, before in zip(skipped, progress.skipped, strict=True):
         bad.reasons.update(before)
     callbacks = []
+    missing: dict[str, str] = {}
     if placement.writes:
         _say_what_starts(recipe, plain, sources, folder, placement, progress)
-        _write_beginning(recipe, plain, sources, skipped, folder, command)
+        _write_beginning(recipe, sources, skipped, folder, command)
         if not state:
             Fingerprint.of(sources).write(folder)
-        callbacks = tensorboard.callbacks(folder)
+        with adorning("model.svg", missing):
+            visualize.plot(plain, folder / "model.svg")
+        callbacks = tensorboard.callbacks(folder, missing)
     setting = Setting(
-        recipe, model, plain, parts, skipped, folder, save_every, callbacks, placement
+        recipe, model, plain, parts, skipped, folder, save_every, callbacks, placement, missing
     )
     fit(setting, progress, state, scope)
     placement.part()
@@ -183,14 +188,13 @@ def _progress(folder, sources, placement):
     return found
 
 
-def _write_beginning(recipe, plain, sources, skipped, folder, command):
+def _write_beginning(recipe, sources, skipped, folder, command):
     classes = sources[0].class_names
     if not (folder / RECIPE).exists():
         content = {**_recipe_content(recipe), "classes": list(classes), "command": command}
         write_text(folder / RECIPE, json.dumps(content, indent=2))
     save_class_indices(classes, folder / "class_indices.json")
     write_skipped(skipped, folder)
-    visualize.plot(plain, folder / "model.svg")
 
 
 def _recipe_content(recipe):
