@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import logging
@@ -458,6 +459,17 @@ def test_which_data_a_training_goes_on_with(finished, tmp_path):
     assert "1 of rose; new, or of another size: rose/001.jpg." in said(replaced)
     assert "47 files were listed and 46 are" in (found := said(gone))
     assert "gone, or of another size: 1 of daisy; new, or of another size: none." in found
+
+
+def test_a_damaged_fingerprint(finished, tmp_path):
+    folder, _, _ = finished
+    known = Fingerprint.read(folder)
+    dataclasses.replace(known, groups=[("rose", 2**60)]).write(tmp_path)
+    with pytest.raises(training.TrainingError, match=r"data\.safetensors cannot be read"):
+        Fingerprint.read(tmp_path)
+    (tmp_path / "data.safetensors").write_bytes((folder / "data.safetensors").read_bytes()[:60])
+    with pytest.raises(training.TrainingError, match=r"data\.safetensors cannot be read"):
+        Fingerprint.read(tmp_path)
 
 
 def test_the_fingerprints_of_shards_and_of_data_sets(finished, tmp_path):

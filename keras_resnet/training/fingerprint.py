@@ -81,7 +81,9 @@ class Fingerprint:
             with safetensors.safe_open(path, "numpy") as file:
                 said = json.loads(file.metadata()["listed"])
                 train, val = (np.ravel(file.get_tensor(p)).astype(np.uint64) for p in PARTS)
-            groups = [(str(name), int(files)) for name, files in said["groups"]]
+            groups = [(str(name), abs(int(files))) for name, files in said["groups"]]
+            if sum(files for _, files in groups) != len(train) + len(val):
+                raise ValueError("its folders have another number of files")
             return cls(tuple(said["classes"]), train, val, groups)
         except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
             raise TrainingError(
