@@ -7,6 +7,8 @@ image; its image functions are TensorFlow's, to run in tf.data and in exported g
 import dataclasses
 import functools
 import importlib.resources
+import math
+import numbers
 
 import keras
 import numpy as np
@@ -14,6 +16,9 @@ import numpy as np
 from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["Preprocessing", "decode_predictions", "imagenet_classes", "preprocess_input"]
+
+
+LARGEST = 2**14  # pixels: an image of that side takes 3 GB as float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +45,16 @@ class Preprocessing:
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
-        if self.crop < 1 or self.resize < 1:
+        sides = self.resize, self.crop
+        if not all(isinstance(side, numbers.Integral) and 1 <= side <= LARGEST for side in sides):
             raise ValueError(
-                "resize and crop are sides in pixels and should be 1 or more. "
-                f"Received: resize={self.resize}, crop={self.crop}"
+                f"resize and crop are sides in pixels and should be 1 to {LARGEST:,}, whole "
+                f"numbers. Received: resize={self.resize!r}, crop={self.crop!r}"
+            )
+        if not (_are_three(self.mean) and _are_three(self.std) and min(self.std) > 0):
+            raise ValueError(
+                "mean and std should be three numbers each, of RGB in 0..1, and std more than 0. "
+                f"Received: mean={self.mean!r}, std={self.std!r}"
             )
 
     @classmethod
@@ -140,6 +151,13 @@ class Preprocessing:
         rows = tf.reshape(pixels, (*tf.unstack(tf.shape(pixels)[:-2]), width * 3))
         normalised = tf.cast(rows, tf.float32) * factor + offset
         return tf.ensure_shape(tf.reshape(normalised, tf.shape(pixels)), pixels.shape)
+
+
+def _are_three(values):
+    """Whether these are three finite numbers."""
+    return len(values) == 3 and all(
+        isinstance(value, numbers.Real) and math.isfinite(value) for value in values
+    )
 
 
 def affine(mean, std):

@@ -51,6 +51,8 @@ def evaluate(
         found.write(output)
     summary = {
         "images": len(found.rows),
+        "counted": found.counted,
+        "trained": found.trained,
         "left_out": len(skipped),
         "top1": found.top1,
         "top5": found.top5,
@@ -64,6 +66,8 @@ def evaluate(
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}, {len(found.rows)} images, "
         f"{len(skipped)} left out"
     )
+    if found.counted:
+        print(f"Counted: {found.counted}.")
 
 
 def predict(

@@ -85,6 +85,14 @@ def test_changes():
         named_recipe("flower")
 
 
+def test_equal_recipes_have_equal_hashes():
+    recipes = [Recipe(learning_rate_multipliers={"fc": rate}, epochs=9) for rate in (1, 1.0, 2)]
+    assert recipes[0] == recipes[1] != recipes[2]
+    assert hash(recipes[0]) == hash(recipes[1])
+    assert len({*recipes, Recipe(), *RECIPES.values()}) == 2 + len(RECIPES)
+    assert Recipe.from_json(recipes[0].to_json()) == recipes[0]
+
+
 STEP = {"schedule": "step"}
 
 

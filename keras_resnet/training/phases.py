@@ -35,6 +35,7 @@ class Setting:
         save_every: Steps between checkpoints; None for the ends of epochs only.
         callbacks: More callbacks.
         placement: Where it runs.
+        missing: {what: why} of what only adorns the run and could not be made.
     """
 
     recipe: Recipe
@@ -46,6 +47,7 @@ class Setting:
     save_every: int | None
     callbacks: list[keras.callbacks.Callback]
     placement: Placement
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

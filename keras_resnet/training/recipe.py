@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import os
 from typing import Any
 
 from keras_resnet.data import Augmentation
@@ -102,7 +103,10 @@ class Recipe:
     clip_norm: float | None = None
     accumulation_steps: int = 1
     freeze_until: str | None = None
-    learning_rate_multipliers: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Unhashable; recipes that are equal have equal hashes all the same.
+    learning_rate_multipliers: dict[str, float] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
     early_stopping: int | None = None
@@ -154,6 +158,12 @@ class Recipe:
         if isinstance(size, int) and resize == Preprocessing.for_crop(size).resize:
             del values["resize"]  # a run's recipe.json has it resolved
         return cls().changed({key: value for key, value in values.items() if key not in ADDED})
+
+    def located(self) -> "Recipe":
+        """The recipe with paths that mean the same from any current folder."""
+        paths = {name: getattr(self, name) for name in ("data", "weights")}
+        here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
+        return self.changed({name: os.path.abspath(path) for name, path in here.items()})
 
     def changed(self, changes) -> "Recipe":
         """The recipe with other values.
