@@ -25,6 +25,7 @@ from torch_files import (
     zip_file,
 )
 
+import keras_resnet
 from keras_resnet import weights
 from keras_resnet.weights import CheckpointError
 
@@ -320,6 +321,14 @@ def repeat(file):
         file[name] = file["a"]
 
 
+def name_at_length(group):
+    """1,000 arrays whose paths would take a gigabyte."""
+    for _ in range(16):
+        group = group.create_group("g" * 60_000)
+    for number in range(1_000):
+        group[str(number)] = np.zeros(1, np.float32)
+
+
 def nest(group):
     for _ in range(3_000):
         group = group.create_group("g")
@@ -346,6 +355,7 @@ HDF5 = {
     "compressed": compress,
     "repeated": repeat,
     "nested": nest,
+    "long names": name_at_length,
     "branching": branch,
     "in itself": lambda file: file.update({"group": file["/"]}),
 }
@@ -410,3 +420,99 @@ def test_attacks_end_soon_in_little_memory(tmp_path, run_python):
         assert float(seconds) < 2, name
         assert float(megabytes) < 200, name
     assert not (tmp_path / "ran").exists()
+
+
+def tensors_of_one_hash(n):
+    """Strides of sides of 1, which may be any number, differ by Python's modulus of hashes."""
+    storage = Storage("Byte", "0", np.zeros(4, np.uint8))
+    strides = ([1 + (number >> bit) % 2 * (2**61 - 1) for bit in range(15)] for number in range(n))
+    tensors = {
+        str(number): tensor(storage, (1,) * 15, tuple(stride))
+        for number, stride in enumerate(strides)
+    }
+    return tensors, [storage]
+
+
+def networks(n):
+    storage = Storage("Float", "0", np.zeros(4, np.float32))
+    weight = {"a" * 900: tensor(storage, (4,), (1,))}
+    return {str(number): {"a": {"b": dict(weight)}} for number in range(n)}, [storage]
+
+
+def storages(n):
+    every = [Storage("Float", str(number), np.zeros(1, np.float32)) for number in range(n)]
+    return {storage.key: tensor(storage, (1,), (1,)) for storage in every}, every
+
+
+def names_to_strip(n):
+    values, every = storages(n)
+    prefix = "module." * 100 + "encoder.stages.0.layers.0.shortcut.0."
+    return {f"{prefix}{key}": value for key, value in values.items()}, every
+
+
+@pytest.fixture(scope="module")
+def network():
+    return keras_resnet.ResNet20()
+
+
+def steps_of(function):
+    """How many functions of Python and of C are called, and what was said."""
+    steps, said = 0, None
+
+    def count(_, event, __):
+        nonlocal steps
+        steps += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        function()
+    except CheckpointError as error:
+        said = error
+    finally:
+        sys.setprofile(None)
+    return steps, str(said)
+
+
+@pytest.mark.parametrize("write", CONTAINERS)
+@pytest.mark.parametrize(
+    "content", [tensors_of_one_hash, networks, storages, names_to_strip], ids=lambda f: f.__name__
+)
+def test_twice_as_much_takes_twice_the_steps(content, write, network, tmp_path):
+    counted = []
+    for n in (1, 250, 500):  # the first loads what is not loaded yet
+        path = write(tmp_path / f"{n}.pth", *content(n))
+        steps, said = steps_of(lambda path=path: weights.load(network, path))
+        assert said != "None" and len(said) < 3000
+        counted.append(steps)
+    assert counted[2] < 2.2 * counted[1]
+
+
+def test_groups_of_hdf5_twice_as_many_take_twice_the_steps(network, tmp_path):
+    counted = []
+    for n in (1, 250, 500):
+        with h5py.File(tmp_path / f"{n}.h5", "w") as file:
+            for number in range(n):
+                file[f"layers/basic_block_{number}/conv2/vars/0"] = np.zeros(1)
+        path = tmp_path / f"{n}.h5"
+        counted.append(steps_of(lambda path=path: weights.load(network, path))[0])
+    assert counted[2] < 2.2 * counted[1]
+
+
+class Slices(bytes):
+    """Counts the bytes that are copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, key):
+        part = super().__getitem__(key)
+        Slices.copied += len(part)
+        return Slices(part)
+
+
+def test_zip_fields_are_not_copied_over_and_over():
+    """A zip64 field stands behind 16,000 empty ones."""
+    from keras_resnet.weights.archives import _in_zip64
+
+    extra = struct.pack("<2H", 9, 0) * 16_000 + struct.pack("<2HQ", 1, 8, 2**40)
+    assert _in_zip64(Slices(extra), 2**32 - 1, 5) == [2**40, 5]
+    assert Slices.copied < 100

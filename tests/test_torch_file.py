@@ -140,7 +140,7 @@ def test_wrappers_and_prefixes(wrapper, tmp_path):
         ({"model": {"best": 5}, "other": 6}, 5),
         (
             {"student": 1, "teacher": 2},
-            r"2 networks: \['student'\], \['teacher'\].*point\['student'\]",
+            r"2 networks, such as \['student'\], \['teacher'\].*point\['student'\]",
         ),
         ({"a": {"model": 1}, "b": {"net": 2}}, r"\['a'\]\['model'\], \['b'\]\['net'\]"),
         ({str(number): number for number in range(300)}, "300 networks"),

@@ -93,12 +93,12 @@ def _zip_directory(mapped):
 
 def _in_zip64(extra, *numbers):
     """Size, packed size and place of an entry, where needed from its zip64 field."""
-    large = b""
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+    large, position = b"", 0
+    while position + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, position)
+        position += 4 + length
         if kind == 1:
-            large = extra[4 : 4 + length]
-        extra = extra[4 + length :]
+            large = extra[position - length : position]
     replaced = []
     for number in numbers:
         if number == IN_ZIP64:

@@ -13,6 +13,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from keras_resnet.weights.archives import MAX_NAME
 from keras_resnet.weights.errors import UnsafeFileError
 
 MAX_OBJECTS = 50_000  # ResNet-1202 has some 12,000, with an optimizer 20,000.
@@ -61,6 +62,8 @@ def _data_sets(root):
             raise UnsafeFileError(f"it has over {MAX_OBJECTS} objects, or groups {MAX_DEPTH} deep")
         for key in group:
             name = f"{path}{key.decode('utf-8', 'replace')}"
+            if len(name) > MAX_NAME:
+                raise UnsafeFileError(f"it has a path of {len(name)} characters")
             if group.links.get_info(key).type != h5py.h5l.TYPE_HARD:
                 raise UnsafeFileError(f"its {name[-60:]!r} is a link to another place")
             item = h5py.h5o.open(group, key)

@@ -12,12 +12,11 @@ from keras_resnet.weights.errors import CheckpointError
 # Where training checkpoints keep the weights: where there are several, the first of these is taken.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
 MAX_WRAPPERS = 3  # around one another
-# A name that tells a residual network's weights; one of any network's; any.
-TELLING = tuple(
-    map(
-        re.compile,
-        (r".*(conv1|embedder\.embedder\.convolution)\.weight", r"(.*\.)?weight", r"(?s).*"),
-    )
+# How a name ends that tells a residual network's weights, any network's, or anything.
+TELLING = (
+    (".conv1.weight", ".embedder.embedder.convolution.weight"),
+    (".weight",),
+    ("",),
 )
 # What wrappers of a model put before its names.
 PREFIXES = re.compile(r"^((module|_orig_mod|model|net|backbone)\.|encoder\.(?!stages\.))+")
@@ -64,7 +63,7 @@ def _networks(saved, telling, path, seen):
         return {}
     seen.add(id(saved))
     tensors = {key: value for key, value in saved.items() if isinstance(value, np.ndarray)}
-    if any(telling.fullmatch(key) for key in tensors):
+    if any(f".{key}".endswith(telling) for key in tensors):
         return {path: tensors}
     for key in WRAPPERS:
         found = _networks(saved.get(key), telling, (*path, key), seen)

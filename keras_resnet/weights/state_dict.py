@@ -69,10 +69,11 @@ def read_container(path) -> tuple[str, dict[str, np.ndarray]]:
         container, saved = torch_file.read(path)
         networks = find_networks(saved)
         if len(networks) > 1:
-            names = ["".join(f"[{key!r}]" for key in keys) for keys in networks]
+            names = ["".join(f"[{key!r}]" for key in keys) for keys in [*networks][:4]]
             raise CheckpointError(
-                f"{path} holds {len(networks)} networks: {listed(names)}. Save the one that is "
-                f"wanted alone, in PyTorch: torch.save(checkpoint{names[0]}, 'weights.pth')."
+                f"{path} holds {len(networks)} networks, such as {listed(names)}. Save the one "
+                "that is wanted alone, in PyTorch: "
+                f"torch.save(checkpoint{names[0]}, 'weights.pth')."
             )
         tensors = next(iter(networks.values()), {})
     if not tensors:

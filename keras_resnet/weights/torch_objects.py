@@ -84,9 +84,12 @@ class Storage:
     start: int = 0  # first element within the storage called `key` (views of legacy files)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor as the file describes it; offset and strides count elements."""
+    """A tensor as the file describes it; offset and strides count elements.
+
+    Equal to itself alone: sizes can be chosen to share one hash.
+    """
 
     storage: Storage
     dtype: np.dtype
