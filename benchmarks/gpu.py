@@ -17,6 +17,7 @@ Who cannot take part is a row that says why. Torch's contestants need torch and 
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -108,20 +109,23 @@ def run(jobs, conditions, seconds):
     given = {"job": jobs[0], "tasks": [job.task for job in jobs], "conditions": conditions}
     waiting = {job.task: job for job in jobs}
     reason = None
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
+    late = threading.Event()
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
             [sys.executable, HERE / "gpu_contestants.py", json.dumps(given)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             start_new_session=True,  # so that it ends with the processes that it started
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-        late = threading.Event()
+        ) as process,
+    ):
 
         def end():
             late.set()
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
         timer = threading.Timer(seconds, end)
         timer.start()
@@ -136,9 +140,8 @@ def run(jobs, conditions, seconds):
             timer.cancel()
             if process.poll() is None:
                 end()
-                process.wait()
         if late.is_set():
-            reason = f"took more than {seconds:g} s"
+            reason = f"took more than {seconds:.3g} s"
         elif not reason:
             log.seek(0)
             said = (log.read().strip().splitlines() or [""])[-1]
