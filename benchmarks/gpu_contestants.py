@@ -198,8 +198,8 @@ CONTESTANTS = {
     ),
     "torchvision": _steps(torch_network, 40),
     "torch.compile": _steps(torch_network, 100, compiled=True),
-    "pipeline-shards": _source(pipeline_alone, "shards", 25, models=("",)),
-    "pipeline-folder": _source(pipeline_alone, "folder", 25, models=("",)),
+    "pipeline-shards": _source(pipeline_alone, "shards", 40, models=("",)),
+    "pipeline-folder": _source(pipeline_alone, "folder", 40, models=("",)),
     "train-shards": _source(whole_train, "shards", 110),
     "train-folder": _source(whole_train, "folder", 110),
 }
