@@ -67,8 +67,10 @@ class Recipe:
         head_learning_rate: Adam's in these epochs.
         early_stopping: If given, training ends after so many epochs with no better validation
             accuracy.
-        precision: "float32", "mixed_float16" or "mixed_bfloat16".
-        jit_compile: Whether XLA compiles the training step.
+        precision: "float32", "mixed_float16" or "mixed_bfloat16". None for the last on a GPU that
+            has it (compute capability 8.0 or more), else the first.
+        jit_compile: Whether XLA compiles the steps of training and validation. None for where it
+            pays: on a GPU, if enough steps are planned.
         deterministic: Whether TensorFlow takes only operations that give the same bits each time,
             on the same machine.
         seed: Fixes the split, the order, the augmentation and the initial weights.
@@ -110,8 +112,8 @@ class Recipe:
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
     early_stopping: int | None = None
-    precision: str = "float32"
-    jit_compile: bool = False
+    precision: str | None = "float32"
+    jit_compile: bool | None = None
     deterministic: bool = False
     seed: int = 0
 

@@ -9,6 +9,7 @@ from keras_resnet.data.rules import is_number, is_whole
 OPTIONAL = (  # None says something too
     *("data", "weights", "freeze_until", "train_size", "resize", "reference_batch_size"),
     *("early_stopping", "clip_norm", "ema_momentum", "validation_split"),
+    *("precision", "jit_compile"),
 )
 KINDS = {
     bool: "zero_init_residual exif nesterov decay_all jit_compile deterministic",

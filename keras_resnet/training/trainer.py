@@ -109,6 +109,8 @@ def _train_in(folder, recipe, placement, save_every, note, command):
         parts = training_sources(recipe.data, worker=placement.worker, **split)
     for source, bad in zip(parts, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
+    steps = recipe.epochs * placement.processes * parts[0].count // recipe.batch_size
+    recipe = placement.resolved(recipe, steps)
     plain = models.create(
         recipe.model,
         weights=None if (folder / checkpoint.NAME).exists() else recipe.weights,
@@ -213,12 +215,15 @@ def _say_what_starts(recipe, model, sources, folder, placement, progress):
         ", ".join(train_source.class_names),
     )
     logger.info(
-        "%s, %s parameters, at %d px on %s. Run folder: %s.",
+        "%s, %s parameters, at %d px in %s on %s. Run folder: %s.",
         recipe.model,
         f"{model.count_params():,}",
         recipe.train_size or recipe.image_size,
+        recipe.precision,
         placement,
         folder,
     )
+    if recipe.jit_compile:
+        logger.info("XLA compiles the first steps, which takes about a minute.")
     if progress.epoch or progress.step:
         logger.info("Going on after %s.", progress)
