@@ -3,9 +3,10 @@
     python benchmarks/fit_overhead.py [--rounds 3] [--json] [--quick]
 
 Milliseconds a step of: the compiled step alone, called in a loop; Keras' plain `fit`; and `train`,
-whose figure is that of history.csv, from its second epoch on. The first two have one batch, ready in
-memory, so that `train` alone has an input pipeline, which shares the cores; what it takes by itself
-is the fourth figure. Each contestant has a process of its own, and they take turns: medians count.
+whose figure is that of history.csv, from its second epoch on. The first two have one batch, ready
+in memory, so that `train` alone has an input pipeline, which shares the cores; what it takes by
+itself is the fourth figure. Each contestant has a process of its own; they take turns, and medians
+count.
 """
 
 import csv
@@ -113,7 +114,9 @@ def measure(contestant, name, folder, steps):
 def main(
     rounds: Annotated[int, typer.Option(help="Rounds; the medians count.", min=1)] = 3,
     steps: Annotated[int, typer.Option(help="Steps of an epoch.", min=1)] = 400,
-    quick: Annotated[bool, typer.Option(help="One round of few steps, to see that it runs.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="One round of few steps, to see that it runs.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Measures, and prints a table."""

@@ -85,9 +85,7 @@ def drawn_batches(
 
     @tf.autograph.experimental.do_not_convert
     def finish(place, pixels, erasures, labels):
-        return augmentation.drawn(
-            pixels, labels, erasures, source.key(seed, 2, place[0]), classes
-        )
+        return augmentation.drawn(pixels, labels, erasures, source.key(seed, 2, place[0]), classes)
 
     if first_step is None:
         # Another epoch each time that somebody starts to iterate.

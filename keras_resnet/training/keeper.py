@@ -58,7 +58,7 @@ class Keeper(keras.callbacks.Callback):
         self.losses = []
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the losses now and then, since that waits for the device; saves if it is time to.
+        """Saves if it is time to, and looks at the losses: seldom, since the device is waited for.
 
         Args:
             batch: The step, from 0, in this process's part of the epoch.

@@ -12,6 +12,8 @@ from keras_resnet.training.sanity import check
 
 # What a run adds to its recipe.json.
 ADDED = ("mean", "std", "classes", "command")
+# What a recipe may leave to the machine that trains it, by None.
+RESOLVED = ("precision", "jit_compile")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +162,11 @@ class Recipe:
         if isinstance(size, int) and resize == Preprocessing.for_crop(size).resize:
             del values["resize"]  # a run's recipe.json has it resolved
         return cls().changed({key: value for key, value in values.items() if key not in ADDED})
+
+    def resolved_as(self, other) -> "Recipe":
+        """The recipe with what it leaves to the machine as another one has it."""
+        open_ = [name for name in RESOLVED if getattr(self, name) is None]
+        return self.changed({name: getattr(other, name) for name in open_})
 
     def located(self) -> "Recipe":
         """The recipe with paths that mean the same from any current folder."""

@@ -29,7 +29,7 @@ from keras_resnet.training.phases import Setting
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import write_skipped
-from keras_resnet.training.run import RECIPE, locked, run_folder
+from keras_resnet.training.run import RECIPE, locked, recipe_of, run_folder
 from keras_resnet.training.validation import copy_weights
 
 logger = logging.getLogger("keras_resnet")
@@ -109,8 +109,8 @@ def _train_in(folder, recipe, placement, save_every, note, command):
         parts = training_sources(recipe.data, worker=placement.worker, **split)
     for source, bad in zip(parts, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
-    steps = recipe.epochs * placement.processes * parts[0].count // recipe.batch_size
-    recipe = placement.resolved(recipe, steps)
+    recipe = recipe.resolved_as(recipe_of(folder) or recipe)
+    recipe = placement.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
     plain = models.create(
         recipe.model,
         weights=None if (folder / checkpoint.NAME).exists() else recipe.weights,
