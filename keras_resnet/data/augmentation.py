@@ -72,7 +72,8 @@ class Augmentation:
         cutmix: Alpha of CutMix; 0 for none.
         label_smoothing: Share of the label that all classes get alike, 0 to 1.
         repeats: How many times in a row an image comes, augmented anew each time, with as many
-            fewer images an epoch (https://arxiv.org/abs/1901.09335).
+            fewer images an epoch (https://arxiv.org/abs/1901.09335). MixUp and CutMix never mix
+            it with itself; for them a batch should have at least twice as many rows.
     """
 
     crop_scale: tuple[float, float] | None = (0.08, 1.0)
@@ -140,8 +141,9 @@ class Augmentation:
             classes: How many classes there are.
 
         Returns:
-            {"pixels": ...} with the "erasures", "shares" and "boxes" that there are, for `apply`;
-            and labels: int64 (batch,), or float32 (batch, classes) if `mixes_labels`.
+            {"pixels": ...} with the "erasures", and the "partners", "shares" and "boxes" of
+            `mixing.draw`, that there are, for `apply`; and labels: int64 (batch,), or float32
+            (batch, classes) if `mixes_labels`.
         """
         batch = {"pixels": pixels}
         if self.erasing:
@@ -149,10 +151,9 @@ class Augmentation:
         if self.mixes_labels:
             labels = mixing.smooth_labels(labels, classes, self.label_smoothing)
         if self.mixes_images:
-            batch["shares"], batch["boxes"], label_shares = mixing.draw(
-                key, tf.shape(pixels)[0], pixels.shape[1:3], self.mixup, self.cutmix, self.repeats
-            )
-            labels = mixing.mix_labels(labels, label_shares, self.repeats)
+            draws = mixing.draw(pixels, key, self.mixup, self.cutmix, self.repeats)
+            batch["partners"], batch["shares"], batch["boxes"], label_shares = draws
+            labels = mixing.mix_labels(labels, batch["partners"], label_shares)
         return batch, labels
 
     def apply(self, batch, preprocessing, ops=tf):
@@ -178,5 +179,6 @@ class Augmentation:
         if "others" in batch:
             others = erased(batch["others"], batch.get("other_erasures"))
         else:
-            others = ops.roll(images, self.repeats, 0)
+            gather = tf.gather if ops is tf else ops.take
+            others = gather(images, batch["partners"], axis=0)
         return mixing.blend(images, others, batch["shares"], batch["boxes"], ops)

@@ -17,36 +17,38 @@ def smooth_labels(labels, classes, smoothing):
 
 
 def mix(images, labels, key, mixup, cutmix, repeats=1):
-    """Mixes each image with another one of the batch, and their labels alike.
+    """Mixes each image with the one before it in the batch, and their labels alike.
+
+    Where an image comes `repeats` times in a row, the batch is taken for as many batches, rows
+    c, c + repeats, ..., that are mixed apart, each with draws of its own: those of the processes of
+    torchvision's repeated augmentation, of which none gets an image twice.
 
     Args:
         images: float32 (batch, height, width, channels).
         labels: float32 (batch, classes).
         key: int64 tensor (2,): equal keys, equal mixtures.
         mixup: MixUp's alpha, 0 for none.
-        cutmix: CutMix's alpha, 0 for none; with both, one of them is drawn.
-        repeats: How many rows in a row are of one image. So many batches lie in one another then,
-            each with one of them and with draws of its own, as on as many processes of
-            torchvision's reference, whose RASampler gives each another copy.
+        cutmix: CutMix's alpha, 0 for none; with both, one of them is drawn for the batch.
+        repeats: How many times in a row an image comes. A row that has no partner, since the batch
+            has less than twice as many rows, stays as it is.
 
     Source: torchvision.transforms.v2.MixUp and CutMix (https://arxiv.org/abs/1710.09412,
-    https://arxiv.org/abs/1905.04899).
+    https://arxiv.org/abs/1905.04899); RASampler in its references/classification.
     """
     if not mixup and not cutmix:
         return images, labels
-    shares, boxes, label_shares = draw(
-        key, tf.shape(images)[0], images.shape[1:3], mixup, cutmix, repeats
-    )
-    mixed = blend(images, tf.roll(images, repeats, 0), shares, boxes)
-    return mixed, mix_labels(labels, label_shares, repeats)
+    partners, shares, boxes, label_shares = draw(images, key, mixup, cutmix, repeats)
+    mixed = blend(images, tf.gather(images, partners), shares, boxes)
+    return mixed, mix_labels(labels, partners, label_shares)
 
 
-def draw(key, rows, sides, mixup, cutmix, repeats=1):
-    """What mixes the rows of a batch; arguments as of `mix`, `sides` are the image's.
+def draw(images, key, mixup, cutmix, repeats=1):
+    """What mixes the rows of a batch; arguments as of `mix`.
 
     Returns:
-        For each row float32: MixUp's share of its own pixels; (top, left, bottom, right) of what
-        CutMix takes from the other one; and the share of its own label.
+        For each row: the row that it is mixed with, int32; MixUp's share of its own pixels;
+        (top, left, bottom, right) of what CutMix takes from the other; and the share of its own
+        label, float32.
     """
 
     def one_batch(key):
@@ -57,22 +59,25 @@ def draw(key, rows, sides, mixup, cutmix, repeats=1):
             return share, tf.zeros(4), share
 
         def cut():
-            return tf.constant(1.0), *cut_box(sides, keys, cutmix)
+            return tf.constant(1.0), *cut_box(images.shape[1:3], keys, cutmix)
 
         if mixup and cutmix:
             return tf.cond(tf.random.stateless_uniform((), keys[3]) < 0.5, mixed_up, cut)
         return mixed_up() if mixup else cut()
 
     keys = [key] if repeats == 1 else [tf.random.fold_in(key, copy) for copy in range(repeats)]
-    batches = tf.range(rows) % repeats
     drawn = zip(*map(one_batch, keys), strict=True)
-    return tuple(tf.gather(tf.stack(column), batches) for column in drawn)
+    count = tf.shape(images)[0]
+    rows = tf.range(count)
+    last = rows + (count - 1 - rows) // repeats * repeats  # of the same of the batches
+    partners = tf.where(rows < repeats, last, rows - repeats)
+    return partners, *(tf.gather(tf.stack(column), rows % repeats) for column in drawn)
 
 
-def mix_labels(labels, shares, repeats=1):
-    """The labels of a mixed batch, float32 (batch, classes); arguments as of `mix` and `draw`."""
+def mix_labels(labels, partners, shares):
+    """The labels of a mixed batch, float32 (batch, classes); arguments as of `draw`."""
     shares = shares[:, tf.newaxis]
-    return labels * shares + tf.roll(labels, repeats, 0) * (1 - shares)
+    return labels * shares + tf.gather(labels, partners) * (1 - shares)
 
 
 def blend(images, others, shares, boxes, ops=tf):

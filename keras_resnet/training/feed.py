@@ -44,8 +44,9 @@ def training_feed(source, *, augmentation, shared=False, **options):
 
     def with_others(batch, labels):
         pairs = {"pixels": "others", "erasures": "other_erasures"}
+        partners = batch.pop("partners")
         others = {
-            other: tf.roll(batch[name], augmentation.repeats, 0)
+            other: tf.gather(batch[name], partners)
             for name, other in pairs.items()
             if name in batch
         }

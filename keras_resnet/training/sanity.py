@@ -128,6 +128,13 @@ def _contradictions(recipe):
             f"{name} should be {least} or more for {recipe.model}.",
             name,
         )
+    mixes = recipe.augmentation.mixup or recipe.augmentation.cutmix
+    yield (
+        mixes and recipe.batch_size < 2 * recipe.augmentation.repeats,
+        "MixUp and CutMix need two images in a batch: batch_size should be at least twice "
+        "augmentation.repeats.",
+        *("batch_size", "augmentation"),
+    )
     yield (
         not recipe.epochs and not recipe.head_epochs,
         "There is nothing to train.",
