@@ -137,20 +137,22 @@ class Preprocessing:
         corner = tf.where(spare < 0, -((-spare) // 2), cut)
         return tf.cast(resized, tf.float32) / tf.cast(size, tf.float32), corner
 
-    def normalise(self, pixels):
+    def normalise(self, pixels, ops=None):
         """From 0..255 to zero mean and unit variance, float32, over the last axis.
 
         Args:
-            pixels: Tensor (..., height, width, 3); the width is known.
+            pixels: Tensor (..., height, width, 3), of which one length may be unknown, but not the
+                width.
+            ops: `keras.ops` in a step of Keras' backend; else TensorFlow does it.
         """
-        import tensorflow as tf
+        if ops is None:
+            import tensorflow as ops
 
         # Whole rows at a time: over an axis of 3 the same arithmetic takes five times as long.
-        width = pixels.shape[-2]
+        *sides, width, _ = (-1 if side is None else side for side in pixels.shape)
         factor, offset = (np.tile(value, width) for value in affine(self.mean, self.std))
-        rows = tf.reshape(pixels, (*tf.unstack(tf.shape(pixels)[:-2]), width * 3))
-        normalised = tf.cast(rows, tf.float32) * factor + offset
-        return tf.ensure_shape(tf.reshape(normalised, tf.shape(pixels)), pixels.shape)
+        rows = ops.reshape(pixels, (*sides, width * 3))
+        return ops.reshape(ops.cast(rows, "float32") * factor + offset, (*sides, width, 3))
 
 
 def _are_three(values):

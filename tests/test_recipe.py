@@ -52,6 +52,10 @@ from keras_resnet.training import RECIPES, Recipe, named_recipe
             {"augmentation": Augmentation(crop_scale=None), "train_size": 300},
             "train_size=300, resize=None",
         ),
+        (
+            {"augmentation": Augmentation(mixup=0.2, repeats=4), "batch_size": 7},
+            "at least twice augmentation.repeats. Received: batch_size=7",
+        ),
     ],
     ids=str,
 )

@@ -22,7 +22,7 @@ from keras_resnet.training.checkpoint import Progress
 from keras_resnet.training.keeper import Keeper, patience_ends
 from keras_resnet.training.optimizers import create_optimizer
 from keras_resnet.training.phases import Phase, Setting
-from keras_resnet.training.validation import Averages, averages
+from keras_resnet.training.validation import CROSS_ENTROPY, Averages, averages
 
 # All that has a state: order, augmentation, dropout, schedule, momentum, moving averages.
 ARGUMENTS = (
@@ -103,9 +103,10 @@ def small(**recipe):
     model.compile(
         create_optimizer(Recipe(optimizer="sgd", **recipe), 0.5),
         keras.losses.CategoricalCrossentropy(),
-        metrics=[
+        weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(name="top5"),
+            keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY),
         ],
     )
     rng = np.random.default_rng(0)
@@ -125,7 +126,7 @@ def keeper(model, plain, folder, **recipe):
     setting = Setting(
         Recipe(**recipe), model, plain, sources, skipped, folder, None, [], Placement()
     )
-    phase = Phase("network", model, model, model.optimizer, 0.5, range(5), 4, 32, None, None)
+    phase = Phase("network", model, model, model.optimizer, 0.5, range(5), 4, 8, None, None)
     return Keeper(setting, phase, Progress((32, 32)), Bar)
 
 

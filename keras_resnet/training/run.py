@@ -54,21 +54,33 @@ def run_folder(output, recipe: Recipe) -> Path:
         folder = output.with_name(f"{output.name}-{number}")
 
 
-def _check_same(folder, recipe):
-    """Refuses another recipe than an unfinished training's; what that does not say is the default.
+def recipe_of(folder) -> Recipe | None:
+    """The recipe of the unfinished training in a run folder; None if there is none.
 
-    The data may lie elsewhere now: what it is, its fingerprint says.
+    Raises:
+        ValueError: if it cannot be read.
     """
+    if not (folder / RECIPE).is_file():
+        return None
     try:
-        before = Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
+        return Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{folder / RECIPE} of an unfinished training is damaged, or was written by another "
             f"release of the package: {error} Go on with that release, choose another output "
             "(--output), or remove the folder."
         ) from error
+
+
+def _check_same(folder, recipe):
+    """Refuses another recipe than an unfinished training's; what that does not say is the default.
+
+    The data may lie elsewhere now: what it is, its fingerprint says.
+    """
+    before = recipe_of(folder)
     old = dataclasses.asdict(before.located())
-    new = dataclasses.asdict(Recipe.from_json(recipe.to_json()).located())
+    same = recipe.resolved_as(before)
+    new = dataclasses.asdict(Recipe.from_json(same.to_json()).located())
     others = [
         f"{name} was {old[name]!r} and is {value!r}"
         for name, value in new.items()

@@ -29,7 +29,7 @@ from keras_resnet.training.phases import Setting
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import write_skipped
-from keras_resnet.training.run import RECIPE, locked, run_folder
+from keras_resnet.training.run import RECIPE, locked, recipe_of, run_folder
 from keras_resnet.training.validation import copy_weights
 
 logger = logging.getLogger("keras_resnet")
@@ -109,6 +109,8 @@ def _train_in(folder, recipe, placement, save_every, note, command):
         parts = training_sources(recipe.data, worker=placement.worker, **split)
     for source, bad in zip(parts, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
+    recipe = recipe.resolved_as(recipe_of(folder) or recipe)
+    recipe = placement.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
     plain = models.create(
         recipe.model,
         weights=None if (folder / checkpoint.NAME).exists() else recipe.weights,
@@ -213,12 +215,15 @@ def _say_what_starts(recipe, model, sources, folder, placement, progress):
         ", ".join(train_source.class_names),
     )
     logger.info(
-        "%s, %s parameters, at %d px on %s. Run folder: %s.",
+        "%s, %s parameters, at %d px in %s on %s. Run folder: %s.",
         recipe.model,
         f"{model.count_params():,}",
         recipe.train_size or recipe.image_size,
+        recipe.precision,
         placement,
         folder,
     )
+    if recipe.jit_compile:
+        logger.info("XLA compiles the first steps, which takes about a minute.")
     if progress.epoch or progress.step:
         logger.info("Going on after %s.", progress)
