@@ -15,6 +15,7 @@ from keras_resnet_cli.options import (
     NamedWeights,
     Resize,
     RunFolder,
+    chosen_run,
 )
 from keras_resnet_cli.terminal import printable, room
 
@@ -43,8 +44,8 @@ def evaluate(
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
-    training = room("training")
-    found, skipped = training.evaluate_on(
+    run = chosen_run(run, model, weights)
+    found, skipped = room("training").evaluate_on(
         data, run=run, model=model, weights=weights, image_size=image_size, resize=resize
     )
     if output:
@@ -68,9 +69,7 @@ def evaluate(
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    run: Annotated[
-        Path | None, typer.Option(help="Folder of a training. \\[default: runs/flowers]")
-    ] = None,
+    run: RunFolder = None,
     model: NamedModel = None,
     weights: NamedWeights = None,
     image_size: ImageSize = None,
@@ -83,8 +82,7 @@ def predict(
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
-    if run is None and model is None:
-        run = Path("runs/flowers")
+    run = chosen_run(run, model, weights)
     network = room("training").open_network(
         run, model, weights, image_size=image_size, resize=resize
     )
@@ -130,6 +128,7 @@ def explain(
 
     [bold]Example:[/bold] keras-resnet explain rose.jpg --run runs/flowers
     """
+    run = chosen_run(run, model, weights)
     found = room("training").explain(
         image,
         output,

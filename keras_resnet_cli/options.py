@@ -1,5 +1,6 @@
 """The options that several commands take."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,8 @@ Debug = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 # Of the commands that take a trained network.
-RunFolder = Annotated[Path | None, typer.Option(help="Folder of a training.")]
+NEWEST = "\\[default: the newest finished one in runs]"
+RunFolder = Annotated[Path | None, typer.Option(help=f"Folder of a training. {NEWEST}")]
 NamedModel = Annotated[str | None, typer.Option(help="Or a network: resnet50.")]
 NamedWeights = Annotated[str | None, typer.Option(help="And its weights.")]
 ImageSize = Annotated[
@@ -24,3 +26,11 @@ Resize = Annotated[
     int | None,
     typer.Option(help="Shorter side before the crop. \\[default: the run's or weights']"),
 ]
+
+
+def chosen_run(run, model, weights):
+    """The run that is meant: the newest finished one, and then which is said, if none is named."""
+    if run is None and model is None and weights is None:
+        run = terminal.room("training").newest_run()
+        print(terminal.printable(f"The newest finished run is asked: {run}."), file=sys.stderr)
+    return run

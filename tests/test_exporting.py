@@ -103,7 +103,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
     other = weights.save(keras_resnet.ResNet18(classes=7), tmp_path / "other.pth")
     for arguments, message in (
         (("verify", "out/m.onnx", image, *named[:3], other), "the weights differ"),
-        (("verify", "out/m.onnx", image), "is in no run folder"),
+        (("verify", "out/m.onnx", image), "no finished training in runs"),
         (("verify", "out/m.onnx", photos / "broken.jpg", *named), "broken.jpg cannot be decoded"),
         (("verify", "m.onnx", image, *named), "There is no file m.onnx"),
         (("verify", photos, image, *named), "is no export"),
@@ -120,7 +120,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
             "representative_data",
         ),
         (("export", "nowhere"), "is not the folder of a training"),
-        (("export",), "Pass either run, or model and weights"),
+        (("export",), "no finished training in runs"),
     ):
         done = command_here(*arguments)
         assert done.returncode == 1, arguments

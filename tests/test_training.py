@@ -272,6 +272,45 @@ def test_commands(finished, run_python, command_here, tmp_path):
     assert "Did you mean epochs?" in done.stderr
 
 
+def test_the_newest_finished_run(tmp_path):
+    for name, finished_at in (("flowers", 1), ("flowers-3", 3), ("flowers-2", 2), ("photos", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.keras").touch()
+        if finished_at:
+            (tmp_path / name / "report.md").touch()
+            os.utime(tmp_path / name / "report.md", (finished_at, finished_at))
+    assert training.newest_run(tmp_path) == tmp_path / "flowers-3"
+    with pytest.raises(ValueError, match="no finished training"):
+        training.newest_run(tmp_path / "photos")
+
+
+@pytest.mark.slow
+def test_the_newest_finished_run_is_asked(finished, command_here, tmp_path):
+    """Trained twice into one folder: what is asked next is the second training, and is named."""
+    folder, flowers, _ = finished
+    image = next((flowers / "val").rglob("*.jpg"))
+    done = command_here("predict", image)
+    assert done.returncode == 1 and "no finished training in runs" in done.stderr
+    run = shutil.copytree(folder, tmp_path / "runs" / "flowers")
+    os.utime(run / "report.md", (1, 1))
+    arguments = ("--data", flowers, "--model", "resnet18", "--image-size", 32)
+    done = command_here("train", *arguments, "--epochs", 1, "--batch-size", 30)
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last == "Next: keras-resnet predict IMAGE --run runs/flowers-2"
+    shutil.copytree(run, tmp_path / "runs" / "unfinished").joinpath("report.md").unlink()
+    second = command_here("predict", image, "--run", "runs/flowers-2")
+    assert second.stderr == ""
+    first = command_here("predict", image, "--run", "runs/flowers")
+    done = command_here("predict", image)
+    assert done.stdout == second.stdout != first.stdout
+    said = "The newest finished run is asked: runs/flowers-2.\n"
+    assert done.stderr == said
+    for asked in ("explain", image), ("evaluate", "--data", flowers, "--json"):
+        done = command_here(*asked)
+        assert done.returncode == 0 and done.stderr.startswith(said), done.stderr
+
+
 def test_explaining(finished, command_here, tmp_path):
     folder, _, _ = finished
     first = rows(folder / "predictions.csv")[0]

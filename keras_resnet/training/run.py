@@ -14,6 +14,7 @@ from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training import naming
 
 RECIPE, REPORT, LOCK = "recipe.json", "report.md", ".lock"
+BEST, CLASSES = "best.keras", "class_indices.json"
 
 
 def run_folder(output, recipe) -> Path:
@@ -82,6 +83,24 @@ def locked(folder):
         (folder / LOCK).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty, which is well
             folder.rmdir()
+
+
+def newest_run(parent="runs") -> Path:
+    """The folder of the training that was finished last.
+
+    Args:
+        parent: The folder that the run folders are in.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    reports = [file for file in Path(parent).glob(f"*/{REPORT}") if (file.parent / BEST).is_file()]
+    if not reports:
+        raise ValueError(
+            f"There is no finished training in {parent}. Pass the folder of one (--run), or a "
+            "network and its weights (--model, --weights)."
+        )
+    return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
 
 
 @dataclasses.dataclass(frozen=True)
