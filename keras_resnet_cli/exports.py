@@ -12,10 +12,13 @@ from keras_resnet_cli.options import (
     Debug,
     ImageSize,
     Json,
+    Mean,
     NamedModel,
     NamedWeights,
     Resize,
+    Std,
     chosen_run,
+    preprocessing,
 )
 from keras_resnet_cli.terminal import log_to_stdout, quiet, room
 
@@ -38,6 +41,8 @@ def export(
     weights: NamedWeights = None,
     image_size: ImageSize = None,
     resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="SavedModel: keep batch normalization.")
     ] = False,
@@ -80,8 +85,7 @@ def export(
             run=run,
             model=model,
             weights=weights,
-            image_size=image_size,
-            resize=resize,
+            preprocessing=preprocessing(image_size, resize, mean, std),
             fold=not no_fold,
             top_k=top,
             warmup=warmup,

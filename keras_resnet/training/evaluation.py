@@ -80,7 +80,7 @@ def evaluate(model, source, preprocessing, *, batch_size=32, skipped=None) -> Ev
 
 
 def evaluate_on(
-    data, *, run=None, model=None, weights=None, image_size=None, resize=None
+    data, *, run=None, model=None, weights=None, preprocessing=None
 ) -> tuple[Evaluation, Skipped]:
     """Has a run's network, or any with weights, name the images of a data set.
 
@@ -91,9 +91,7 @@ def evaluate_on(
         run: A run folder.
         model: Name of a network, instead of `run`; needs `weights`.
         weights: A file, or the name of published weights; only with `model`.
-        image_size: Side of the images, in pixels. Default: as of `open_network`.
-        resize: Length of their shorter side before the crop. Default: the run's or the weights',
-            or 256 / 224 of `image_size`.
+        preprocessing: As of `open_network`.
 
     Returns:
         The answers, and the images that could not be decoded.
@@ -104,7 +102,7 @@ def evaluate_on(
     split = {} if run is None else Run.open(run).split_of(data)
     source, skipped = evaluation_source(data, **split), Skipped()
     network = open_network(
-        run, model, weights, classes=len(source.class_names), image_size=image_size, resize=resize
+        run, model, weights, classes=len(source.class_names), preprocessing=preprocessing
     )
     if run is not None and source.class_names != network.class_names:
         raise ValueError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import export
+from keras_resnet.export import record
 from keras_resnet.training.opening import open_network
 from keras_resnet.training.run import BEST, newest_run
 
@@ -88,8 +89,7 @@ def export_network(
     run=None,
     model=None,
     weights=None,
-    image_size=None,
-    resize=None,
+    preprocessing=None,
     **options,
 ) -> Path:
     """Exports a run's network, or any with weights.
@@ -101,8 +101,7 @@ def export_network(
         run: A run folder.
         model: Name of a network, instead of `run`; needs `weights`.
         weights: A file, or the name of published weights; only with `model`.
-        image_size: Side of the images, in pixels. Default: as of `open_network`.
-        resize: Length of their shorter side before the crop.
+        preprocessing: As of `open_network`.
         **options: Those of `Options`.
 
     Returns:
@@ -120,7 +119,7 @@ def export_network(
         output = Path(run or "") / folder
         if format in SUFFIXES:
             output = output / f"model{SUFFIXES[format]}"
-    network = open_network(run, model, weights, image_size=image_size, resize=resize)
+    network = open_network(run, model, weights, preprocessing=preprocessing)
     common: dict[str, Any] = {
         "preprocessing": network.preprocessing,
         "class_names": network.class_names,
@@ -184,7 +183,8 @@ def verify_export(artefact, images, *, run=None, model=None, weights=None) -> ex
         if run is None:
             run = newest_run()
             logger.info("%s is in no run folder: beside the newest run, %s.", artefact, run)
-    network = open_network(run, model, weights)
+    said = None if run else record.preprocessing_of(record.read(artefact))
+    network = open_network(run, model, weights, preprocessing=said)
     contents = {str(image): Path(image).read_bytes() for image in images}
     return export.verify(artefact, contents, network.model, preprocessing=network.preprocessing)
 

@@ -176,21 +176,19 @@ class Run:
         Raises:
             ValueError: if there are none, or one is no image, with its place in the list.
         """
-        named = {f"Image {number}": image for number, image in enumerate(images)}
-        return naming.probabilities(self.model(), self.preprocessing, named)
+        return naming.probabilities(self.model(), self.preprocessing, images)
 
     def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
         """The most probable classes of image files.
 
         Args:
-            files: Their paths.
+            files: Their paths. What cannot be decoded is left out and logged.
             top: How many classes.
 
         Returns:
             {path: [(class name, probability), ...], the best first}.
 
         Raises:
-            ValueError: if there are none, or one is no image.
-            OSError: if one cannot be read.
+            ValueError: if there are none, or none can be decoded.
         """
         return naming.name_files(self.model(), self.preprocessing, self.class_names, files, top)
