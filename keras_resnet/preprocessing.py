@@ -17,8 +17,8 @@ from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["Preprocessing", "decode_predictions", "imagenet_classes", "preprocess_input"]
 
-
-LARGEST = 2**14  # pixels: an image of that side takes 3 GB as float32
+MAX_SIDE = 2**14  # pixels: an image of that side takes 3 GB as float32
+MIN_STD = 1e-6  # less would make of any pixel what is too large for 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +45,16 @@ class Preprocessing:
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
-        sides = self.resize, self.crop
-        if not all(isinstance(side, numbers.Integral) and 1 <= side <= LARGEST for side in sides):
+        sides = (self.resize, self.crop)
+        if not all(isinstance(side, numbers.Integral) and 1 <= side <= MAX_SIDE for side in sides):
             raise ValueError(
-                f"resize and crop are sides in pixels and should be 1 to {LARGEST:,}, whole "
-                f"numbers. Received: resize={self.resize!r}, crop={self.crop!r}"
+                f"resize and crop are sides in pixels, from 1 to {MAX_SIDE}. "
+                f"Received: resize={self.resize!r}, crop={self.crop!r}"
             )
-        if not (_are_three(self.mean) and _are_three(self.std) and min(self.std) > 0):
+        if not _three(self.mean, 0, 1) or not _three(self.std, MIN_STD, math.inf):
             raise ValueError(
-                "mean and std should be three numbers each, of RGB in 0..1, and std more than 0. "
+                "mean and std are three finite numbers each, of red, green and blue scaled to "
+                "0..1: the mean from 0 to 1, the deviation more than 0. "
                 f"Received: mean={self.mean!r}, std={self.std!r}"
             )
 
@@ -155,10 +156,15 @@ class Preprocessing:
         return ops.reshape(ops.cast(rows, "float32") * factor + offset, (*sides, width, 3))
 
 
-def _are_three(values):
-    """Whether these are three finite numbers."""
-    return len(values) == 3 and all(
-        isinstance(value, numbers.Real) and math.isfinite(value) for value in values
+def _three(values, least, most):
+    """Whether these are three finite numbers in a range."""
+    return (
+        isinstance(values, (tuple, list))
+        and len(values) == 3
+        and all(
+            isinstance(value, numbers.Real) and least <= value <= most and math.isfinite(value)
+            for value in values
+        )
     )
 
 

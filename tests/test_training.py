@@ -365,14 +365,14 @@ def test_evaluation(finished, tmp_path):
     assert found.top5 == 1.0
     assert len(skipped) == 1
     other, _ = training.evaluate_on(
-        str(flowers), model="resnet18", weights=folder / "best.pth", image_size=32
+        str(flowers), model="resnet18", weights=folder / "best.pth", preprocessing={"crop": 32}
     )
     assert other.rows == found.rows
     for arguments, said in (
         ({}, "Pass either run"),
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
-        ({"run": folder, "image_size": 64}, "takes images of 32 px"),
+        ({"run": folder, "preprocessing": {"crop": 64}}, "takes images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):
             training.evaluate_on(str(flowers), **arguments)
@@ -524,13 +524,70 @@ def test_commands(finished, run_python, command_here, tmp_path):
     (answer,) = json.loads(done.stdout)
     assert answer["classes"] == [first["predicted"]]
     assert answer["probabilities"][0] == pytest.approx(float(first["probability"]), abs=1e-5)
+    # Bad files are named, and the others answered, in the order given.
     (tmp_path / "text.jpg").write_text("no image")
-    done = command_here("predict", "text.jpg", "--run", folder)
+    bad = ["text.jpg", "missing.jpg", tmp_path]
+    files = [row["file"] for row in rows(folder / "predictions.csv")][:2]
+    given = [files[1], *bad, files[0], files[1], *bad * 20]  # whole batches are bad
+    done = command_here("predict", *given, "--run", folder, "--json")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: text.jpg cannot be decoded")
+    found = json.loads(done.stdout)
+    assert [row["file"] for row in found] == [files[1], files[0], files[1]]
+    assert found[0] == found[2] and found[1]["probabilities"] == pytest.approx(
+        answer["probabilities"][:1] + found[1]["probabilities"][1:], abs=1e-5
+    )
+    *named, last = done.stderr.splitlines()
+    for file, reason in zip(bad, ("it is no image", "No such file", "Is a directory"), strict=True):
+        assert [f"{file}: {reason}" in line for line in named].count(True) == 1, done.stderr
+    assert last == "Error: 3 of the images cannot be decoded, and are named above."
+    done = command_here("predict", *bad, "--run", folder)
+    assert (done.returncode, done.stdout) == (1, "") and "Left out text.jpg" in done.stderr
+    run = training.Run.open(folder)
+    assert list(run.name_files([*given[:6]])) == [Path(files[1]), Path(files[0])]
+    with pytest.raises(ValueError, match=r"text\.jpg cannot be decoded: it is no image"):
+        run.name_files(["text.jpg"])
     done = command_here("train", "--data", flowers, "--set", "epoch=3")
     assert done.returncode == 1
     assert "Did you mean epochs?" in done.stderr
+
+
+def test_the_newest_finished_run(tmp_path):
+    for name, finished_at in (("flowers", 1), ("flowers-3", 3), ("flowers-2", 2), ("photos", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.keras").touch()
+        if finished_at:
+            (tmp_path / name / "report.md").touch()
+            os.utime(tmp_path / name / "report.md", (finished_at, finished_at))
+    assert training.newest_run(tmp_path) == tmp_path / "flowers-3"
+    with pytest.raises(ValueError, match="no finished training"):
+        training.newest_run(tmp_path / "photos")
+
+
+@pytest.mark.slow
+def test_the_newest_finished_run_is_asked(finished, command_here, tmp_path):
+    """Trained twice into one folder: what is asked next is the second training, and is named."""
+    folder, flowers, _ = finished
+    image = next((flowers / "val").rglob("*.jpg"))
+    done = command_here("predict", image)
+    assert done.returncode == 1 and "no finished training in runs" in done.stderr
+    run = shutil.copytree(folder, tmp_path / "runs" / "flowers")
+    os.utime(run / "report.md", (1, 1))
+    arguments = ("--data", flowers, "--model", "resnet18", "--image-size", 32)
+    done = command_here("train", *arguments, "--epochs", 1, "--batch-size", 30)
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last == "Next: keras-resnet predict IMAGE --run runs/flowers-2"
+    shutil.copytree(run, tmp_path / "runs" / "unfinished").joinpath("report.md").unlink()
+    second = command_here("predict", image, "--run", "runs/flowers-2")
+    assert second.stderr == ""
+    first = command_here("predict", image, "--run", "runs/flowers")
+    done = command_here("predict", image)
+    assert done.stdout == second.stdout != first.stdout
+    said = "The newest finished run is asked: runs/flowers-2.\n"
+    assert done.stderr == said
+    for asked in ("explain", image), ("evaluate", "--data", flowers, "--json"):
+        done = command_here(*asked)
+        assert done.returncode == 0 and done.stderr.startswith(said), done.stderr
 
 
 def test_explaining(finished, command_here, tmp_path):

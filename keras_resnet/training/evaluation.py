@@ -107,7 +107,7 @@ def _certainty(mistake):
 
 
 def evaluate_on(
-    data, *, run=None, model=None, weights=None, image_size=None, resize=None
+    data, *, run=None, model=None, weights=None, preprocessing=None
 ) -> tuple[Evaluation, Skipped]:
     """Has a run's network, or any with weights, name the images of a data set.
 
@@ -119,9 +119,7 @@ def evaluate_on(
         run: A run folder.
         model: Name of a network, instead of `run`; needs `weights`.
         weights: A file, or the name of published weights; only with `model`.
-        image_size: Side of the images, in pixels. Default: as of `open_network`.
-        resize: Length of their shorter side before the crop. Default: the run's or the weights',
-            or 256 / 224 of `image_size`.
+        preprocessing: As of `open_network`.
 
     Returns:
         The answers, and the images that could not be decoded.
@@ -131,7 +129,7 @@ def evaluate_on(
     """
     source, skipped = _chosen(data, run), Skipped()
     network = open_network(
-        run, model, weights, classes=len(source.class_names), image_size=image_size, resize=resize
+        run, model, weights, classes=len(source.class_names), preprocessing=preprocessing
     )
     if run is not None and source.class_names != network.class_names:
         raise ValueError(

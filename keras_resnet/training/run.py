@@ -18,6 +18,7 @@ from keras_resnet.training.recipe import Recipe
 
 RECIPE, REPORT, LOCK = "recipe.json", "report.md", ".lock"
 CHECKPOINT = "checkpoint.safetensors"
+BEST, CLASSES = "best.keras", "class_indices.json"
 
 
 def run_folder(output, recipe: Recipe) -> Path:
@@ -146,6 +147,24 @@ def _lock(folder):
                 made.rmdir()
 
 
+def newest_run(parent="runs") -> Path:
+    """The folder of the training that was finished last.
+
+    Args:
+        parent: The folder that the run folders are in.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    reports = [file for file in Path(parent).glob(f"*/{REPORT}") if (file.parent / BEST).is_file()]
+    if not reports:
+        raise ValueError(
+            f"There is no finished training in {parent}. Pass the folder of one (--run), or a "
+            "network and its weights (--model, --weights)."
+        )
+    return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A training's best network.
@@ -217,21 +236,19 @@ class Run:
         Raises:
             ValueError: if there are none, or one is no image, with its place in the list.
         """
-        named = {f"Image {number}": image for number, image in enumerate(images)}
-        return naming.probabilities(self.model(), self.preprocessing, named)
+        return naming.probabilities(self.model(), self.preprocessing, images)
 
     def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
         """The most probable classes of image files.
 
         Args:
-            files: Their paths.
+            files: Their paths. What cannot be decoded is left out and logged.
             top: How many classes.
 
         Returns:
             {path: [(class name, probability), ...], the best first}.
 
         Raises:
-            ValueError: if there are none, or one is no image.
-            OSError: if one cannot be read.
+            ValueError: if there are none, or none can be decoded.
         """
         return naming.name_files(self.model(), self.preprocessing, self.class_names, files, top)
