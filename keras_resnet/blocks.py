@@ -224,7 +224,9 @@ class ResidualBlock(keras.layers.Layer):
             if made := self._made.get(part.name):
                 made = {**made, **inherited}
                 config = part.get_config()
-                changes[part.name] = {key: config[key] for key in config if config[key] != made[key]}
+                changes[part.name] = {
+                    key: config[key] for key in config if config[key] != made[key]
+                }
         return {name: changed for name, changed in changes.items() if changed}
 
 
