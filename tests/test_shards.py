@@ -206,3 +206,46 @@ def test_too_few_images_or_shards(flowers, tmp_path):
 def test_labels_beyond_the_classes(written):
     with pytest.raises(data.DataError, match="The label 2 is none of the 2 classes"):
         data.tfrecords(written, class_names=["a", "b"], **OPTIONS)
+
+
+def test_records_without_a_name_are_known_by_their_place(flowers, tmp_path):
+    """Written by TensorFlow alone: 7 records in two files, of which 3 are broken."""
+    from keras_resnet.data.pipeline import evaluation_batches
+    from keras_resnet.preprocessing import Preprocessing
+
+    content = next((flowers / "train").rglob("*.jpg")).read_bytes()
+    for file, broken in (("a", (False, True, False)), ("b", (True, False, True, False))):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{file}.tfrecord")) as writer:
+            for bad in broken:
+                values = {
+                    "image/encoded": tf.train.Feature(
+                        bytes_list={"value": [content[:99] if bad else content]}
+                    ),
+                    "image/class/label": tf.train.Feature(int64_list={"value": [0]}),
+                }
+                features = tf.train.Features(feature=values)
+                writer.write(tf.train.Example(features=features).SerializeToString())
+    skipped = data.Skipped()
+    source = module.shards_source(tmp_path, class_names=["x"])
+    batches = evaluation_batches(source, Preprocessing(32, 32), batch_size=4, skipped=skipped)
+    names = [name.decode() for _, _, batch in batches for name in batch.numpy()]
+    good = {str(tmp_path / name) for name in ("a.tfrecord/0", "a.tfrecord/2", "b.tfrecord/1")}
+    assert set(names) == {*good, str(tmp_path / "b.tfrecord/3")} and len(names) == 4
+    assert set(skipped.reasons) == {
+        str(tmp_path / name) for name in ("a.tfrecord/1", "b.tfrecord/0", "b.tfrecord/2")
+    }
+
+
+def test_two_who_write_one_folder(flowers, tmp_path):
+    """The second is refused while the first writes; afterwards it finds all of it there."""
+    said = []
+
+    def second(done, total):
+        with pytest.raises(data.DataError, match="Another process writes shards to"):
+            data.write_shards(flowers / "train", tmp_path / "out", shards=2)
+        said.append(done)
+
+    data.write_shards(flowers / "train", tmp_path / "out", shards=2, on_progress=second)
+    assert said == [1, 2]
+    data.write_shards(flowers / "train", tmp_path / "out", shards=2)
+    assert not list((tmp_path / "out").glob(".*"))

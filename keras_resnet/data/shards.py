@@ -7,6 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import numpy as np
 import tensorflow as tf
 
@@ -19,7 +20,7 @@ from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source, stream_source, why_bad_image
 from keras_resnet.files import remove_leftovers, replacing, write_text
 
-INDEX = "shards.json"
+INDEX, LOCK = "shards.json", ".lock"
 READ_AT_ONCE = 16  # shards
 # The names that ImageNet's TFRecords have.
 FEATURES = {
@@ -69,7 +70,22 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
 
 
 def _write_part(images: Images, output, shards, seed, skipped):
-    """Writes one folder of shards, yielding after each."""
+    """Writes one folder of shards, which it locks, yielding after each."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / LOCK
+    try:
+        with filelock.FileLock(path, timeout=0):
+            try:
+                yield from _write_locked(images, output, shards, seed, skipped)
+            finally:
+                path.unlink(missing_ok=True)  # before another process has it
+    except filelock.Timeout as error:
+        raise DataError(
+            f"Another process writes shards to {output}. Wait for it, or choose another folder."
+        ) from error
+
+
+def _write_locked(images, output, shards, seed, skipped):
     names = tf.strings.reduce_join(images.names, separator="\0").numpy()
     content = hashlib.sha256(names + images.labels.tobytes() + f"{seed}".encode())
     plan = {
@@ -77,7 +93,6 @@ def _write_part(images: Images, output, shards, seed, skipped):
         "shards": shards,
         "class_names": list(images.class_names),
     }
-    output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     index, before = output / INDEX, None
     if index.exists():
@@ -88,7 +103,7 @@ def _write_part(images: Images, output, shards, seed, skipped):
                 f"order (this would be {shards} shards of {len(images)} images, seed {seed}). "
                 "Choose another folder or remove it."
             )
-    elif any(output.iterdir()):
+    elif any(entry.name != LOCK for entry in output.iterdir()):
         raise DataError(f"{output} holds other files. Choose another folder or remove it.")
     if before is not None and "counts" in before:
         skipped.add_all(before["skipped"])
@@ -213,29 +228,38 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             places = tf.argsort(tf.random.stateless_uniform((len(files),), key))
             order = tf.gather(order, places)
         records = tf.data.Dataset.from_tensor_slices(order[which::workers]).interleave(
-            tf.data.TFRecordDataset,
+            _records,
             cycle_length=READ_AT_ONCE,
             num_parallel_calls=min(PARALLEL, READ_AT_ONCE),
             deterministic=True,
         )
         # Shards differ by a few images: who has fewer begins again.
         return (
-            shuffled(records.map(example), key)
+            shuffled(records.map(_example), key)
             .repeat(2)
             .take(total // workers)
             .skip(tf.cast(start, tf.int64))
         )
 
-    def example(record):
-        parsed = tf.io.parse_single_example(record, FEATURES)
-        return (
-            parsed["image/filename"],
-            parsed["image/encoded"],
-            parsed["image/class/label"],
-        )
-
     source = stream_source(class_names, total // workers, examples)
     return dataclasses.replace(source, worker=worker, listed=lambda: _listed(files, counts))
+
+
+def _records(file):
+    records = tf.data.TFRecordDataset(file)
+    return records.enumerate().map(lambda number, record: (file, number, record))
+
+
+def _example(file, number, record):
+    parsed = tf.io.parse_single_example(record, FEATURES)
+    name = parsed["image/filename"]
+    # Without a name it is known by its place.
+    place = tf.strings.join([file, tf.strings.as_string(number)], "/")
+    return (
+        tf.where(name == "", place, name),
+        parsed["image/encoded"],
+        parsed["image/class/label"],
+    )
 
 
 def _listed(files, counts):
