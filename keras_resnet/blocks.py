@@ -41,7 +41,7 @@ def batch_normalization(*, name, data_format, dtype, **kwargs):
     return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)
 
 
-class ResidualBlock(Recomputed, keras.layers.Layer):
+class ResidualBlock(Recomputed):
     """What the two blocks share: their arguments, the shortcut, and the order of building.
 
     A subclass makes the layers of its main path in `_make_main`, listed in call order.
@@ -104,7 +104,9 @@ class ResidualBlock(Recomputed, keras.layers.Layer):
         self.folded = folded
         self.data_format = data_format or keras.config.image_data_format()
         self._parts = parts or {}
-        self._made = {}  # the configs of all sublayers, as the other arguments make them
+        self._made: dict[
+            str, dict
+        ] = {}  # the configs of all sublayers, as the other arguments make them
         self.main = self._make_main()
         self.shortcut = []
         if projection:

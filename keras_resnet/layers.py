@@ -23,7 +23,7 @@ BATCH_NORM_MOMENTUM = 0.9
 _recomputes: contextvars.ContextVar[bool] = contextvars.ContextVar("recomputes", default=False)
 
 
-class Recomputed:
+class Recomputed(keras.layers.Layer):
     """For a layer to inherit first: it trains under `keras.RematScope`, in a graph too.
 
     Keras hands arguments on by keyword, which TensorFlow's recomputation takes eagerly only; and
@@ -34,7 +34,7 @@ class Recomputed:
         remember = super().rematerialized_call
 
         def call(*inputs, **arguments):
-            before = []
+            before: list[bool] = []
 
             def once_more(*inputs):
                 token = _recomputes.set(_recomputes.get() or bool(before))
