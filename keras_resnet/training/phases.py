@@ -15,6 +15,7 @@ from keras_resnet.data import Skipped
 from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_names
 from keras_resnet.data.places import steps_per_epoch
 from keras_resnet.data.source import Source
+from keras_resnet.files import temporary_path
 from keras_resnet.training.optimizers import Adam, create_optimizer
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
@@ -152,7 +153,7 @@ class Features:
     def __init__(self, setting):
         self.setting = setting
         self.files = [
-            setting.folder / f".{os.getpid()}.{name}_features.npy" for name in ("train", "val")
+            temporary_path(setting.folder / f"{name}_features.npy") for name in ("train", "val")
         ]
 
     def __enter__(self):
