@@ -99,15 +99,18 @@ class Images:
         )
 
 
-def list_images(directory) -> Images:
+def list_images(directory, *, least=2) -> Images:
     """Lists a folder of class folders, as torchvision's ImageFolder does.
 
     Args:
-        directory: The folder. Each folder in it is a class, in alphabetical order; images may lie
-            deeper. Links are followed. Hidden files and files of other kinds are passed over.
+        directory: The folder. Each folder in it is a class, in alphabetical order; further images
+            of a class may lie deeper. Links are followed. Hidden files and files of other kinds
+            are passed over.
+        least: How many classes there have to be.
 
     Raises:
-        DataError: if there are no class folders, or one of them has no image.
+        DataError: if there are fewer class folders, or one of them has no image, or has
+            them in folders only: then these may be the classes.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -127,18 +130,28 @@ def list_images(directory) -> Images:
     folder = os.fsencode(directory) + b"/"
     names, counts = bytearray(), []
     unusable: dict[str, str] = {}
+    deeper = []
     for name in classes:
-        found = 0
+        found = []  # in the class's own folder, and in those below
         for files in _walk(folder + os.fsencode(name), (), unusable):
             names += b"".join(file[len(folder) :] + b"\0" for file in files)
-            found += len(files)
-        counts.append(found)
+            found.append(len(files))
+        counts.append(sum(found))
+        if counts[-1] and not found[0]:
+            deeper.append(name)
+    if deeper:
+        raise DataError(_said_of_folders(directory, classes, deeper))
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise DataError(
             f"{len(empty)} of the {len(classes)} class folders in {directory} have no image: "
             f"{', '.join(empty[:10])}. Put images ({', '.join(SUFFIXES)}) there or remove the "
             "folder."
+        )
+    if len(classes) < least:
+        raise DataError(
+            f"{directory} has one folder of images, {classes[0]!r} with {counts[0]} of them. "
+            "Expected a folder of two or more classes, one folder a class."
         )
     return Images(
         tuple(classes),
@@ -147,6 +160,21 @@ def list_images(directory) -> Images:
         np.arange(sum(counts)),
         folder,
         unusable,
+    )
+
+
+def _said_of_folders(directory, classes, deeper):
+    """What to do where the images of a class lie in further folders: these may be the classes."""
+    inside = {
+        name: sorted(path.name for path in (directory / name).glob("[!.]*") if path.is_dir())
+        for name in deeper[:3]
+    }
+    found = "; ".join(f"{name} has {', '.join(below[:5])}" for name, below in inside.items())
+    return (
+        f"{len(deeper)} of the {len(classes)} class folders in {directory} hold no images "
+        f"themselves, but folders of them ({found}).\nIf these are the classes, pass "
+        f"{' or '.join(str(directory / name) for name in inside)}; if they are the parts of a data "
+        "set, call them train and val. Else put each class's images into its own folder."
     )
 
 
