@@ -208,44 +208,41 @@ def test_labels_beyond_the_classes(written):
         data.tfrecords(written, class_names=["a", "b"], **OPTIONS)
 
 
-def test_records_without_a_name_are_known_by_their_place(flowers, tmp_path):
-    """Written by TensorFlow alone: 7 records in two files, of which 3 are broken."""
-    from keras_resnet.data.pipeline import evaluation_batches
-    from keras_resnet.preprocessing import Preprocessing
-
-    content = next((flowers / "train").rglob("*.jpg")).read_bytes()
-    for file, broken in (("a", (False, True, False)), ("b", (True, False, True, False))):
-        with tf.io.TFRecordWriter(str(tmp_path / f"{file}.tfrecord")) as writer:
-            for bad in broken:
+@pytest.mark.parametrize("filename", [None, b"same.jpg"])
+def test_records_without_names_of_their_own(filename, flowers, tmp_path):
+    """Each is told apart by its file and place."""
+    good = next((flowers / "train" / "rose").iterdir()).read_bytes()
+    for shard, contents in enumerate(([good, b"bad 1", good, b"bad 2"], [b"bad 3", good, good])):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{shard}.tfrecord")) as writer:
+            for label, content in enumerate(contents):
                 values = {
-                    "image/encoded": tf.train.Feature(
-                        bytes_list={"value": [content[:99] if bad else content]}
-                    ),
-                    "image/class/label": tf.train.Feature(int64_list={"value": [0]}),
+                    "image/encoded": tf.train.Feature(bytes_list={"value": [content]}),
+                    "image/class/label": tf.train.Feature(int64_list={"value": [label % 2]}),
                 }
+                if filename:
+                    values["image/filename"] = tf.train.Feature(bytes_list={"value": [filename]})
                 features = tf.train.Features(feature=values)
                 writer.write(tf.train.Example(features=features).SerializeToString())
     skipped = data.Skipped()
-    source = module.shards_source(tmp_path, class_names=["x"])
-    batches = evaluation_batches(source, Preprocessing(32, 32), batch_size=4, skipped=skipped)
-    names = [name.decode() for _, _, batch in batches for name in batch.numpy()]
-    good = {str(tmp_path / name) for name in ("a.tfrecord/0", "a.tfrecord/2", "b.tfrecord/1")}
-    assert set(names) == {*good, str(tmp_path / "b.tfrecord/3")} and len(names) == 4
-    assert set(skipped.reasons) == {
-        str(tmp_path / name) for name in ("a.tfrecord/1", "b.tfrecord/0", "b.tfrecord/2")
-    }
+    options = {"class_names": ["a", "b"], "max_bad": 0.5, "skipped": skipped, **OPTIONS}
+    data.tfrecords(tmp_path, **options)
+    end = f" {filename.decode()}" if filename else ""
+    places = ("0.tfrecord/1", "0.tfrecord/3", "1.tfrecord/0")
+    assert sorted(skipped.reasons) == [f"{tmp_path}/{place}{end}" for place in places]
+    source = module.shards_source(tmp_path, ["a", "b"])
+    assert len({name for name, *_ in source.examples(None, 0).as_numpy_iterator()}) == 7
 
 
-def test_two_who_write_one_folder(flowers, tmp_path):
-    """The second is refused while the first writes; afterwards it finds all of it there."""
-    said = []
+def test_one_writer_at_a_time(flowers, tmp_path):
+    """The second one is refused while the first one writes, and finds all done afterwards."""
+    refused = []
 
-    def second(done, total):
-        with pytest.raises(data.DataError, match="Another process writes shards to"):
-            data.write_shards(flowers / "train", tmp_path / "out", shards=2)
-        said.append(done)
+    def meanwhile(done, total):
+        with pytest.raises(data.DataError, match="Another process writes"):
+            data.write_shards(flowers, tmp_path / "out", shards=2)
+        refused.append(done)
 
-    data.write_shards(flowers / "train", tmp_path / "out", shards=2, on_progress=second)
-    assert said == [1, 2]
-    data.write_shards(flowers / "train", tmp_path / "out", shards=2)
-    assert not list((tmp_path / "out").glob(".*"))
+    data.write_shards(flowers, tmp_path / "out", shards=2, on_progress=meanwhile)
+    assert refused == [1, 2, 3, 4]
+    data.write_shards(flowers, tmp_path / "out", shards=2)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train", "val"]

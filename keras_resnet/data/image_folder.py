@@ -105,7 +105,7 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
         indices = np.arange(ends[label] - count, ends[label])
         validates[np.random.default_rng((seed, label)).permutation(indices)[:share]] = True
     train, val = images.subset(np.flatnonzero(~validates)), images.subset(np.flatnonzero(validates))
-    return train, dataclasses.replace(val, unusable={})
+    return train, dataclasses.replace(val, unusable={}, unread={}, ignored=0)
 
 
 def save_class_indices(class_names, path):

@@ -1,5 +1,6 @@
 """The images of a folder of class folders: which there are, and how they are read."""
 
+import collections
 import dataclasses
 import os
 import stat
@@ -9,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
+from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
 from keras_resnet.data.source import Source, why_bad_image
 
 LOOKED_UP = 256  # names at a time
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Images:
         chosen: Which of them are meant, int64, in order.
         folder: What the paths are below, with a slash at the end.
         unusable: Entries named as images that are no files, {path: why}.
+        unread: Images of kinds that TensorFlow does not read, {path: why}.
+        ignored: How many files are no images.
     """
 
     class_names: tuple[str, ...]
@@ -35,6 +39,8 @@ class Images:
     chosen: np.ndarray
     folder: bytes
     unusable: dict[str, str]
+    unread: dict[str, str] = dataclasses.field(default_factory=dict)
+    ignored: int = 0
 
     def __len__(self):
         """How many images there are."""
@@ -94,8 +100,10 @@ class Images:
             replacement,
             why_bad,
             self.unusable,
+            unread=self.unread,
             counts=tuple(map(int, self.counts)),
             listed=self.listed,
+            folder=os.fsdecode(self.folder),
         )
 
 
@@ -104,8 +112,8 @@ def list_images(directory, *, least=2) -> Images:
 
     Args:
         directory: The folder. Each folder in it is a class, in alphabetical order; further images
-            of a class may lie deeper. Links are followed. Hidden files and files of other kinds
-            are passed over.
+            of a class may lie deeper. Links are followed, hidden files passed over. Where the
+            suffix does not say that a file is an image, its first bytes do.
         least: How many classes there have to be.
 
     Raises:
@@ -130,10 +138,12 @@ def list_images(directory, *, least=2) -> Images:
     folder = os.fsencode(directory) + b"/"
     names, counts = bytearray(), []
     unusable: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    ignored: collections.Counter[str] = collections.Counter()
     deeper = []
     for name in classes:
         found = []  # in the class's own folder, and in those below
-        for files in _walk(folder + os.fsencode(name), (), unusable):
+        for files in _walk(folder + os.fsencode(name), (), unusable, unread, ignored):
             names += b"".join(file[len(folder) :] + b"\0" for file in files)
             found.append(len(files))
         counts.append(sum(found))
@@ -145,8 +155,11 @@ def list_images(directory, *, least=2) -> Images:
     if empty:
         raise DataError(
             f"{len(empty)} of the {len(classes)} class folders in {directory} have no image: "
-            f"{', '.join(empty[:10])}. Put images ({', '.join(SUFFIXES)}) there or remove the "
-            "folder."
+            f"{', '.join(empty[:10])}. Put images ({', '.join(READ)}) there or remove the folder."
+            + "".join(
+                f"\n{len(unread)} images there have to be converted. The first: {file}: {why}."
+                for file, why in list(unread.items())[:1]
+            )
         )
     if len(classes) < least:
         raise DataError(
@@ -160,6 +173,8 @@ def list_images(directory, *, least=2) -> Images:
         np.arange(sum(counts)),
         folder,
         unusable,
+        unread,
+        ignored.total(),
     )
 
 
@@ -178,7 +193,7 @@ def _said_of_folders(directory, classes, deeper):
     )
 
 
-def _walk(folder, above, unusable):
+def _walk(folder, above, unusable, unread, ignored):
     """The image files of each folder below `folder`, in turn; bytes, sorted."""
     try:
         status = os.stat(folder)
@@ -197,13 +212,27 @@ def _walk(folder, above, unusable):
         what = _what(entry)
         if what == "a folder":
             folders.append(entry.path)
-        if image and what == "a file":
-            files.append(entry.path)
-        elif image:
+        if image and what != "a file":
             unusable[os.fsdecode(entry.path)] = f"it is {what}"
+        elif what == "a file" and (image or _is_read(entry.path, unread, ignored)):
+            files.append(entry.path)
     yield files
     for path in folders:
-        yield from _walk(path, (*above, here), unusable)
+        yield from _walk(path, (*above, here), unusable, unread, ignored)
+
+
+def _is_read(path, unread, ignored):
+    """Whether a file is an image that TensorFlow reads, by its content; notes it if it is not."""
+    try:
+        with open(path, "rb") as file:
+            kind = kind_of(file.read(HEAD))
+    except OSError:  # nothing says that it is an image
+        kind = None
+    if kind is None:
+        ignored["files"] += 1
+    elif kind not in READ:
+        unread[os.fsdecode(path)] = why_unread(kind)
+    return kind in READ
 
 
 def _what(entry):

@@ -1,5 +1,6 @@
 """Image folders as TFRecord files: a few large files in place of many small ones."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -49,7 +50,8 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
         What could not be decoded, and was left out.
 
     Raises:
-        DataError: if the folder is no such folder, or the output holds something else.
+        DataError: if the folder is no such folder, the output holds something else, or another
+            process or thread writes there.
         ValueError: if there are to be less than 1 shard.
         OSError: if the output cannot be written.
     """
@@ -58,34 +60,40 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
     output, parts = Path(output), list_parts(directory)
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     try:
-        for name, images in parts.items():
-            skipped.add_all(images.unusable)
-            for _ in _write_part(images, output / name, min(shards, len(images)), seed, skipped):
-                done += 1
-                if on_progress:
-                    on_progress(done, total)
+        with _locked(output):
+            for name, images in parts.items():
+                skipped.add_all(images.unusable | images.unread)
+                part = _write_part(images, output / name, min(shards, len(images)), seed, skipped)
+                with contextlib.closing(part):  # its threads end before the lock does
+                    for _ in part:
+                        done += 1
+                        if on_progress:
+                            on_progress(done, total)
     except tf.errors.OpError as error:
         raise OSError(f"{output} cannot be written: {error.message}") from error
     return skipped
 
 
-def _write_part(images: Images, output, shards, seed, skipped):
-    """Writes one folder of shards, which it locks, yielding after each."""
+@contextlib.contextmanager
+def _locked(output):
+    """Keeps other writers out of a folder."""
     output.mkdir(parents=True, exist_ok=True)
-    path = output / LOCK
+    lock = filelock.FileLock(output / LOCK)
     try:
-        with filelock.FileLock(path, timeout=0):
-            try:
-                yield from _write_locked(images, output, shards, seed, skipped)
-            finally:
-                path.unlink(missing_ok=True)  # before another process has it
+        lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise DataError(
             f"Another process writes shards to {output}. Wait for it, or choose another folder."
         ) from error
+    try:
+        yield
+    finally:
+        (output / LOCK).unlink(missing_ok=True)  # before another process has it
+        lock.release()
 
 
-def _write_locked(images, output, shards, seed, skipped):
+def _write_part(images: Images, output, shards, seed, skipped):
+    """Writes one folder of shards, yielding after each."""
     names = tf.strings.reduce_join(images.names, separator="\0").numpy()
     content = hashlib.sha256(names + images.labels.tobytes() + f"{seed}".encode())
     plan = {
@@ -93,6 +101,7 @@ def _write_locked(images, output, shards, seed, skipped):
         "shards": shards,
         "class_names": list(images.class_names),
     }
+    output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     index, before = output / INDEX, None
     if index.exists():
@@ -228,38 +237,40 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             places = tf.argsort(tf.random.stateless_uniform((len(files),), key))
             order = tf.gather(order, places)
         records = tf.data.Dataset.from_tensor_slices(order[which::workers]).interleave(
-            _records,
+            _numbered,
             cycle_length=READ_AT_ONCE,
             num_parallel_calls=min(PARALLEL, READ_AT_ONCE),
             deterministic=True,
         )
         # Shards differ by a few images: who has fewer begins again.
         return (
-            shuffled(records.map(_example), key)
+            shuffled(records.map(example), key)
             .repeat(2)
             .take(total // workers)
             .skip(tf.cast(start, tf.int64))
+        )
+
+    def example(file, number, record):
+        parsed = tf.io.parse_single_example(record, FEATURES)
+        name = parsed["image/filename"]
+        # Others' files may have no names, or the same one several times.
+        place = tf.strings.join([file, tf.strings.as_string(number)], "/")
+        unique = tf.strings.strip(tf.strings.join([place, name], " "))
+        name = tf.where(tf.constant(bool(index)) & (name != b""), name, unique)
+        return (
+            name,
+            parsed["image/encoded"],
+            parsed["image/class/label"],
         )
 
     source = stream_source(class_names, total // workers, examples)
     return dataclasses.replace(source, worker=worker, listed=lambda: _listed(files, counts))
 
 
-def _records(file):
-    records = tf.data.TFRecordDataset(file)
-    return records.enumerate().map(lambda number, record: (file, number, record))
-
-
-def _example(file, number, record):
-    parsed = tf.io.parse_single_example(record, FEATURES)
-    name = parsed["image/filename"]
-    # Without a name it is known by its place.
-    place = tf.strings.join([file, tf.strings.as_string(number)], "/")
-    return (
-        tf.where(name == "", place, name),
-        parsed["image/encoded"],
-        parsed["image/class/label"],
-    )
+def _numbered(file):
+    """(file, place in it, record) of each record."""
+    records = tf.data.TFRecordDataset(file).enumerate()
+    return records.map(lambda number, record: (file, number, record))
 
 
 def _listed(files, counts):
