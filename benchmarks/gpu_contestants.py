@@ -119,11 +119,11 @@ def make_pictures(conditions):
 def pipeline_alone(source, job, tasks, conditions):
     """Yields a row of the batches that `train` gets, when nobody trains on them."""
     from keras_resnet.data import training_sources
-    from keras_resnet.data.pipeline import training_batches
+    from keras_resnet.training.feed import training_feed
 
     make_pictures(conditions)
     made = recipe(source, job, conditions)
-    batches = training_batches(
+    batches = training_feed(
         training_sources(made.data)[0],
         preprocessing=made.training_preprocessing,
         batch_size=job.batch,

@@ -114,9 +114,8 @@ class ResidualBlock(Recomputed):
         self.folded = folded
         self.data_format = data_format or keras.config.image_data_format()
         self._parts = parts or {}
-        self._made: dict[
-            str, dict
-        ] = {}  # the configs of all sublayers, as the other arguments make them
+        # The configs of all sublayers, as the other arguments make them.
+        self._made: dict[str, dict] = {}
         self.main = self._make_main()
         self.shortcut = []
         if projection:

@@ -7,6 +7,9 @@ import re
 import secrets
 from pathlib import Path
 
+import filelock
+
+LOCK = ".lock"
 # Processes of two containers may have the same number, one after the other.
 _TOKEN, _numbers = secrets.token_hex(4), itertools.count()
 _NAME = re.compile(r"\.([0-9]+)\.(?:([0-9a-f]{8})-[0-9]+\.)?.+", re.DOTALL)
@@ -37,6 +40,27 @@ def replacing(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder, busy):
+    """Keeps other writers out of a folder, processes and threads, while it is written.
+
+    Args:
+        folder: The folder, which is there.
+        busy: The error to raise if another one has it.
+    """
+    path = Path(folder) / LOCK
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise busy from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before another one has it
+        lock.release()
 
 
 def remove_leftovers(folder):

@@ -8,7 +8,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import filelock
 import numpy as np
 import tensorflow as tf
 
@@ -19,9 +18,9 @@ from keras_resnet.data.images import Images
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source, stream_source, why_bad_image
-from keras_resnet.files import remove_leftovers, replacing, write_text
+from keras_resnet.files import LOCK, locked, remove_leftovers, replacing, write_text
 
-INDEX, LOCK = "shards.json", ".lock"
+INDEX = "shards.json"
 READ_AT_ONCE = 16  # shards
 # The names that ImageNet's TFRecords have.
 FEATURES = {
@@ -59,8 +58,12 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
         raise ValueError(f"shards should be 1 or more. Received: shards={shards}")
     output, parts = Path(output), list_parts(directory)
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
+    busy = DataError(
+        f"Another process writes shards to {output}. Wait for it, or choose another folder."
+    )
     try:
-        with _locked(output):
+        output.mkdir(parents=True, exist_ok=True)
+        with locked(output, busy):
             for name, images in parts.items():
                 skipped.add_all(images.unusable | images.unread)
                 part = _write_part(images, output / name, min(shards, len(images)), seed, skipped)
@@ -72,24 +75,6 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
     except tf.errors.OpError as error:
         raise OSError(f"{output} cannot be written: {error.message}") from error
     return skipped
-
-
-@contextlib.contextmanager
-def _locked(output):
-    """Keeps other writers out of a folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(output / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise DataError(
-            f"Another process writes shards to {output}. Wait for it, or choose another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        (output / LOCK).unlink(missing_ok=True)  # before another process has it
-        lock.release()
 
 
 def _write_part(images: Images, output, shards, seed, skipped):

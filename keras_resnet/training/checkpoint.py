@@ -11,7 +11,7 @@ import safetensors.numpy
 from keras import ops
 
 from keras_resnet.files import replacing
-from keras_resnet.training.errors import TrainingError
+from keras_resnet.training.errors import TrainingError, readable
 from keras_resnet.training.run import CHECKPOINT as NAME
 
 
@@ -98,7 +98,7 @@ def load(folder):
     path = Path(folder) / NAME
     if not path.exists():
         return None
-    try:
+    with readable(path, "Remove it to start this training from its beginning."):
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}
@@ -107,11 +107,7 @@ def load(folder):
             raise ValueError("its content is not what was written")
         said = json.loads(metadata["progress"])
         progress = Progress(**{**said, "counts": tuple(said["counts"])})
-    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"{path} cannot be read: {error}. Remove it to start this training from its beginning."
-        ) from error
-    return progress, arrays
+        return progress, arrays
 
 
 def restore(arrays, groups):

@@ -127,7 +127,7 @@ def evaluate_on(
     Raises:
         ValueError: if there is no such data, run or network, or the classes do not fit.
     """
-    source, skipped = _chosen(data, run), Skipped()
+    (source, counted, trained), skipped = _chosen(data, run), Skipped()
     network = open_network(
         run, model, weights, classes=len(source.class_names), preprocessing=preprocessing
     )
@@ -137,34 +137,34 @@ def evaluate_on(
             f"{_some(source.class_names)}."
         )
     found = evaluate(network.model, source, network.preprocessing, skipped=skipped)
-    counted, trained = _counted(source, run)
     return dataclasses.replace(found, counted=counted, trained=trained), skipped
 
 
 def _chosen(data, run):
-    """The images to evaluate a network on."""
-    split = {} if run is None else Run.open(run).split()
-    if split.get("validation_split") is not None:
+    """The images to evaluate a network on, which these are in words, and how many trained."""
+    if run is None:
+        return evaluation_source(data), "", None
+    split, known = Run.open(run).split(), Fingerprint.read(run)
+    if known is not None and split.get("validation_split") is not None:
         # What has parts of its own, or a class of one image, cannot be split so.
         with contextlib.suppress(DataError):
-            source, known = evaluation_source(data, **split), Fingerprint.read(run)
-            if known is not None and known.find(source)[0]:
-                return source
-    return evaluation_source(data)
+            source = evaluation_source(data, **split)
+            aside, trained = known.find(source)
+            if aside:
+                return source, _counted(source, aside, trained), trained
+    source = evaluation_source(data)
+    aside, trained = (False, None) if known is None else known.find(source)
+    return source, _counted(source, aside, trained), trained
 
 
-def _counted(source, run):
-    """Which images are counted, in words; and how many of them trained."""
-    if run is None:
-        return "", None
-    known = Fingerprint.read(run)
-    aside, trained = known.find(source) if known is not None else (False, None)
+def _counted(source, aside, trained):
+    """Which images are counted, in words."""
     if aside:
-        return f"the {source.count} images that the training set aside", trained
+        return f"the {source.count} images that the training set aside"
     share = (
         "how many of them trained is not known" if trained is None else f"{trained} of them trained"
     )
-    return f"all {source.count} images; {share}", trained
+    return f"all {source.count} images; {share}"
 
 
 def _some(names):

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_resnet.files import replacing
-from keras_resnet.training.errors import TrainingError
+from keras_resnet.training.errors import TrainingError, readable
 
 NAME = "data.safetensors"
 PARTS = ("train", "val")
@@ -77,7 +77,8 @@ class Fingerprint:
         path = Path(folder) / NAME
         if not path.exists():
             return None
-        try:
+        advice = "Remove it, and it is not known any more which images trained."
+        with readable(path, advice):
             with safetensors.safe_open(path, "numpy") as file:
                 said = json.loads(file.metadata()["listed"])
                 train, val = (np.ravel(file.get_tensor(p)).astype(np.uint64) for p in PARTS)
@@ -85,11 +86,6 @@ class Fingerprint:
             if sum(files for _, files in groups) != len(train) + len(val):
                 raise ValueError("its folders have another number of files")
             return cls(tuple(said["classes"]), train, val, groups)
-        except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
-            raise TrainingError(
-                f"{path} cannot be read: {error}. Remove it, and it is not known any more which "
-                "images trained."
-            ) from error
 
     def find(self, source) -> tuple[bool, int | None]:
         """Finds a source's images among those that are known.

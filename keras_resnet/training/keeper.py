@@ -10,6 +10,7 @@ from keras_resnet.training.checkpoint import NAME
 from keras_resnet.training.errors import TrainingError, WritingError
 from keras_resnet.training.progress import numbers
 from keras_resnet.training.report import write_history, write_skipped
+from keras_resnet.training.run import BEST
 from keras_resnet.training.validation import copy_validated, synchronise
 
 LOSSES_AT_ONCE = 50  # that are looked at
@@ -100,7 +101,7 @@ class Keeper(keras.callbacks.Callback):
         self.progress.step = 0
         ends = training_ends(history, self.setting.recipe)
         if best:
-            self._write("best.keras", self.save_network)
+            self._write(BEST, self.save_network)
         if ends:
             self._write("last.keras", self.save_network)
         # After them: a process killed between the two repeats the epoch, and writes them again.

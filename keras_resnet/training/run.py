@@ -6,17 +6,17 @@ import itertools
 import json
 from pathlib import Path
 
-import filelock
 import keras
 import numpy as np
 
-from keras_resnet.files import remove_leftovers
+from keras_resnet import files
+from keras_resnet.files import LOCK
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training import naming
 from keras_resnet.training.errors import WritingError
 from keras_resnet.training.recipe import Recipe
 
-RECIPE, REPORT, LOCK = "recipe.json", "report.md", ".lock"
+RECIPE, REPORT = "recipe.json", "report.md"
 CHECKPOINT = "checkpoint.safetensors"
 BEST, CLASSES = "best.keras", "class_indices.json"
 
@@ -121,29 +121,26 @@ def locked(output, recipe: Recipe):
 @contextlib.contextmanager
 def _lock(folder):
     new = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-    path = folder / LOCK
-    lock = filelock.FileLock(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise ValueError(
-            f"Another process trains in {folder}. Wait for it, or choose another output (--output)."
-        ) from error
-    except OSError as error:
-        raise WritingError(
-            f"The training in {folder} stopped: {error}. Choose another output (--output), or make "
-            "this one writable."
-        ) from error
-    try:
-        remove_leftovers(folder)
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # before another process has it
-        lock.release()
-        with contextlib.suppress(OSError):  # not empty, which is well
-            for made in new:
-                made.rmdir()
+    busy = ValueError(
+        f"Another process trains in {folder}. Wait for it, or choose another output (--output)."
+    )
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(files.locked(folder, busy))
+        except OSError as error:
+            raise WritingError(
+                f"The training in {folder} stopped: {error}. Choose another output (--output), or "
+                "make this one writable."
+            ) from error
+        try:
+            files.remove_leftovers(folder)
+            yield
+        finally:
+            held.close()
+            with contextlib.suppress(OSError):  # not empty, which is well
+                for made in new:
+                    made.rmdir()
 
 
 def newest_run(parent="runs") -> Path:
@@ -190,17 +187,13 @@ class Run:
             ValueError: if the folder is not one, or no epoch was finished yet.
         """
         folder = Path(folder)
-        missing = [
-            name
-            for name in ("best.keras", "class_indices.json", "recipe.json")
-            if not (folder / name).is_file()
-        ]
+        missing = [name for name in (BEST, CLASSES, RECIPE) if not (folder / name).is_file()]
         if missing:
             raise ValueError(
                 f"{folder} is not the folder of a training: {', '.join(missing)} not found. Pass "
                 "the folder that the training printed, runs/flowers for example."
             )
-        indices = json.loads((folder / "class_indices.json").read_text(encoding="utf-8"))
+        indices = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
         recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         return cls(
             folder,
@@ -221,7 +214,7 @@ class Run:
 
     def model(self) -> keras.Model:
         """The network of the best epoch."""
-        return keras.saving.load_model(self.folder / "best.keras", compile=False)
+        return keras.saving.load_model(self.folder / BEST, compile=False)
 
     def predict(self, images) -> np.ndarray:
         """Probabilities of encoded images.

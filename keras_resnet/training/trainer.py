@@ -30,7 +30,7 @@ from keras_resnet.training.phases import Setting
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import write_skipped
-from keras_resnet.training.run import RECIPE, locked, recipe_of, run_folder
+from keras_resnet.training.run import CLASSES, RECIPE, locked, recipe_of, run_folder
 from keras_resnet.training.validation import copy_weights
 
 logger = logging.getLogger("keras_resnet")
@@ -196,7 +196,7 @@ def _write_beginning(recipe, sources, skipped, folder, command):
     if not (folder / RECIPE).exists():
         content = {**_recipe_content(recipe), "classes": list(classes), "command": command}
         write_text(folder / RECIPE, json.dumps(content, indent=2))
-    save_class_indices(classes, folder / "class_indices.json")
+    save_class_indices(classes, folder / CLASSES)
     write_skipped(skipped, folder)
 
 
