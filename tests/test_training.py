@@ -533,7 +533,10 @@ def test_commands(finished, run_python, command_here, tmp_path):
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert [row["file"] for row in found] == [files[1], files[0], files[1]]
-    assert found[0] == found[2] and found[1]["probabilities"] == pytest.approx(
+    assert found[0]["classes"] == found[2]["classes"]
+    # In another place of its batch, an image's last digits may be others.
+    assert found[0]["probabilities"] == pytest.approx(found[2]["probabilities"], abs=1e-5)
+    assert found[1]["probabilities"] == pytest.approx(
         answer["probabilities"][:1] + found[1]["probabilities"][1:], abs=1e-5
     )
     *named, last = done.stderr.splitlines()
