@@ -7,7 +7,7 @@ A block's sublayers are named as in torchvision's state_dict, so a variable's pa
 import keras
 from keras import ops
 
-from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D
+from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D, Recomputed
 
 __all__ = ["BasicBlock", "BottleneckBlock", "ResidualBlock"]
 
@@ -41,7 +41,7 @@ def batch_normalization(*, name, data_format, dtype, **kwargs):
     return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Recomputed, keras.layers.Layer):
     """What the two blocks share: their arguments, the shortcut, and the order of building.
 
     A subclass makes the layers of its main path in `_make_main`, listed in call order.

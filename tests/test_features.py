@@ -95,13 +95,11 @@ def nested():
 
 @pytest.mark.parametrize("make", [stock, until_a_stage, by_block, nested])
 def test_a_copy_keeps_what_is_frozen(make, tmp_path):
-    model, free = make()
-    trained = [variable.shape for variable in model.trainable_weights]
     for name, copied in COPIES.items():
+        model, free = make()
+        model.trainable_weights[0].assign_add(model.trainable_weights[0] * 0.5)
         again = copied(model, tmp_path)
-        assert [variable.shape for variable in again.trainable_weights] == trained, name
-        if name == "h5":
-            assert moved_by_a_step(again) == free
+        assert moved_by_a_step(again) == free, name
     assert moved_by_a_step(model) == free
 
 
@@ -131,7 +129,7 @@ def test_a_block_made_frozen_is():
     x = noise(2, 8, 8, 3)
     y = [keras.ops.convert_to_numpy(block(x, training=training)) for training in (True, False)]
     np.testing.assert_array_equal(*y)
-    with pytest.raises(ValueError, match=r"conv1, bn1, conv2, bn2\. Received: bn3"):
+    with pytest.raises(ValueError, match=r"conv1, bn1, conv2, bn2.*Received: bn3"):
         BasicBlock(8, parts={"bn3": {"trainable": False}})
 
 

@@ -53,6 +53,16 @@ class Images:
         """How many images each class has."""
         return np.bincount(self.labels[self.chosen], minlength=len(self.class_names))
 
+    def listed(self):
+        """(path below the folder, its size, 1) of each image file; as of `Source`."""
+        for start in range(0, len(self), LOOKED_UP):
+            for name in tf.gather(self.names, self.chosen[start : start + LOOKED_UP]).numpy():
+                try:
+                    size = os.stat(self.folder + name).st_size
+                except OSError:  # it goes, or has gone
+                    size = -1
+                yield os.fsdecode(name), size, 1
+
     def source(self) -> Source:
         """The images as a source of batches."""
         labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
@@ -84,6 +94,8 @@ class Images:
             replacement,
             why_bad,
             self.unusable,
+            counts=tuple(map(int, self.counts)),
+            listed=self.listed,
         )
 
 

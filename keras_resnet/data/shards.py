@@ -200,7 +200,8 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             f"{len(files)} shards serve 1 to {len(files)} workers, numbered from 0. "
             f"Received: worker={worker}"
         )
-    total = sum(index.get("counts") or map(_count_records, files))
+    counts = index.get("counts") or list(map(_count_records, files))
+    total = sum(counts)
     if total < workers:
         raise DataError(
             f"The shards in {directory} hold {total} images, too few for {workers} workers."
@@ -234,7 +235,13 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
         )
 
     source = stream_source(class_names, total // workers, examples)
-    return dataclasses.replace(source, worker=worker)
+    return dataclasses.replace(source, worker=worker, listed=lambda: _listed(files, counts))
+
+
+def _listed(files, counts):
+    """As of `Source`."""
+    for file, count in zip(files, counts, strict=True):
+        yield os.path.basename(file), os.path.getsize(file), count
 
 
 def _count_records(file):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
@@ -31,6 +31,9 @@ class Source:
         unusable: What is named as an image but is no file, {name: why}; not among the examples.
         worker: (which, of how many): these are the examples which, which + how many, ... of a
             whole.
+        counts: How many examples each class has; None where only reading them all would say.
+        listed: Function to (name, bytes, images in it) of each file that the whole is in, by
+            looking at no file's content; nothing where there are no files to look at.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +44,8 @@ class Source:
     why_bad: Callable[[str], str | None]
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
     worker: tuple[int, int] = (0, 1)
+    counts: tuple[int, ...] | None = None
+    listed: Callable[[], Iterable[tuple[str, int, int]]] = tuple
 
     def part(self, worker, workers, *, equal=True):
         """The examples of one of several workers.
@@ -57,6 +62,7 @@ class Source:
             self,
             worker=(worker, workers),
             count=count,
+            counts=None,
             examples=lambda key, start: (
                 self.examples(key, 0)
                 .shard(workers, worker)
