@@ -133,6 +133,25 @@ def test_a_block_made_frozen_is():
         BasicBlock(8, parts={"bn3": {"trainable": False}})
 
 
+def test_all_batch_normalization_is_frozen_as_in_keras_applications():
+    """By the usual loop over `model.layers`, which there are side by side."""
+    stock = keras.applications.ResNet50(weights=None)
+    for layer in stock.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    ours = keras_resnet.ResNet50(include_top=False, pooling="avg")
+    model = keras.Sequential([ours, keras.layers.Dense(1000)])
+    assert features.freeze_batch_norm(model) == 53
+    # The convolutions there have biases, as many as there are channels.
+    biases = sum(v.shape[0] for v in stock.trainable_weights if v.path.endswith("conv/bias"))
+    numbers = [sum(int(np.prod(v.shape)) for v in m.trainable_weights) for m in (model, stock)]
+    assert numbers[0] == numbers[1] - biases
+    small_one = small("basic", input_shape=(32, 32, 3))
+    features.freeze_batch_norm(small_one)
+    moved = {small_one.weights[number].path for number in moved_by_a_step(small_one)}
+    assert moved and not any("bn" in path or "downsample.1" in path for path in moved)
+
+
 def test_what_is_no_layer():
     model = keras_resnet.ResNet18(classes=4)
     with pytest.raises(ValueError, match="'layer5', but conv1, bn1, layer1, layer2"):
