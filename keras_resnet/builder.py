@@ -84,12 +84,14 @@ def build(
         **common,
     ):
         x = block(x)
-    if include_top:
-        x = _pool("avg", x, name_prefix, data_format, dtype)
-        x = _head(x, classes, classifier_activation, dropout, name_prefix, dtype)
-    elif pooling:
-        x = _pool(pooling, x, name_prefix, data_format, dtype)
-    return keras.Model(inputs, x, name=name)
+    # Under a RematScope blocks are recomputed: not what is small, and not all of it once more.
+    with keras.RematScope(None):
+        if include_top:
+            x = _pool("avg", x, name_prefix, data_format, dtype)
+            x = _head(x, classes, classifier_activation, dropout, name_prefix, dtype)
+        elif pooling:
+            x = _pool(pooling, x, name_prefix, data_format, dtype)
+        return keras.Model(inputs, x, name=name)
 
 
 def family_of(model) -> Family:
