@@ -41,6 +41,16 @@ def batch_normalization(*, name, data_format, dtype, **kwargs):
     return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)
 
 
+def unmarked(config):
+    """A layer's config without the marks by which Keras, in files, tells shared objects.
+
+    They are numbers of objects in memory, which others have once these are gone.
+    """
+    if not isinstance(config, dict):
+        return config
+    return {key: unmarked(config[key]) for key in config if key != "shared_object_id"}
+
+
 class ResidualBlock(Recomputed, keras.layers.Layer):
     """What the two blocks share: their arguments, the shortcut, and the order of building.
 
@@ -127,7 +137,7 @@ class ResidualBlock(Recomputed, keras.layers.Layer):
         # Where activations are recomputed, a block is as a whole: not its parts once more.
         with keras.RematScope(None):
             part = make(name=name, dtype=self.dtype_policy, trainable=self.trainable, **arguments)
-            self._made[name] = config = part.get_config()
+            self._made[name] = config = unmarked(part.get_config())
             if changes := self._parts.get(name):
                 part = type(part).from_config({**config, **changes})
         return part
@@ -215,7 +225,8 @@ class ResidualBlock(Recomputed, keras.layers.Layer):
             "data_format",
         )
         config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
-        if parts := self._changed_parts({name: config[name] for name in ("trainable", "dtype")}):
+        inherited = unmarked({name: config[name] for name in ("trainable", "dtype")})
+        if parts := self._changed_parts(inherited):
             config["parts"] = parts
         return config
 
@@ -225,7 +236,7 @@ class ResidualBlock(Recomputed, keras.layers.Layer):
         for part in self._flatten_layers(include_self=False, recursive=False):
             if made := self._made.get(part.name):
                 made = {**made, **inherited}
-                config = part.get_config()
+                config = unmarked(part.get_config())
                 changes[part.name] = {
                     key: config[key] for key in config if config[key] != made[key]
                 }
