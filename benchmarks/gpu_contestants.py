@@ -8,7 +8,6 @@ what was measured is printed as a line of JSON for each task as soon as it is kn
 
 import csv
 import functools
-import importlib.metadata
 import json
 import os
 import shutil
@@ -209,7 +208,7 @@ def versions():
     """Those of the libraries that this process imported."""
     names = ("tensorflow", "keras", "jax", "torch", "torchvision")
     used = [name for name in names if name in sys.modules]
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in used)
+    return ", ".join(f"{name} {sys.modules[name].__version__}" for name in used)
 
 
 def main(text):

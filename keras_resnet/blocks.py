@@ -51,7 +51,7 @@ def unmarked(config):
     return {key: unmarked(config[key]) for key in config if key != "shared_object_id"}
 
 
-class ResidualBlock(Recomputed, keras.layers.Layer):
+class ResidualBlock(Recomputed):
     """What the two blocks share: their arguments, the shortcut, and the order of building.
 
     A subclass makes the layers of its main path in `_make_main`, listed in call order.
@@ -114,7 +114,8 @@ class ResidualBlock(Recomputed, keras.layers.Layer):
         self.folded = folded
         self.data_format = data_format or keras.config.image_data_format()
         self._parts = parts or {}
-        self._made = {}  # the configs of all sublayers, as the other arguments make them
+        # The configs of all sublayers, as the other arguments make them.
+        self._made: dict[str, dict] = {}
         self.main = self._make_main()
         self.shortcut = []
         if projection:

@@ -142,15 +142,15 @@ def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:
     """
     layers = {path: layer for path, layer in walk(model) if not isinstance(layer, keras.Model)}
     last = re.compile(rf"(?:(.*)/)?{re.escape(until)}(?:\..*)?")
-    places = {path: place for place, path in enumerate(layers) if last.fullmatch(path)}
-    inside = {last.fullmatch(path)[1] for path in places}
+    found = {place: match for place, path in enumerate(layers) if (match := last.fullmatch(path))}
+    inside = {match[1] for match in found.values()}
     if len(inside) != 1:
         stages = dict.fromkeys(path.split(".")[0] for path in layers if layers[path].weights)
         what = f"{len(inside)} layers or stages" if inside else "no layer or stage"
         raise ValueError(
             f"{model.name} has {what} {until!r}, but {', '.join(stages)}. Received: until={until!r}"
         )
-    for layer in list(layers.values())[: max(places.values()) + 1]:
+    for layer in list(layers.values())[: max(found) + 1]:
         # The sublayers, since a frozen block would freeze its batch normalization.
         block = isinstance(layer, ResidualBlock)
         for part in (*layer.main, *layer.shortcut) if block else (layer,):

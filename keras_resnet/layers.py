@@ -22,7 +22,7 @@ BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 
 
-class Recomputed:
+class Recomputed(keras.layers.Layer):
     """For a layer to inherit first: it trains under `keras.RematScope`.
 
     Keras hands arguments on by keyword, which TensorFlow's recomputation takes eagerly only. And

@@ -147,8 +147,9 @@ class Preprocessing:
             ops: `keras.ops` in a step of Keras' backend; else TensorFlow does it.
         """
         if ops is None:
-            import tensorflow as ops
+            import tensorflow
 
+            ops = tensorflow
         # Whole rows at a time: over an axis of 3 the same arithmetic takes five times as long.
         *sides, width, _ = (-1 if side is None else side for side in pixels.shape)
         factor, offset = (np.tile(value, width) for value in affine(self.mean, self.std))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
+from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
 from keras_resnet.decoding import decode
 
 SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
@@ -29,11 +30,13 @@ class Source:
         replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
         why_bad: Function from a name to why its image cannot be decoded, in words; None if it can.
         unusable: What is named as an image but is no file, {name: why}; not among the examples.
+        unread: Images of kinds that TensorFlow does not read, {name: why}; not among the examples.
         worker: (which, of how many): these are the examples which, which + how many, ... of a
             whole.
         counts: How many examples each class has; None where only reading them all would say.
         listed: Function to (name, bytes, images in it) of each file that the whole is in, by
             looking at no file's content; nothing where there are no files to look at.
+        folder: What those names are below, where each file is an image; "" elsewhere.
     """
 
     class_names: tuple[str, ...]
@@ -43,9 +46,11 @@ class Source:
     replacement: Callable[[tf.Tensor], tuple]
     why_bad: Callable[[str], str | None]
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
+    unread: dict[str, str] = dataclasses.field(default_factory=dict)
     worker: tuple[int, int] = (0, 1)
     counts: tuple[int, ...] | None = None
     listed: Callable[[], Iterable[tuple[str, int, int]]] = tuple
+    folder: str = ""
 
     def part(self, worker, workers, *, equal=True):
         """The examples of one of several workers.
@@ -150,7 +155,8 @@ def why_bad_image(content) -> str | None:
         if "claims more than" in said or "too large" in said:
             kind = "it claims to be larger than is allowed"
         elif "Unknown image file format" in said:
-            kind = "it is no image"
+            known = kind_of(content[:HEAD])
+            kind = why_unread(known) if known and known not in READ else "it is no image"
         elif "Animation" in said:
             kind = "it is an animated WebP, which TensorFlow does not read"
         else:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_resnet.data import Skipped
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.source import Source
+from keras_resnet.files import temporary_path
 from keras_resnet.training.feed import FedNetwork, padded, training_feed, validation_feed
 from keras_resnet.training.optimizers import Adam, create_optimizer
 from keras_resnet.training.placement import Placement
@@ -139,7 +140,7 @@ class Features:
     def __init__(self, setting):
         self.setting = setting
         self.files = [
-            setting.folder / f".{os.getpid()}.{name}_features.npy" for name in ("train", "val")
+            temporary_path(setting.folder / f"{name}_features.npy") for name in ("train", "val")
         ]
 
     def __enter__(self):

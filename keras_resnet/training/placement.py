@@ -15,7 +15,9 @@ logger = logging.getLogger("keras_resnet")
 HEARTBEAT = 20  # seconds without a word after which a process is taken for dead
 WAITING = 300  # seconds that processes wait for each other at the start
 PARTING = 40  # and at the end
-COMPILED_FROM = 5000  # steps, which pay for the minute that XLA takes
+# Steps from which XLA pays on a GPU. On an H100 it saved 85 ms a step of ResNet-50, batch 256, and
+# 36 of ResNet-34, batch 16; compiling took 50 to 70 and 35 s.
+COMPILED_FROM = 1000
 
 
 @dataclasses.dataclass(frozen=True)

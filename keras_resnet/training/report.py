@@ -23,7 +23,7 @@ def write_csv(path, header, rows):
 
 def write_skipped(skipped, folder):
     """Writes skipped.csv; returns its (file, reason) rows."""
-    rows = [row for part in skipped for row in list(part.reasons.items())]
+    rows = [row for part in skipped for row in [*part.unread.items(), *part.reasons.items()]]
     write_csv(folder / "skipped.csv", ("file", "reason"), rows)
     return rows
 

@@ -44,7 +44,7 @@ def run_folder(output, recipe: Recipe) -> Path:
         if not folder.exists() or all(entry.name == LOCK for entry in folder.iterdir()):
             return folder
         if (folder / RECIPE).is_file() and not (folder / REPORT).exists():
-            _check_same(folder, recipe)
+            _check_same(folder, recipe_of(folder), recipe)
             return folder
         left = (folder / name for name in (CHECKPOINT, LOCK))
         if (folder / REPORT).exists() and any(file.exists() for file in left):
@@ -73,12 +73,11 @@ def recipe_of(folder) -> Recipe | None:
         ) from error
 
 
-def _check_same(folder, recipe):
+def _check_same(folder, before, recipe):
     """Refuses another recipe than an unfinished training's; what that does not say is the default.
 
     The data may lie elsewhere now: what it is, its fingerprint says.
     """
-    before = recipe_of(folder)
     old = dataclasses.asdict(before.located())
     same = recipe.resolved_as(before)
     new = dataclasses.asdict(Recipe.from_json(same.to_json()).located())

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_resnet import models, visualize
 from keras_resnet.data import Skipped, save_class_indices
+from keras_resnet.data.checking import files_in_both
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
@@ -225,5 +226,14 @@ def _say_what_starts(recipe, model, sources, folder, placement, progress):
     )
     if recipe.jit_compile:
         logger.info("XLA compiles the first steps, which takes about a minute.")
+    twice = files_in_both(*sources)
+    if twice:
+        logger.warning(
+            "%d images that validate train too, byte for byte: the accuracy will be too good. The "
+            "first: %s. Remove one of each; keras-resnet check-data finds those of train and val "
+            "folders.",
+            len(twice),
+            "; ".join(" and ".join(pair) for pair in twice[:3]),
+        )
     if progress.epoch or progress.step:
         logger.info("Going on after %s.", progress)

@@ -170,7 +170,7 @@ def feature_maps(model, image, layer, path, *, count=16):
 
     with _calls(seen, keep):
         model(_batch(model, image), training=False)
-    maps = ops.convert_to_numpy(kept[-1])[0] if kept else np.zeros(0)
+    maps = np.asarray(ops.convert_to_numpy(kept[-1])[0] if kept else 0)
     if maps.ndim != 3:
         raise ValueError(f"{layer} has no feature map: its output is {maps.shape}.")
     if channels_first(model):
