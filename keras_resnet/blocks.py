@@ -135,10 +135,12 @@ class ResidualBlock(Recomputed):
             )
 
     def _part(self, make, name, **arguments):
-        part = make(name=name, dtype=self.dtype_policy, trainable=self.trainable, **arguments)
-        self._made[name] = config = unmarked(part.get_config())
-        if changes := self._parts.get(name):
-            part = type(part).from_config({**config, **changes})
+        # Where activations are recomputed, a block is as a whole: not its parts once more.
+        with keras.RematScope(None):
+            part = make(name=name, dtype=self.dtype_policy, trainable=self.trainable, **arguments)
+            self._made[name] = config = unmarked(part.get_config())
+            if changes := self._parts.get(name):
+                part = type(part).from_config({**config, **changes})
         return part
 
     def _conv(self, name, filters, kernel_size, **kwargs):

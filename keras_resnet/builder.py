@@ -84,21 +84,32 @@ def build(
         **common,
     ):
         x = block(x)
-    if include_top:
-        x = _pool("avg", x, name_prefix, data_format, dtype)
-        x = _head(x, classes, classifier_activation, dropout, name_prefix, dtype)
-    elif pooling:
-        x = _pool(pooling, x, name_prefix, data_format, dtype)
-    return keras.Model(inputs, x, name=name)
+    # Under a RematScope blocks are recomputed: not what is small, and not all of it once more.
+    with keras.RematScope(None):
+        if include_top:
+            x = _pool("avg", x, name_prefix, data_format, dtype)
+            x = _head(x, classes, classifier_activation, dropout, name_prefix, dtype)
+        elif pooling:
+            x = _pool(pooling, x, name_prefix, data_format, dtype)
+        return keras.Model(inputs, x, name=name)
+
+
+def walk(model, above=""):
+    """(path, layer) of a model's layers, those of models inside too: "resnet50/layer1.0"."""
+    for layer in model.layers:
+        yield f"{above}{layer.name}", layer
+        if isinstance(layer, keras.Model):
+            yield from walk(layer, f"{above}{layer.name}/")
 
 
 def family_of(model) -> Family:
     """The images that a network is for, by its stem; ImageNet's if it is none of ours."""
-    if not any(isinstance(layer, ResidualBlock) for layer in model.layers):
+    layers = [layer for _, layer in walk(model)]
+    if not any(isinstance(layer, ResidualBlock) for layer in layers):
         return IMAGENET
     kernels = [
         layer.kernel_size[0]
-        for layer in model.layers
+        for layer in layers
         if layer.name.endswith("conv1") and isinstance(layer, keras.layers.Conv2D)
     ]
     return CIFAR if kernels[:1] == [CIFAR.stem_kernel] else IMAGENET

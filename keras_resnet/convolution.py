@@ -63,13 +63,13 @@ def convolution_path(path: str):
         _forced.reset(token)
 
 
-def choose_path(dtype: str) -> str:
-    """The path of a convolution of this dtype: the forced one, or the machine's best."""
+def choose_path(x, dtype: str) -> str:
+    """The path of a convolution of `x` in this dtype: the forced one, or the device's best."""
     if forced := _forced.get():
         return forced
     if keras.backend.backend() != "tensorflow":
         return "stock"
-    if _has_accelerator() and not _is_placed_on_cpu():
+    if _has_accelerator() and not _is_placed_on_cpu(x):
         return "native"
     return "onednn" if _has_grouped_gradient(dtype) else "eigen"
 
@@ -97,7 +97,7 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
             f"A convolution takes floating-point values: cast its input. Received: dtype={dtype}"
         )
     wide = _cpu_dtype(dtype, groups)
-    path = choose_path(wide)
+    path = choose_path(x, wide)
     if padding == "symmetric" and max(strides) == 1:
         padding = "same"  # the same zeros, and no operation of its own for them
     if path in ("onednn", "eigen"):
@@ -148,16 +148,18 @@ def _has_accelerator() -> bool:
     return any(device.device_type != "CPU" for device in tf.config.get_visible_devices())
 
 
-def _is_placed_on_cpu() -> bool:
-    """Whether a device scope places operations on a CPU, where there are other devices too."""
+def _is_placed_on_cpu(x) -> bool:
+    """Whether an operation on `x` is placed on a CPU here, as within `tf.device("CPU")`.
+
+    There is no public way to ask, but an operation has a place. (`x` may come from elsewhere.)
+    """
     import tensorflow as tf
 
-    # There is no public way to ask, but what is created has a place.
-    place = tf.constant(0.0).device
-    if not place:  # in a graph, which is run where it is called
+    place = tf.identity(x).device
+    if not place:  # in a graph outside of any scope, which runs where it is called
         with tf.init_scope():
-            place = tf.constant(0.0).device
-    return "CPU" in place
+            place = tf.zeros(()).device
+    return tf.DeviceSpec.from_string(place).device_type == "CPU"
 
 
 def _has_grouped_gradient(dtype: str) -> bool:

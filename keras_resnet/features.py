@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging
+import re
 
 import keras
 import numpy as np
 
 from keras_resnet import models
 from keras_resnet.blocks import ResidualBlock
+from keras_resnet.builder import walk
 
 __all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pyramid"]
 
@@ -75,6 +77,7 @@ def pyramid(
     if unknown or not levels:
         raise ValueError(
             f"levels should be of {', '.join(found) or 'a residual network, which this is not'}. "
+            f"{_networks_inside(model)}"
             f"Received: levels={tuple(levels)}, {model.name}"
         )
     infos = [found[level] for level in levels]
@@ -82,6 +85,13 @@ def pyramid(
     backbone = keras.Model(model.input, outputs, name=f"{model.name}_pyramid")
     backbone.feature_info = tuple(infos)
     return backbone
+
+
+def _networks_inside(model) -> str:
+    """What to pass instead of a model that has networks inside."""
+    blocks = [path for path, layer in walk(model) if isinstance(layer, ResidualBlock)]
+    inside = dict.fromkeys(path.rpartition("/")[0] for path in blocks)
+    return "".join(f"Pass {path}, the network inside. " for path in inside if path)
 
 
 def _levels(model) -> dict[str, FeatureInfo]:
@@ -113,9 +123,9 @@ def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:
     To be called before `model.compile`.
 
     Args:
-        model: A network of this package.
+        model: A network of this package, or a model with one inside.
         until: The name of the last layer, block or stage that is frozen, "layer2" for example;
-            all before it are too.
+            all before it are too. "left/layer2" where several networks inside have one.
         batch_norm: Whether their batch normalization is frozen as well, which then normalises by
             its moving statistics, in training too. False: it goes on learning.
 
@@ -130,17 +140,17 @@ def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:
     >>> keras_resnet.features.freeze(model, "layer4")
     (2565, 11186112)
     """
-    names = [layer.name for layer in model.layers]
-    places = [
-        place for place, name in enumerate(names) if name == until or name.startswith(f"{until}.")
-    ]
-    if not places:
-        stages = dict.fromkeys(layer.name.split(".")[0] for layer in model.layers if layer.weights)
+    layers = {path: layer for path, layer in walk(model) if not isinstance(layer, keras.Model)}
+    last = re.compile(rf"(?:(.*)/)?{re.escape(until)}(?:\..*)?")
+    found = {place: match for place, path in enumerate(layers) if (match := last.fullmatch(path))}
+    inside = {match[1] for match in found.values()}
+    if len(inside) != 1:
+        stages = dict.fromkeys(path.split(".")[0] for path in layers if layers[path].weights)
+        what = f"{len(inside)} layers or stages" if inside else "no layer or stage"
         raise ValueError(
-            f"{model.name} has no layer or stage {until!r}, but {', '.join(stages)}. "
-            f"Received: until={until!r}"
+            f"{model.name} has {what} {until!r}, but {', '.join(stages)}. Received: until={until!r}"
         )
-    for layer in model.layers[: max(places) + 1]:
+    for layer in list(layers.values())[: max(found) + 1]:
         # The sublayers, since a frozen block would freeze its batch normalization.
         block = isinstance(layer, ResidualBlock)
         for part in (*layer.main, *layer.shortcut) if block else (layer,):
@@ -161,20 +171,24 @@ def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:
 
 
 def all_layers(model) -> list[keras.layers.Layer]:
-    """Every layer of a model, those inside of blocks and of other models too.
+    """A model's layers in order, with what is inside of blocks and of other models in their place.
 
     `model.layers` has a block as one layer, and a model inside as one.
 
     Args:
         model: Any model.
 
+    Returns:
+        The layers that have none inside themselves.
+
     Example:
-    >>> model = keras_resnet.ResNet50()
-    >>> len(model.layers), sum(isinstance(layer, keras.layers.Conv2D)
-    ...     for layer in keras_resnet.features.all_layers(model))
-    (24, 53)
+    >>> layers = keras_resnet.features.all_layers(keras_resnet.ResNet50())
+    >>> sum(isinstance(layer, keras.layers.Conv2D) for layer in layers)
+    53
     """
-    return list(model._flatten_layers(include_self=False))
+    # Keras' own way down, without this argument, turns the order of sublayers round.
+    parts = model._flatten_layers(include_self=False, recursive=False)
+    return list(dict.fromkeys(layer for part in parts for layer in all_layers(part) or [part]))
 
 
 def freeze_batch_norm(model) -> int:

@@ -3,8 +3,9 @@
 How a convolution is computed is decided in one place, `keras_resnet/convolution.py`.
 """
 
-import contextvars
+import contextlib
 import functools
+import itertools
 
 import keras
 from keras import ops
@@ -20,34 +21,28 @@ PACKAGE = "keras_resnet"
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 
-_recomputes: contextvars.ContextVar[bool] = contextvars.ContextVar("recomputes", default=False)
-
 
 class Recomputed(keras.layers.Layer):
-    """For a layer to inherit first: it trains under `keras.RematScope`, in a graph too.
+    """For a layer to inherit first: it trains under `keras.RematScope`.
 
-    Keras hands arguments on by keyword, which TensorFlow's recomputation takes eagerly only; and
-    what is computed a second time, for the gradient, would update moving statistics again.
+    Keras hands arguments on by keyword, which TensorFlow's recomputation takes eagerly only. And
+    what is computed a second time, for the gradient, has to draw the same random numbers and must
+    not update moving statistics again.
     """
 
-    def rematerialized_call(self, layer_call, *args, **kwargs):
-        remember = super().rematerialized_call
+    def rematerialized_call(self, layer_call, inputs, *args, **kwargs):
+        state = [(v, ops.copy(v)) for v in self.non_trainable_variables]
+        runs = itertools.count()
 
-        def call(*inputs, **arguments):
-            before: list[bool] = []
+        @functools.wraps(layer_call)
+        def call(inputs):
+            # With the state that it started from; what it sets is forgotten.
+            again = keras.StatelessScope(state) if next(runs) else contextlib.nullcontext()
+            with again:
+                return layer_call(inputs, *args, **kwargs)
 
-            def once_more(*inputs):
-                token = _recomputes.set(_recomputes.get() or bool(before))
-                before.append(True)
-                try:
-                    return layer_call(*inputs, **arguments)
-                finally:
-                    _recomputes.reset(token)
-
-            functools.update_wrapper(once_more, layer_call)
-            return remember(once_more, *args, **kwargs)(*inputs)
-
-        return call
+        remembered = super().rematerialized_call(call, inputs, *args, **kwargs)
+        return lambda inputs, *_, **__: remembered(inputs)
 
 
 def _allow_dots_in_torch():
@@ -214,8 +209,6 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
         return y
 
     def _update(self, mean, unbiased_variance):
-        if _recomputes.get():
-            return
         for moving, batch in (
             (self.moving_mean, mean),
             (self.moving_variance, unbiased_variance),

@@ -1,5 +1,6 @@
 """Every path of a convolution against stock Keras layers in float64, outputs and gradients."""
 
+import contextlib
 from pathlib import Path
 
 import keras
@@ -246,36 +247,72 @@ def test_a_gradient_of_unknown_shape(path):
     np.testing.assert_allclose(result, np.full((1, 1, 2, 3), 40.0))
 
 
+def chosen(x=None):
+    return choose_path(tf.zeros((1, 1, 1, 2)) if x is None else x, "float32")
+
+
 def test_choosing_a_path():
-    assert choose_path("float32") in FAST_PATHS
+    assert chosen() in FAST_PATHS
     with convolution_path("eigen"):
-        assert choose_path("float32") == "eigen"
+        assert chosen() == "eigen"
         with convolution_path("native"):
-            assert choose_path("float32") == "native"
-        assert choose_path("float32") == "eigen"
+            assert chosen() == "native"
+        assert chosen() == "eigen"
     with pytest.raises(ValueError, match=r"one of .*'onednn'.* Received: path='mkl'"):
         with convolution_path("mkl"):
             pass
 
 
-def test_what_is_placed_on_the_cpu_beside_a_gpu(monkeypatch):
-    """There is none here: its presence is what is made up, the choice is what is tested."""
-    found = []
+def graph_path(scope, run=lambda function, *arguments: function(*arguments)):
+    """The path that is chosen in a graph which is traced within `scope`."""
+    paths = []
 
     @tf.function
-    def traced():
-        found.append(choose_path("float32"))
-        with tf.device("CPU:0"):
-            found.append(choose_path("float32"))
-        return 0
+    def choose(x):
+        with scope():
+            paths.append(chosen(x))
+        return x
 
-    best = choose_path("float32")
+    with tf.device("CPU:0"):
+        x = tf.ones((1, 1, 1, 2))  # from elsewhere: what counts is where it is used
+    run(choose, x)
+    return paths[0]
+
+
+def test_beside_an_accelerator_the_cpu_takes_its_own_path(monkeypatch):
+    """Where the operations are placed decides, not what the machine has."""
+    of_cpu = chosen()
     monkeypatch.setattr(convolution, "_has_accelerator", lambda: True)
-    for scope in (tf.device("CPU:0"), keras.device("cpu:0")):
-        with scope:
-            assert choose_path("float32") == best
-            traced.get_concrete_function()
-    assert set(found) == {best}
+    for scope in (
+        lambda: tf.device("CPU:0"),
+        lambda: tf.device("CPU"),
+        lambda: keras.device("cpu:0"),
+    ):
+        with scope():
+            assert chosen() == of_cpu
+            assert graph_path(contextlib.nullcontext) == of_cpu
+        assert graph_path(scope) == of_cpu
+    assert graph_path(lambda: tf.device("GPU:0")) == "native"
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    assert graph_path(contextlib.nullcontext, lambda *a: strategy.run(a[0], a[1:])) == of_cpu
+
+
+@pytest.mark.parametrize("compiled", [None, tf.function])
+def test_beside_an_accelerator_groups_have_gradients_on_the_cpu(monkeypatch, compiled):
+    monkeypatch.setattr(convolution, "_has_accelerator", lambda: True)
+    layer = Conv2D(8, 3, 2, "symmetric", groups=4)
+    stock = keras.layers.Conv2D(8, 3, 2, dtype="float64")
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 8))
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    layer.build(x.shape)
+    stock.build(padded.shape)
+    stock.set_weights(without_groups(layer.get_weights(), 4))
+    y, dx, dkernel, dbias = results(stock, padded)
+    expected = [y, dx[:, 1:6, 1:7], gradient_with_groups(dkernel, 4), dbias]
+    with tf.device("CPU:0"):
+        found = results(layer, x.astype(np.float32), compiled)
+    for result, exact in zip(found, expected, strict=True):
+        assert relative_error(result, exact) <= 1e-5
 
 
 WITHOUT_ONEDNN = """
@@ -284,11 +321,11 @@ sys.path.insert(0, {tests!r})
 import tensorflow as tf
 import test_convolution as t
 with tf.Graph().as_default():  # where nothing can be tried
-    assert t.choose_path("float32") == "eigen"
-assert t.choose_path("float32") == "eigen"
+    assert t.chosen() == "eigen"
+assert t.chosen() == "eigen"
 case = {{"kernel": 3, "padding": "symmetric", "dilation": 1, "strides": 2, "use_bias": True}}
 for groups in (1, 32):
-    t.check({{**case, "groups": groups}}, (2, 9, 8, 64), t.choose_path("float32"))
+    t.check({{**case, "groups": groups}}, (2, 9, 8, 64), t.chosen())
     t.check({{**case, "groups": groups}}, (2, 9, 8, 64), "eigen", compiled=tf.function)
 """
 

@@ -95,11 +95,13 @@ def nested():
 
 @pytest.mark.parametrize("make", [stock, until_a_stage, by_block, nested])
 def test_a_copy_keeps_what_is_frozen(make, tmp_path):
+    model, free = make()
+    trained = [variable.shape for variable in model.trainable_weights]
     for name, copied in COPIES.items():
-        model, free = make()
-        model.trainable_weights[0].assign_add(model.trainable_weights[0] * 0.5)
         again = copied(model, tmp_path)
-        assert moved_by_a_step(again) == free, name
+        assert [variable.shape for variable in again.trainable_weights] == trained, name
+        if name == "h5":
+            assert moved_by_a_step(again) == free
     assert moved_by_a_step(model) == free
 
 
@@ -150,6 +152,39 @@ def test_all_batch_normalization_is_frozen_as_in_keras_applications():
     features.freeze_batch_norm(small_one)
     moved = {small_one.weights[number].path for number in moved_by_a_step(small_one)}
     assert moved and not any("bn" in path or "downsample.1" in path for path in moved)
+
+
+def test_freezing_reaches_networks_inside():
+    """What is frozen by itself is, under any name that finds it."""
+    alone = small("basic", include_top=False, pooling="avg")
+    expected, _ = features.freeze(alone, "layer1")
+    x = keras.Input((64, 64, 3))
+    for until in ("layer1", "net/layer1", "inner/net/layer1.0"):
+        backbone = small("basic", include_top=False, pooling="avg", name="net")
+        inner = keras.Sequential([backbone, keras.layers.Dropout(0.5)], name="inner")
+        model = keras.Model(x, keras.layers.Dense(2, use_bias=False)(inner(x)))
+        assert features.freeze(model, until)[0] == expected + 2 * backbone.output.shape[-1]
+    two = [small("basic", include_top=False, pooling="avg", name=f"net{n}") for n in (1, 2)]
+    model = keras.Model(x, [net(x) for net in two])
+    with pytest.raises(ValueError, match="2 layers or stages 'layer1', but net1/conv1"):
+        features.freeze(model, "layer1")
+    features.freeze(model, "net1/layer1")
+    assert not two[0].get_layer("layer1.0").conv2.trainable
+    assert two[1].get_layer("layer1.0").conv2.trainable
+
+
+def test_all_layers_are_in_order():
+    """Of an unrolled network: the variables' order is torchvision's."""
+    backbone = small("basic", include_top=False, pooling="avg")
+    model = keras.Sequential([keras.Input((64, 64, 3)), backbone, keras.layers.Dense(2)])
+    layers = features.all_layers(model)
+    assert [layer.name for layer in layers if layer.weights][-7:-1] == [
+        *("conv1", "bn1", "conv2", "bn2", "downsample.0", "downsample.1")
+    ]
+    assert not any(isinstance(layer, (BasicBlock, keras.Model)) for layer in layers)
+    for layer in layers[:-1]:
+        layer.trainable = False
+    assert [v.shape for v in model.trainable_weights] == [(128, 2), (2,)]
 
 
 def test_what_is_no_layer():
@@ -219,7 +254,10 @@ def test_what_makes_no_pyramid():
     ]
     for arguments, said in (
         ((model, ("C2", "C6")), "C1, C2, C3, C4, C5. Received: levels=.'C2', 'C6'"),
-        ((keras.Sequential([inputs, model]),), "a residual network, which this is not"),
+        (
+            (keras.Sequential([inputs, model]),),
+            "a residual network, which this is not. Pass resnet18, the network inside",
+        ),
         ((keras.Model(inputs, [net.output for net in two]),), "holds 2 residual networks"),
     ):
         with pytest.raises(ValueError, match=said):

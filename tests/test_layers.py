@@ -108,20 +108,43 @@ def test_batch_normalization_without_scale_and_offset():
     np.testing.assert_allclose(y.std((0, 1, 2)), 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("path", sorted({"eigen", choose_path("float32")}))
-@pytest.mark.parametrize("run_eagerly", [False, True])
-def test_blocks_train_when_they_are_recomputed(path, run_eagerly):
-    """The weights and running statistics of a training that keeps everything."""
-    names = ["conv1", "bn1", "layer1.0", "layer2.0"]
-    found = []
-    x, y = noise(4, 32, 32, 3), np.arange(4) % 3
-    for scope in (keras.RematScope("list_of_layers", layer_names=names), contextlib.nullcontext()):
-        with scope, convolution_path(path):
-            model = small("resnext", input_shape=(32, 32, 3))
-            model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
-            model.run_eagerly = run_eagerly
-            for _ in range(2):
-                model.train_on_batch(x, y)
-        found.append(model.get_weights())
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+def trained_under(scope, run_eagerly, path):
+    """Weights and running statistics after two steps of training."""
+    with scope:
+        model = small("cifar", input_shape=(16, 16, 3), drop_path=0.5, dropout=0.5)
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        "sparse_categorical_crossentropy",
+        run_eagerly=run_eagerly,
+        jit_compile=False,
+    )
+    with convolution_path(path):
+        for _ in range(2):
+            model.train_on_batch(noise(4, 16, 16, 3), np.arange(4) % 3)
+    return model.get_weights()
+
+
+BEST = choose_path(tf.zeros(()), "float32")
+
+
+@pytest.fixture(scope="module")
+def trained_plainly():
+    return {path: trained_under(contextlib.nullcontext(), False, path) for path in {"eigen", BEST}}
+
+
+@pytest.mark.parametrize(
+    "mode, more, run_eagerly, path",
+    [
+        ("full", {}, False, BEST),
+        ("full", {}, True, BEST),
+        ("full", {}, False, "eigen"),
+        ("activations", {}, False, BEST),
+        ("larger_than", {"output_size_threshold": 10}, False, BEST),
+        ("list_of_layers", {"layer_names": ["conv1", "bn1", "layer2.0"]}, False, BEST),
+    ],
+)
+def test_networks_train_when_they_are_recomputed(mode, more, run_eagerly, path, trained_plainly):
+    """As one that keeps everything, by the same random numbers."""
+    found = trained_under(keras.RematScope(mode, **more), run_eagerly, path)
+    for one, other in zip(found, trained_plainly[path], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_resnet.blocks import ResidualBlock
-from keras_resnet.builder import channels_first
+from keras_resnet.builder import channels_first, walk
 from keras_resnet.visualize.charts import save_figure
 
 COLOURS = "inferno"  # perceptually uniform, and dark where there is nothing
@@ -44,16 +44,16 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
     (96, 96)
     """
     head = _head(model)
-    blocks = [path for path, block in _walk(model) if isinstance(block, ResidualBlock)]
+    blocks = [path for path, block in walk(model) if isinstance(block, ResidualBlock)]
     if not (layer or blocks):
         raise ValueError(f"{model.name} has no residual block: pass the layer to look at.")
     seen = _layer(model, layer or blocks[-1])
     batch = _batch(model, image)
-    kept = {}
+    kept, outputs = {}, []
 
     def keep_output(call, *inputs, **arguments):
-        kept["maps"] = call(*inputs, **arguments)
-        return kept["maps"]
+        outputs.append(call(*inputs, **arguments))
+        return outputs[-1]
 
     def keep_input(call, inputs, **arguments):
         kept["pooled"] = inputs
@@ -61,11 +61,10 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
 
     with _calls(seen, keep_output), _calls(head, keep_input):
         model(batch, training=False)
-    maps = kept.get("maps")
+    maps = outputs[0] if len(outputs) == 1 else None  # a map of several calls would be of none
     if maps is None or len(maps.shape) != 4:
-        raise ValueError(
-            f"{layer} has no feature map: its output is {getattr(maps, 'shape', maps)}."
-        )
+        shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
+        raise ValueError(f"{layer} has no feature map, or several: its output is {shapes}.")
     if class_index is None:
         class_index = int(ops.argmax(head(kept["pooled"])[0]))
     if not 0 <= class_index < head.units:
@@ -207,7 +206,7 @@ def first_kernels(model, path):
     """
     from matplotlib.figure import Figure
 
-    stems = [layer for path, layer in _walk(model) if path.endswith("conv1")]
+    stems = [layer for path, layer in walk(model) if path.endswith("conv1")]
     if not stems:
         raise ValueError(f"{model.name} has no layer conv1. Pass a network of this package.")
     kernels = ops.convert_to_numpy(stems[0].kernel).transpose(3, 0, 1, 2)
@@ -249,16 +248,8 @@ def _gradient(function, x):
     return tape.gradient(number, x)
 
 
-def _walk(model, above=""):
-    """(path, layer) of all layers, those of models inside too: "resnet50/layer1.0"."""
-    for layer in model.layers:
-        yield f"{above}{layer.name}", layer
-        if isinstance(layer, keras.Model):
-            yield from _walk(layer, f"{above}{layer.name}/")
-
-
 def _layer(model, name):
-    layers = dict(_walk(model))
+    layers = dict(walk(model))
     found = [path for path in layers if path == name] or [
         path for path in layers if path.endswith(f"/{name}")
     ]
@@ -271,7 +262,7 @@ def _layer(model, name):
 
 def _head(model):
     """The Dense layer that gives a classifier's logits."""
-    layers = [layer for _, layer in _walk(model) if not isinstance(layer, keras.Model)]
+    layers = [layer for _, layer in walk(model) if not isinstance(layer, keras.Model)]
     while isinstance(layers[-1], (keras.layers.Activation, keras.layers.Softmax)):
         layers.pop()
     if not isinstance(layers[-1], keras.layers.Dense):
