@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hostile_images import many_scans
 from PIL import Image
 from small_networks import noise, small
 
@@ -182,8 +183,12 @@ def test_unusual_images_are_answered(name, exported, serve):
             save_all=True,
             append_images=[Image.new("RGB", (100, 80))],
         ),
+        many_scans(Image.new("L", (3000, 3000)), 500),
     ],
-    ids=["empty", "text", "JPEG's head", "JPEG", "PNG", "BMP", "WebP", "TIFF", "animated WebP"],
+    ids=[
+        *("empty", "text", "JPEG's head", "JPEG", "PNG", "BMP", "WebP", "TIFF", "animated WebP"),
+        "many scans",
+    ],
 )
 def test_what_is_no_image_is_an_error(content, exported, serve):
     """With a reason; the next request is answered."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
-from keras_resnet.decoding import decode
+from keras_resnet.decoding import decode, reason
 
 SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
 
@@ -140,14 +140,5 @@ def why_bad_image(content) -> str | None:
     try:
         _decode(content)
     except (tf.errors.OpError, ValueError) as error:
-        said = str(error)
-        if "claims more than" in said or "too large" in said:
-            kind = "it claims to be larger than is allowed"
-        elif "Unknown image file format" in said:
-            kind = "it is no image"
-        elif "Animation" in said:
-            kind = "it is an animated WebP, which TensorFlow does not read"
-        else:
-            kind = "it is damaged"
-        return f"{kind} (it starts with {content[:8]!r})"
+        return f"{reason(error)} (it starts with {content[:8]!r})"
     return None
