@@ -1,6 +1,7 @@
 """Exports that fail or were damaged: an error that says why, and what was there stays."""
 
 import os
+import resource
 import sys
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 from small_networks import SUFFIXES, noise, small
 
 import keras_resnet
-from keras_resnet import export
+from keras_resnet import export, weights
 from keras_resnet.export import verification
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
@@ -46,6 +47,45 @@ def test_a_damaged_file_is_not_verified(format, tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="its sha256 differs"):
         export.verify(path, images, model, preprocessing=preprocessing)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "writer", ["saved_model", *SUFFIXES, ".pth", ".safetensors", ".weights.h5", ".keras"]
+)
+def test_a_full_disk_leaves_what_was_there(writer, tmp_path):
+    """The kernel refuses the write; each library has an exception of its own for that."""
+    model = small("cifar")
+    path = tmp_path / f"m{SUFFIXES.get(writer, writer if writer.startswith('.') else '')}"
+
+    def write():
+        return (
+            weights.save(model, path) if writer[0] == "." else getattr(export, writer)(model, path)
+        )
+
+    write()
+    before = contents(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(map(len, before.values())) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large|the disk may be full") as error:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(path) in str(error.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_disk_that_is_full_for_the_record_leaves_the_file_before(tmp_path, monkeypatch):
+    path = export.onnx(small("cifar"), tmp_path / "m.onnx")
+    before = contents(tmp_path)
+    monkeypatch.setattr(export.record, "write_text", lambda path, text: (tmp_path / "a/b").touch())
+    with pytest.raises(FileNotFoundError):
+        export.onnx(small("cifar", seed=1), path)
+    assert contents(tmp_path) == before
 
 
 def test_a_record_that_cannot_be_written_leaves_no_file(tmp_path):
