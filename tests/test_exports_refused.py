@@ -1,5 +1,6 @@
 """Exports that fail or were damaged: an error that says why, and what was there stays."""
 
+import json
 import os
 import resource
 import sys
@@ -47,6 +48,40 @@ def test_a_damaged_file_is_not_verified(format, tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="its sha256 differs"):
         export.verify(path, images, model, preprocessing=preprocessing)
+    # And where the record was changed too: one line, by what runs the file.
+    file.write_bytes(content[: len(content) // 2])
+    change_record(path, files_sha256=export.record.file_hashes(path))
+    with pytest.raises(ValueError, match=r"m[^ ]* cannot be run: ") as error:
+        export.verify(path, images, model, preprocessing=preprocessing)
+    assert "\n" not in str(error.value)
+
+
+def change_record(path, **changes):
+    place = export.record.place(path)
+    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+
+
+def test_names_of_other_classes_are_not_verified(tmp_path):
+    """In a file, which does not say them, their number tells; SavedModels have a test of theirs."""
+    model, preprocessing = small("cifar"), keras_resnet.Preprocessing(36, 32)
+    path = export.onnx(model, tmp_path / "m.onnx", preprocessing=preprocessing)
+    images = {"grey": tf.io.encode_png(np.full((40, 40, 3), 128, np.uint8)).numpy()}
+    assert export.verify(path, images, model).agreement == 1
+    for names in (["a"], ["a", "b", "c", "d"], None):
+        change_record(path, class_names=names)
+        with pytest.raises(
+            ValueError, match=f"3 classes, and export.json names {len(names or ())}"
+        ):
+            export.verify(path, images, model)
+
+
+def test_a_program_that_cannot_run_a_file_says_so_in_a_line(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(
+        ValueError, match=r"m\.onnx could not be run: .*INVALID_PROTOBUF.*"
+    ) as error:
+        export.answers_in_new_process(tmp_path / "m.onnx", noise(1, 64, 64, 3))
+    assert "\n" not in str(error.value)
 
 
 def contents(folder):

@@ -275,10 +275,15 @@ def test_names_that_were_changed_are_found(tmp_path):
     images_ = {"image": next(images())}
     assert export.verify(version, images_, model).agreement == 1
     said = (version / "export.json").read_text()
-    swapped = json.loads(said) | {"class_names": ["b", "a", "c"]}
-    (version / "export.json").write_text(json.dumps(swapped))
-    with pytest.raises(ValueError, match=r"by the names in export\.json"):
-        export.verify(version, images_, model)
+    for names, message in (
+        (["b", "a", "c"], "by the names in export.json"),
+        (["a"], "3 classes, and export.json names 1"),
+        (["a", "b", "c", "d"], "3 classes, and export.json names 4"),
+    ):
+        changed = json.loads(said) | {"class_names": names}
+        (version / "export.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=message):
+            export.verify(version, images_, model)
     (version / "export.json").write_text(said)
     (version / "assets" / "class_names.txt").write_text("b\na\nc\n")
     with pytest.raises(ValueError, match="its sha256 differs"):

@@ -127,7 +127,7 @@ def write(record, artefact):
     """
     artefact = Path(artefact)
     if artefact.is_dir():
-        write_text(artefact / NAME, _text(record))
+        write_text(artefact / NAME, text(record))
         return
     target, own = artefact.with_name(NAME), _own_place(artefact)
     if target.exists():
@@ -136,7 +136,7 @@ def write(record, artefact):
             target = own
         elif other != artefact.name and artefact.with_name(other).is_file():
             target.replace(_own_place(artefact.with_name(other)))
-    write_text(target, _text({"file": artefact.name, **record}))
+    write_text(target, text({"file": artefact.name, **record}))
     if target != own:
         own.unlink(missing_ok=True)
 
@@ -191,5 +191,6 @@ def preprocessing_of(record) -> Preprocessing | None:
         raise ValueError(f"The preprocessing in {NAME} is damaged: {error}") from error
 
 
-def _text(record) -> str:
+def text(record) -> str:
+    """A record as JSON."""
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"

@@ -208,8 +208,7 @@ def _try(version, model, preprocessing, names):
         answers = answer(given)
         compared = verification.compare(answers, model, inputs, allowed)
         compared.check("The SavedModel")
-        if names is not None:
-            verification.check_names(answers, names)
+        verification.check_names(answers, names)
     return compared
 
 
