@@ -1,12 +1,12 @@
-"""What `keras-resnet train` costs beside its steps: a bare loop on data in memory is the yardstick.
+"""What a step costs in `train` beyond the step itself, with networks so small that it shows.
 
-    python benchmarks/fit_overhead.py FOLDER [--model resnet18] [--size 224] [--rounds 3] [--json]
+    python benchmarks/fit_overhead.py [--rounds 3] [--json] [--quick]
 
-FOLDER has train/ and val/ folders of class folders. The command and the bare loop of train_on_batch
-(same network, optimizer, batch size; one batch, in memory) take turns, each in a process of its own
-with the same settings of the memory allocator. The command's images a second are those that it
-writes in history.csv, of its second epoch on. Then: how long it takes from the command, and from
-the start of the bare script, to the end of the first step.
+Milliseconds a step of: the compiled step alone, called in a loop; Keras' plain `fit`; and `train`,
+whose figure is that of history.csv, from its second epoch on. The first two have one batch, ready
+in memory, so that `train` alone has an input pipeline, which shares the cores; what it takes by
+itself is the fourth figure. Each contestant has a process of its own; they take turns, and medians
+count.
 """
 
 import csv
@@ -25,120 +25,132 @@ from contest import MALLOC
 from rich.console import Console
 from rich.table import Table
 
-STEPS = 25  # of the bare loop, after 3 that do not count
-BATCH = 16
+BATCH, SIDE = 4, 32
+CONTESTANTS = ("step", "fit", "train", "pipeline")
+NETWORKS = ("resnet20", "tiny")
 
 
-def bare(model, size, steps):
-    """Prints the images a second of the bare loop."""
+def write_images(folder, count):
+    """Noise, as PNG files of two classes; `count` of them train."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for part, number in (("train", count), ("val", 2 * BATCH)):
+        for index in range(number):
+            file = folder / part / f"class{index % 2}" / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(file)
+
+
+def add_tiny():
+    """A network of two blocks of 16 channels, under the name tiny."""
+    from keras_resnet.configs import CIFAR, CONFIGS, ResNetConfig
+
+    CONFIGS["tiny"] = ResNetConfig("basic", (1, 1), family=CIFAR)
+
+
+def measure(contestant, name, folder, steps):
+    """Prints the milliseconds of a step."""
+    add_tiny()
     import keras
     import numpy as np
 
     from keras_resnet import models
-    from keras_resnet.training import Recipe
+    from keras_resnet.data.locations import training_sources
+    from keras_resnet.training import Recipe, train
+    from keras_resnet.training.feed import FedNetwork, training_feed
     from keras_resnet.training.optimizers import create_optimizer
 
-    network = models.create(model, classes=5, input_shape=(size, size, 3))
-    network.compile(create_optimizer(Recipe(), 1e-4), keras.losses.CategoricalCrossentropy())
-    images = np.random.default_rng(0).normal(size=(BATCH, size, size, 3)).astype("float32")
-    labels = np.eye(5, dtype="float32")[np.arange(BATCH) % 5]
+    folder = Path(folder)
+    recipe = Recipe(
+        data=str(folder), model=name, image_size=SIDE, resize=SIDE, batch_size=BATCH, epochs=3
+    )
+    if contestant == "train":
+        with tempfile.TemporaryDirectory() as place:
+            run = train(recipe, Path(place) / "run")
+            with (run / "history.csv").open(newline="") as file:
+                rows = list(csv.DictReader(file))[1:]
+        print(statistics.median(1000 * BATCH / float(row["images_per_second"]) for row in rows))
+        return
+    feed = training_feed(
+        training_sources(recipe.data)[0],
+        preprocessing=recipe.preprocessing,
+        augmentation=recipe.augmentation,
+        batch_size=BATCH,
+        seed=0,
+        first_step=0,
+    )
+    network = models.create(name, classes=2, input_shape=(SIDE, SIDE, 3))
+    model = FedNetwork(network, recipe.augmentation, recipe.preprocessing)
+    model.compile(
+        create_optimizer(recipe, 1e-4),
+        keras.losses.CategoricalCrossentropy(),
+        weighted_metrics=[keras.metrics.CategoricalAccuracy()],
+        jit_compile=False,
+    )
+    batches = iter(feed)
+    ready = next(batches)
+    model.train_on_batch(*ready)
+    if contestant == "fit":
+        repeated = type(feed).from_tensors(ready).repeat()
+        model.fit(repeated, steps_per_epoch=20, verbose=0)
+        seconds = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            model.fit(repeated, steps_per_epoch=steps, verbose=0)
+            seconds.append((time.perf_counter() - begun) / steps)
+        print(1000 * statistics.median(seconds))
+        return
+    calls = {"step": lambda: model.train_function([ready]), "pipeline": lambda: next(batches)}
     seconds = []
-    for _ in range(steps):
+    for _ in range(20 + steps):
         begun = time.perf_counter()
-        network.train_on_batch(images, labels)
+        calls[contestant]()
         seconds.append(time.perf_counter() - begun)
-    print(BATCH / statistics.median(seconds[3:] or seconds))
-
-
-def run(*arguments, folder):
-    """Runs a program of this benchmark; returns what it printed and its seconds."""
-    begun = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **MALLOC, "TF_ENABLE_ONEDNN_OPTS": "1"},
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
-    return done.stdout, time.perf_counter() - begun
-
-
-def command(data, model, size, epochs, output):
-    """The command's arguments."""
-    return (
-        *("-m", "keras_resnet_cli", "train", "--data", data, "--model", model),
-        *("--image-size", size, "--epochs", epochs, "--batch-size", BATCH, "--output", output),
-    )
-
-
-def seconds_to_first_step(data, model, size, folder):
-    """Seconds until the command has written a checkpoint after its first step."""
-    arguments = (*command(data, model, size, 1, "first"), "--save-every", 1)
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, **MALLOC},
-    )
-    while not (folder / "first" / "checkpoint.safetensors").exists() and process.poll() is None:
-        time.sleep(0.01)
-    seconds = time.perf_counter() - begun
-    if process.poll() not in (None, 0):
-        sys.exit(f"{' '.join(map(str, arguments))} ended with exit code {process.returncode}")
-    process.kill()
-    process.wait()
-    return seconds
+    print(1000 * np.mean(seconds[20:]))
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Photographs, in train/ and val/.")],
-    model: Annotated[str, typer.Option(help="Network.")] = "resnet18",
-    size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 224,
     rounds: Annotated[int, typer.Option(help="Rounds; the medians count.", min=1)] = 3,
-    epochs: Annotated[int, typer.Option(help="Of the command, a round.", min=2)] = 2,
+    steps: Annotated[int, typer.Option(help="Steps of an epoch.", min=1)] = 400,
+    quick: Annotated[
+        bool, typer.Option(help="One round of few steps, to see that it runs.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
-    """Measures, and prints a table of ratios."""
-    data = folder.absolute()
-    fit, loop, start, bare_start = [], [], [], []
+    """Measures, and prints a table."""
+    rounds, steps = (1, 5) if quick else (rounds, steps)
+    found = {}
     with tempfile.TemporaryDirectory() as place:
-        place = Path(place)
-        for number in range(rounds):
-            run(*command(data, model, size, epochs, f"run{number}"), folder=place)
-            with (place / f"run{number}" / "history.csv").open(newline="") as file:
-                rows = list(csv.DictReader(file))[1:]
-            fit.append(statistics.median(float(row["images_per_second"]) for row in rows))
-            printed, _ = run(__file__, "bare", model, size, STEPS + 3, folder=place)
-            loop.append(float(printed.split()[-1]))
-        for number in range(rounds):
-            (place / str(number)).mkdir()
-            start.append(seconds_to_first_step(data, model, size, place / str(number)))
-            bare_start.append(run(__file__, "bare", model, size, 1, folder=place)[1])
-    found = {
-        "images_per_second": statistics.median(fit),
-        "bare_images_per_second": statistics.median(loop),
-        "ratio": statistics.median(a / b for a, b in zip(fit, loop, strict=True)),
-        "seconds_to_first_step": statistics.median(start),
-        "bare_seconds_to_first_step": statistics.median(bare_start),
-    }
+        write_images(Path(place), steps * BATCH)
+        for name in NETWORKS[1:] if quick else NETWORKS:
+            taken = {contestant: [] for contestant in CONTESTANTS}
+            for _ in range(rounds):
+                for contestant in CONTESTANTS:
+                    done = subprocess.run(
+                        [sys.executable, __file__, "measure", contestant, name, place, str(steps)],
+                        capture_output=True,
+                        text=True,
+                        env={**os.environ, **MALLOC},
+                        check=False,
+                    )
+                    if done.returncode:
+                        sys.exit(done.stderr[-2000:])
+                    taken[contestant].append(float(done.stdout.split()[-1]))
+            found[name] = {key: statistics.median(values) for key, values in taken.items()}
+            found[name]["train - fit"] = found[name]["train"] - found[name]["fit"]
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("", "keras-resnet train", "bare loop", "ratio")
-    speeds = (found["images_per_second"], found["bare_images_per_second"])
-    table.add_row("images a second", *(f"{value:.1f}" for value in speeds), f"{found['ratio']:.2f}")
-    seconds = (found["seconds_to_first_step"], found["bare_seconds_to_first_step"])
-    table.add_row("seconds to the first step", *(f"{value:.1f}" for value in seconds), "")
-    Console().print(f"{model}, {size} px, batch {BATCH}")
+    table = Table("ms a step", *CONTESTANTS, "train - fit")
+    for name, row in found.items():
+        table.add_row(name, *(f"{value:.2f}" for value in row.values()))
     Console().print(table)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["bare"]:
-        bare(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    if sys.argv[1:2] == ["measure"]:
+        measure(*sys.argv[2:5], int(sys.argv[5]))
     else:
         typer.run(main)

@@ -58,7 +58,7 @@ def main(
         run = training.train(recipe, output)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
-    print(f"Now try: keras-resnet predict IMAGE --run {run}")
+    print(f"Next: keras-resnet predict IMAGE --run {run}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from keras_resnet_cli import quiet
 
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    run: Annotated[Path, typer.Option(help="Folder of a training.")] = Path("runs/flowers"),
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a training. [default: the newest in runs]")
+    ] = None,
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("prediction.png"),
 ):
@@ -25,6 +27,8 @@ def main(
         from keras_resnet import decoding, training, visualize
 
     try:
+        run = run or training.newest_run()
+        print(f"By {run}:")
         answers = training.Run.open(run).name_files(images, top=top)
     except OSError as error:
         sys.exit(f"Error: {error.filename}: {error.strerror}")

@@ -82,7 +82,7 @@ def main(
         run = training.train(training.named_recipe("flowers", **chosen), output, note=note)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
-    print(f"Now try: python examples/predict.py IMAGE --run {run}")
+    print(f"Next: python examples/predict.py IMAGE --run {run}")
 
 
 if __name__ == "__main__":

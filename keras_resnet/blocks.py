@@ -7,7 +7,7 @@ A block's sublayers are named as in torchvision's state_dict, so a variable's pa
 import keras
 from keras import ops
 
-from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D
+from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D, Recomputed
 
 __all__ = ["BasicBlock", "BottleneckBlock", "ResidualBlock"]
 
@@ -41,7 +41,7 @@ def batch_normalization(*, name, data_format, dtype, **kwargs):
     return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Recomputed):
     """What the two blocks share: their arguments, the shortcut, and the order of building.
 
     A subclass makes the layers of its main path in `_make_main`, listed in call order.
@@ -65,6 +65,11 @@ class ResidualBlock(keras.layers.Layer):
         folded: Whether batch normalization is part of the convolutions, which then have biases:
             for inference (`keras_resnet.export.fold`).
         data_format: "channels_last" or "channels_first"; Keras' default if None.
+        parts: What the configs of sublayers have that these arguments don't make, by the
+            sublayers' names: `{"bn1": {"trainable": False}}`.
+
+    Raises:
+        ValueError: if `parts` names a sublayer that the block has not.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class ResidualBlock(keras.layers.Layer):
         synchronized=False,
         folded=False,
         data_format=None,
+        parts=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -97,6 +103,10 @@ class ResidualBlock(keras.layers.Layer):
         self.synchronized = synchronized
         self.folded = folded
         self.data_format = data_format or keras.config.image_data_format()
+        self._parts = parts or {}
+        self._made: dict[
+            str, dict
+        ] = {}  # the configs of all sublayers, as the other arguments make them
         self.main = self._make_main()
         self.shortcut = []
         if projection:
@@ -106,17 +116,29 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut = [self.downsample_conv, self.downsample_bn]
         if drop_path:
             # One draw a sample: dropout whose noise is constant over height, width, channels.
-            self.dropper = keras.layers.Dropout(
-                drop_path, noise_shape=(None, 1, 1, 1), dtype=self.dtype_policy, name="drop_path"
+            self.dropper = self._part(
+                keras.layers.Dropout, "drop_path", rate=drop_path, noise_shape=(None, 1, 1, 1)
+            )
+        if unknown := self._parts.keys() - self._made.keys():
+            raise ValueError(
+                f"parts should name sublayers of {self.name}: {', '.join(self._made)}. "
+                f"Received: {', '.join(sorted(unknown))}"
             )
 
+    def _part(self, make, name, **arguments):
+        part = make(name=name, dtype=self.dtype_policy, trainable=self.trainable, **arguments)
+        self._made[name] = config = part.get_config()
+        if changes := self._parts.get(name):
+            part = type(part).from_config({**config, **changes})
+        return part
+
     def _conv(self, name, filters, kernel_size, **kwargs):
-        return convolution(
-            filters,
-            kernel_size,
-            name=name,
+        return self._part(
+            convolution,
+            name,
+            filters=filters,
+            kernel_size=kernel_size,
             data_format=self.data_format,
-            dtype=self.dtype_policy,
             use_bias=self.folded,
             **kwargs,
         )
@@ -124,10 +146,10 @@ class ResidualBlock(keras.layers.Layer):
     def _bn(self, name, last=False):
         if self.folded:
             return keras.layers.Identity(dtype=self.dtype_policy, name=name)
-        return batch_normalization(
-            name=name,
+        return self._part(
+            batch_normalization,
+            name,
             data_format=self.data_format,
-            dtype=self.dtype_policy,
             synchronized=self.synchronized,
             gamma_initializer="zeros" if last and self.zero_init_residual else "ones",
         )
@@ -192,7 +214,22 @@ class ResidualBlock(keras.layers.Layer):
             "folded",
             "data_format",
         )
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        if parts := self._changed_parts({name: config[name] for name in ("trainable", "dtype")}):
+            config["parts"] = parts
+        return config
+
+    def _changed_parts(self, inherited):
+        """What was set on sublayers: what of their configs is not as this block makes it."""
+        changes = {}
+        for part in self._flatten_layers(include_self=False, recursive=False):
+            if made := self._made.get(part.name):
+                made = {**made, **inherited}
+                config = part.get_config()
+                changes[part.name] = {
+                    key: config[key] for key in config if config[key] != made[key]
+                }
+        return {name: changed for name, changed in changes.items() if changed}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -24,7 +24,7 @@ def convert(path, target, *, model=None, version="v1.5", verify=False):
     Args:
         path: A file that `keras_resnet.weights.load` takes.
         target: The file to write, in a format that `keras_resnet.weights.save` takes.
-        model: Name of the network; told from the file by default, but for `.h5` files.
+        model: Name of the network; told from the file by default.
         version: As of the builders: "v1" for the files of keras.applications.
         verify: Whether to load the written file into a new network and compare the logits.
 
@@ -92,10 +92,7 @@ def named_network(name_or_file, *, model=None, version="v1.5"):
 
 def look_into(path, model=None, version="v1.5"):
     """A file's weights, and the architecture that they are of."""
-    if model is not None and path.suffix == ".h5":
-        state = read(path, models.create(model, version=version))
-    else:
-        state = read(path, version=version)
+    state = read(path, version=version)
     found = recognise(state)
     found = dataclasses.replace(found, variant=model or found.variant)
     if found.variant is None:

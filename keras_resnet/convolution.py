@@ -3,7 +3,7 @@
 | path | chosen | grouped convolutions | gradients |
 |---|---|---|---|
 | "stock" | on JAX and PyTorch | Keras' own | Keras' own |
-| "native" | on TensorFlow with a GPU or TPU | TensorFlow's, not wrapped in XLA | TensorFlow's |
+| "native" | on TensorFlow's GPU or TPU | TensorFlow's, not wrapped in XLA | TensorFlow's |
 | "onednn" | on a CPU, where oneDNN has the gradient | TensorFlow's | oneDNN's, also at stride 2 |
 | "eigen" | on a CPU otherwise | merged into blocks of groups | input's: forward convolutions |
 
@@ -69,7 +69,7 @@ def choose_path(dtype: str) -> str:
         return forced
     if keras.backend.backend() != "tensorflow":
         return "stock"
-    if _has_accelerator():
+    if _has_accelerator() and not _is_placed_on_cpu():
         return "native"
     return "onednn" if _has_grouped_gradient(dtype) else "eigen"
 
@@ -146,6 +146,18 @@ def _has_accelerator() -> bool:
     import tensorflow as tf
 
     return any(device.device_type != "CPU" for device in tf.config.get_visible_devices())
+
+
+def _is_placed_on_cpu() -> bool:
+    """Whether a device scope places operations on a CPU, where there are other devices too."""
+    import tensorflow as tf
+
+    # There is no public way to ask, but what is created has a place.
+    place = tf.constant(0.0).device
+    if not place:  # in a graph, which is run where it is called
+        with tf.init_scope():
+            place = tf.constant(0.0).device
+    return "CPU" in place
 
 
 def _has_grouped_gradient(dtype: str) -> bool:

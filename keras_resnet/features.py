@@ -9,7 +9,7 @@ import numpy as np
 from keras_resnet import models
 from keras_resnet.blocks import ResidualBlock
 
-__all__ = ["FeatureInfo", "freeze", "pyramid"]
+__all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pyramid"]
 
 logger = logging.getLogger("keras_resnet")
 
@@ -158,3 +158,44 @@ def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:
         f"{kept:,}",
     )
     return trained, kept
+
+
+def all_layers(model) -> list[keras.layers.Layer]:
+    """Every layer of a model, those inside of blocks and of other models too.
+
+    `model.layers` has a block as one layer, and a model inside as one.
+
+    Args:
+        model: Any model.
+
+    Example:
+    >>> model = keras_resnet.ResNet50()
+    >>> len(model.layers), sum(isinstance(layer, keras.layers.Conv2D)
+    ...     for layer in keras_resnet.features.all_layers(model))
+    (24, 53)
+    """
+    return list(model._flatten_layers(include_self=False))
+
+
+def freeze_batch_norm(model) -> int:
+    """Has all batch normalization keep its statistics, scale and offset while the rest trains.
+
+    It then normalises by its moving statistics, in training too. To be called before
+    `model.compile`.
+
+    Args:
+        model: Any model; networks inside of it are reached.
+
+    Returns:
+        How many layers these are.
+
+    Example:
+    >>> keras_resnet.features.freeze_batch_norm(keras_resnet.ResNet50())
+    53
+    """
+    found = [
+        layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    for layer in found:
+        layer.trainable = False
+    return len(found)

@@ -2,11 +2,26 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import re
+import secrets
 from pathlib import Path
 
+# Processes of two containers may have the same number, one after the other.
+_TOKEN, _numbers = secrets.token_hex(4), itertools.count()
+_NAME = re.compile(r"\.([0-9]+)\.(?:([0-9a-f]{8})-[0-9]+\.)?.+", re.DOTALL)
+_KEPT = 64  # bytes of the name: the suffix, and what makes it known to a reader
+
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def temporary_path(path):
+    """A new name beside `path`, which `remove_leftovers` knows if this process is killed."""
+    path = Path(path)
+    # Cut at a whole letter of UTF-8.
+    end = os.fsencode(path.name)[-_KEPT:].lstrip(bytes(range(0x80, 0xC0)))
+    return path.with_name(f".{os.getpid()}.{_TOKEN}-{next(_numbers)}.{os.fsdecode(end)}")
 
 
 @contextlib.contextmanager
@@ -35,13 +50,15 @@ def replacing(path):
     """Gives a name beside `path` to write to; afterwards the file is renamed to `path`.
 
     If writing fails, what was at `path` stays, and nothing else is left behind; a full disk is an
-    OSError. The name keeps the suffix, by which many writers choose the format.
+    OSError. The name keeps the suffix, by which many writers choose the format. Threads and
+    processes may do it at once: the last one's file stays.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = temporary_path(path)
     try:
         with disk_errors(path):
             yield temporary
+            with temporary.open("r+b") as file:  # else a power cut may leave a name without content
+                os.fsync(file.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,8 +67,24 @@ def replacing(path):
 def remove_leftovers(folder):
     """Removes what killed processes left half-written beside its targets."""
     for file in Path(folder).iterdir():
-        if re.fullmatch(r"\.[0-9]+\..+", file.name) and file.is_file():
-            file.unlink()
+        named = _NAME.fullmatch(file.name)
+        if named and file.is_file() and not _at_work(int(named[1]), named[2]):
+            file.unlink(missing_ok=True)
+
+
+def _at_work(process, token):
+    """Whether the process that made a name still runs; without a token, it is an old one."""
+    if token is None or process == os.getpid():
+        return token == _TOKEN
+    if os.name != "posix":  # elsewhere, to ask is to kill
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_text(path, text):

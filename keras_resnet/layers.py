@@ -3,6 +3,9 @@
 How a convolution is computed is decided in one place, `keras_resnet/convolution.py`.
 """
 
+import contextvars
+import functools
+
 import keras
 from keras import ops
 
@@ -16,6 +19,35 @@ PACKAGE = "keras_resnet"
 # torchvision's constants: nn.BatchNorm2d's defaults (PyTorch's momentum is one minus Keras').
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
+
+_recomputes: contextvars.ContextVar[bool] = contextvars.ContextVar("recomputes", default=False)
+
+
+class Recomputed(keras.layers.Layer):
+    """For a layer to inherit first: it trains under `keras.RematScope`, in a graph too.
+
+    Keras hands arguments on by keyword, which TensorFlow's recomputation takes eagerly only; and
+    what is computed a second time, for the gradient, would update moving statistics again.
+    """
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        remember = super().rematerialized_call
+
+        def call(*inputs, **arguments):
+            before: list[bool] = []
+
+            def once_more(*inputs):
+                token = _recomputes.set(_recomputes.get() or bool(before))
+                before.append(True)
+                try:
+                    return layer_call(*inputs, **arguments)
+                finally:
+                    _recomputes.reset(token)
+
+            functools.update_wrapper(once_more, layer_call)
+            return remember(once_more, *args, **kwargs)(*inputs)
+
+        return call
 
 
 def _allow_dots_in_torch():
@@ -110,7 +142,7 @@ class Conv2D(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class BatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
     """A `keras.layers.BatchNormalization` with PyTorch's constants and running variance.
 
     It takes the same arguments and has the same weights. PyTorch normalises a batch with its
@@ -182,6 +214,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return y
 
     def _update(self, mean, unbiased_variance):
+        if _recomputes.get():
+            return
         for moving, batch in (
             (self.moving_mean, mean),
             (self.moving_variance, unbiased_variance),

@@ -9,6 +9,7 @@ from keras_resnet.builder import build
 from keras_resnet.configs import CIFAR, CONFIGS
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
+from keras_resnet.weights.state_dict import check_choice
 
 _DOC = """Builds {title}.
 
@@ -44,6 +45,8 @@ _DOC = """Builds {title}.
         name_prefix: Put before every layer's name: two networks in one graph need two prefixes.
         data_format: "channels_last" or "channels_first". Default: Keras' setting.
         dtype: Dtype or dtype policy of the layers. Default: Keras' setting.
+        first_conv: "strict", or "adapt" to fit the first convolution of `weights` to another
+            number of input channels, as `keras_resnet.weights.load` does.
 
     Returns:
         A functional `keras.Model` from images, already normalised (see
@@ -111,7 +114,9 @@ def _builder(public, variant, reference):
         name_prefix="",
         data_format=None,
         dtype=None,
+        first_conv="strict",
     ):
+        check_choice("first_conv", first_conv, "adapt")
         if weights is not None:
             weights = locate(weights, variant)  # before the seconds that building takes
         model = build(
@@ -136,7 +141,9 @@ def _builder(public, variant, reference):
             dtype=dtype,
         )
         if weights is not None:
-            load_pretrained(model, weights, classes_given=classes is not None)
+            load_pretrained(
+                model, weights, classes_given=classes is not None, first_conv=first_conv
+            )
         return model
 
     builder.__name__ = builder.__qualname__ = public

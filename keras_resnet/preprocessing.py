@@ -7,6 +7,8 @@ image; its image functions are TensorFlow's, to run in tf.data and in exported g
 import dataclasses
 import functools
 import importlib.resources
+import math
+import numbers
 
 import keras
 import numpy as np
@@ -14,6 +16,9 @@ import numpy as np
 from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["Preprocessing", "decode_predictions", "imagenet_classes", "preprocess_input"]
+
+MAX_SIDE = 2**14  # pixels: an image of that side takes 3 GB as float32
+MIN_STD = 1e-6  # less would make of any pixel what is too large for 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +45,17 @@ class Preprocessing:
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
-        if self.crop < 1 or self.resize < 1:
+        sides = (self.resize, self.crop)
+        if not all(isinstance(side, numbers.Integral) and 1 <= side <= MAX_SIDE for side in sides):
             raise ValueError(
-                "resize and crop are sides in pixels and should be 1 or more. "
-                f"Received: resize={self.resize}, crop={self.crop}"
+                f"resize and crop are sides in pixels, from 1 to {MAX_SIDE}. "
+                f"Received: resize={self.resize!r}, crop={self.crop!r}"
+            )
+        if not _three(self.mean, 0, 1) or not _three(self.std, MIN_STD, math.inf):
+            raise ValueError(
+                "mean and std are three finite numbers each, of red, green and blue scaled to "
+                "0..1: the mean from 0 to 1, the deviation more than 0. "
+                f"Received: mean={self.mean!r}, std={self.std!r}"
             )
 
     @classmethod
@@ -129,20 +141,35 @@ class Preprocessing:
         corner = tf.where(spare < 0, -((-spare) // 2), cut)
         return tf.cast(resized, tf.float32) / tf.cast(size, tf.float32), corner
 
-    def normalise(self, pixels):
+    def normalise(self, pixels, ops=None):
         """From 0..255 to zero mean and unit variance, float32, over the last axis.
 
         Args:
-            pixels: Tensor (..., height, width, 3); the width is known.
+            pixels: Tensor (..., height, width, 3), of which one length may be unknown, but not the
+                width.
+            ops: `keras.ops` in a step of Keras' backend; else TensorFlow does it.
         """
-        import tensorflow as tf
+        if ops is None:
+            import tensorflow
 
+            ops = tensorflow
         # Whole rows at a time: over an axis of 3 the same arithmetic takes five times as long.
-        width = pixels.shape[-2]
+        *sides, width, _ = (-1 if side is None else side for side in pixels.shape)
         factor, offset = (np.tile(value, width) for value in affine(self.mean, self.std))
-        rows = tf.reshape(pixels, (*tf.unstack(tf.shape(pixels)[:-2]), width * 3))
-        normalised = tf.cast(rows, tf.float32) * factor + offset
-        return tf.ensure_shape(tf.reshape(normalised, tf.shape(pixels)), pixels.shape)
+        rows = ops.reshape(pixels, (*sides, width * 3))
+        return ops.reshape(ops.cast(rows, "float32") * factor + offset, (*sides, width, 3))
+
+
+def _three(values, least, most):
+    """Whether these are three finite numbers in a range."""
+    return (
+        isinstance(values, (tuple, list))
+        and len(values) == 3
+        and all(
+            isinstance(value, numbers.Real) and least <= value <= most and math.isfinite(value)
+            for value in values
+        )
+    )
 
 
 def affine(mean, std):

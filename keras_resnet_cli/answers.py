@@ -11,12 +11,16 @@ from keras_resnet_cli.options import (
     Debug,
     ImageSize,
     Json,
+    Mean,
     NamedModel,
     NamedWeights,
     Resize,
     RunFolder,
+    Std,
+    chosen_run,
+    preprocessing,
 )
-from keras_resnet_cli.terminal import printable, room
+from keras_resnet_cli.terminal import log_to_stderr, printable, room
 
 
 def evaluate(
@@ -33,6 +37,8 @@ def evaluate(
     weights: NamedWeights = None,
     image_size: ImageSize = None,
     resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A CSV file of all answers.")
     ] = None,
@@ -43,14 +49,21 @@ def evaluate(
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
-    training = room("training")
-    found, skipped = training.evaluate_on(
-        data, run=run, model=model, weights=weights, image_size=image_size, resize=resize
+    log_to_stderr()
+    run = chosen_run(run, model, weights)
+    found, skipped = room("training").evaluate_on(
+        data,
+        run=run,
+        model=model,
+        weights=weights,
+        preprocessing=preprocessing(image_size, resize, mean, std),
     )
     if output:
         found.write(output)
     summary = {
         "images": len(found.rows),
+        "counted": found.counted,
+        "trained": found.trained,
         "left_out": len(skipped),
         "top1": found.top1,
         "top5": found.top5,
@@ -58,23 +71,23 @@ def evaluate(
     if as_json:
         print(json.dumps({**summary, "skipped": skipped.reasons}, indent=2))
         return
-    for name, reason in skipped.reasons.items():
-        print(printable(f"Left out {name}: {reason}."))
     print(
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}, {len(found.rows)} images, "
         f"{len(skipped)} left out"
     )
+    if found.counted:
+        print(f"Counted: {found.counted}.")
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    run: Annotated[
-        Path | None, typer.Option(help="Folder of a training. \\[default: runs/flowers]")
-    ] = None,
+    run: RunFolder = None,
     model: NamedModel = None,
     weights: NamedWeights = None,
     image_size: ImageSize = None,
     resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
     as_json: Json = False,
     debug: Debug = False,
@@ -83,27 +96,24 @@ def predict(
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
-    if run is None and model is None:
-        run = Path("runs/flowers")
+    log_to_stderr()
+    run = chosen_run(run, model, weights)
     network = room("training").open_network(
-        run, model, weights, image_size=image_size, resize=resize
+        run, model, weights, preprocessing=preprocessing(image_size, resize, mean, std)
     )
-    answers = network.name_files(images, top=top)
-    if as_json:
-        rows = [
-            {
-                "file": str(file),
-                "classes": [name for name, _ in answer],
-                "probabilities": [probability for _, probability in answer],
-            }
-            for file, answer in answers.items()
-        ]
-        print(json.dumps(rows, indent=2))
-        return
-    for file, answer in answers.items():
+    skipped, rows = room("data").Skipped(), []
+    for file, answer in network.name_each(images, top=top, skipped=skipped):
+        if as_json:
+            names, probabilities = zip(*answer, strict=True)
+            rows.append({"file": str(file), "classes": names, "probabilities": probabilities})
+            continue
         print(printable(f"{file}:"))
         for name, probability in answer:
             print(printable(f"  {probability:.4f}  {name}"))
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    if skipped:
+        raise ValueError(f"{len(skipped)} of the images cannot be decoded, and are named above.")
 
 
 def explain(
@@ -113,6 +123,8 @@ def explain(
     weights: NamedWeights = None,
     image_size: ImageSize = None,
     resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
     class_: Annotated[
         str | None, typer.Option("--class", help="What to look for. \\[default: the best class]")
     ] = None,
@@ -130,14 +142,15 @@ def explain(
 
     [bold]Example:[/bold] keras-resnet explain rose.jpg --run runs/flowers
     """
+    log_to_stderr()
+    run = chosen_run(run, model, weights)
     found = room("training").explain(
         image,
         output,
         run=run,
         model=model,
         weights=weights,
-        image_size=image_size,
-        resize=resize,
+        preprocessing=preprocessing(image_size, resize, mean, std),
         class_name=class_,
         layer=layer,
     )

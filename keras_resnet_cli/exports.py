@@ -7,12 +7,24 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, ImageSize, Json, NamedModel, NamedWeights, Resize
+from keras_resnet_cli.options import (
+    NEWEST,
+    Debug,
+    ImageSize,
+    Json,
+    Mean,
+    NamedModel,
+    NamedWeights,
+    Resize,
+    Std,
+    chosen_run,
+    preprocessing,
+)
 from keras_resnet_cli.terminal import log_to_stdout, quiet, room
 
 
 def export(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a training.")] = None,
+    run: Annotated[Path | None, typer.Argument(help=f"Folder of a training. {NEWEST}")] = None,
     format_: Annotated[
         str, typer.Option("--format", help="saved_model, onnx, litert or openvino.")
     ] = "saved_model",
@@ -29,6 +41,8 @@ def export(
     weights: NamedWeights = None,
     image_size: ImageSize = None,
     resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="SavedModel: keep batch normalization.")
     ] = False,
@@ -60,8 +74,10 @@ def export(
 
     [bold]Example:[/bold] keras-resnet export runs/flowers --format onnx
     """
+    run = chosen_run(run, model, weights)
     training = room("training")
-    log_to_stdout()
+    if not as_json:
+        log_to_stdout()
     with quiet():  # the runtimes greet too
         path = training.export_network(
             format_,
@@ -69,8 +85,7 @@ def export(
             run=run,
             model=model,
             weights=weights,
-            image_size=image_size,
-            resize=resize,
+            preprocessing=preprocessing(image_size, resize, mean, std),
             fold=not no_fold,
             top_k=top,
             warmup=warmup,
@@ -92,7 +107,8 @@ def verify(
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     run: Annotated[
-        Path | None, typer.Option(help="Folder of a training. \\[default: that it lies in]")
+        Path | None,
+        typer.Option(help="Folder of a training. \\[default: that it lies in, or the newest]"),
     ] = None,
     model: NamedModel = None,
     weights: NamedWeights = None,
@@ -107,6 +123,8 @@ def verify(
     [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
     """
     training = room("training")
+    if not as_json:
+        log_to_stdout()
     with quiet():
         found = training.verify_export(path, images, run=run, model=model, weights=weights)
     if as_json:

@@ -67,8 +67,12 @@ def check_data(
         print(f"{found.total:9,}  images")
         for file, reason in found.bad.items():
             print(printable(f"bad: {file}: {reason}"))
+        for file, reason in found.unread.items():
+            print(printable(f"not read: {file}: {reason}"))
         for files in found.duplicates:
             print(printable(f"the same image in train and val: {', '.join(files)}"))
         print(f"{len(found.bad)} bad, {len(found.duplicates)} that both train and validate")
-    if found.bad or found.duplicates:
+        print(f"{len(found.unread)} of kinds that TensorFlow does not read; convert them")
+        print(f"{found.ignored} files that are no images, which are ignored")
+    if found.bad or found.unread or found.duplicates:
         raise typer.Exit(1)

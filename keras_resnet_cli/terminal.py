@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import sys
 
 debug = False
 
@@ -59,13 +60,29 @@ def progress(what):
 class _Lines(logging.Handler):
     """Prints through sys.stdout as it is then: a progress bar puts itself in its place."""
 
+    def __init__(self, stream):
+        super().__init__()
+        self.stream = stream
+
     def emit(self, record):
-        print("\n".join(map(printable, self.format(record).splitlines())))
+        lines = map(printable, self.format(record).splitlines())
+        # Whoever read the lines may have left: what is at work goes on.
+        with contextlib.suppress(BrokenPipeError):
+            print("\n".join(lines), file=getattr(sys, self.stream))
 
 
 def log_to_stdout():
     """Prints what the package logs."""
+    _log_to("stdout")
+
+
+def log_to_stderr():
+    """Prints what the package logs beside an answer."""
+    _log_to("stderr")
+
+
+def _log_to(stream):
     logger = logging.getLogger("keras_resnet")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logger.handlers = [_Lines()]
+    logger.handlers = [_Lines(stream)]

@@ -88,13 +88,15 @@ def train(
         chosen = training.Recipe.from_json(Path(recipe).read_text(encoding="utf-8"))
     else:
         chosen = training.named_recipe(recipe)
-    training.train(
+    folder = training.train(
         chosen.changed(changes),
         output,
         placement=training.Placement(devices, coordinator, processes, process_id),
         save_every=save_every,
         command=shlex.join(["keras-resnet", *sys.argv[1:]]),
     )
+    if process_id == 0:
+        print(f"Next: {shlex.join(['keras-resnet', 'predict', 'IMAGE', '--run', str(folder)])}")
 
 
 def _assignment(text):

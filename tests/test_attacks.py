@@ -1,6 +1,7 @@
 """Files made to harm: each is refused with a CheckpointError, and nothing of it runs."""
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -9,6 +10,7 @@ import tarfile
 import warnings
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 from torch_files import (
@@ -23,6 +25,7 @@ from torch_files import (
     zip_file,
 )
 
+import keras_resnet
 from keras_resnet import weights
 from keras_resnet.weights import CheckpointError
 
@@ -294,6 +297,90 @@ def write_bombs(folder):
     )
 
 
+OUTSIDE = "../outside.h5"  # seen from the attacks
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((6,), np.float32)
+    layout[:] = h5py.VirtualSource(OUTSIDE, "w", (6,))
+    file.create_virtual_dataset("w", layout)
+
+
+def claim(file, size, chunks=None):
+    """An array of `size` numbers of which none is there."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    if chunks:
+        plist.set_chunk(chunks)
+    space = h5py.h5s.create_simple((size,))
+    h5py.h5d.create(file.id, b"w", h5py.h5t.NATIVE_FLOAT, space, plist)
+
+
+def repeat(file):
+    file["a"] = np.zeros(1000, np.float32)
+    for name in "bcd":
+        file[name] = file["a"]
+
+
+def name_at_length(group):
+    """1,000 arrays whose paths would take a gigabyte."""
+    for _ in range(16):
+        group = group.create_group("g" * 60_000)
+    for number in range(1_000):
+        group[str(number)] = np.zeros(1, np.float32)
+
+
+def nest(group):
+    for _ in range(3_000):
+        group = group.create_group("g")
+
+
+def branch(group):
+    """16 groups, to which 131,070 paths lead."""
+    for _ in range(16):
+        group["a"] = group["b"] = below = group.file.create_group(None)
+        group = below
+
+
+def compress(file):
+    file.create_dataset("w", data=np.zeros(5_000_000, np.float32), compression="gzip")
+
+
+HDF5 = {
+    "external": lambda file: file.create_dataset("w", (9,), "u1", external=[("/etc/passwd", 0, 9)]),
+    "virtual": virtual,
+    "external link": lambda file: file.update({"w": h5py.ExternalLink(OUTSIDE, "w")}),
+    "soft link": lambda file: file.update({"w": h5py.SoftLink("/v")}),
+    "3 GB": lambda file: claim(file, 750_000_000),
+    "3 GB in one chunk": lambda file: claim(file, 750_000_000, (750_000_000,)),
+    "compressed": compress,
+    "repeated": repeat,
+    "nested": nest,
+    "long names": name_at_length,
+    "branching": branch,
+    "in itself": lambda file: file.update({"group": file["/"]}),
+}
+
+
+def write_hdf5_attacks(folder):
+    """Files that lead elsewhere, repeat, or claim, each alone and within a `.keras` file."""
+    outside = folder.parent / "outside.h5"
+    with h5py.File(outside, "w") as file:
+        file["w"] = np.zeros(6, np.float32)
+    for name, write in HDF5.items():
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            write(file)
+        with zipfile.ZipFile(folder / f"{name}.keras", "w") as archive:
+            archive.write(folder / f"{name}.h5", "model.weights.h5")
+    with zipfile.ZipFile(folder / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(300_000_000))
+    # What a config asks for is not looked at, and not made.
+    layer = {"module": "os", "class_name": "system", "config": f"touch {folder.parent / 'ran'}"}
+    dense = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 10**9}}
+    with zipfile.ZipFile(folder / "config.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps({"layers": [layer, dense]}))
+        archive.write(outside, "model.weights.h5")
+
+
 WATCH = """
 import re, sys, time
 from pathlib import Path
@@ -306,7 +393,10 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
     before, start, said = memory("VmRSS"), time.process_time(), "read"
     try:
-        weights.read_state_dict(path)
+        if path.suffix in (".h5", ".keras"):
+            weights.inspect(path)
+        else:
+            weights.read_state_dict(path)
     except weights.CheckpointError as error:
         said = "refused"
     except BaseException as error:
@@ -321,11 +411,108 @@ def test_attacks_end_soon_in_little_memory(tmp_path, run_python):
     folder.mkdir()
     write_attacks(folder)
     write_bombs(folder)
+    write_hdf5_attacks(folder)
     done = run_python("-c", WATCH, folder, timeout=400)
     rows = [line.split("|") for line in done.stdout.splitlines()]
     assert len(rows) == len(list(folder.iterdir())), done.stderr
     for name, said, seconds, megabytes in rows:
-        assert said == ("read" if name == "shared.zip" else "refused"), name
+        assert said == ("read" if name in ("shared.zip", "config.keras") else "refused"), name
         assert float(seconds) < 2, name
         assert float(megabytes) < 200, name
     assert not (tmp_path / "ran").exists()
+
+
+def tensors_of_one_hash(n):
+    """Strides of sides of 1, which may be any number, differ by Python's modulus of hashes."""
+    storage = Storage("Byte", "0", np.zeros(4, np.uint8))
+    strides = ([1 + (number >> bit) % 2 * (2**61 - 1) for bit in range(15)] for number in range(n))
+    tensors = {
+        str(number): tensor(storage, (1,) * 15, tuple(stride))
+        for number, stride in enumerate(strides)
+    }
+    return tensors, [storage]
+
+
+def networks(n):
+    storage = Storage("Float", "0", np.zeros(4, np.float32))
+    weight = {"a" * 900: tensor(storage, (4,), (1,))}
+    return {str(number): {"a": {"b": dict(weight)}} for number in range(n)}, [storage]
+
+
+def storages(n):
+    every = [Storage("Float", str(number), np.zeros(1, np.float32)) for number in range(n)]
+    return {storage.key: tensor(storage, (1,), (1,)) for storage in every}, every
+
+
+def names_to_strip(n):
+    values, every = storages(n)
+    prefix = "module." * 100 + "encoder.stages.0.layers.0.shortcut.0."
+    return {f"{prefix}{key}": value for key, value in values.items()}, every
+
+
+@pytest.fixture(scope="module")
+def network():
+    return keras_resnet.ResNet20()
+
+
+def steps_of(function):
+    """How many functions of Python and of C are called, and what was said."""
+    steps, said = 0, None
+
+    def count(_, event, __):
+        nonlocal steps
+        steps += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        function()
+    except CheckpointError as error:
+        said = error
+    finally:
+        sys.setprofile(None)
+    return steps, str(said)
+
+
+@pytest.mark.parametrize("write", CONTAINERS)
+@pytest.mark.parametrize(
+    "content", [tensors_of_one_hash, networks, storages, names_to_strip], ids=lambda f: f.__name__
+)
+def test_twice_as_much_takes_twice_the_steps(content, write, network, tmp_path):
+    counted = []
+    for n in (1, 250, 500):  # the first loads what is not loaded yet
+        path = write(tmp_path / f"{n}.pth", *content(n))
+        steps, said = steps_of(lambda path=path: weights.load(network, path))
+        assert said != "None" and len(said) < 3000
+        counted.append(steps)
+    assert counted[2] < 2.2 * counted[1]
+
+
+def test_groups_of_hdf5_twice_as_many_take_twice_the_steps(network, tmp_path):
+    counted = []
+    for n in (1, 250, 500):
+        with h5py.File(tmp_path / f"{n}.h5", "w") as file:
+            for number in range(n):
+                file[f"layers/basic_block_{number}/conv2/vars/0"] = np.zeros(1)
+        path = tmp_path / f"{n}.h5"
+        counted.append(steps_of(lambda path=path: weights.load(network, path))[0])
+    assert counted[2] < 2.2 * counted[1]
+
+
+class Slices(bytes):
+    """Counts the bytes that are copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, key):
+        part = super().__getitem__(key)
+        Slices.copied += len(part)
+        return Slices(part)
+
+
+def test_zip_fields_are_not_copied_over_and_over():
+    """A zip64 field stands behind 16,000 empty ones."""
+    from keras_resnet.weights.archives import _in_zip64
+
+    extra = struct.pack("<2H", 9, 0) * 16_000 + struct.pack("<2HQ", 1, 8, 2**40)
+    assert _in_zip64(Slices(extra), 2**32 - 1, 5) == [2**40, 5]
+    assert Slices.copied < 100

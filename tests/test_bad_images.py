@@ -236,3 +236,34 @@ def test_a_few_unusable_entries_are_no_large_share(folder):
     data.image_folder(folder, **arguments(max_bad=0.09))  # 2 of 24
     with pytest.raises(data.DataError, match="2 of 24"):
         data.image_folder(folder, **arguments(max_bad=0.08))
+
+
+def test_images_are_known_by_their_content(folder, caplog):
+    """What Pillow writes and TensorFlow reads is used, the rest named; no images are ignored."""
+    place = sorted(path for path in folder.iterdir() if path.is_dir())[0]
+    before = list_images(folder)
+    picture = Image.new("RGB", (40, 30), (200, 80, 0))
+    read = [("a.jfif", "JPEG"), ("b.jpe", "JPEG"), ("c", "PNG"), ("d.img", "BMP"), ("e.x", "WEBP")]
+    others = [("f.tif", "TIFF"), ("g.tiff", "TIFF"), ("h.ppm", "PPM"), ("i.pgm", "PPM")]
+    others += [("j", "TIFF"), ("k.jp2", "JPEG2000"), ("l.ico", "ICO"), ("m.avif", "AVIF")]
+    Image.init()
+    others = [(name, kind) for name, kind in others if kind in Image.SAVE]
+    for name, kind in [*read, *others]:
+        picture.convert("L" if name == "i.pgm" else "RGB").save(place / name, kind)
+    for name, content in (
+        ("BMW.txt", b"BMW is no image at all"),
+        ("Thumbs.db", b""),
+        ("n", b"P5x"),
+    ):
+        (place / name).write_bytes(content)
+    images = list_images(folder)
+    assert len(images) == len(before) + len(read)
+    assert sorted(images.unread) == sorted(str(place / name) for name, _ in others)
+    assert images.ignored == before.ignored + 3
+    skipped = data.Skipped()
+    batches, _ = data.image_folder(folder, image_size=32, max_bad=0.0, skipped=skipped)
+    assert sum(len(labels) for _, labels in batches) == len(images)
+    assert skipped.unread == images.unread and not skipped.reasons
+    assert f"{len(others)} images are left out" in caplog.text and "f.tif" in caplog.text
+    found = data.check_data(folder)
+    assert (found.bad, found.unread, found.ignored) == ({}, images.unread, images.ignored)

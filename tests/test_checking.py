@@ -1,12 +1,14 @@
 """check-data and shards: what the functions find, and the commands say."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 from keras_resnet import data
+from keras_resnet.data import checking
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,6 @@ def test_what_is_found(spoilt):
 
 
 def test_the_same_eight_bytes_are_no_duplicate(flowers, monkeypatch):
-    from keras_resnet.data import checking
-
     monkeypatch.setattr(checking, "_examine", lambda file: (file, 1, None))
     assert data.check_data(flowers).duplicates == []
 
@@ -89,3 +89,25 @@ def test_shards_as_a_command(spoilt, run_python, command_here, tmp_path):
     done = command_here("shards", spoilt / "train", "-o", "out", "--shards", 2)
     assert done.returncode == 1
     assert "shards of other images" in done.stderr
+
+
+def test_the_start_of_a_training_finds_what_check_data_does(spoilt, monkeypatch):
+    train, val = data.training_sources(spoilt)
+    read, digest = [], checking._digest
+    monkeypatch.setattr(checking, "_digest", lambda file: (read.append(file), digest(file))[1])
+    assert checking.files_in_both(train, val) == data.check_data(spoilt).duplicates
+    assert len(read) < 6  # of the same size only
+    # Of one folder that is split, too.
+    (spoilt / "train" / "rose" / "more.jpg").rmdir()
+    for number in range(9):
+        shutil.copy(
+            spoilt / "train" / "tulip" / "001.jpg", spoilt / "train" / f"tulip/c{number}.jpg"
+        )
+    split = data.training_sources(spoilt / "train", validation_split=0.4)
+    assert {
+        os.path.basename(os.path.dirname(file))
+        for pair in checking.files_in_both(*split)
+        for file in pair
+    } == {"tulip"}
+    monkeypatch.setattr(checking, "LOOKED_AT", 10)
+    assert checking.files_in_both(train, val) == []

@@ -258,6 +258,26 @@ def test_choosing_a_path():
             pass
 
 
+def test_what_is_placed_on_the_cpu_beside_a_gpu(monkeypatch):
+    """There is none here: its presence is what is made up, the choice is what is tested."""
+    found = []
+
+    @tf.function
+    def traced():
+        found.append(choose_path("float32"))
+        with tf.device("CPU:0"):
+            found.append(choose_path("float32"))
+        return 0
+
+    best = choose_path("float32")
+    monkeypatch.setattr(convolution, "_has_accelerator", lambda: True)
+    for scope in (tf.device("CPU:0"), keras.device("cpu:0")):
+        with scope:
+            assert choose_path("float32") == best
+            traced.get_concrete_function()
+    assert set(found) == {best}
+
+
 WITHOUT_ONEDNN = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -23,17 +23,13 @@ REASONS = ("docker", "gpu", "kubernetes", "network", "slurm")
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A folder with what the pages speak of: photographs, a run, files of weights."""
+    """A folder with what a reader brings: photographs and files of weights."""
     folder = tmp_path_factory.mktemp("world")
-    drawn = data.drawn_flowers(folder / "runs" / "drawn_flowers", train=8, val=3)
+    drawn = data.drawn_flowers(tmp_path_factory.mktemp("drawn") / "flowers", train=8, val=3)
     shutil.copytree(drawn / "train", folder / "photos")
     shutil.copytree(drawn / "val", folder / "more_photos")
     for kind in ("rose", "tulip"):
         shutil.copy(drawn / "val" / kind / "000.jpg", folder / f"{kind}.jpg")
-    recipe = training.Recipe(
-        data=str(drawn), model="resnet18", image_size=64, epochs=1, batch_size=8
-    )
-    training.train(recipe, folder / "runs" / "flowers")
     for names, model in (
         (("model.pth", "resnet18.pth"), keras_resnet.ResNet18()),
         (("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), keras_resnet.ResNet50()),
@@ -53,10 +49,33 @@ def world(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """What examples/train_flowers.py leaves, but smaller."""
+    folder = tmp_path_factory.mktemp("runs")
+    drawn = data.drawn_flowers(folder / "drawn_flowers", train=8, val=3)
+    recipe = training.Recipe(
+        data=str(drawn), model="resnet18", image_size=64, epochs=1, batch_size=8
+    )
+    training.train(recipe, folder / "flowers")
+    return folder
+
+
+def starts_from_a_run(page):
+    """Whether a page says that its reader has a run, and how it was made."""
+    return "what `python examples/train_flowers.py` leaves" in (ROOT / page).read_text()
+
+
 @pytest.fixture
-def fresh_folder(world, folder_here, monkeypatch):
-    """The current folder: a copy of the world, whose large files are the same ones on the disk."""
+def fresh_folder(page, world, folder_here, monkeypatch, request):
+    """The current folder: a copy of the world, whose large files are the same ones on the disk.
+
+    There is a run in it only if the page says that it starts from one.
+    """
     shutil.copytree(world, folder_here, symlinks=True, dirs_exist_ok=True, copy_function=link)
+    if starts_from_a_run(page):
+        made = request.getfixturevalue("runs")
+        shutil.copytree(made, folder_here / "runs", copy_function=link)
     here = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -81,9 +100,25 @@ def slow_pages():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", slow_pages())
 def test_slow_blocks_run(page, fresh_folder):
-    if page in ("docs/training.md", "docs/tutorial.md"):  # they draw and train for themselves
-        shutil.rmtree("runs")
     run_blocks(ROOT / page, slow=True)
+
+
+RUN = re.compile(r"runs/(?!drawn_flowers)[\w-]+")
+TRAINS = re.compile(r"keras-resnet train|train_flowers\.py|training\.train\(")
+
+
+@pytest.mark.parametrize("page", [*PAGES, "examples/serving/README.md"])
+def test_a_run_that_is_asked_is_the_one_that_the_page_made(page):
+    """Read in its order: trained once, since a second training goes to a folder of its own."""
+    made = ["runs/flowers"] * starts_from_a_run(page)
+    for block in blocks(ROOT / page):
+        for line in block.code.replace("\\\n", " ").splitlines():
+            named = RUN.findall(line)
+            if block.language in ("sh", "python") and TRAINS.search(line):
+                made += named or ["runs/flowers"]
+                assert len(named) <= 1, (page, line)
+            elif block.language in ("sh", "python"):
+                assert all(made.count(run) == 1 for run in named), (page, line, made)
 
 
 @pytest.mark.parametrize("page", [*PAGES, "examples/serving/README.md"])

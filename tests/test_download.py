@@ -1,6 +1,7 @@
 """Fetching weights from a server on this machine that behaves well, badly and not at all."""
 
 import dataclasses
+import gzip
 import hashlib
 import http.server
 import importlib
@@ -48,6 +49,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if behaviour == "silent":
             return
         self.send_response(206 if start else 200)
+        if behaviour == "gzip":
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
         if start:
             shift = behaviour == "shifted"
             end, total = start + len(body) - 1, len(server.content)
@@ -56,10 +60,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if behaviour != "endless":
             self.send_header("Content-Length", str(length))
         self.end_headers()
+        self.send_body(body, behaviour)
+
+    def send_body(self, body, behaviour):
+        sent = {"cut": len(body) // 2, "drip": self.server.sent_first}.get(behaviour)
         try:
-            self.wfile.write(body[: len(body) // 2] if behaviour == "cut" else body)
+            self.wfile.write(body[:sent])
             while behaviour == "endless":
                 self.wfile.write(bytes(1_000_000))
+            while behaviour == "drip":
+                self.wfile.write(b"?")
+                time.sleep(0.05)
         except OSError:
             self.close_connection = True  # the client has had enough
 
@@ -72,6 +83,7 @@ def server(tmp_path, monkeypatch):
     """A server whose `behaviours` are used up one a request, the last one for ever."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.behaviours, server.requests = CONTENT, ["good"], []
+    server.sent_first = 0
     # It looks so often, in seconds, whether it shall shut down.
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "home"))
@@ -110,6 +122,8 @@ def test_a_file_is_fetched_once(server, tmp_path):
         (["silent", "good"], [None, None]),
         (["cut", 416, "good"], [None, "bytes=1048576-", None]),
         (["too long"], [None, "bytes=2097152-"]),
+        (["gzip"], [None]),
+        (["cut", "gzip"], [None, "bytes=1048576-", None]),
     ],
     ids=str,
 )
@@ -153,6 +167,33 @@ def test_it_gives_up_with_one_error(behaviour, said, requests, server, tmp_path)
         assert part in message
     assert len(server.requests) == requests
     assert row.file not in left(tmp_path)
+
+
+@pytest.mark.parametrize("first", [0, 2**18])
+def test_a_server_that_hardly_sends_is_given_up(first, server, tmp_path, monkeypatch):
+    """20 bytes a second, from the start or after some."""
+    monkeypatch.setattr(module, "WHILE", 0.3)
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    server.behaviours = ["drip"]
+    server.sent_first = first
+    with pytest.raises(CheckpointError, match=r"ConnectionError: \d+ bytes came in"):
+        weights.download(row_of(CONTENT))
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_links_are_not_written_through(link, server, tmp_path):
+    """Of the part, and of the lock that stands beside it."""
+    row = row_of(CONTENT)
+    (tmp_path / "home").mkdir()
+    for name in (f"{row.file}.part", f".{row.file}.lock"):
+        precious = tmp_path / f"precious{name}"
+        precious.write_bytes(b"precious")
+        if link == "symlink_to" or name.endswith(".part"):
+            getattr(tmp_path / "home" / name, link)(precious)
+    path = weights.download(row)
+    assert path.read_bytes() == CONTENT and not path.is_symlink()
+    assert {file.read_bytes() for file in tmp_path.glob("precious*")} == {b"precious"}
 
 
 @pytest.mark.parametrize("address", ["ftp://host/", "host/models"])

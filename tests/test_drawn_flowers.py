@@ -1,5 +1,7 @@
 """The drawn flowers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -52,3 +54,11 @@ def test_drawn_flowers_need_shape():
     model.fit(*thumbnails("train", 60), epochs=60, batch_size=32, verbose=0)
     x, y = thumbnails("val", 20)
     assert (model.predict(x, verbose=0).argmax(1) == y).mean() < 0.70
+
+
+def test_drawn_twice_at_once(tmp_path):
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(data.drawn_flowers, tmp_path / "x", train=2, val=1) for _ in range(3)]
+        assert {job.result() for job in jobs} == {tmp_path / "x"}
+    assert len(list(tmp_path.rglob("*.jpg"))) == 15
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -49,6 +49,40 @@ def test_channels_first_sees_the_same():
         )
 
 
+def nested(backbone, head):
+    return keras.Sequential([backbone, head])
+
+
+def functional(backbone, head):
+    inputs = keras.Input((64, 64, 3))
+    return keras.Model(inputs, keras.layers.Activation("softmax")(head(backbone(inputs))))
+
+
+def twice(backbone, head):
+    return functional(keras.Sequential([backbone, keras.layers.Dropout(0.5)], name="inner"), head)
+
+
+@pytest.mark.parametrize("wrap", [nested, functional, twice])
+def test_a_network_inside_of_a_model_is_explained_as_by_itself(wrap, tmp_path):
+    flat = small("basic", input_shape=(64, 64, 3))
+    backbone = keras.Model(flat.input, flat.get_layer("avgpool").output, name="backbone")
+    head = keras.layers.Dense(3, None if wrap is functional else "softmax", name="top")
+    model = wrap(backbone, head)
+    head.set_weights(flat.layers[-1].get_weights())
+    image = noise(1, 64, 64, 3)[0]
+    place = "inner/backbone/" if wrap is twice else "backbone/"
+    for layer in (None, "layer1.0"):
+        expected = visualize.grad_cam(flat, image, 1, layer=layer)
+        assert expected.max() > 0.5
+        for name in {layer, layer and place + layer}:
+            found = visualize.grad_cam(model, image, 1, layer=name)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    visualize.feature_maps(model, image, "layer1.0", tmp_path / "maps.png")
+    visualize.first_kernels(model, tmp_path / "kernels.png")
+    answers = [keras.ops.convert_to_numpy(model(image[None])) for _ in range(2)]
+    np.testing.assert_array_equal(*answers)
+
+
 def test_where_nothing_speaks_for_the_class():
     model = small("basic")
     kernel = keras.ops.convert_to_numpy(model.layers[-1].kernel).copy()
@@ -128,7 +162,7 @@ def test_bad_arguments(tmp_path):
     image = noise(1, 64, 64, 3)[0]
     backbone = small("basic", include_top=False)
     for call, said in (
-        (lambda: visualize.grad_cam(backbone, image), "last layer is the Dense layer fc"),
+        (lambda: visualize.grad_cam(backbone, image), "last layer is a Dense layer, fc"),
         (lambda: visualize.grad_cam(model, image, 3), "0 to 2. Received: class_index=3"),
         (lambda: visualize.grad_cam(model, image, layer="layer9"), "no layer 'layer9'.*conv1"),
         (lambda: visualize.grad_cam(model, image, layer="avgpool"), "avgpool has no feature map"),

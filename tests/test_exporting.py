@@ -1,5 +1,6 @@
 """Runs and files of weights, exported and verified by the command."""
 
+import csv
 import hashlib
 import json
 
@@ -103,7 +104,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
     other = weights.save(keras_resnet.ResNet18(classes=7), tmp_path / "other.pth")
     for arguments, message in (
         (("verify", "out/m.onnx", image, *named[:3], other), "the weights differ"),
-        (("verify", "out/m.onnx", image), "is in no run folder"),
+        (("verify", "out/m.onnx", image), "no finished training in runs"),
         (("verify", "out/m.onnx", photos / "broken.jpg", *named), "broken.jpg cannot be decoded"),
         (("verify", "m.onnx", image, *named), "There is no file m.onnx"),
         (("verify", photos, image, *named), "is no export"),
@@ -120,7 +121,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
             "representative_data",
         ),
         (("export", "nowhere"), "is not the folder of a training"),
-        (("export",), "Pass either run, or model and weights"),
+        (("export",), "no finished training in runs"),
     ):
         done = command_here(*arguments)
         assert done.returncode == 1, arguments
@@ -152,15 +153,81 @@ def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here):
     assert "has no head" in command_here("predict", *images, *named).stderr
 
 
+@pytest.mark.real_data
+def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path):
+    """By the reference logits if nothing is said; else by NumPy's normalisation of the pixels."""
+    cifar = real_data / "cifar10"
+    with np.load(cifar / "cifar10_test_0_499.npz") as arrays:
+        x, y = arrays["x"], arrays["y"]
+    with np.load(cifar / "reference_logits_0_499.npz") as arrays:
+        reference = arrays["resnet20"]
+    weights_file = cifar / "resnet20-12fca82f.th"
+    network = keras_resnet.ResNet20(weights=weights_file, classifier_activation=None)
+    named = ("--model", "resnet20", "--weights", weights_file)
+    data = ("--data", cifar / "cifar10_test_0_499.npz", "-o", "answers.csv")
+    accuracies = []
+    for mean, std in (
+        (None, None),
+        ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ((0, 0, 0), (1, 1, 1)),
+    ):
+        given = ("--mean", *mean, "--std", *std) if mean else ()
+        done = command_here("evaluate", *named, *data, *given)
+        assert done.returncode == 0, done.stderr
+        logits = reference
+        if mean:
+            logits = network.predict(((x / 255 - mean) / std).astype(np.float32), verbose=0)
+        accuracies.append(float((logits.argmax(1) == y).mean()))
+        assert f"top-1 {accuracies[-1]:.4f}" in done.stdout
+        (line,) = done.stderr.splitlines()
+        assert ("ImageNet's" in line) == (mean is None) and "resized to 32 px" in line
+        expected = np.exp(logits - logits.max(1, keepdims=True))
+        expected = (expected / expected.sum(1, keepdims=True)).max(1)
+        with (tmp_path / "answers.csv").open(newline="") as file:
+            answers = [float(row["probability"]) for row in csv.DictReader(file)]
+        np.testing.assert_allclose(answers, expected, atol=1e-4)
+    assert accuracies[0] == 0.91 and accuracies[2] < 0.8
+    Image.fromarray(x[0]).save(tmp_path / "0.png")
+    for command in ("predict", "explain"):
+        done = command_here(command, "0.png", *named, *given, "--crop", 32, "--json")
+        found = json.loads(done.stdout)
+        found = found[0]["probabilities"][0] if command == "predict" else found["probability"]
+        assert found == pytest.approx(answers[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (("--std", 0, 1, 1), "the deviation more than 0"),
+        (("--std", "nan", 1, 1), "three finite numbers"),
+        (("--mean", "inf", 0, 0), "three finite numbers"),
+        (("--mean", 123.7, 116.3, 103.5), "the mean from 0 to 1"),
+        (("--crop", 0), "sides in pixels"),
+        (("--resize", 2**40), "sides in pixels"),
+    ],
+)
+def test_what_no_preprocessing_is(given, said, run, photos, command_here):
+    for command in (("predict", photos / "0.png"), ("explain", photos / "0.png"), ("export",)):
+        named = ("--run", run) if len(command) == 2 else (run,)
+        done = command_here(*command, *named, *given)
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+    for values in ((0.5, 0.5), (0.5, 0.5, "0.5"), 0.5, None):
+        with pytest.raises(ValueError, match="three finite numbers"):
+            training.open_network(run, preprocessing={"mean": values})
+
+
 def test_the_images_size_changes_nothing_else(run):
     """The run's own size, given, is as if it was not; another keeps the mean."""
     usual = training.open_network(run).preprocessing
-    assert training.open_network(run, image_size=32).preprocessing == usual
-    assert training.open_network(run, resize=40).preprocessing.resize == 40
+    assert training.open_network(run, preprocessing={"crop": 32}).preprocessing == usual
+    assert training.open_network(run, preprocessing={"resize": 40}).preprocessing.resize == 40
     model = keras_resnet.ResNet18(classes=3)
     weights.save(model, run / "w.pth")
-    other = training.open_network(model="resnet18", weights=run / "w.pth", image_size=64)
+    named = {"model": "resnet18", "weights": run / "w.pth"}
+    other = training.open_network(**named, preprocessing={"crop": 64})
     assert other.preprocessing == keras_resnet.Preprocessing(73, 64)
+    given = keras_resnet.Preprocessing(70, 64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert training.open_network(**named, preprocessing=given).preprocessing == given
     assert other.class_names is None and other.model.output_shape == (None, 3)
 
 

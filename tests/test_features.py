@@ -1,21 +1,26 @@
 """Pyramids, and freezing by a real step."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
+from small_networks import noise, small
 
 import keras_resnet
 from keras_resnet import features
+from keras_resnet.blocks import BasicBlock
 
 
 def moved_by_a_step(model):
-    rng = np.random.default_rng(0)
+    """The numbers of the weights that a step of training changes."""
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     before = [np.array(keras.ops.convert_to_numpy(value)) for value in model.weights]
-    model.train_on_batch(rng.normal(size=(4, 32, 32, 3)).astype("float32"), np.arange(4))
+    model.train_on_batch(noise(4, 32, 32, 3), np.arange(4) % 3)
     return {
-        variable.path
-        for variable, value in zip(model.weights, before, strict=True)
+        number
+        for number, (variable, value) in enumerate(zip(model.weights, before, strict=True))
         if (keras.ops.convert_to_numpy(variable) != value).any()
     }
 
@@ -25,11 +30,126 @@ def test_what_is_frozen_does_not_move(batch_norm):
     model = keras_resnet.ResNet18(classes=4, input_shape=(32, 32, 3))
     trained, kept = features.freeze(model, "layer3.0", batch_norm=batch_norm)
     assert trained + kept == model.count_params()
-    moved = moved_by_a_step(model)
+    moved = {model.weights[number].path for number in moved_by_a_step(model)}
     free = {v.path for v in model.weights if v.path.startswith(("layer3.1", "layer4", "fc"))}
     if not batch_norm:
         free |= {v.path for v in model.weights if "bn" in v.path or "downsample.1" in v.path}
     assert moved == free
+
+
+def by_file(name):
+    def copied(model, folder):
+        model.save(folder / name)
+        return keras.saving.load_model(folder / name)
+
+    return copied
+
+
+COPIES = {
+    "keras": by_file("m.keras"),
+    "h5": by_file("m.h5"),
+    "clone_model": lambda model, _: keras.models.clone_model(model),
+    "config": lambda model, _: type(model).from_config(model.get_config()),
+    "json": lambda model, _: keras.models.model_from_json(model.to_json()),
+    "pickle": lambda model, _: pickle.loads(pickle.dumps(model)),  # noqa: S301 (our own)
+    "deepcopy": lambda model, _: copy.deepcopy(model),
+}
+
+
+def stock():
+    """Keras' own layers, of which a copy keeps what is frozen."""
+    layers = [
+        keras.Input((32, 32, 3)),
+        keras.layers.Conv2D(4, 3),
+        keras.layers.BatchNormalization(),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(3, "softmax"),
+    ]
+    layers[2].trainable = False
+    return keras.Sequential(layers), {0, 1, 6, 7}
+
+
+def until_a_stage():
+    model = small("basic", input_shape=(32, 32, 3))
+    features.freeze(model, "layer1")
+    return model, {n for n, v in enumerate(model.weights) if v.path.startswith(("layer2", "fc"))}
+
+
+def by_block():
+    """A frozen block, but for a part of it."""
+    model = small("bottleneck", input_shape=(32, 32, 3), name_prefix="net_", drop_path=0.1)
+    block = model.get_layer("net_layer2.0")
+    block.trainable = False
+    block.bn2.trainable = True
+    kept = [v for v in block.weights if "bn2" not in v.path]
+    return model, {n for n, v in enumerate(model.weights) if all(v is not k for k in kept)}
+
+
+def nested():
+    backbone = small("resnext", input_shape=(32, 32, 3), include_top=False, pooling="avg")
+    backbone.trainable = False
+    head = [keras.layers.Dropout(0.2), keras.layers.Dense(3, "softmax")]
+    model = keras.Sequential([backbone, *head])
+    return model, {len(model.weights) - 2, len(model.weights) - 1}
+
+
+@pytest.mark.parametrize("make", [stock, until_a_stage, by_block, nested])
+def test_a_copy_keeps_what_is_frozen(make, tmp_path):
+    for name, copied in COPIES.items():
+        model, free = make()
+        model.trainable_weights[0].assign_add(model.trainable_weights[0] * 0.5)
+        again = copied(model, tmp_path)
+        assert moved_by_a_step(again) == free, name
+    assert moved_by_a_step(model) == free
+
+
+def test_a_copy_keeps_what_was_set_on_a_part(tmp_path):
+    for name, copied in COPIES.items():
+        model = small("basic", input_shape=(32, 32, 3), drop_path=0.2)
+        assert not any("parts" in layer.get_config() for layer in model.layers)
+        block = model.get_layer("layer2.0")
+        block.conv1.kernel_regularizer = keras.regularizers.L2(0.5)
+        block.conv2.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+        block.bn1.momentum = 0.5
+        block.dropper.rate = 0.25
+        again = copied(model, tmp_path).get_layer("layer2.0")
+        assert again.conv1.kernel_regularizer.l2 == 0.5, name
+        assert again.conv2.compute_dtype == "bfloat16"
+        assert again.bn1.momentum == 0.5
+        assert again.dropper.rate == 0.25
+        assert again.get_config() == block.get_config()
+    folded = keras_resnet.export.fold(model, dtype="float32").get_layer("layer2.0")
+    assert folded.conv2.compute_dtype == "float32"
+
+
+def test_a_block_made_frozen_is():
+    block = BasicBlock(8, projection=True, trainable=False)
+    block.build((None, 8, 8, 3))
+    assert block.trainable_weights == []
+    x = noise(2, 8, 8, 3)
+    y = [keras.ops.convert_to_numpy(block(x, training=training)) for training in (True, False)]
+    np.testing.assert_array_equal(*y)
+    with pytest.raises(ValueError, match=r"conv1, bn1, conv2, bn2.*Received: bn3"):
+        BasicBlock(8, parts={"bn3": {"trainable": False}})
+
+
+def test_all_batch_normalization_is_frozen_as_in_keras_applications():
+    """By the usual loop over `model.layers`, which there are side by side."""
+    stock = keras.applications.ResNet50(weights=None)
+    for layer in stock.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    ours = keras_resnet.ResNet50(include_top=False, pooling="avg")
+    model = keras.Sequential([ours, keras.layers.Dense(1000)])
+    assert features.freeze_batch_norm(model) == 53
+    # The convolutions there have biases, as many as there are channels.
+    biases = sum(v.shape[0] for v in stock.trainable_weights if v.path.endswith("conv/bias"))
+    numbers = [sum(int(np.prod(v.shape)) for v in m.trainable_weights) for m in (model, stock)]
+    assert numbers[0] == numbers[1] - biases
+    small_one = small("basic", input_shape=(32, 32, 3))
+    features.freeze_batch_norm(small_one)
+    moved = {small_one.weights[number].path for number in moved_by_a_step(small_one)}
+    assert moved and not any("bn" in path or "downsample.1" in path for path in moved)
 
 
 def test_what_is_no_layer():

@@ -24,7 +24,7 @@ def folder(tmp_path):
     """Two classes with three images each, named so that sorting matters."""
     for label, name in enumerate(("a class", "ünïcode")):
         for number in range(3):
-            path = tmp_path / "images" / name / "deeper" / f"{number} ü.JPG"
+            path = tmp_path / "images" / name / ("deeper" * (number > 0)) / f"{number} ü.JPG"
             picture(path, (label * 200, number * 80, 0))
     return tmp_path / "images"
 
@@ -42,7 +42,7 @@ def test_listing(folder):
     assert images.class_names == ("a class", "ünïcode")
     assert images.counts.tolist() == [3, 3]
     assert files(images) == [
-        str(folder / name / "deeper" / f"{number} ü.JPG")
+        str(folder / name / ("deeper" * (number > 0)) / f"{number} ü.JPG")
         for name in ("a class", "ünïcode")
         for number in range(3)
     ]
@@ -81,7 +81,7 @@ def test_what_is_no_file_is_named(folder):
 
 def test_names_that_are_no_unicode(folder):
     path = os.fsencode(folder / "a class") + b"/\xff\xfe.jpg"
-    shutil.copy(folder / "a class" / "deeper" / "0 ü.JPG", path)
+    shutil.copy(folder / "a class" / "0 ü.JPG", path)
     batches, _ = data.image_folder(folder, image_size=32)
     assert sum(len(labels) for _, labels in batches) == 7
     with open(path, "wb") as file:
@@ -150,7 +150,7 @@ def test_splits(folder, tmp_path):
     assert len(others) > 1
     for part in ("train", "val"):
         shutil.copytree(folder, tmp_path / "apart" / part)
-    (tmp_path / "apart" / "val" / "ünïcode" / "deeper" / "0 ü.JPG").unlink()
+    (tmp_path / "apart" / "val" / "ünïcode" / "deeper" / "1 ü.JPG").unlink()
     counts = {}
     for part in ("train", "val"):
         batches, names = data.image_folder(tmp_path / "apart", split=part, image_size=32)
@@ -199,3 +199,68 @@ def test_bad_arguments(folder, tmp_path):
     picture(tmp_path / "apart" / "val" / "single" / "1.png")
     with pytest.raises(data.DataError, match="'single' has one image"):
         data.image_folder(tmp_path / "apart" / "val", split="val", validation_split=0.5)
+
+
+@pytest.mark.parametrize(
+    "train, val",
+    [("Training", "Testing"), ("Train", "Val"), ("TRAIN", "Validation"), ("training_set", "test")],
+)
+def test_parts_by_any_usual_name(train, val, tmp_path):
+    for part, number in ((train, 3), (val, 2)):
+        for name in ("a", "b"):
+            for index in range(number):
+                picture(tmp_path / part / name / f"{index}.png", (number, index, 0))
+    shards = tmp_path / "shards"
+    sources = data.training_sources(tmp_path)
+    assert [source.class_names for source in sources] == [("a", "b")] * 2
+    assert [source.count for source in sources] == [6, 4]
+    assert data.evaluation_source(tmp_path).count == 4
+    assert data.check_data(tmp_path).counts == {"train": {"a": 3, "b": 3}, "val": {"a": 2, "b": 2}}
+    data.write_shards(tmp_path, shards, shards=1)
+    (shards / "train").rename(shards / train)
+    (shards / "val").rename(shards / val)
+    assert [source.count for source in data.training_sources(shards)] == [6, 4]
+
+
+def test_two_folders_for_one_part_are_refused(folder):
+    for part in ("train", "Training", "val"):
+        shutil.copytree(folder, folder.parent / "parts" / part)
+    with pytest.raises(data.DataError, match="train and Training in"):
+        data.training_sources(folder.parent / "parts")
+    (folder.parent / "parts" / "train").rename(folder.parent / "parts" / "test")
+    assert data.evaluation_source(folder.parent / "parts").count == 6
+
+
+@pytest.mark.parametrize(
+    "names, said, instead",
+    [
+        (("photos/a", "photos/b"), "photos has a, b", "photos"),
+        (("train/a", "train/b"), "train has a, b", "train"),
+        (("seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b"), "2 of the 2", "seg_train"),
+        (("a/one/deep", "b"), "1 of the 2 class folders", None),
+        (("a",), "one folder of images, 'a' with 1", None),
+        (("train/a", "val/a"), "train has one folder of images, 'a'", None),
+    ],
+)
+def test_folders_that_are_no_classes(names, said, instead, tmp_path):
+    for name in names:
+        for number in range(1 + bool(instead)):
+            picture(tmp_path / name / f"{number}.png")
+    for use in (
+        lambda: data.training_sources(
+            tmp_path, **({} if "val/a" in names else {"validation_split": 0.5})
+        ),
+        lambda: data.evaluation_source(tmp_path),
+        lambda: data.check_data(tmp_path),
+        lambda: data.write_shards(tmp_path, tmp_path.parent / "shards"),
+        lambda: data.image_folder(tmp_path, split="val" if "val/a" in names else None),
+    ):
+        with pytest.raises(data.DataError) as caught:
+            use()
+        text = str(caught.value)
+        assert said in text or "val has one folder of images, 'a'" in text
+        assert len(text.splitlines()) <= 5
+    if instead:
+        assert f"pass {tmp_path / sorted({name.split('/')[0] for name in names})[0]}" in text
+        sources = data.training_sources(tmp_path / instead, validation_split=0.5)
+        assert [source.count for source in sources] == [2, 2]

@@ -1,11 +1,15 @@
 """Batch normalization against stock Keras in float64 and PyTorch's formula; the layers' configs."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from comparison import relative_error, with_xla
+from small_networks import noise, small
 
+from keras_resnet.convolution import choose_path, convolution_path
 from keras_resnet.layers import BatchNormalization, Conv2D
 
 
@@ -102,3 +106,22 @@ def test_batch_normalization_without_scale_and_offset():
     y = np.asarray(layer(x, training=True))
     np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.std((0, 1, 2)), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("path", sorted({"eigen", choose_path("float32")}))
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_blocks_train_when_they_are_recomputed(path, run_eagerly):
+    """The weights and running statistics of a training that keeps everything."""
+    names = ["conv1", "bn1", "layer1.0", "layer2.0"]
+    found = []
+    x, y = noise(4, 32, 32, 3), np.arange(4) % 3
+    for scope in (keras.RematScope("list_of_layers", layer_names=names), contextlib.nullcontext()):
+        with scope, convolution_path(path):
+            model = small("resnext", input_shape=(32, 32, 3))
+            model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+            model.run_eagerly = run_eagerly
+            for _ in range(2):
+                model.train_on_batch(x, y)
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)

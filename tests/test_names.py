@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from torch_files import state_dict_file
 
 import keras_resnet
 from keras_resnet import weights
@@ -41,6 +42,43 @@ def test_counts_are_dropped():
 def test_names_that_become_one_are_refused():
     with pytest.raises(CheckpointError, match=r"fc\.weight twice"):
         as_torchvision({"fc.weight": None, "linear.weight": None}, "w.pth")
+
+
+def test_biases_go_into_the_means(resnet18_state, tmp_path):
+    """Against Keras' own layers for the stem; the others by the rule of batch normalization."""
+    rng = np.random.default_rng(0)
+    state = dict(resnet18_state)
+    kernels = [key for key, value in state.items() if value.ndim == 4]
+    for key in kernels:
+        bias = rng.normal(size=len(state[key])).astype(np.float32)
+        state[key.replace("weight", "bias")] = bias
+    assert len(kernels) == 20
+    path = state_dict_file(tmp_path / "w.pth", state)
+    model = keras_resnet.ResNet18(weights=path, classes=7, input_shape=(32, 32, 3))
+    loaded = weights.to_state_dict(model)
+    for key in kernels:
+        norm = key.replace("conv", "bn").replace("downsample.0", "downsample.1")
+        mean = norm.replace("weight", "running_mean")
+        expected = state[mean] - state[key.replace("weight", "bias")]
+        np.testing.assert_array_equal(loaded[mean], expected)
+    x = rng.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    convolution = keras.layers.Conv2D(64, 7, 2)
+    norm = keras.layers.BatchNormalization(epsilon=1e-5)
+    norm(convolution(padded := keras.ops.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))))
+    kernel = state["conv1.weight"].transpose(2, 3, 1, 0)
+    convolution.set_weights([kernel, state["conv1.bias"]])
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    norm.set_weights([state[f"bn1.{leaf}"] for leaf in leaves])
+    expected = np.asarray(norm(convolution(padded)))
+    stem = keras.Model(model.input, model.get_layer("bn1").output)
+    assert np.abs(stem(x) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_other_biases_stay():
+    """Without a mean behind it, or of another size, a bias is what it is: unused, and named."""
+    bias, mean = np.zeros(2), np.zeros(3)
+    for state in ({"conv1.bias": bias}, {"conv1.bias": bias, "bn1.running_mean": mean}):
+        assert as_torchvision(state, "w.pth").keys() == state.keys()
 
 
 def applications_model(name, **arguments):
@@ -108,7 +146,7 @@ def test_keras_applications_needs_version_1(tmp_path):
     theirs.save_weights(tmp_path / "w.weights.h5")
     with pytest.raises(CheckpointError, match="version='v1'"):
         keras_resnet.ResNet50(weights=tmp_path / "w.weights.h5", include_top=False)
-    with pytest.raises(CheckpointError, match="ResNet50, ResNet101, ResNet152"):
+    with pytest.raises(CheckpointError, match=r"a resnet50 .*keras_resnet\.create\('resnet50'"):
         keras_resnet.ResNet18(weights=tmp_path / "w.weights.h5")
     theirs.save(tmp_path / "w.keras")
     with pytest.raises(CheckpointError, match="version='v1'"):

@@ -136,3 +136,70 @@ def test_mixed_precision(precision):
         model.train_on_batch(x * 1e30, y)  # more than float16 holds
         assert float(model.optimizer.dynamic_scale) == scale / 2
         np.testing.assert_array_equal(np.array(model.get_layer("fc").kernel), kernel)
+
+
+def keras_adam(learning_rate, **arguments):
+    return keras.optimizers.Adam(learning_rate, epsilon=1e-8, **arguments)
+
+
+AVERAGED = {"use_ema": True, "ema_momentum": 0.9}
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, arguments",
+    [
+        (Adam, keras_adam, AVERAGED),
+        (SGD, keras.optimizers.SGD, AVERAGED | {"ema_overwrite_frequency": 3}),
+        (SGD, keras.optimizers.SGD, AVERAGED | {"gradient_accumulation_steps": 2}),
+        (SGD, keras.optimizers.SGD, AVERAGED | {"swapped": True}),
+        (SGD, keras.optimizers.SGD, AVERAGED | {"scaled": True}),
+        (SGD, keras.optimizers.SGD, {"loss_scale_factor": 8.0, "clipnorm": 0.5}),
+    ],
+)
+def test_a_fit_ends_as_with_keras_own_optimizer(ours, theirs, arguments, tmp_path):
+    """The weights, the validation losses, and those of a fit that goes on from a saved model."""
+    arguments = dict(arguments)
+    swapped, scaled = (arguments.pop(name, False) for name in ("swapped", "scaled"))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 4)).astype("float32"), rng.normal(size=(16, 4)).astype("float32")
+    results = []
+    for kind in (ours, theirs):
+        model = network()
+        optimizer = kind(0.05, **arguments)
+        if scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, "mse")
+
+        def fit(model):
+            callbacks = [keras.callbacks.SwapEMAWeights()] if swapped else []
+            done = model.fit(
+                *(x, y),
+                batch_size=4,
+                epochs=2,
+                shuffle=False,
+                validation_data=(x, y),
+                verbose=0,
+                callbacks=callbacks,
+            )
+            return [*model.get_weights(), done.history["val_loss"]]
+
+        first = fit(model)
+        model.save(tmp_path / "model.keras")
+        results.append([*first, *fit(keras.saving.load_model(tmp_path / "model.keras"))])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_what_keras_excludes_from_decay_does_not_decay():
+    moved = {}
+    for kind, decay in ((SGD, "decay"), (keras.optimizers.SGD, "weight_decay")):
+        model = network()
+        optimizer = kind(0.5, **{decay: 0.1})
+        layers = [model.get_layer(name) for name in ("conv1", "layer1.0", "fc")]
+        optimizer.exclude_from_weight_decay([layers[2].kernel, *(part.bias for part in layers)])
+        before = model.get_weights()
+        gradients = [np.ones(v.shape, np.float32) for v in model.trainable_variables]
+        optimizer.apply(gradients, model.trainable_variables)
+        moved[kind] = [a - b for a, b in zip(model.get_weights(), before, strict=True)]
+    for one, other in zip(*moved.values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)

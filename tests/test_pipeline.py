@@ -1,5 +1,6 @@
 """From sources to batches: order and resuming."""
 
+import collections
 import hashlib
 import os
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numbered_images import COUNT, arguments, epoch_numbers, make
+from PIL import Image
 
 from keras_resnet import data
+from keras_resnet.data import mixing
 
 
 @pytest.fixture
@@ -94,6 +97,67 @@ def test_repeated_augmentation(folder):
     order = epoch_numbers(batches)
     assert order[::2] == order[1::2]
     assert len(set(order)) == COUNT // 2
+
+
+def reference_pairs(repeats, batch_size):
+    """{distance of an image from the one it is mixed with: rows} of torchvision's reference.
+
+    references/classification: RASampler on as many processes as make the batch, and in each
+    MixUp's or CutMix's `roll(1, 0)`.
+    """
+    distances = collections.Counter()
+    for rank in range(repeats):
+        indices = [place for place in range(256) for _ in range(repeats)]
+        indices = indices[rank::repeats][: 256 // repeats]
+        for start in range(0, len(indices), batch_size // repeats):
+            batch = np.array(indices[start : start + batch_size // repeats])
+            distances.update((batch - np.roll(batch, 1)).tolist())
+    return distances
+
+
+@pytest.fixture(scope="module")
+def classes_of_one(tmp_path_factory):
+    """256 images, each a class of its own: labels say which images were mixed."""
+    folder = tmp_path_factory.mktemp("classes")
+    for number in range(256):
+        path = folder / f"{number:03}" / "0.png"
+        path.parent.mkdir()
+        Image.new("RGB", (8, 8), (number, 0, 90)).save(path)
+    return folder
+
+
+@pytest.mark.parametrize("repeats, batch_size", [(1, 32), (2, 32), (4, 64)])
+def test_images_are_mixed_with_those_of_torchvisions_sampler(classes_of_one, repeats, batch_size):
+    def labels_of(**mixtures):
+        augmentation = data.Augmentation(repeats=repeats, **mixtures)
+        options = {"image_size": 8, "seed": 3, "training": True, "batch_size": batch_size}
+        batches, _ = data.image_folder(classes_of_one, augmentation=augmentation, **options)
+        return [labels for _, labels in batches.as_numpy_iterator()]
+
+    own = labels_of()
+    order = np.concatenate(own)[::repeats].tolist()
+    distances = collections.Counter()
+    for rows, mixed in zip(own, labels_of(mixup=1.0), strict=True):
+        for row, label in zip(rows, mixed, strict=True):
+            (partner,) = set(np.flatnonzero(label)) - {row} or {row}
+            distances[order.index(row) - order.index(partner)] += 1
+        # A process draws once a batch: so many shares, each for every so many rows.
+        shares = mixed[range(batch_size), rows].round(5)
+        assert [len(set(shares[copy::repeats])) for copy in range(repeats)] == [1] * repeats
+        assert len(set(shares)) == repeats
+    assert distances == reference_pairs(repeats, batch_size)
+
+
+def test_a_row_without_partner_stays_as_it_is():
+    images = tf.random.stateless_uniform((5, 4, 4, 3), (1, 2))
+    labels = tf.one_hot(range(5), 5)
+    mixed, shares = mixing.mix(images, labels, tf.constant([1, 2], tf.int64), 1.0, 0.0, 4)
+    np.testing.assert_allclose(mixed[1:4], images[1:4], atol=1e-6)
+    np.testing.assert_allclose(shares[1:4], labels[1:4], atol=1e-6)
+    assert 0.01 < shares[0, 0] < 0.99
+    assert float(shares[0, 0] + shares[0, 4]) == pytest.approx(1)
+    mixed, shares = mixing.mix(images[:2], labels[:2], tf.constant([1, 2], tf.int64), 1.0, 1.0, 4)
+    np.testing.assert_allclose(mixed, images[:2], atol=1e-6)
 
 
 def test_workers_share_an_epoch(folder):

@@ -211,6 +211,23 @@ def test_a_window_is_a_part_of_the_whole(kind):
     np.testing.assert_array_equal(window[inner], decode(content)[8:40, 16:40][inner])
 
 
-def test_bad_sides():
-    with pytest.raises(ValueError, match="crop=0"):
-        keras_resnet.Preprocessing(256, 0)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"crop": 0},
+        {"resize": 2**40},
+        {"crop": 224.5},
+        {"crop": "224"},
+        {"std": (0.2, 0.0, 0.2)},
+        {"std": (0.2, float("nan"), 0.2)},
+        {"std": (0.2, 0.2)},
+        {"std": (-0.2, 0.2, 0.2)},
+        {"mean": (0.5, float("inf"), 0.5)},
+        {"mean": ("0.5", 0.5, 0.5)},
+    ],
+    ids=str,
+)
+def test_bad_numbers(arguments):
+    """As a damaged recipe.json may have them."""
+    with pytest.raises(ValueError, match="|".join(f"{name}=" for name in arguments)):
+        keras_resnet.Preprocessing(**arguments)

@@ -52,6 +52,10 @@ from keras_resnet.training import RECIPES, Recipe, named_recipe
             {"augmentation": Augmentation(crop_scale=None), "train_size": 300},
             "train_size=300, resize=None",
         ),
+        (
+            {"augmentation": Augmentation(mixup=0.2, repeats=4), "batch_size": 7},
+            "at least twice augmentation.repeats. Received: batch_size=7",
+        ),
     ],
     ids=str,
 )
@@ -83,6 +87,14 @@ def test_changes():
         Recipe.from_json("[]")
     with pytest.raises(ValueError, match="Did you mean 'flowers'"):
         named_recipe("flower")
+
+
+def test_equal_recipes_have_equal_hashes():
+    recipes = [Recipe(learning_rate_multipliers={"fc": rate}, epochs=9) for rate in (1, 1.0, 2)]
+    assert recipes[0] == recipes[1] != recipes[2]
+    assert hash(recipes[0]) == hash(recipes[1])
+    assert len({*recipes, Recipe(), *RECIPES.values()}) == 2 + len(RECIPES)
+    assert Recipe.from_json(recipes[0].to_json()) == recipes[0]
 
 
 STEP = {"schedule": "step"}

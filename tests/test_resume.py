@@ -20,9 +20,9 @@ from keras_resnet import data
 from keras_resnet.training import Placement, Recipe, TrainingError, checkpoint
 from keras_resnet.training.checkpoint import Progress
 from keras_resnet.training.keeper import Keeper, patience_ends
-from keras_resnet.training.optimizers import SGD
+from keras_resnet.training.optimizers import create_optimizer
 from keras_resnet.training.phases import Phase, Setting
-from keras_resnet.training.validation import Averages, averages
+from keras_resnet.training.validation import CROSS_ENTROPY, Averages, averages
 
 # All that has a state: order, augmentation, dropout, schedule, momentum, moving averages.
 ARGUMENTS = (
@@ -94,18 +94,19 @@ def test_killed_at_random_moments(tmp_path, run_python):
     assert not (folder / checkpoint.NAME).exists()
 
 
-def small(**arguments):
+def small(**recipe):
     """A network of two layers, compiled, its data, and its keeper's arguments."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, "softmax", name="fc")(inputs))
     plain = keras.models.clone_model(model)
     model.compile(
-        SGD(0.5, momentum=0.9, **arguments),
+        create_optimizer(Recipe(optimizer="sgd", **recipe), 0.5),
         keras.losses.CategoricalCrossentropy(),
-        metrics=[
+        weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(name="top5"),
+            keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY),
         ],
     )
     rng = np.random.default_rng(0)
@@ -125,7 +126,7 @@ def keeper(model, plain, folder, **recipe):
     setting = Setting(
         Recipe(**recipe), model, plain, sources, skipped, folder, None, [], Placement()
     )
-    phase = Phase("network", model, model, model.optimizer, 0.5, range(5), 4, 32, None, None)
+    phase = Phase("network", model, model, model.optimizer, 0.5, range(5), 4, 8, None, None)
     return Keeper(setting, phase, Progress((32, 32)), Bar)
 
 
@@ -162,7 +163,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
 
 def test_moving_averages_are_validated_and_saved(tmp_path):
     """Against NumPy; and training goes on with the weights themselves, to the bit."""
-    model, plain, batches = small(use_ema=True, ema_momentum=0.8)
+    model, plain, batches = small(ema_momentum=0.8)
     twin, *_ = small()
     kernels = []
     watch = keras.callbacks.LambdaCallback(
@@ -220,7 +221,19 @@ def test_what_a_checkpoint_is_not(tmp_path):
     with pytest.raises(TrainingError, match="of another version"):
         checkpoint.restore(state, {"weights": other.weights})
     path = tmp_path / checkpoint.NAME
-    path.write_bytes(path.read_bytes()[:50])
+    written = path.read_bytes()
+    for bit in np.random.default_rng(0).permutation(8 * len(written))[:500]:
+        flipped = bytearray(written)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            found, arrays = checkpoint.load(tmp_path)
+        except TrainingError as error:
+            assert "cannot be read" in str(error)
+        else:  # where the bit says nothing
+            assert found == progress
+            assert all(np.array_equal(arrays[name], state[name]) for name in state)
+    path.write_bytes(written[:50])
     with pytest.raises(TrainingError, match="cannot be read"):
         checkpoint.load(tmp_path)
     header = json.dumps({"__metadata__": {"progress": "{}"}}).encode()

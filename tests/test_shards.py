@@ -206,3 +206,43 @@ def test_too_few_images_or_shards(flowers, tmp_path):
 def test_labels_beyond_the_classes(written):
     with pytest.raises(data.DataError, match="The label 2 is none of the 2 classes"):
         data.tfrecords(written, class_names=["a", "b"], **OPTIONS)
+
+
+@pytest.mark.parametrize("filename", [None, b"same.jpg"])
+def test_records_without_names_of_their_own(filename, flowers, tmp_path):
+    """Each is told apart by its file and place."""
+    good = next((flowers / "train" / "rose").iterdir()).read_bytes()
+    for shard, contents in enumerate(([good, b"bad 1", good, b"bad 2"], [b"bad 3", good, good])):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{shard}.tfrecord")) as writer:
+            for label, content in enumerate(contents):
+                values = {
+                    "image/encoded": tf.train.Feature(bytes_list={"value": [content]}),
+                    "image/class/label": tf.train.Feature(int64_list={"value": [label % 2]}),
+                }
+                if filename:
+                    values["image/filename"] = tf.train.Feature(bytes_list={"value": [filename]})
+                features = tf.train.Features(feature=values)
+                writer.write(tf.train.Example(features=features).SerializeToString())
+    skipped = data.Skipped()
+    options = {"class_names": ["a", "b"], "max_bad": 0.5, "skipped": skipped, **OPTIONS}
+    data.tfrecords(tmp_path, **options)
+    end = f" {filename.decode()}" if filename else ""
+    places = ("0.tfrecord/1", "0.tfrecord/3", "1.tfrecord/0")
+    assert sorted(skipped.reasons) == [f"{tmp_path}/{place}{end}" for place in places]
+    source = module.shards_source(tmp_path, ["a", "b"])
+    assert len({name for name, *_ in source.examples(None, 0).as_numpy_iterator()}) == 7
+
+
+def test_one_writer_at_a_time(flowers, tmp_path):
+    """The second one is refused while the first one writes, and finds all done afterwards."""
+    refused = []
+
+    def meanwhile(done, total):
+        with pytest.raises(data.DataError, match="Another process writes"):
+            data.write_shards(flowers, tmp_path / "out", shards=2)
+        refused.append(done)
+
+    data.write_shards(flowers, tmp_path / "out", shards=2, on_progress=meanwhile)
+    assert refused == [1, 2, 3, 4]
+    data.write_shards(flowers, tmp_path / "out", shards=2)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train", "val"]

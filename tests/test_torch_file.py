@@ -108,15 +108,60 @@ def test_views_of_legacy_storages(tmp_path):
     np.testing.assert_array_equal(weights.read_state_dict(path)["a"], [3, 4, 5, 6])
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize(
+    "wrapper", ["state_dict", "model_state_dict", "model", "net", "state", "student"]
+)
 def test_wrappers_and_prefixes(wrapper, tmp_path):
     storage = Storage("Float", "0", np.arange(6, dtype=np.float32))
     state = {"module._orig_mod.conv1.weight": tensor(storage, (2, 3), (3, 1))}
     namespace = Call("argparse.Namespace")
     scalar = Call("numpy.core.multiarray.scalar", Call("numpy.dtype", "f8", 0, 1), "x")
-    saved = {wrapper: state, "epoch": 3, "args": namespace, "best": scalar}
+    moments = {"module._orig_mod.conv1.weight": {"exp_avg": tensor(storage, (2, 3), (3, 1))}}
+    saved = {
+        "acc": tensor(storage, (), ()),
+        "criterion": {"weight": tensor(storage, (6,), (1,))},
+        "optimizer": {"state": moments},
+        wrapper: state,
+        "best_state": state,  # the same once more
+        "epoch": 3,
+        "args": namespace,
+        "best": scalar,
+    }
     path = zip_file(tmp_path / "w.pth", saved, [storage])
     assert list(weights.read_state_dict(path)) == ["conv1.weight"]
+
+
+@pytest.mark.parametrize(
+    "saved, found",
+    [
+        ({"model_ema": 1, "model": 2}, 2),
+        ({"student": 1, "net": 2}, 2),
+        ({"run": {"checkpoint": {"teacher": 3, "state_dict_ema": 4}}}, 4),
+        ({"model": {"best": 5}, "other": 6}, 5),
+        (
+            {"student": 1, "teacher": 2},
+            r"2 networks, such as \['student'\], \['teacher'\].*point\['student'\]",
+        ),
+        ({"a": {"model": 1}, "b": {"net": 2}}, r"\['a'\]\['model'\], \['b'\]\['net'\]"),
+        ({str(number): number for number in range(300)}, "300 networks"),
+    ],
+)
+def test_of_several_networks_one_is_taken_or_none(saved, found, tmp_path):
+    """Numbers stand for networks; the first value of their kernel tells them apart."""
+    storages = [Storage("Float", "0", np.arange(400, dtype=np.float32))]
+
+    def network(value):
+        if isinstance(value, dict):
+            return {key: network(inner) for key, inner in value.items()}
+        return {"conv1.weight": tensor(storages[0], (2,), (1,), value)}
+
+    path = zip_file(tmp_path / "w.pth", network(saved), storages)
+    if isinstance(found, int):
+        assert weights.read_state_dict(path)["conv1.weight"][0] == found
+        return
+    with pytest.raises(CheckpointError, match=found) as caught:
+        weights.read_state_dict(path)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -139,13 +184,31 @@ def test_torchscript_modules_and_compressed_entries_are_refused(tmp_path):
     path = zip_file(tmp_path / "w.pth", state, [storage])
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("weights/constants.pkl", b"")
-    with pytest.raises(CheckpointError, match=r"TorchScript.*state_dict"):
+        archive.writestr("weights/code/net.py", b"", zipfile.ZIP_DEFLATED)
+    check_said(
+        path, r"TorchScript archive.*torch\.save\(torch\.jit\.load\(path\)\.state_dict\(\), "
+    )
+    path = zip_file(path, state, [storage], compression=zipfile.ZIP_DEFLATED)
+    check_said(path, r"compressed or encrypted\. Save it anew with torch\.save")
+
+
+@pytest.mark.parametrize("write", CONTAINERS)
+@pytest.mark.parametrize("name", ["torchvision.models.resnet.ResNet", "flowers.net.FlowerNet"])
+def test_whole_modules_are_called_so(name, write, tmp_path):
+    """Of a library's class and of the author's own."""
+    storage = Storage("Float", "0", np.zeros(1, np.float32))
+    module = Call(name)
+    module.state = {"_parameters": {"weight": tensor(storage, (1,), (1,))}, "_modules": {}}
+    for saved in (module, {"epoch": 3, "model": module}):
+        path = write(tmp_path / "w.pth", saved, [storage])
+        check_said(path, rf"whole pickled nn\.Module.*{name}.*torch\.save\(model\.state_dict\(\), ")
+
+
+def check_said(path, said):
+    with pytest.raises(CheckpointError, match=said) as caught:
         weights.read_state_dict(path)
-    module = Call("torchvision.models.resnet.ResNet")
-    with pytest.raises(CheckpointError, match=r"nn\.Module.*state_dict"):
-        weights.read_state_dict(zip_file(path, module, []))
-    with pytest.raises(CheckpointError, match="compressed"):
-        weights.read_state_dict(zip_file(path, state, [storage], compression=zipfile.ZIP_DEFLATED))
+    assert "cut short" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

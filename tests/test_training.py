@@ -1,30 +1,46 @@
 """A whole training, small: the run folder, and what can be asked of it."""
 
+import contextlib
 import csv
+import dataclasses
+import io
 import json
+import logging
 import os
+import random
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
+import filelock
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.python.framework import config
 
 from keras_resnet import data, training, weights
+from keras_resnet.data import datasets
 from keras_resnet.data.locations import training_sources
+from keras_resnet.data.source import stream_source
+from keras_resnet.training import checkpoint
+from keras_resnet.training.fingerprint import Fingerprint
+from keras_resnet.training.finishing import finish
+from keras_resnet.training.phases import Setting
 from keras_resnet.training.run import locked, run_folder
 
 FILES = {
     *("best.keras", "best.pth", "last.keras", "class_indices.json", "recipe.json", "history.csv"),
     *("curves.png", "confusion_matrix.png", "mistakes.png", "predictions.csv", "skipped.csv"),
-    *("model.svg", "saved_model", "tensorboard", "report.md"),
+    *("model.svg", "saved_model", "tensorboard", "report.md", "data.safetensors"),
 }
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A run that was trained by a path as it is typed in the data's own folder."""
     folder = tmp_path_factory.mktemp("training")
     flowers = data.drawn_flowers(folder / "flowers", train=6, val=3)
     # 5 % broken files, of those that train and of those that validate.
@@ -32,14 +48,15 @@ def finished(tmp_path_factory):
     whole = (flowers / "val" / "tulip" / "000.jpg").read_bytes()
     (flowers / "val" / "tulip" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     recipe = training.Recipe(
-        data=str(flowers),
+        data="flowers",
         model="resnet18",
         image_size=32,
         epochs=2,
         batch_size=8,
         schedule="cosine",
     )
-    return training.train(recipe, folder / "run"), flowers, recipe
+    with contextlib.chdir(folder):
+        return training.train(recipe, folder / "run"), flowers, recipe.located()
 
 
 def rows(path):
@@ -53,6 +70,7 @@ def test_the_run_folder(finished):
     indices = json.loads((folder / "class_indices.json").read_text())
     assert indices == dict(enumerate_strings(["daisy", "dandelion", "rose", "sunflower", "tulip"]))
     written = json.loads((folder / "recipe.json").read_text())
+    assert written["data"] == str(flowers)  # from any other folder too
     assert written["image_size"] == 32
     assert written["resize"] == 37
     assert written["mean"] == [0.485, 0.456, 0.406]
@@ -68,6 +86,8 @@ def test_the_run_folder(finished):
         str(flowers / "val" / "tulip" / "cut.jpg"): "it is damaged",
     }
     report = (folder / "report.md").read_text()
+    assert "| class | train | validate | right |" in report and "| rose | 7 | 3 |" in report
+    assert "Missing" not in report
     for part in ("notes.jpg", "cut.jpg", "curves.png", "mistakes.png", "tulip", "tensorflow"):
         assert part in report
 
@@ -126,29 +146,70 @@ def test_tensorboard(finished):
 
 def test_a_finished_run_is_kept(finished, tmp_path):
     folder, _, _ = finished
-    assert run_folder(folder, {}) == folder.with_name("run-2")
-    assert run_folder(tmp_path / "new", {}) == tmp_path / "new"
+    recipe = training.Recipe()
+    assert run_folder(folder, recipe) == folder.with_name("run-2")
+    assert run_folder(tmp_path / "new", recipe) == tmp_path / "new"
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
-        run_folder(tmp_path / "file", {})
+        run_folder(tmp_path / "file", recipe)
+
+
+def test_a_run_that_is_finished_meanwhile_is_kept(tmp_path, monkeypatch):
+    """By another process, after this one has chosen the folder and before it has locked it."""
+    folder = tmp_path / "runs" / "run"
+
+    class Late(filelock.FileLock):
+        def acquire(self, *arguments, **options):
+            if Path(self.lock_file).parent == folder:
+                (folder / "report.md").write_text("Done.")
+            return super().acquire(*arguments, **options)
+
+    monkeypatch.setattr(filelock, "FileLock", Late)
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").write_text("{}")
+    with locked(folder, training.Recipe()) as chosen:
+        assert chosen == folder.with_name("run-2")
+    # What a process leaves that is killed between its report and its end.
+    for name in ("checkpoint.safetensors", ".lock", ".7.report.md"):
+        (folder / name).write_text("")
+    assert run_folder(folder, training.Recipe()) == folder.with_name("run-2")
+    assert {entry.name for entry in folder.iterdir()} == {"recipe.json", "report.md"}
+    assert [entry.name for entry in folder.parent.iterdir()] == ["run"]
 
 
 def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.json").write_text('{"epochs": 3, "classes": ["a"], "command": "x"}')
-    assert run_folder(folder, {"epochs": 3}) == folder
+    recipe = training.Recipe(epochs=3)
+    # What an older release did not write has its default; where the data lies may change.
+    assert run_folder(folder, recipe) == folder
+    assert run_folder(folder, recipe.changed({"data": "elsewhere"})) == folder
     with pytest.raises(ValueError, match="epochs was 3 and is 4"):
-        run_folder(folder, {"epochs": 4})
-    with locked(folder), pytest.raises(ValueError, match="Another process trains"), locked(folder):
+        run_folder(folder, recipe.changed({"epochs": 4}))
+    with pytest.raises(ValueError, match="decay_all was False and is True"):
+        run_folder(folder, recipe.changed({"decay_all": True}))
+    another = pytest.raises(ValueError, match="Another process trains")
+    with locked(folder, recipe), another, locked(folder, recipe):
         pass
     (folder / ".123.best.keras").write_text("half")
     (folder / ".env").write_text("mine")
-    with locked(folder):
+    with locked(folder, recipe):
         assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json", ".env"}
     assert {entry.name for entry in folder.iterdir()} == {"recipe.json", ".env"}
+    for text, said in (
+        (
+            '{"epochs": 3, "sharpness": 0.5}',
+            "another release of the package: A recipe has no sharp",
+        ),
+        ('{"augmentation": {"blur": 1}}', r"recipe\.json .* has no augmentation\.blur"),
+        ('{"epochs": ', r"recipe\.json of an unfinished training is damaged"),
+    ):
+        (folder / "recipe.json").write_text(text)
+        with pytest.raises(ValueError, match=said):
+            run_folder(folder, recipe)
     (folder / "recipe.json").unlink()
-    assert run_folder(folder, {}) == folder.with_name("run-2")
+    assert run_folder(folder, recipe) == folder.with_name("run-2")
 
 
 def test_bad_data_writes_nothing(tmp_path):
@@ -171,15 +232,17 @@ def test_a_loss_that_is_no_number(finished, tmp_path):
     recipe = recipe.changed(
         {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "step", "milestones": (1,)}
     )
-    with pytest.raises(training.TrainingError, match="at step 2 of 4 in epoch 1") as error:
+    with pytest.raises(training.TrainingError, match="at step 2 of 3 in epoch 1") as error:
         training.train(recipe, tmp_path / "run")
     assert "learning rate of 1e+30" in str(error.value)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_two_phases(finished, tmp_path):
-    """The head alone, on features that are computed once; then the stages that are not frozen."""
+@pytest.fixture(scope="module")
+def fine_tuned(finished, tmp_path_factory):
+    """A run in two phases where nothing can be drawn, and its warnings."""
     folder, flowers, _ = finished
+    tmp_path = tmp_path_factory.mktemp("fine_tuned")
     recipe = training.named_recipe(
         "fine_tune",
         data=str(flowers),
@@ -191,7 +254,44 @@ def test_two_phases(finished, tmp_path):
         ema_momentum=0.5,
         warmup_epochs=0,
     )
-    run = training.train(recipe, tmp_path / "run")
+    (run := tmp_path / "run").mkdir()
+    written, asked = json.loads((folder / "recipe.json").read_text()), json.loads(recipe.to_json())
+    added = ("resize", "mean", "std", "classes", "command")
+    (run / "recipe.json").write_text(json.dumps(asked | {name: written[name] for name in added}))
+    (run / "tensorboard").write_text("no folder")
+    python = tmp_path / "python"  # beside which there is no program to draw diagrams with
+    python.symlink_to(sys.executable)
+    warnings = io.StringIO()
+    (handler := logging.StreamHandler(warnings)).setLevel(logging.WARNING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        patch.setenv("PATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        logging.getLogger("keras_resnet").addHandler(handler)
+        try:
+            assert training.train(recipe, run) == run
+        finally:
+            logging.getLogger("keras_resnet").removeHandler(handler)
+    return run, warnings.getvalue()
+
+
+def test_what_only_adorns_never_stops_the_work(fine_tuned):
+    """One warning each, and the report says what is missing."""
+    run, warnings = fine_tuned
+    pictures = {"model.svg", "curves.png", "confusion_matrix.png", "mistakes.png"}
+    assert {entry.name for entry in run.iterdir()} == FILES - pictures
+    report = (run / "report.md").read_text()
+    for name in (*pictures, "tensorboard"):
+        assert warnings.count(f"There will be no {name}: ") == 1
+        assert f"| {name} | " in report
+    assert "No program to draw diagrams with was found" in report
+    assert "![" not in report
+
+
+def test_two_phases(finished, fine_tuned):
+    """The head alone, on features that are computed once; then the stages that are not frozen."""
+    (folder, _, _), (run, _) = finished, fine_tuned
     assert [row["phase"] for row in rows(run / "history.csv")] == ["head", "head", "network"]
     assert not list(run.glob(".*"))
     before = weights.read_state_dict(folder / "best.pth")
@@ -200,6 +300,46 @@ def test_two_phases(finished, tmp_path):
         moved = key.startswith(("layer3", "layer4", "fc"))
         assert np.array_equal(value, before[key]) != moved, key
     assert training.Run.open(run).model().dtype_policy.name == "float32"
+
+
+@pytest.mark.slow
+def test_the_end_does_not_read_the_images_again(finished, tmp_path):
+    """Of images that can only be read in turn; but the validation once, and what is drawn from."""
+    folder, flowers, recipe = finished
+    run = shutil.copytree(folder, tmp_path / "run")
+    images = [file.read_bytes() for file in sorted((flowers / "val").glob("*/001.jpg"))]
+    read = []
+
+    def source(count):
+        def noted(number):
+            read.append(count)
+            return number
+
+        def example(number):
+            number = tf.ensure_shape(tf.py_function(noted, [number], tf.int64), ())
+            return tf.strings.as_string(number), tf.gather(images, number % 5), number % 5
+
+        def examples(key, start):
+            dataset = tf.data.Dataset.range(count).map(example)
+            return datasets.shuffled(dataset, key).skip(tf.cast(start, tf.int64))
+
+        return stream_source(training.Run.open(run).class_names, count, examples)
+
+    progress = checkpoint.Progress((5000, 1500))
+    for row in rows(run / "history.csv"):
+        progress.history.append(
+            {name: value if name == "phase" else float(value) for name, value in row.items()}
+        )
+    skipped = data.Skipped(), data.Skipped()
+    sources = source(5000), source(1500)
+    setting = Setting(recipe, None, None, sources, skipped, run, None, [], training.Placement(), {})
+    finish(setting, progress, note=None, command="x")
+    assert read.count(5000) < 2000
+    assert 1500 < read.count(1500) < 3000
+    report = (run / "report.md").read_text()
+    assert "| class | validate | right |" in report and "| rose | 300 | " in report
+    with Image.open(run / "mistakes.png") as drawn:
+        assert np.asarray(drawn.convert("L")).std() > 5
 
 
 def test_what_is_no_run(tmp_path, finished):
@@ -225,29 +365,150 @@ def test_evaluation(finished, tmp_path):
     assert found.top5 == 1.0
     assert len(skipped) == 1
     other, _ = training.evaluate_on(
-        str(flowers), model="resnet18", weights=folder / "best.pth", image_size=32
+        str(flowers), model="resnet18", weights=folder / "best.pth", preprocessing={"crop": 32}
     )
     assert other.rows == found.rows
     for arguments, said in (
         ({}, "Pass either run"),
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
-        ({"run": folder, "image_size": 64}, "takes images of 32 px"),
+        ({"run": folder, "preprocessing": {"crop": 64}}, "takes images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):
             training.evaluate_on(str(flowers), **arguments)
-    # Of a folder without parts, the images that did not train.
-    run = shutil.copytree(folder, tmp_path / "run")
-    recipe = json.loads((run / "recipe.json").read_text())
-    recipe |= {"data": str(flowers / "train"), "validation_split": 0.5, "seed": 7}
-    (run / "recipe.json").write_text(json.dumps(recipe))
-    found, _ = training.evaluate_on(flowers / "train", run=run)
-    _, aside = training_sources(flowers / "train", validation_split=0.5, seed=7)
-    expected = {file for file, _, _ in aside.examples(None, 0).as_numpy_iterator()}
-    assert {os.fsencode(file) for file, *_ in found.rows} <= expected and len(found.rows) >= 14
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1])
     with pytest.raises(ValueError, match="The classes differ"):
         training.evaluate_on(str(tmp_path / "x.npz"), run=folder)
+
+
+def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
+    """Of a folder without parts; wherever it lies now, and however it is typed."""
+    folder, flowers, _ = finished
+    split = {"validation_split": 0.5, "seed": 7}
+    photos = shutil.copytree(flowers / "train", tmp_path / "photos")
+    (photos / "rose" / "notes.jpg").unlink()
+    sources = training_sources(photos, **split)
+    aside = {file for file, *_ in sources[1].examples(None, 0).as_numpy_iterator()}
+    names = {os.path.relpath(os.fsdecode(file), photos) for file in aside}
+    run = shutil.copytree(folder, tmp_path / "run")
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**recipe, "data": "photos", **split}))
+    Fingerprint.of(sources).write(run)
+
+    def counted(data):
+        found, _ = training.evaluate_on(data, run=run)
+        return found.counted, found.trained, {row[0] for row in found.rows}
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    said = "the 15 images that the training set aside"
+    assert counted(photos) == (said, 0, {str(photos / name) for name in names})
+    photos = photos.rename(elsewhere / "moved")
+    assert counted("moved") == (said, 0, {f"moved/{name}" for name in names})
+    shutil.copy(flowers / "val" / "rose" / "000.jpg", photos / "rose" / "new.jpg")
+    assert counted(photos)[:2] == ("all 31 images; 15 of them trained", 15)
+    # Another folder of these classes where the other one was.
+    other = data.drawn_flowers(tmp_path / "drawn", train=1, val=1, seed=5) / "train"
+    other.rename(elsewhere / "photos")
+    assert counted("photos")[:2] == ("all 5 images; 0 of them trained", 0)
+    classes = recipe["classes"]
+    np.savez("x.npz", x=np.zeros((5, 32, 32, 3), np.uint8), y=range(5), classes=classes)
+    assert counted("x.npz")[:2] == ("all 5 images; how many of them trained is not known", None)
+
+
+def test_which_data_a_training_goes_on_with(finished, tmp_path):
+    """The same, wherever it lies; else the error names what changed."""
+    folder, flowers, recipe = finished
+    run = shutil.copytree(folder, tmp_path / "run")
+    (run / "report.md").unlink()
+    checkpoint.save(run, checkpoint.Progress((31, 16)), {})
+    moved = shutil.copytree(flowers, tmp_path / "moved")
+    known = Fingerprint.read(run)
+    known.check(training_sources(moved), run)
+    (moved / "train" / "rose").rename(moved / "train" / "a")
+    (moved / "train" / "tulip").rename(moved / "train" / "rose")
+    (moved / "train" / "a").rename(moved / "train" / "tulip")
+    with pytest.raises(training.TrainingError, match=r"gone, .* of rose, .*; new, .* rose/000.jpg"):
+        training.train(recipe.changed({"data": str(moved)}), run)
+    assert json.loads((run / "recipe.json").read_text())["data"] == str(flowers)
+
+    def said(change):
+        photos = shutil.copytree(flowers, tmp_path / change.__name__)
+        change(photos / "train")
+        with pytest.raises(training.TrainingError, match="The data has changed") as error:
+            known.check(training_sources(photos), run)
+        return str(error.value)
+
+    def renamed(photos):
+        for part in ("train", "val"):
+            (photos.parent / part / "rose").rename(photos.parent / part / "roses")
+
+    def moved_to_another_class(photos):
+        (photos / "rose" / "001.jpg").rename(photos / "tulip" / "rose1.jpg")
+
+    def replaced(photos):
+        (photos / "rose" / "001.jpg").write_bytes((photos / "tulip" / "002.jpg").read_bytes())
+
+    def gone(photos):
+        (photos / "daisy" / "005.jpg").unlink()
+
+    assert "classes that are gone: rose; that are new: roses." in said(renamed)
+    found = said(moved_to_another_class)
+    assert "gone, or of another size: 1 of rose; new, or of another size: tulip/rose1.jpg." in found
+    assert "1 of rose; new, or of another size: rose/001.jpg." in said(replaced)
+    assert "47 files were listed and 46 are" in (found := said(gone))
+    assert "gone, or of another size: 1 of daisy; new, or of another size: none." in found
+
+
+def test_a_damaged_fingerprint(finished, tmp_path):
+    folder, _, _ = finished
+    known = Fingerprint.read(folder)
+    dataclasses.replace(known, groups=[("rose", 2**60)]).write(tmp_path)
+    with pytest.raises(training.TrainingError, match=r"data\.safetensors cannot be read"):
+        Fingerprint.read(tmp_path)
+    (tmp_path / "data.safetensors").write_bytes((folder / "data.safetensors").read_bytes()[:60])
+    with pytest.raises(training.TrainingError, match=r"data\.safetensors cannot be read"):
+        Fingerprint.read(tmp_path)
+
+
+def test_the_fingerprints_of_shards_and_of_data_sets(finished, tmp_path):
+    tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
+    folder, flowers, _ = finished
+    for name in ("one", "other"):
+        data.write_shards(flowers, tmp_path / name, shards=2, seed=len(name))
+    sources = [training_sources(tmp_path / name) for name in ("one", "other")]
+    known = Fingerprint.of(sources[0])
+    known.check(training_sources(shutil.copytree(tmp_path / "one", tmp_path / "two")), folder)
+    assert (known.find(sources[0][0]), known.find(sources[0][1])) == ((False, 30), (True, 0))
+    with pytest.raises(training.TrainingError, match=r"00000-of-00002\.tfrecord"):
+        known.check(sources[1], folder)
+    builder = tensorflow_datasets.ImageFolder(str(flowers))
+    train, val = datasets.tfds_sources(builder)
+    known = Fingerprint.of((train, val))
+    known.check(datasets.tfds_sources(builder), folder)
+    assert (known.find(train)[1], known.find(val)) == (train.count, (True, 0))
+    with pytest.raises(training.TrainingError, match="The data has changed"):
+        known.check((val, train), folder)
+
+
+def test_a_training_leaves_the_caller_as_it_was():
+    """What is drawn after it, and without a seed, is what would have been drawn."""
+
+    def drawn():
+        uniform = (tf.random.uniform(()), keras.random.uniform(()))
+        return [random.random(), np.random.rand(), *map(float, uniform)]  # noqa: S311
+
+    keras.utils.set_random_seed(5)
+    expected = [drawn(), drawn()]
+    keras.utils.set_random_seed(5)
+    found = [drawn()]
+    with pytest.raises(ValueError, match="does not exist"), tempfile.TemporaryDirectory() as folder:
+        training.train(
+            training.Recipe(data=f"{folder}/missing", deterministic=True, seed=1), f"{folder}/run"
+        )
+    assert [*found, drawn()] == expected
+    assert not config.is_op_determinism_enabled()
 
 
 def test_commands(finished, run_python, command_here, tmp_path):
@@ -263,13 +524,70 @@ def test_commands(finished, run_python, command_here, tmp_path):
     (answer,) = json.loads(done.stdout)
     assert answer["classes"] == [first["predicted"]]
     assert answer["probabilities"][0] == pytest.approx(float(first["probability"]), abs=1e-5)
+    # Bad files are named, and the others answered, in the order given.
     (tmp_path / "text.jpg").write_text("no image")
-    done = command_here("predict", "text.jpg", "--run", folder)
+    bad = ["text.jpg", "missing.jpg", tmp_path]
+    files = [row["file"] for row in rows(folder / "predictions.csv")][:2]
+    given = [files[1], *bad, files[0], files[1], *bad * 20]  # whole batches are bad
+    done = command_here("predict", *given, "--run", folder, "--json")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: text.jpg cannot be decoded")
+    found = json.loads(done.stdout)
+    assert [row["file"] for row in found] == [files[1], files[0], files[1]]
+    assert found[0] == found[2] and found[1]["probabilities"] == pytest.approx(
+        answer["probabilities"][:1] + found[1]["probabilities"][1:], abs=1e-5
+    )
+    *named, last = done.stderr.splitlines()
+    for file, reason in zip(bad, ("it is no image", "No such file", "Is a directory"), strict=True):
+        assert [f"{file}: {reason}" in line for line in named].count(True) == 1, done.stderr
+    assert last == "Error: 3 of the images cannot be decoded, and are named above."
+    done = command_here("predict", *bad, "--run", folder)
+    assert (done.returncode, done.stdout) == (1, "") and "Left out text.jpg" in done.stderr
+    run = training.Run.open(folder)
+    assert list(run.name_files([*given[:6]])) == [Path(files[1]), Path(files[0])]
+    with pytest.raises(ValueError, match=r"text\.jpg cannot be decoded: it is no image"):
+        run.name_files(["text.jpg"])
     done = command_here("train", "--data", flowers, "--set", "epoch=3")
     assert done.returncode == 1
     assert "Did you mean epochs?" in done.stderr
+
+
+def test_the_newest_finished_run(tmp_path):
+    for name, finished_at in (("flowers", 1), ("flowers-3", 3), ("flowers-2", 2), ("photos", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.keras").touch()
+        if finished_at:
+            (tmp_path / name / "report.md").touch()
+            os.utime(tmp_path / name / "report.md", (finished_at, finished_at))
+    assert training.newest_run(tmp_path) == tmp_path / "flowers-3"
+    with pytest.raises(ValueError, match="no finished training"):
+        training.newest_run(tmp_path / "photos")
+
+
+@pytest.mark.slow
+def test_the_newest_finished_run_is_asked(finished, command_here, tmp_path):
+    """Trained twice into one folder: what is asked next is the second training, and is named."""
+    folder, flowers, _ = finished
+    image = next((flowers / "val").rglob("*.jpg"))
+    done = command_here("predict", image)
+    assert done.returncode == 1 and "no finished training in runs" in done.stderr
+    run = shutil.copytree(folder, tmp_path / "runs" / "flowers")
+    os.utime(run / "report.md", (1, 1))
+    arguments = ("--data", flowers, "--model", "resnet18", "--image-size", 32)
+    done = command_here("train", *arguments, "--epochs", 1, "--batch-size", 30)
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last == "Next: keras-resnet predict IMAGE --run runs/flowers-2"
+    shutil.copytree(run, tmp_path / "runs" / "unfinished").joinpath("report.md").unlink()
+    second = command_here("predict", image, "--run", "runs/flowers-2")
+    assert second.stderr == ""
+    first = command_here("predict", image, "--run", "runs/flowers")
+    done = command_here("predict", image)
+    assert done.stdout == second.stdout != first.stdout
+    said = "The newest finished run is asked: runs/flowers-2.\n"
+    assert done.stderr == said
+    for asked in ("explain", image), ("evaluate", "--data", flowers, "--json"):
+        done = command_here(*asked)
+        assert done.returncode == 0 and done.stderr.startswith(said), done.stderr
 
 
 def test_explaining(finished, command_here, tmp_path):

@@ -1,6 +1,7 @@
 """Weights files into models, and back."""
 
 import logging
+import re
 import sys
 
 import numpy as np
@@ -64,6 +65,105 @@ def test_other_classes_keep_the_backbone(tmp_path, resnet18_state, caplog):
     assert keras_resnet.ResNet18(weights=tmp_path / "m.weights.h5", classes=9).output.shape[1] == 9
 
 
+@pytest.fixture(scope="module")
+def resnet20_state():
+    return weights.to_state_dict(keras_resnet.ResNet20())
+
+
+def without(state, *keys):
+    return {key: value for key, value in state.items() if not key.startswith(keys)}
+
+
+def message_of(path, model):
+    """What loading says, which is at most five lines of which each can be read."""
+    with pytest.raises(CheckpointError) as caught:
+        weights.load(model, path)
+    message = str(caught.value)
+    assert len(message.splitlines()) <= 5
+    assert len(message) < 2500
+    return message
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"name": "resnet20", "shortcut": "B", "classes": 3},
+        {"name": "resnet32", "include_top": False, "input_shape": (None, None, 1)},
+    ],
+)
+def test_the_network_that_is_advised_fits(file, tmp_path):
+    source = keras_resnet.create(file.pop("name"), **file)
+    path = weights.save(source, tmp_path / "w.pth")
+    message = message_of(path, keras_resnet.ResNet20())
+    call = re.search(r"load it into (keras_resnet\.create\(.*?\))\.\n", message)[1]
+    advised = eval(call, {"keras_resnet": keras_resnet})  # noqa: S307
+    weights.load(advised, path)
+
+
+@pytest.mark.parametrize("missing", [(), ("fc.bias",), ("fc.weight",), ("fc",)])
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_advice_on_a_head_and_channels_works(missing, channels, tmp_path, resnet20_state):
+    path = state_dict_file(tmp_path / "w.pth", without(resnet20_state, "fc.none", *missing))
+    model = keras_resnet.ResNet20(classes=3, input_shape=(32, 32, channels))
+    message = message_of(path, model)
+    said = re.search(r"keras_resnet\.weights\.load\(model, path, (.*?)\)", message)[1]
+    weights.load(model, path, **dict(re.findall(r"(\w+)='(\w+)'", said)))
+
+
+@pytest.mark.parametrize(
+    "names", [{"fc": "fc.1"}, {"fc": "head.fc"}, {"fc": "fc", "extra": "head"}]
+)
+def test_the_advice_on_another_head_works(names, tmp_path, resnet20_state):
+    heads = {
+        f"{name}.{leaf}": resnet20_state[f"fc.{leaf}"]
+        for name in names.values()
+        for leaf in ("weight", "bias")
+    }
+    backbone = without(resnet20_state, "fc")
+    path = state_dict_file(tmp_path / "w.pth", {**backbone, **heads})
+    model = keras_resnet.ResNet20()
+    message = message_of(path, model)
+    assert "without a head" not in message
+    assert "The backbone fits: save the file without the unused keys" in message
+    unused = re.search(r"unused by the model: (.*)", message)[1].split(", ")
+    state_dict_file(path, without({**backbone, **heads}, *unused))
+    weights.load(model, path, **({"head": "skip"} if "head='skip'" in message else {}))
+
+
+def test_what_no_network_here_fits(tmp_path, resnet20_state):
+    """A file of another kind, a relative, and a file of this very network that lost a part."""
+    others = {f"features.{number}.weight": np.zeros(1, np.float32) for number in range(3000)}
+    long = {f"{'a' * 1000}.{number}": np.zeros(1, np.float32) for number in range(9)}
+    relative = {**resnet20_state, "layer1.0.se.fc1.weight": np.zeros((4, 4), np.float32)}
+    lost = without(resnet20_state, "layer2.0.conv1")
+    model = keras_resnet.ResNet20()
+    for state, said in (
+        (others, "It looks like no ResNet: it has 3000 tensors: features"),
+        (long, "It looks like no ResNet: it has 9 tensors: aaa"),
+        (relative, "It looks like a relative of resnet20 with 10 classes"),
+        (lost, "a resnet20 with shortcut A and 10 classes, as the model, but has lost or changed"),
+    ):
+        message = message_of(state_dict_file(tmp_path / "w.pth", state), model)
+        assert said in message
+        assert "choose another" in message
+        assert "load it into" not in message
+
+
+def test_a_head_without_a_bias_is_a_head(resnet20_state):
+    state = without(resnet20_state, "fc.bias")
+    assert recognise(state).text == "a resnet20 with shortcut A and 10 classes"
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_file_of_keras_under_another_name(suffix, tmp_path):
+    model = keras_resnet.ResNet20()
+    path = weights.save(model, tmp_path / f"w{suffix}").rename(tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"Let its name end in (\.\w+)") as caught:
+        weights.load(model, path)
+    named = re.search(r"end in (\.\w+)", str(caught.value))[1]
+    weights.load(model, path.rename(tmp_path / f"w{named}"))
+
+
 def test_no_top_ignores_the_head(tmp_path, resnet18_state, caplog):
     path = state_dict_file(tmp_path / "w.pth", resnet18_state)
     with caplog.at_level(logging.INFO, "keras_resnet"):
@@ -72,17 +172,43 @@ def test_no_top_ignores_the_head(tmp_path, resnet18_state, caplog):
     assert weights.to_state_dict(model).keys() == resnet18_state.keys() - {"fc.weight", "fc.bias"}
 
 
-def test_the_first_convolution_adapts_when_asked(tmp_path, resnet18_state):
-    path = state_dict_file(tmp_path / "w.pth", resnet18_state)
+@pytest.fixture(scope="module")
+def rgb_files(tmp_path_factory, resnet18_state):
+    """A ResNet-18 of 7 classes for RGB, in each format."""
+    folder = tmp_path_factory.mktemp("rgb")
+    path = state_dict_file(folder / "w.pth", resnet18_state)
+    model = keras_resnet.ResNet18(weights=path, classes=7, input_shape=(32, 32, 3))
+    for name in ("w.safetensors", "w.keras", "w.weights.h5"):
+        weights.save(model, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.keras", "w.weights.h5"])
+def test_the_first_convolution_adapts_when_asked(name, channels, rgb_files, resnet18_state):
     kernel = resnet18_state["conv1.weight"]
-    for channels in (1, 6):
-        model = keras_resnet.ResNet18(classes=7, input_shape=(None, None, channels))
-        with pytest.raises(CheckpointError, match=r"(?s)first_conv='adapt'.*conv1\.weight"):
-            weights.load(model, path)
-        weights.load(model, path, first_conv="adapt")
-        adapted = weights.to_state_dict(model)["conv1.weight"]
+    shape = {"classes": 7, "input_shape": (32, 32, channels)}
+    model = keras_resnet.ResNet18(**shape)
+    advice = r"(?s)pass first_conv='adapt' to the builder or to weights\.load.*conv1\.weight"
+    with pytest.raises(CheckpointError, match=advice):
+        weights.load(model, rgb_files / name)
+    weights.load(model, rgb_files / name, first_conv="adapt")
+    built = keras_resnet.ResNet18(weights=rgb_files / name, first_conv="adapt", **shape)
+    for network in (model, built):
+        adapted = weights.to_state_dict(network)["conv1.weight"]
         # The same grey in all channels gives the same answer.
         np.testing.assert_allclose(adapted.sum(1), kernel.sum(1), atol=1e-5)
+
+
+def test_the_builder_says_how_to_adapt(rgb_files):
+    with pytest.raises(CheckpointError, match="pass first_conv='adapt' to the builder"):
+        keras_resnet.ResNet18(weights=rgb_files / "w.pth", classes=7, input_shape=(64, 64, 1))
+    with pytest.raises(ValueError, match="first_conv should be 'strict' or 'adapt'"):
+        keras_resnet.ResNet18(first_conv="adopt")
+
+
+def test_adapting_is_not_advised_where_it_would_not_do(tmp_path, resnet18_state):
+    model = keras_resnet.ResNet18(classes=7, input_shape=(None, None, 6))
     other = {key: value for key, value in resnet18_state.items() if "layer4" not in key}
     with pytest.raises(CheckpointError, match=r"conv1\.weight is \(64, 3, 7, 7\)") as error:
         weights.load(model, state_dict_file(tmp_path / "other.pth", other))

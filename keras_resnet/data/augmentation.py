@@ -72,7 +72,8 @@ class Augmentation:
         cutmix: Alpha of CutMix; 0 for none.
         label_smoothing: Share of the label that all classes get alike, 0 to 1.
         repeats: How many times in a row an image comes, augmented anew each time, with as many
-            fewer images an epoch (https://arxiv.org/abs/1901.09335).
+            fewer images an epoch (https://arxiv.org/abs/1901.09335). MixUp and CutMix never mix
+            it with itself; for them a batch should have at least twice as many rows.
     """
 
     crop_scale: tuple[float, float] | None = (0.08, 1.0)
@@ -92,9 +93,14 @@ class Augmentation:
         check(self, RULES, OPTIONAL)
 
     @property
+    def mixes_images(self):
+        """Whether there is MixUp or CutMix."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
     def mixes_labels(self):
         """Whether labels become shares of each class, float32 (batch, classes)."""
-        return self.mixup > 0 or self.cutmix > 0 or self.label_smoothing > 0
+        return self.mixes_images or self.label_smoothing > 0
 
     def image(self, image_bytes, preprocessing, key):
         """One augmented image, uint8 (crop, crop, 3), and the part to erase, int32 (4,).
@@ -124,22 +130,55 @@ class Augmentation:
             return image, tf.zeros(4, tf.int32)
         return image, windows.random_erasure(size, keys[4], self.erasing)
 
-    def batch(self, images, labels, erasures, key, classes):
-        """Erases, mixes and smooths.
+    def drawn(self, pixels, labels, erasures, key, classes):
+        """A batch with what is drawn for it, but not yet applied.
 
         Args:
-            images: float32 (batch, size, size, 3), normalised.
+            pixels: uint8 (batch, size, size, 3).
             labels: int64 (batch,).
             erasures: int32 (batch, 4), from `image`.
             key: int64 tensor (2,).
             classes: How many classes there are.
 
         Returns:
-            Images, and labels: int64 (batch,), or float32 (batch, classes) if `mixes_labels`.
+            {"pixels": ...} with the "erasures", and the "partners", "shares" and "boxes" of
+            `mixing.draw`, that there are, for `apply`; and labels: int64 (batch,), or float32
+            (batch, classes) if `mixes_labels`.
         """
+        batch = {"pixels": pixels}
         if self.erasing:
-            images = windows.erase(images, erasures)
-        if not self.mixes_labels:
-            return images, labels
-        labels = mixing.smooth_labels(labels, classes, self.label_smoothing)
-        return mixing.mix(images, labels, key, self.mixup, self.cutmix)
+            batch["erasures"] = erasures
+        if self.mixes_labels:
+            labels = mixing.smooth_labels(labels, classes, self.label_smoothing)
+        if self.mixes_images:
+            draws = mixing.draw(pixels, key, self.mixup, self.cutmix, self.repeats)
+            batch["partners"], batch["shares"], batch["boxes"], label_shares = draws
+            labels = mixing.mix_labels(labels, batch["partners"], label_shares)
+        return batch, labels
+
+    def apply(self, batch, preprocessing, ops=tf):
+        """Normalises, erases and mixes a batch of `drawn`.
+
+        Args:
+            batch: The first part of what `drawn` returns; where it is a part of a whole batch,
+                with "others", what the pixels are mixed with, and "other_erasures" of these.
+            preprocessing: Whose mean and deviation are used.
+            ops: `tf`, or `keras.ops` in a step of Keras' backend.
+
+        Returns:
+            float32 (batch, size, size, 3).
+        """
+
+        def erased(pixels, erasures):
+            images = preprocessing.normalise(pixels, ops)
+            return images if erasures is None else windows.erase(images, erasures, ops)
+
+        images = erased(batch["pixels"], batch.get("erasures"))
+        if "shares" not in batch:
+            return images
+        if "others" in batch:
+            others = erased(batch["others"], batch.get("other_erasures"))
+        else:
+            gather = tf.gather if ops is tf else ops.take
+            others = gather(images, batch["partners"], axis=0)
+        return mixing.blend(images, others, batch["shares"], batch["boxes"], ops)

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.data.image_folder import list_parts
-from keras_resnet.data.source import why_bad_image
+from keras_resnet.data.source import Source, why_bad_image
+
+LOOKED_AT = 20_000  # files, for duplicates before each training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +23,15 @@ class Check:
         counts: {part: {class: images}}, the bad ones too; the part is "train", "val" or "".
         bad: {file: why it cannot be used}.
         duplicates: Groups of files with the same bytes, of which one trains and one validates.
+        unread: {file: why}: images of kinds that TensorFlow does not read, not among the counts.
+        ignored: How many files are no images.
     """
 
     counts: dict[str, dict[str, int]]
     bad: dict[str, str]
     duplicates: list[tuple[str, ...]]
+    unread: dict[str, str] = dataclasses.field(default_factory=dict)
+    ignored: int = 0
 
     @property
     def total(self):
@@ -64,7 +70,9 @@ def check_data(directory, *, on_progress=None) -> Check:
         part: dict(zip(images.class_names, map(int, images.counts), strict=True))
         for part, images in parts.items()
     }
-    return Check(counts, bad, _duplicates(parts, hashes, bad))
+    unread = {file: why for images in parts.values() for file, why in images.unread.items()}
+    ignored = sum(images.ignored for images in parts.values())
+    return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored)
 
 
 def _in_turn(pool, files):
@@ -105,3 +113,34 @@ def _duplicates(parts, hashes, bad):
         for group in groups.values()
         if len({part for part, _ in group}) > 1
     ]
+
+
+def files_in_both(train: Source, val: Source) -> list[tuple[str, str]]:
+    """(a file that trains, one that validates) of the same bytes, for each that validates.
+
+    Only files of the same size are read, and none at all where there are more than 20,000.
+    """
+    if not (train.folder and val.folder) or train.count + val.count > LOOKED_AT:
+        return []
+    sizes: dict[int, tuple[list[str], list[str]]] = collections.defaultdict(lambda: ([], []))
+    for part, source in enumerate((train, val)):
+        for name, size, _ in source.listed():
+            if size > 0:
+                sizes[size][part].append(source.folder + name)
+    pairs = []
+    for trains, validates in sizes.values():
+        if trains and validates:
+            known = {_digest(file): file for file in reversed(trains)}
+            known.pop(None, None)
+            found = ((known.get(_digest(file)), file) for file in validates)
+            pairs += [(same, file) for same, file in found if same is not None]
+    return pairs
+
+
+def _digest(file):
+    """The hash of a file; None if it cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError:
+        return None

@@ -1,6 +1,7 @@
 """Image data sets of tensorflow-datasets, read without decoding."""
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
@@ -138,7 +139,10 @@ def _source(builder, split):
         )
         return shuffled(dataset, key).skip(tf.cast(start, tf.int64))
 
-    return stream_source(builder.info.features["label"].names, count, examples)
+    source = stream_source(builder.info.features["label"].names, count, examples)
+    # A version of a data set is never another one.
+    said = f"{builder.info.full_name}/{split}"
+    return dataclasses.replace(source, listed=lambda: [(said, builder.info.dataset_size, count)])
 
 
 def shuffled(examples, key):

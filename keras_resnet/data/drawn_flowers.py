@@ -5,13 +5,14 @@ Colours, sizes and places are drawn alike for all kinds: what tells them apart i
 
 import colorsys
 import math
-import os
 import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+from keras_resnet.files import temporary_path
 
 KINDS = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 SCALE = 3  # Drawn this many times larger, then reduced: smooth edges.
@@ -42,25 +43,33 @@ def drawn_flowers(directory, *, train=160, val=40, seed=0) -> Path:
         for kind in KINDS
         for number in range(count)
     ]
-    if directory.exists():
-        missing = [name for name, *_ in jobs if not (directory / name).is_file()]
-        if missing:
-            raise ValueError(
-                f"{directory} is there, but is not this set of drawn flowers: {missing[0]} and "
-                f"{len(missing) - 1} other files are missing. Choose another folder or remove it."
-            )
-        return directory
-    unfinished = directory.with_name(f"{directory.name}.{os.getpid()}.unfinished")
-    for folder in {(unfinished / name).parent for name, *_ in jobs}:
-        folder.mkdir(parents=True)
+    if not directory.exists():
+        _draw_all(jobs, directory)
+    missing = [name for name, *_ in jobs if not (directory / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{directory} is there, but is not this set of drawn flowers: {missing[0]} and "
+            f"{len(missing) - 1} other files are missing. Choose another folder or remove it."
+        )
+    return directory
+
+
+def _draw_all(jobs, directory):
+    """Draws into a folder of its own, which is renamed."""
+    unfinished = temporary_path(directory)
     try:
+        for folder in {(unfinished / name).parent for name, *_ in jobs}:
+            folder.mkdir(parents=True)
         for name, kind, key in jobs:
             image, quality = draw(kind, key)
             image.save(unfinished / name, quality=quality)
-        unfinished.rename(directory)
+        try:
+            unfinished.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return directory
 
 
 def draw(kind, key) -> tuple[Image.Image, int]:

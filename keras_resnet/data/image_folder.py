@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,46 @@ from keras_resnet.data.pipeline import batches
 from keras_resnet.data.source import check_split
 from keras_resnet.files import write_text
 
-VALIDATION_NAMES = ("val", "validation", "valid", "test")
+TRAINS = ("train", "training")
+VALIDATES = (
+    ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
+    ("test", "testing"),
+)
 
 
-def has_parts(directory):
-    """Whether a folder has training and validation images in folders of their own."""
-    return (Path(directory) / "train").is_dir() and validation_folder(directory) is not None
+def part_folders(directory) -> dict[str, Path]:
+    """The folders of a folder's parts, {"train": ..., "val": ...}; {} if it is not parted.
 
+    They may be called train, Training or train_set, val, Validation, Test and so on; what tests is
+    taken where nothing validates.
 
-def validation_folder(directory) -> Path | None:
-    """The folder of a folder's validation images, if it has one."""
-    folders = (Path(directory) / name for name in VALIDATION_NAMES)
-    return next((folder for folder in folders if folder.is_dir()), None)
+    Raises:
+        DataError: if two folders may be meant.
+    """
+    found: dict[str, list[Path]] = {}
+    for entry in sorted(Path(directory).glob("[!.]*")):
+        if entry.is_dir():
+            name = re.sub("[-_ ]?set$", "", entry.name.casefold())
+            found.setdefault(name, []).append(entry)
+    train, val, test = (
+        [folder for name in names for folder in found.get(name, [])]
+        for names in (TRAINS, *VALIDATES)
+    )
+    val = val or test
+    if not (train and val):
+        return {}
+    for folders in (train, val):
+        if len(folders) > 1:
+            raise DataError(
+                f"{' and '.join(folder.name for folder in folders)} in {directory} mean the same "
+                "part of the images. Leave one of them there."
+            )
+    return {"train": train[0], "val": val[0]}
 
 
 def list_parts(directory) -> dict[str, Images]:
     """All images of a folder: {"train": ..., "val": ...}, or {"": ...} if it is not parted."""
-    if has_parts(directory):
+    if part_folders(directory):
         return dict(zip(("train", "val"), split_images(directory), strict=True))
     return {"": list_images(directory)}
 
@@ -47,17 +71,18 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
             class is too small to be split.
     """
     directory = Path(directory)
-    validation = validation_folder(directory)
-    if validation is not None and has_parts(directory):
+    parts = part_folders(directory)
+    if parts:
+        training, validation = parts["train"].name, parts["val"].name
         if validation_split is not None:
             raise DataError(
-                f"{directory} has its own validation images, in {validation.name}. Leave "
+                f"{directory} has its own validation images, in {validation}. Leave "
                 f"validation_split out. Received: validation_split={validation_split}"
             )
-        train, val = list_images(directory / "train"), list_images(validation)
+        train, val = list_images(parts["train"]), list_images(parts["val"], least=1)
         if train.class_names != val.class_names:
             raise DataError(
-                f"train and {validation.name} in {directory} have different classes. Only in one "
+                f"{training} and {validation} in {directory} have different classes. Only in one "
                 f"of them: {', '.join(sorted(set(train.class_names) ^ set(val.class_names)))}."
             )
         return train, val
@@ -80,7 +105,7 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
         indices = np.arange(ends[label] - count, ends[label])
         validates[np.random.default_rng((seed, label)).permutation(indices)[:share]] = True
     train, val = images.subset(np.flatnonzero(~validates)), images.subset(np.flatnonzero(validates))
-    return train, dataclasses.replace(val, unusable={})
+    return train, dataclasses.replace(val, unusable={}, unread={}, ignored=0)
 
 
 def save_class_indices(class_names, path):
@@ -113,7 +138,7 @@ def image_folder(directory, *, split=None, validation_split=None, seed=0, **opti
     >>> train, classes = keras_resnet.data.image_folder(
     ...     "photos", split="train", validation_split=0.2, training=True)  # doctest: +SKIP
     """
-    if split is None and has_parts(directory):
+    if split is None and part_folders(directory):
         raise DataError(
             f"{directory} has training and validation images. Pass split='train' or split='val'."
         )

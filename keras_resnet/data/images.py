@@ -1,5 +1,6 @@
 """The images of a folder of class folders: which there are, and how they are read."""
 
+import collections
 import dataclasses
 import os
 import stat
@@ -9,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
+from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
 from keras_resnet.data.source import Source, why_bad_image
 
 LOOKED_UP = 256  # names at a time
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Images:
         chosen: Which of them are meant, int64, in order.
         folder: What the paths are below, with a slash at the end.
         unusable: Entries named as images that are no files, {path: why}.
+        unread: Images of kinds that TensorFlow does not read, {path: why}.
+        ignored: How many files are no images.
     """
 
     class_names: tuple[str, ...]
@@ -35,6 +39,8 @@ class Images:
     chosen: np.ndarray
     folder: bytes
     unusable: dict[str, str]
+    unread: dict[str, str] = dataclasses.field(default_factory=dict)
+    ignored: int = 0
 
     def __len__(self):
         """How many images there are."""
@@ -52,6 +58,16 @@ class Images:
     def counts(self):
         """How many images each class has."""
         return np.bincount(self.labels[self.chosen], minlength=len(self.class_names))
+
+    def listed(self):
+        """(path below the folder, its size, 1) of each image file; as of `Source`."""
+        for start in range(0, len(self), LOOKED_UP):
+            for name in tf.gather(self.names, self.chosen[start : start + LOOKED_UP]).numpy():
+                try:
+                    size = os.stat(self.folder + name).st_size
+                except OSError:  # it goes, or has gone
+                    size = -1
+                yield os.fsdecode(name), size, 1
 
     def source(self) -> Source:
         """The images as a source of batches."""
@@ -84,18 +100,25 @@ class Images:
             replacement,
             why_bad,
             self.unusable,
+            unread=self.unread,
+            counts=tuple(map(int, self.counts)),
+            listed=self.listed,
+            folder=os.fsdecode(self.folder),
         )
 
 
-def list_images(directory) -> Images:
+def list_images(directory, *, least=2) -> Images:
     """Lists a folder of class folders, as torchvision's ImageFolder does.
 
     Args:
-        directory: The folder. Each folder in it is a class, in alphabetical order; images may lie
-            deeper. Links are followed. Hidden files and files of other kinds are passed over.
+        directory: The folder. Each folder in it is a class, in alphabetical order; further images
+            of a class may lie deeper. Links are followed, hidden files passed over. Where the
+            suffix does not say that a file is an image, its first bytes do.
+        least: How many classes there have to be.
 
     Raises:
-        DataError: if there are no class folders, or one of them has no image.
+        DataError: if there are fewer class folders, or one of them has no image, or has
+            them in folders only: then these may be the classes.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -115,18 +138,33 @@ def list_images(directory) -> Images:
     folder = os.fsencode(directory) + b"/"
     names, counts = bytearray(), []
     unusable: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    ignored: collections.Counter[str] = collections.Counter()
+    deeper = []
     for name in classes:
-        found = 0
-        for files in _walk(folder + os.fsencode(name), (), unusable):
+        found = []  # in the class's own folder, and in those below
+        for files in _walk(folder + os.fsencode(name), (), unusable, unread, ignored):
             names += b"".join(file[len(folder) :] + b"\0" for file in files)
-            found += len(files)
-        counts.append(found)
+            found.append(len(files))
+        counts.append(sum(found))
+        if counts[-1] and not found[0]:
+            deeper.append(name)
+    if deeper:
+        raise DataError(_said_of_folders(directory, classes, deeper))
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise DataError(
             f"{len(empty)} of the {len(classes)} class folders in {directory} have no image: "
-            f"{', '.join(empty[:10])}. Put images ({', '.join(SUFFIXES)}) there or remove the "
-            "folder."
+            f"{', '.join(empty[:10])}. Put images ({', '.join(READ)}) there or remove the folder."
+            + "".join(
+                f"\n{len(unread)} images there have to be converted. The first: {file}: {why}."
+                for file, why in list(unread.items())[:1]
+            )
+        )
+    if len(classes) < least:
+        raise DataError(
+            f"{directory} has one folder of images, {classes[0]!r} with {counts[0]} of them. "
+            "Expected a folder of two or more classes, one folder a class."
         )
     return Images(
         tuple(classes),
@@ -135,10 +173,27 @@ def list_images(directory) -> Images:
         np.arange(sum(counts)),
         folder,
         unusable,
+        unread,
+        ignored.total(),
     )
 
 
-def _walk(folder, above, unusable):
+def _said_of_folders(directory, classes, deeper):
+    """What to do where the images of a class lie in further folders: these may be the classes."""
+    inside = {
+        name: sorted(path.name for path in (directory / name).glob("[!.]*") if path.is_dir())
+        for name in deeper[:3]
+    }
+    found = "; ".join(f"{name} has {', '.join(below[:5])}" for name, below in inside.items())
+    return (
+        f"{len(deeper)} of the {len(classes)} class folders in {directory} hold no images "
+        f"themselves, but folders of them ({found}).\nIf these are the classes, pass "
+        f"{' or '.join(str(directory / name) for name in inside)}; if they are the parts of a data "
+        "set, call them train and val. Else put each class's images into its own folder."
+    )
+
+
+def _walk(folder, above, unusable, unread, ignored):
     """The image files of each folder below `folder`, in turn; bytes, sorted."""
     try:
         status = os.stat(folder)
@@ -157,13 +212,27 @@ def _walk(folder, above, unusable):
         what = _what(entry)
         if what == "a folder":
             folders.append(entry.path)
-        if image and what == "a file":
-            files.append(entry.path)
-        elif image:
+        if image and what != "a file":
             unusable[os.fsdecode(entry.path)] = f"it is {what}"
+        elif what == "a file" and (image or _is_read(entry.path, unread, ignored)):
+            files.append(entry.path)
     yield files
     for path in folders:
-        yield from _walk(path, (*above, here), unusable)
+        yield from _walk(path, (*above, here), unusable, unread, ignored)
+
+
+def _is_read(path, unread, ignored):
+    """Whether a file is an image that TensorFlow reads, by its content; notes it if it is not."""
+    try:
+        with open(path, "rb") as file:
+            kind = kind_of(file.read(HEAD))
+    except OSError:  # nothing says that it is an image
+        kind = None
+    if kind is None:
+        ignored["files"] += 1
+    elif kind not in READ:
+        unread[os.fsdecode(path)] = why_unread(kind)
+    return kind in READ
 
 
 def _what(entry):

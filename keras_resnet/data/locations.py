@@ -8,11 +8,7 @@ import tensorflow as tf
 
 from keras_resnet.data import datasets
 from keras_resnet.data.errors import DataError
-from keras_resnet.data.image_folder import (
-    has_parts,
-    split_images,
-    validation_folder,
-)
+from keras_resnet.data.image_folder import part_folders, split_images
 from keras_resnet.data.images import list_images
 from keras_resnet.data.shards import shards_source
 from keras_resnet.data.source import Source
@@ -41,14 +37,14 @@ def training_sources(
     folder = _folder_or_builder(data)
     if not isinstance(folder, Path):
         sources = datasets.tfds_sources(folder, validation_split=validation_split)
-    elif has_parts(folder) and _has_shards(folder / "train"):
+    elif (parts := part_folders(folder)) and any(map(_has_shards, parts.values())):
         if validation_split is not None:
             raise DataError(
                 f"{folder} has its own validation images. Leave validation_split out. "
                 f"Received: validation_split={validation_split}"
             )
-        train, val = folder / "train", validation_folder(folder)
-        return shards_source(train, worker=worker), shards_source(val, worker=worker)
+        train, val = (shards_source(part, worker=worker) for part in parts.values())
+        return train, val
     elif _has_shards(folder):
         raise DataError(
             f"{folder} has shards in it, but no train and val folders of shards. Write them with "
@@ -82,8 +78,8 @@ def evaluation_source(data, *, validation_split=None, seed=0) -> Source:
     folder = _folder_or_builder(data)
     if not isinstance(folder, Path):
         return datasets.tfds_sources(folder, validation_split=validation_split)[1]
-    if has_parts(folder):
-        folder = validation_folder(folder)
+    if parts := part_folders(folder):
+        folder = parts["val"]
     elif validation_split is not None:
         return split_images(folder, validation_split=validation_split, seed=seed)[1].source()
     return shards_source(folder) if _has_shards(folder) else list_images(folder).source()

@@ -12,17 +12,39 @@ from keras_resnet.preprocessing import Preprocessing
 PREFETCHED = 2
 
 
-def training_batches(
+def training_batches(source: Source, *, preprocessing: Preprocessing, augmentation=None, **options):
+    """Shuffled and augmented batches.
+
+    Args:
+        source: As the other arguments, of `drawn_batches`.
+        preprocessing: Whose crop is the images' side, and whose mean and deviation are used.
+        augmentation: What is done to images at random.
+        **options: batch_size, seed, first_step and skipped.
+
+    Returns:
+        `tf.data.Dataset` of (images, labels): float32 (batch, crop, crop, 3), normalised; int64
+        (batch,), or float32 (batch, classes) if `augmentation.mixes_labels`.
+    """
+    augmentation = augmentation or Augmentation()
+    batches = drawn_batches(
+        source, preprocessing=preprocessing, augmentation=augmentation, **options
+    )
+    return prefetched(
+        batches.map(lambda batch, labels: (augmentation.apply(batch, preprocessing), labels))
+    )
+
+
+def drawn_batches(
     source: Source,
     *,
     preprocessing: Preprocessing,
+    augmentation: Augmentation,
     batch_size,
     seed,
-    augmentation=None,
     first_step=None,
     skipped=None,
 ):
-    """Shuffled and augmented batches.
+    """Shuffled batches of augmented pixels, and what is drawn for `augmentation.apply`.
 
     What is in batch k is a function of the source, `seed` and k alone. Each image comes once an
     epoch; with `augmentation.repeats`, a share of them does, so many times in a row. The place of
@@ -31,19 +53,17 @@ def training_batches(
 
     Args:
         source: The images.
-        preprocessing: Whose crop is the images' side, and whose mean and deviation are used.
+        preprocessing: Whose crop is the images' side.
+        augmentation: What is done to images at random.
         batch_size: Images of a batch; the last one of an epoch may have fewer.
         seed: Fixes the order and the augmentation.
-        augmentation: What is done to images at random.
         first_step: None for one epoch, each time that the result is iterated the next one. Or a
             number of batches: endless, as an uninterrupted training goes on after so many.
         skipped: Is told of the images that cannot be decoded.
 
     Returns:
-        `tf.data.Dataset` of (images, labels): float32 (batch, crop, crop, 3), normalised; int64
-        (batch,), or float32 (batch, classes) if `augmentation.mixes_labels`.
+        `tf.data.Dataset` of what `augmentation.drawn` returns.
     """
-    augmentation = augmentation or Augmentation()
     classes = len(source.class_names)
     steps = steps_per_epoch(source, batch_size)
 
@@ -65,9 +85,7 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert
     def finish(place, pixels, erasures, labels):
-        key = source.key(seed, 2, place[0])
-        images = preprocessing.normalise(pixels)
-        return augmentation.batch(images, labels, erasures, key, classes)
+        return augmentation.drawn(pixels, labels, erasures, source.key(seed, 2, place[0]), classes)
 
     if first_step is None:
         # Another epoch each time that somebody starts to iterate.
@@ -93,10 +111,11 @@ def training_batches(
     ).map(finish)
     if first_step is None:
         batched = batched.apply(tf.data.experimental.assert_cardinality(steps))
-    return _prefetched(batched)
+    return batched
 
 
-def _prefetched(batched):
+def prefetched(batched):
+    """Has the next batches loaded while one is used."""
     # Without autotuning: its thread made Keras wait some 9 s for many an epoch to end.
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -105,8 +124,26 @@ def _prefetched(batched):
     return batched.prefetch(PREFETCHED).with_options(options)
 
 
-def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_size, skipped=None):
+def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
     """Batches in the source's order under the evaluation transform.
+
+    Args:
+        source: As the other arguments, of `pixel_batches`.
+        preprocessing: The evaluation transform.
+        **options: batch_size and skipped.
+
+    Returns:
+        `tf.data.Dataset` of (images, labels, names): float32 (batch, crop, crop, 3), int64
+        (batch,), string (batch,): what the source calls the image.
+    """
+    batches = pixel_batches(source, preprocessing, **options)
+    return prefetched(
+        batches.map(lambda pixels, *others: (preprocessing.normalise(pixels), *others))
+    )
+
+
+def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, skipped=None):
+    """Those batches before they are normalised.
 
     Args:
         source: The images; one that cannot be decoded is missing from its batch. (If a whole batch
@@ -116,8 +153,7 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
         skipped: Is told of the images that cannot be decoded.
 
     Returns:
-        `tf.data.Dataset` of (images, labels, names): float32 (batch, crop, crop, 3), int64
-        (batch,), string (batch,): what the source calls the image.
+        `tf.data.Dataset` of (pixels, labels, names), as of `evaluation_batches`, but uint8.
     """
 
     @tf.function(autograph=False)
@@ -135,9 +171,9 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, *, batch_si
         source=source,
         batch_size=batch_size,
         skipped=skipped,
-    ).map(lambda _, pixels, labels, names: (preprocessing.normalise(pixels), labels, names))
-    cardinality = tf.data.experimental.assert_cardinality(steps_per_epoch(source, batch_size))
-    return _prefetched(batched.apply(cardinality))
+    ).map(lambda _, *columns: columns)
+    steps = steps_per_epoch(source, batch_size)
+    return batched.apply(tf.data.experimental.assert_cardinality(steps))
 
 
 def without_names(batches):

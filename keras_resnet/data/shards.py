@@ -1,5 +1,6 @@
 """Image folders as TFRecord files: a few large files in place of many small ones."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -7,6 +8,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import numpy as np
 import tensorflow as tf
 
@@ -19,7 +21,7 @@ from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source, stream_source, why_bad_image
 from keras_resnet.files import remove_leftovers, replacing, write_text
 
-INDEX = "shards.json"
+INDEX, LOCK = "shards.json", ".lock"
 READ_AT_ONCE = 16  # shards
 # The names that ImageNet's TFRecords have.
 FEATURES = {
@@ -48,7 +50,8 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
         What could not be decoded, and was left out.
 
     Raises:
-        DataError: if the folder is no such folder, or the output holds something else.
+        DataError: if the folder is no such folder, the output holds something else, or another
+            process or thread writes there.
         ValueError: if there are to be less than 1 shard.
         OSError: if the output cannot be written.
     """
@@ -57,15 +60,36 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
     output, parts = Path(output), list_parts(directory)
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     try:
-        for name, images in parts.items():
-            skipped.add_all(images.unusable)
-            for _ in _write_part(images, output / name, min(shards, len(images)), seed, skipped):
-                done += 1
-                if on_progress:
-                    on_progress(done, total)
+        with _locked(output):
+            for name, images in parts.items():
+                skipped.add_all(images.unusable | images.unread)
+                part = _write_part(images, output / name, min(shards, len(images)), seed, skipped)
+                with contextlib.closing(part):  # its threads end before the lock does
+                    for _ in part:
+                        done += 1
+                        if on_progress:
+                            on_progress(done, total)
     except tf.errors.OpError as error:
         raise OSError(f"{output} cannot be written: {error.message}") from error
     return skipped
+
+
+@contextlib.contextmanager
+def _locked(output):
+    """Keeps other writers out of a folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(output / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise DataError(
+            f"Another process writes shards to {output}. Wait for it, or choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        (output / LOCK).unlink(missing_ok=True)  # before another process has it
+        lock.release()
 
 
 def _write_part(images: Images, output, shards, seed, skipped):
@@ -88,7 +112,7 @@ def _write_part(images: Images, output, shards, seed, skipped):
                 f"order (this would be {shards} shards of {len(images)} images, seed {seed}). "
                 "Choose another folder or remove it."
             )
-    elif any(output.iterdir()):
+    elif any(entry.name != LOCK for entry in output.iterdir()):
         raise DataError(f"{output} holds other files. Choose another folder or remove it.")
     if before is not None and "counts" in before:
         skipped.add_all(before["skipped"])
@@ -200,7 +224,8 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             f"{len(files)} shards serve 1 to {len(files)} workers, numbered from 0. "
             f"Received: worker={worker}"
         )
-    total = sum(index.get("counts") or map(_count_records, files))
+    counts = index.get("counts") or list(map(_count_records, files))
+    total = sum(counts)
     if total < workers:
         raise DataError(
             f"The shards in {directory} hold {total} images, too few for {workers} workers."
@@ -212,7 +237,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             places = tf.argsort(tf.random.stateless_uniform((len(files),), key))
             order = tf.gather(order, places)
         records = tf.data.Dataset.from_tensor_slices(order[which::workers]).interleave(
-            tf.data.TFRecordDataset,
+            _numbered,
             cycle_length=READ_AT_ONCE,
             num_parallel_calls=min(PARALLEL, READ_AT_ONCE),
             deterministic=True,
@@ -225,16 +250,33 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             .skip(tf.cast(start, tf.int64))
         )
 
-    def example(record):
+    def example(file, number, record):
         parsed = tf.io.parse_single_example(record, FEATURES)
+        name = parsed["image/filename"]
+        # Others' files may have no names, or the same one several times.
+        place = tf.strings.join([file, tf.strings.as_string(number)], "/")
+        unique = tf.strings.strip(tf.strings.join([place, name], " "))
+        name = tf.where(tf.constant(bool(index)) & (name != b""), name, unique)
         return (
-            parsed["image/filename"],
+            name,
             parsed["image/encoded"],
             parsed["image/class/label"],
         )
 
     source = stream_source(class_names, total // workers, examples)
-    return dataclasses.replace(source, worker=worker)
+    return dataclasses.replace(source, worker=worker, listed=lambda: _listed(files, counts))
+
+
+def _numbered(file):
+    """(file, place in it, record) of each record."""
+    records = tf.data.TFRecordDataset(file).enumerate()
+    return records.map(lambda number, record: (file, number, record))
+
+
+def _listed(files, counts):
+    """As of `Source`."""
+    for file, count in zip(files, counts, strict=True):
+        yield os.path.basename(file), os.path.getsize(file), count
 
 
 def _count_records(file):

@@ -21,11 +21,13 @@ SAMPLE = 1000  # Images that are decoded once before training starts.
 class Skipped:
     """The images of one source that were left out, in the order they were met.
 
-    `reasons` is {name: why it cannot be decoded}.
+    `reasons` is {name: why it cannot be decoded}. `unread` is the same of images of kinds that
+    TensorFlow does not read, which are not counted as bad.
     """
 
     def __init__(self):
         self.reasons = {}
+        self.unread = {}
         self._lock = threading.Lock()
 
     def __len__(self):
@@ -44,6 +46,19 @@ class Skipped:
         """Notes {name: reason}."""
         for name, reason in reasons.items():
             self.add(name, reason)
+
+    def add_unread(self, unread):
+        """Notes images of kinds that TensorFlow does not read, {name: reason}, and says so once."""
+        new = {name: reason for name, reason in unread.items() if name not in self.unread}
+        self.unread.update(new)
+        if new:
+            first = "; ".join(f"{name}: {reason}" for name, reason in list(new.items())[:3])
+            logger.warning(
+                "%d images are left out, which TensorFlow does not read. The first: %s. Convert "
+                "them to PNG or JPEG; keras-resnet check-data names them all.",
+                len(new),
+                first,
+            )
 
     def note(self, source: Source, name: bytes):
         """Notes a bad example of a source, by its name."""
@@ -95,6 +110,7 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
         return tried.get_single_element(), name, label
 
     skipped.add_all(source.unusable)
+    skipped.add_unread(source.unread)
     listed = len(source.unusable)
     key = tf.constant([seed, -1], tf.int64)
     sample = source.examples(key, 0).take(SAMPLE).map(good, PARALLEL)

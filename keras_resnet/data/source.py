@@ -2,11 +2,12 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
+from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
 from keras_resnet.decoding import decode, reason
 
 SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
@@ -29,8 +30,13 @@ class Source:
         replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
         why_bad: Function from a name to why its image cannot be decoded, in words; None if it can.
         unusable: What is named as an image but is no file, {name: why}; not among the examples.
+        unread: Images of kinds that TensorFlow does not read, {name: why}; not among the examples.
         worker: (which, of how many): these are the examples which, which + how many, ... of a
             whole.
+        counts: How many examples each class has; None where only reading them all would say.
+        listed: Function to (name, bytes, images in it) of each file that the whole is in, by
+            looking at no file's content; nothing where there are no files to look at.
+        folder: What those names are below, where each file is an image; "" elsewhere.
     """
 
     class_names: tuple[str, ...]
@@ -40,7 +46,11 @@ class Source:
     replacement: Callable[[tf.Tensor], tuple]
     why_bad: Callable[[str], str | None]
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
+    unread: dict[str, str] = dataclasses.field(default_factory=dict)
     worker: tuple[int, int] = (0, 1)
+    counts: tuple[int, ...] | None = None
+    listed: Callable[[], Iterable[tuple[str, int, int]]] = tuple
+    folder: str = ""
 
     def part(self, worker, workers, *, equal=True):
         """The examples of one of several workers.
@@ -57,6 +67,7 @@ class Source:
             self,
             worker=(worker, workers),
             count=count,
+            counts=None,
             examples=lambda key, start: (
                 self.examples(key, 0)
                 .shard(workers, worker)
@@ -140,5 +151,9 @@ def why_bad_image(content) -> str | None:
     try:
         _decode(content)
     except (tf.errors.OpError, ValueError) as error:
-        return f"{reason(error)} (it starts with {content[:8]!r})"
+        said = reason(error)
+        known = kind_of(content[:HEAD]) if said == "it is no image" else None
+        if known and known not in READ:
+            said = why_unread(known)
+        return f"{said} (it starts with {content[:8]!r})"
     return None

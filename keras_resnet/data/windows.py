@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.decoding import decode, decode_window
@@ -113,13 +114,29 @@ def random_erasure(size, key, share):
     return tf.cast(tf.where(chosen, tf.concat([corner, window], 0), 0.0), tf.int32)
 
 
-def erase(images, erasures):
-    """Sets a rectangle of each image of a batch to 0, the mean where they are normalised."""
+def erase(images, erasures, ops=tf):
+    """Sets a rectangle of each image of a batch to 0, the mean where they are normalised.
 
-    def inside(start, length):
-        places = tf.range(images.shape[1])[tf.newaxis]
-        return (places >= start[:, tf.newaxis]) & (places < (start + length)[:, tf.newaxis])
+    Args:
+        images: float32 (batch, height, width, channels).
+        erasures: int32 (batch, 4), of `random_erasure`.
+        ops: `tf`, or `keras.ops` in a step of Keras' backend.
+    """
+    corner, sides = ops.cast(erasures[:, :2], "float32"), ops.cast(erasures[:, 2:], "float32")
+    return ops.where(inside(images.shape[1:3], corner, corner + sides, ops), 0.0, images)
 
-    top, left, height, width = tf.unstack(erasures, axis=1)
-    erased = inside(top, height)[:, :, tf.newaxis] & inside(left, width)[:, tf.newaxis]
-    return tf.where(erased[..., tf.newaxis], 0.0, images)
+
+def inside(sides, low, high, ops=tf):
+    """Which pixels of each image lie in its box, bool (batch, height, width, 1).
+
+    Args:
+        sides: The images' height and width.
+        low: (top, left) of each box in whole pixels, float32 (batch, 2).
+        high: (bottom, right), the first pixels behind it.
+        ops: As of `erase`.
+    """
+    rows, columns = (
+        (low[:, axis, None] <= places) & (places < high[:, axis, None])
+        for axis, places in enumerate(ops.cast(np.arange(side), "float32") for side in sides)
+    )
+    return rows[:, :, None, None] & columns[:, None, :, None]

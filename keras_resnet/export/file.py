@@ -88,11 +88,13 @@ def write_file(
     normalise = preprocessing if with_preprocessing else None
     network = inference_network(model, image_size=image_size, normalise=normalise)
     calibration, held_back = _representative(network, quantize, representative_data)
-    with replacing(path) as temporary, convolution_path("native"):
+    with replacing(path) as temporary:
         # OpenVINO's weights are a second file of the same name.
         weights, beside = path.with_suffix(".bin"), temporary.with_suffix(".bin")
         try:
-            write(network, temporary, calibration)
+            # While the graph is traced only: what follows is run, on this machine.
+            with convolution_path("native"):
+                write(network, temporary, calibration)
             compared = _try(temporary, network, model, normalise, quantize, held_back)
             description = record.describe(
                 format,

@@ -76,6 +76,12 @@ def _copied(layer, *, folds, dtype):
         config["dtype"] = dtype
     if isinstance(layer, ResidualBlock):
         config["folded"] = True
+        # Of batch normalization nothing is left.
+        config["parts"] = {
+            part.name: {key: value for key, value in changes.items() if key != "dtype" or not dtype}
+            for part in (*layer.main, *layer.shortcut)
+            if isinstance(part, Conv2D) and (changes := config.get("parts", {}).get(part.name))
+        }
     elif folds:
         config["use_bias"] = True
     return type(layer).from_config(config)

@@ -6,6 +6,7 @@ INPUTS is a .npy file of images as the network takes them or, for a SavedModel, 
 files, which are taken in the order of their names. OUTPUT.npz gets each output by its name.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -29,6 +30,19 @@ def load(path):
     return (_saved_model if path.is_dir() else RUNTIMES[path.suffix])(path)
 
 
+@contextlib.contextmanager
+def full_precision():
+    """Has a GPU multiply float32 as such: by itself it rounds to TF32, which has 3 digits."""
+    import tensorflow as tf
+
+    rounds = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(rounds)
+
+
 def _saved_model(path):
     import tensorflow as tf
 
@@ -40,6 +54,7 @@ def _saved_model(path):
     finally:
         absl.setLevel(level)
 
+    @full_precision()
     def answer(inputs):
         if isinstance(inputs, list):
             answers = loaded.signatures["serving_default"](image_bytes=tf.constant(inputs))

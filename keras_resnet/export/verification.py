@@ -105,7 +105,7 @@ def compare(answers, model, inputs, allowed) -> Comparison:
         inputs: What the model takes for the same images.
         allowed: The tolerance, or None.
     """
-    expected = named_outputs(model, model.predict(inputs, batch_size=BATCH_SIZE, verbose=0))
+    expected = named_outputs(model, _answers(model, inputs))
     if "probabilities" in answers and gives_logits(model):
         expected = {"probabilities": keras.ops.softmax(expected["logits"])}
     error, agreement = 0.0, None
@@ -124,6 +124,22 @@ def compare(answers, model, inputs, allowed) -> Comparison:
         difference = np.abs(answer - value).max() / (np.abs(value).max() or 1.0)
         error = float(np.maximum(error, difference))  # NaN stays
     return Comparison(len(inputs), error, agreement, allowed)
+
+
+def _answers(model, inputs):
+    """What a model answers, in the precision that it says."""
+    if keras.backend.backend() != "tensorflow":
+        return model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+    import tensorflow as tf
+
+    # A function of its own: that of `predict` may have been compiled for TF32 before.
+    answer = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    with run_exported.full_precision():
+        parts = [
+            answer(tf.convert_to_tensor(inputs[start : start + BATCH_SIZE]))
+            for start in range(0, len(inputs), BATCH_SIZE)
+        ]
+    return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
 
 
 def _logarithms(probabilities):

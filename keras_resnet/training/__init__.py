@@ -9,7 +9,7 @@ from keras_resnet.training.optimizers import SGD, Adam
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.recipes import RECIPES, named_recipe
-from keras_resnet.training.run import Run
+from keras_resnet.training.run import Run, newest_run
 from keras_resnet.training.schedules import WarmUp
 from keras_resnet.training.trainer import train
 
@@ -30,6 +30,7 @@ __all__ = [
     "explain",
     "export_network",
     "named_recipe",
+    "newest_run",
     "open_network",
     "train",
     "verify_export",

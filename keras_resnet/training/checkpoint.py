@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,7 @@ from keras import ops
 
 from keras_resnet.files import replacing
 from keras_resnet.training.errors import TrainingError
-
-NAME = "checkpoint.safetensors"
+from keras_resnet.training.run import CHECKPOINT as NAME
 
 
 @dataclasses.dataclass
@@ -69,11 +69,21 @@ def save(folder, progress, groups):
         np.isfinite(array).all() for name, array in arrays.items() if name.startswith("weights/")
     ):
         raise TrainingError(f"There are weights that are no finite numbers after {progress}.")
-    # 0-dimensional arrays become 1-dimensional by ascontiguousarray; restore takes either.
     metadata = {"progress": json.dumps(dataclasses.asdict(progress))}
+    metadata["checksum"] = _checksum(arrays, metadata["progress"])
+    # 0-dimensional arrays become 1-dimensional by ascontiguousarray; restore takes either.
     with replacing(Path(folder) / NAME) as temporary:
         # Not save_file: it makes a file of a name of its own, which a killed process would leave.
         temporary.write_bytes(safetensors.numpy.save(arrays, metadata))
+
+
+def _checksum(arrays, progress):
+    """CRC-32 of all that a checkpoint holds, in hexadecimal."""
+    found = zlib.crc32(progress.encode())
+    for name, array in sorted(arrays.items()):
+        found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
+        found = zlib.crc32(array, found)
+    return f"{found:08x}"
 
 
 def load(folder):
@@ -90,9 +100,13 @@ def load(folder):
         return None
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            said = json.loads(file.metadata()["progress"])
-            progress = Progress(**{**said, "counts": tuple(said["counts"])})
+            metadata = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}
+        checksum = _checksum(arrays, metadata["progress"])
+        if metadata.get("checksum", checksum) != checksum:  # an older release wrote none
+            raise ValueError("its content is not what was written")
+        said = json.loads(metadata["progress"])
+        progress = Progress(**{**said, "counts": tuple(said["counts"])})
     except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
         raise TrainingError(
             f"{path} cannot be read: {error}. Remove it to start this training from its beginning."

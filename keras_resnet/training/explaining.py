@@ -30,8 +30,7 @@ def explain(
     run=None,
     model=None,
     weights=None,
-    image_size=None,
-    resize=None,
+    preprocessing=None,
     class_name=None,
     layer=None,
 ) -> Explained:
@@ -43,8 +42,7 @@ def explain(
         run: A run folder.
         model: Name of a network, instead of `run`; needs `weights`.
         weights: A file, or the name of published weights; only with `model`.
-        image_size: Side of the images, in pixels. Default: as of `open_network`.
-        resize: Length of their shorter side before the crop. Default: as of `open_network`.
+        preprocessing: As of `open_network`.
         class_name: The class that is looked for. Default: the most probable one.
         layer: As of `visualize.grad_cam`.
 
@@ -55,7 +53,7 @@ def explain(
         ValueError: if there is no such network, class or layer, or the image cannot be decoded.
     """
     image = Path(image)
-    network = open_network(run, model, weights, image_size=image_size, resize=resize)
+    network = open_network(run, model, weights, preprocessing=preprocessing)
     names = checked_names(network.model, network.class_names)
     if class_name is not None and class_name not in names:
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

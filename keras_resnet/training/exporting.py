@@ -6,12 +6,17 @@ As a program, for trainings on other backends than TensorFlow, it writes a run's
 """
 
 import dataclasses
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from keras_resnet import export
+from keras_resnet.export import record
 from keras_resnet.training.opening import open_network
+from keras_resnet.training.run import BEST, newest_run
+
+logger = logging.getLogger("keras_resnet")
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 FORMATS = ("saved_model", *SUFFIXES)
@@ -84,8 +89,7 @@ def export_network(
     run=None,
     model=None,
     weights=None,
-    image_size=None,
-    resize=None,
+    preprocessing=None,
     **options,
 ) -> Path:
     """Exports a run's network, or any with weights.
@@ -97,8 +101,7 @@ def export_network(
         run: A run folder.
         model: Name of a network, instead of `run`; needs `weights`.
         weights: A file, or the name of published weights; only with `model`.
-        image_size: Side of the images, in pixels. Default: as of `open_network`.
-        resize: Length of their shorter side before the crop.
+        preprocessing: As of `open_network`.
         **options: Those of `Options`.
 
     Returns:
@@ -116,7 +119,7 @@ def export_network(
         output = Path(run or "") / folder
         if format in SUFFIXES:
             output = output / f"model{SUFFIXES[format]}"
-    network = open_network(run, model, weights, image_size=image_size, resize=resize)
+    network = open_network(run, model, weights, preprocessing=preprocessing)
     common: dict[str, Any] = {
         "preprocessing": network.preprocessing,
         "class_names": network.class_names,
@@ -154,7 +157,8 @@ def verify_export(artefact, images, *, run=None, model=None, weights=None) -> ex
     Args:
         artefact: A SavedModel's version folder, or a .onnx, .tflite or .xml file.
         images: Paths of the image files.
-        run: The run folder. Default, without `model`: the one that the artefact lies in.
+        run: The run folder. Default, without `model`: the one that the artefact lies in, or the
+            newest finished one in `runs`.
         model: Name of a network, instead of `run`; needs `weights`.
         weights: A file, or the name of published weights; only with `model`.
 
@@ -175,13 +179,12 @@ def verify_export(artefact, images, *, run=None, model=None, weights=None) -> ex
     if not artefact.exists():
         raise ValueError(f"There is no file {artefact}.")
     if run is None and model is None:
-        run = next((f for f in artefact.resolve().parents if (f / "best.keras").is_file()), None)
+        run = next((f for f in artefact.resolve().parents if (f / BEST).is_file()), None)
         if run is None:
-            raise ValueError(
-                f"{artefact} is in no run folder. Pass the run that it was exported from, or the "
-                "model and its weights."
-            )
-    network = open_network(run, model, weights)
+            run = newest_run()
+            logger.info("%s is in no run folder: beside the newest run, %s.", artefact, run)
+    said = None if run else record.preprocessing_of(record.read(artefact))
+    network = open_network(run, model, weights, preprocessing=said)
     contents = {str(image): Path(image).read_bytes() for image in images}
     return export.verify(artefact, contents, network.model, preprocessing=network.preprocessing)
 

@@ -1,6 +1,5 @@
 """What a finished training leaves: pictures, predictions, the SavedModel and the report."""
 
-import collections
 import dataclasses
 import logging
 import os
@@ -12,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import decoding, export, visualize, weights
+from keras_resnet import export, visualize, weights
 from keras_resnet.export import verification
 from keras_resnet.files import write_text
 from keras_resnet.training import exporting, tensorboard
+from keras_resnet.training.adorning import adorning
 from keras_resnet.training.evaluation import evaluate
 from keras_resnet.training.phases import Setting
 from keras_resnet.training.report import SHOWN, report, write_history, write_skipped
@@ -37,9 +37,11 @@ def finish(setting: Setting, progress, *, note, command):
         command: The command line that made the run.
     """
     recipe, folder, (train, val) = setting.recipe, setting.folder, setting.sources
+    missing = setting.missing
     write_history(progress.history, folder)
     history = {name: [row[name] for row in progress.history] for name in progress.history[0]}
-    visualize.curves(history, folder / "curves.png")
+    with adorning("curves.png", missing):
+        visualize.curves(history, folder / "curves.png")
     best = keras.saving.load_model(folder / "best.keras", compile=False)
     weights.save(best, folder / "best.pth")
     found = evaluate(
@@ -48,11 +50,15 @@ def finish(setting: Setting, progress, *, note, command):
         recipe.preprocessing,
         batch_size=recipe.batch_size,
         skipped=setting.skipped[1],
+        pictured=PICTURED,
     )
     found.write(folder / "predictions.csv")
-    visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
-    _draw_mistakes(found.mistakes[:PICTURED], val, folder / "mistakes.png")
-    tensorboard.write_pictures(recipe, train, folder, len(history["loss"]))
+    with adorning("confusion_matrix.png", missing):
+        visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
+    with adorning("mistakes.png", missing):
+        _draw_mistakes(found, folder / "mistakes.png")
+    with adorning("pictures in TensorBoard", missing):
+        tensorboard.write_pictures(recipe, train, folder, len(history["loss"]))
     error = _export(best, recipe, val, folder)
 
     left_out = write_skipped(setting.skipped, folder)
@@ -69,7 +75,8 @@ def finish(setting: Setting, progress, *, note, command):
     text = report(
         folder.name,
         facts=facts,
-        classes=_class_rows(train, found.matrix),
+        classes=_classes(train, found.matrix),
+        missing=missing,
         skipped=left_out,
         mistakes=found.mistakes,
         command=command,
@@ -91,30 +98,23 @@ def _said(recipe):
             yield name, value
 
 
-def _class_rows(train, matrix):
-    """(name, images that train, that validate, share of these that was right) of each class."""
-    examples = train.examples(None, 0).as_numpy_iterator()
-    labels = collections.Counter(int(label) for _, _, label in examples)
-    for number, name in enumerate(train.class_names):
-        total = int(matrix[number].sum())
-        yield name, labels[number], total, f"{matrix[number, number] / max(total, 1):.3f}"
+def _classes(train, matrix):
+    """The columns of the report's table: {header: a cell for each class}."""
+    totals = matrix.sum(axis=1)
+    # Where only reading all images again would say how many of each class train, it is left out.
+    counts = {} if train.counts is None else {"train": train.counts}
+    right = [f"{share:.3f}" for share in np.diag(matrix) / np.maximum(totals, 1)]
+    return {"class": train.class_names, **counts, "validate": totals, "right": right}
 
 
-def _draw_mistakes(rows, source, path):
-    """Draws images that were named wrongly."""
-    if not rows:
-        return
-    wanted = {os.fsencode(file) for file, *_ in rows}
-    pictures = {
-        os.fsdecode(name): decoding.decode(source.read(tf.constant(item))).numpy()
-        for name, item, _ in source.examples(None, 0).as_numpy_iterator()
-        if name in wanted
+def _draw_mistakes(found, path):
+    """Draws the images that were named wrongly, as the network saw them."""
+    titles = {
+        file: f"{label}, taken for {predicted} ({float(probability):.2f})"
+        for file, label, predicted, probability in found.mistakes[:PICTURED]
     }
-    titles = [
-        f"{label}, taken for {predicted} ({float(probability):.2f})"
-        for _, label, predicted, probability in rows
-    ]
-    visualize.gallery([pictures[file] for file, *_ in rows], titles, path)
+    if titles:
+        visualize.gallery([found.pictures[file] for file in titles], list(titles.values()), path)
 
 
 def _export(model, recipe, source, folder):
@@ -138,8 +138,8 @@ def _export(model, recipe, source, folder):
         content = source.read(item)
         return content, recipe.preprocessing(content)
 
-    step = max(source.count // VERIFIED, 1)
-    chosen = source.examples(None, 0).shard(step, 0).take(VERIFIED).map(load).ignore_errors()
+    key = tf.constant([recipe.seed, -2], tf.int64)  # at random, without reading all images
+    chosen = source.examples(key, 0).take(VERIFIED).map(load).ignore_errors()
     images, inputs = zip(*chosen.as_numpy_iterator(), strict=True)
     answers = export.answers_in_new_process(version, list(images))
     compared = verification.compare(answers, model, np.stack(inputs), verification.tolerance(model))

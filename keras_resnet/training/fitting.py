@@ -7,10 +7,10 @@ import keras
 from keras_resnet import features
 from keras_resnet.training import checkpoint
 from keras_resnet.training.checkpoint import Progress
-from keras_resnet.training.keeper import Keeper, seeds, training_ends
+from keras_resnet.training.keeper import Callbacks, Keeper, seeds, training_ends
 from keras_resnet.training.phases import Features, Setting, head_phase, network_phase
 from keras_resnet.training.progress import ProgressBar
-from keras_resnet.training.validation import Averages, SharedValidation, copy_weights
+from keras_resnet.training.validation import CROSS_ENTROPY, Averages, SharedValidation, copy_weights
 
 
 def fit(setting: Setting, progress: Progress, state: dict, scope):
@@ -50,14 +50,15 @@ def _compile(setting, phase):
     model.compile(
         optimizer=phase.optimizer,
         loss=keras.losses.CategoricalCrossentropy(),
-        metrics=[
+        weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(
                 min(5, len(setting.sources[0].class_names)), name="top5"
             ),
+            # Keras' mean of the loss counts the rows that fill a batch up.
+            keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY),
         ],
-        # On JAX without it every operation would be run by itself.
-        jit_compile=recipe.jit_compile or keras.backend.backend() == "jax",
+        jit_compile=recipe.jit_compile,
     )
     model.optimizer.build(model.trainable_variables)
 
@@ -84,7 +85,13 @@ def _fit_phase(setting, phase, progress, state):
             validation_data=phase.validation,
             shuffle=False,  # the pipeline shuffles
             verbose=0,
-            callbacks=[validating, keeper, bar, *setting.callbacks],
+            callbacks=Callbacks(
+                [validating, keeper, bar, *setting.callbacks],
+                add_history=True,
+                model=model,
+                epochs=last,
+                steps=steps,
+            ),
         )
 
     try:

@@ -2,13 +2,34 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_resnet.files import replacing
 from keras_resnet.training import checkpoint
 from keras_resnet.training.checkpoint import NAME
 from keras_resnet.training.errors import TrainingError, WritingError
+from keras_resnet.training.progress import numbers
 from keras_resnet.training.report import write_history, write_skipped
 from keras_resnet.training.validation import copy_validated, synchronise
+
+LOSSES_AT_ONCE = 50  # that are looked at
+
+
+class Callbacks(keras.callbacks.CallbackList):
+    """Callbacks that get the logs of a step as the device has them, in this thread.
+
+    Keras' own list has each step wait for numbers, or calls from another thread.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Calls each of them."""
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        """Likewise."""
+        for callback in self.callbacks:
+            callback.on_test_batch_end(batch, logs)
 
 
 def seeds(model):
@@ -34,25 +55,39 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers what an interrupted process had done of the epoch."""
         self.before, self.logs_before = self.progress.step, self.progress.logs
+        self.losses = []
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stops if the loss is no number; saves if it is time to."""
+        """Saves if it is time to, and looks at the losses: seldom, since the device is waited for.
+
+        Args:
+            batch: The step, from 0, in this process's part of the epoch.
+            logs: The means over the epoch, as the device has them.
+        """
         self.progress.step = self.before + batch + 1
-        if not np.isfinite(logs["loss"]):
-            self._refuse(f"loss became {logs['loss']}")
+        self.losses.append(logs["loss"])
         done = self.progress.epoch * self.phase.steps + self.progress.step
-        if (
-            self.setting.save_every
-            and done % self.setting.save_every == 0
-            and self.progress.step < self.phase.steps
-        ):
-            self.progress.logs = self._over_the_epoch(logs)
+        ends = self.progress.step == self.phase.steps
+        saves = self.setting.save_every and done % self.setting.save_every == 0 and not ends
+        if saves or ends or len(self.losses) == LOSSES_AT_ONCE:
+            self._look_at_losses()
+        if saves:
+            self.progress.logs = self._over_the_epoch(numbers(logs))
             self.save()
+
+    def _look_at_losses(self):
+        """Stops if one is no number: the mean over the epoch is none from that step on."""
+        step = self.progress.step - len(self.losses)
+        for loss in self.losses:
+            step += 1
+            if not np.isfinite(loss := float(ops.convert_to_numpy(loss))):
+                self._refuse(f"loss became {loss}", step)
+        self.losses = []
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves, and stops where training ends."""
         if not np.isfinite(logs["val_loss"]):
-            self._refuse(f"validation loss became {logs['val_loss']}")
+            self._refuse(f"validation loss became {logs['val_loss']}", self.progress.step)
         history = self.progress.history
         self._judge_data()
         best = logs["val_accuracy"] > self.progress.best
@@ -95,9 +130,7 @@ class Keeper(keras.callbacks.Callback):
 
     def _over_the_epoch(self, logs):
         """The means over the steps of an interrupted process and those of this one."""
-        before = self.before * self.bar.batch_size
-        done = min(self.progress.step * self.bar.batch_size, self.phase.images)
-        share = before / done
+        share = self.before / self.progress.step
         return {
             name: share * self.logs_before.get(name, 0.0) + (1 - share) * logs[name]
             for name in ("loss", "accuracy", "top5")
@@ -121,15 +154,15 @@ class Keeper(keras.callbacks.Callback):
                 "the same command again, and it goes on from there."
             ) from error
 
-    def _refuse(self, what):
+    def _refuse(self, what, step):
         kept = (
             f"{self.setting.folder} keeps the network of the best epoch before"
             if self.progress.epoch
             else f"No epoch was finished; {self.setting.folder} can be removed"
         )
-        rate = self.phase.rate(self.phase.steps_done(self.progress) - 1)
+        rate = self.phase.rate(self.phase.steps_done(self.progress) - self.progress.step + step - 1)
         raise TrainingError(
-            f"The {what} at step {self.progress.step} of {self.phase.steps} in epoch "
+            f"The {what} at step {step} of {self.phase.steps} in epoch "
             f"{self.progress.epoch + 1}, at a learning rate of {rate:.3g}. "
             f"{kept}. "
             "Try a lower learning_rate, warmup_epochs or clip_norm, with another run folder."

@@ -1,38 +1,93 @@
 """What a trained network says is on images."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data.images import why_bad
+from keras_resnet.data.pipeline import evaluation_batches
+from keras_resnet.data.skipped import Skipped
+from keras_resnet.data.source import Source, why_bad_image
 
 BATCH_SIZE = 32
 
 
 def probabilities(model, preprocessing, images) -> np.ndarray:
-    """A network's answers to encoded images.
+    """What `Run.predict` answers, by a model."""
+    images = {f"Image {number}": image for number, image in enumerate(images)}
+    skipped = Skipped()
+    source = _source(
+        list(images), list(images.values()), tf.identity, lambda name: why_bad_image(images[name])
+    )
+    rows = [row for _, row in _answers(model, preprocessing, source, skipped)]
+    if skipped:
+        raise ValueError(_first(skipped))
+    return np.stack(rows)
 
-    Args:
-        model: From normalised images to probabilities.
-        preprocessing: The evaluation transform.
-        images: Encoded images, bytes, by the name that an error calls them.
 
-    Returns:
-        float32 (images, classes).
-
-    Raises:
-        ValueError: if there are none, or one is no image.
-    """
-    if not images:
-        raise ValueError("There are no images to name: pass one or more.")
-    return model.predict(preprocessing.batch(images), batch_size=BATCH_SIZE, verbose=0)
+def name_each(
+    model, preprocessing, class_names, files, top, skipped=None
+) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
+    """What `Network.name_each` answers, by a model and what belongs to it."""
+    files = [Path(file) for file in files]
+    paths = [os.fsencode(file) for file in files]
+    source = _source(paths, paths, tf.io.read_file, why_bad)
+    for place, row in _answers(model, preprocessing, source, skipped):
+        best = np.argsort(-row)[:top]
+        yield files[place], [(class_names[index], float(row[index])) for index in best]
 
 
 def name_files(
     model, preprocessing, class_names, files, top
 ) -> dict[Path, list[tuple[str, float]]]:
-    """What `Run.name_files` answers, by a model as of `probabilities` and its class names."""
-    files = list(dict.fromkeys(map(Path, files)))
-    answers = probabilities(model, preprocessing, {str(file): file.read_bytes() for file in files})
-    return {
-        file: [(class_names[index], float(row[index])) for index in np.argsort(-row)[:top]]
-        for file, row in zip(files, answers, strict=True)
-    }
+    """What `Run.name_files` answers, by a model and what belongs to it."""
+    skipped = Skipped()
+    answers = dict(name_each(model, preprocessing, class_names, files, top, skipped))
+    if not answers:
+        raise ValueError(_first(skipped))
+    return answers
+
+
+def _first(skipped):
+    name, reason = next(iter(skipped.reasons.items()))
+    more = f" So are {len(skipped) - 1} more." if len(skipped) > 1 else ""
+    return f"{name} cannot be decoded: {reason}.{more}"
+
+
+def _source(names, items, read, why_bad) -> Source:
+    """Images without labels: in their stead stand the places in the list, and -1 for no image."""
+    if not names:
+        raise ValueError("There are no images to name: pass one or more.")
+    all_names, all_items = tf.constant(names), tf.constant(items)
+
+    def example(index):
+        return all_names[index], tf.strings.as_string(index), index
+
+    def read_item(item):
+        return tf.cond(
+            item == "",  # no image, which stands in for a batch of bad ones
+            lambda: tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8)),
+            lambda: read(all_items[tf.strings.to_number(item, tf.int64)]),
+        )
+
+    return Source(
+        (),
+        len(names),
+        lambda _, start: tf.data.Dataset.range(start, len(names)).map(example),
+        read_item,
+        lambda key: (tf.constant(""), tf.constant(""), tf.constant(-1, tf.int64)),
+        why_bad,
+    )
+
+
+def _answers(model, preprocessing, source, skipped):
+    """(place, probabilities) of each image that can be decoded, in their order, batch by batch."""
+    batches = evaluation_batches(source, preprocessing, batch_size=BATCH_SIZE, skipped=skipped)
+    for images, places, _ in batches:
+        rows = np.asarray(model.predict_on_batch(images.numpy()))
+        yield from (
+            (place, row) for place, row in zip(places.numpy(), rows, strict=True) if place >= 0
+        )

@@ -50,7 +50,10 @@ class _PerVariable(keras.optimizers.Optimizer):
         super().build(variables)
         self._factors = [_factor(self.multipliers, variable.path) for variable in variables]
         self._decays = [
-            self.decay if self.decay_all or variable.path.endswith("/kernel") else 0.0
+            self.decay
+            if self._use_weight_decay(variable)
+            and (self.decay_all or variable.path.endswith("/kernel"))
+            else 0.0
             for variable in variables
         ]
 
@@ -64,9 +67,6 @@ class _PerVariable(keras.optimizers.Optimizer):
         elif decay:
             gradient = gradient + variable * decay
         super().update_step(gradient, variable, learning_rate)
-
-    def finalize_variable_values(self, var_list):
-        """Leaves the weights: the moving averages are read where they are needed."""
 
     def get_config(self):
         names = ("decay", "decoupled", "decay_all", "multipliers")
@@ -146,6 +146,9 @@ def create_optimizer(recipe, learning_rate):
         optimizer = SGD(learning_rate, **arguments)
     else:
         optimizer = Adam(learning_rate, **arguments)
+    # Keras ends a fit with the averages in the weights' place. An interrupted epoch is a fit of its
+    # own, and training goes on with the weights: the averages are read where they are needed.
+    optimizer.finalize_variable_values = lambda variables: None
     if recipe.precision == "mixed_float16":
         # `compile` would only look at the policy of the model, which is no layer's.
         return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Skipped
-from keras_resnet.data.pipeline import evaluation_batches, training_batches, without_names
-from keras_resnet.data.places import steps_per_epoch
+from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.source import Source
+from keras_resnet.files import temporary_path
+from keras_resnet.training.feed import FedNetwork, padded, training_feed, validation_feed
 from keras_resnet.training.optimizers import Adam, create_optimizer
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
@@ -35,6 +35,7 @@ class Setting:
         save_every: Steps between checkpoints; None for the ends of epochs only.
         callbacks: More callbacks.
         placement: Where it runs.
+        missing: {what: why} of what only adorns the run and could not be made.
     """
 
     recipe: Recipe
@@ -46,6 +47,7 @@ class Setting:
     save_every: int | None
     callbacks: list[keras.callbacks.Callback]
     placement: Placement
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Phase:
         learning_rate: Its number or schedule.
         epochs: The epochs of the whole training that are this phase's, counted from 0.
         steps: Steps of an epoch.
-        images: Images of an epoch.
+        batch_size: Images of a step, of all processes together.
         batches: Function from a step of the phase to endless training batches from there on.
         validation: Validation batches; None if a callback validates.
     """
@@ -72,7 +74,7 @@ class Phase:
     learning_rate: float | Callable
     epochs: range
     steps: int
-    images: int
+    batch_size: int
     batches: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset | None
 
@@ -91,53 +93,41 @@ def network_phase(setting) -> Phase:
     """The network trains, from the stage after what is frozen on."""
     recipe = setting.recipe
     train, val = setting.sources
-    processes = setting.placement.processes
-    batch_size = recipe.batch_size // processes
-    if setting.placement.replicas > 1:
-        train = train.whole_batches(batch_size)
-    steps = steps_per_epoch(train, batch_size)
+    placement = setting.placement
+    batch_size = min(recipe.batch_size, placement.replicas * train.count) // placement.processes
+    train = train.whole_batches(batch_size)
+    steps = train.count // batch_size
     learning_rate = create_schedule(recipe, steps)
 
     def batches(first_step):
-        return _one_hot(
-            training_batches(
-                train,
-                preprocessing=recipe.training_preprocessing,
-                batch_size=batch_size,
-                seed=recipe.seed,
-                augmentation=recipe.augmentation,
-                first_step=first_step,
-                skipped=setting.skipped[0],
-            ),
+        return training_feed(
             train,
+            preprocessing=recipe.training_preprocessing,
+            batch_size=batch_size,
+            seed=recipe.seed,
+            augmentation=recipe.augmentation,
+            first_step=first_step,
+            skipped=setting.skipped[0],
+            shared=placement.replicas > 1,
         )
 
     validation = None
-    if setting.placement.replicas == 1:
-        validation = evaluation_batches(
+    if placement.replicas == 1:
+        validation = validation_feed(
             val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=setting.skipped[1]
         )
-        validation = _one_hot(without_names(validation), val)
     return Phase(
         "network",
         setting.model,
-        setting.model,
+        FedNetwork(setting.model, recipe.augmentation, recipe.preprocessing),
         create_optimizer(recipe, learning_rate),
         learning_rate,
         range(recipe.head_epochs, recipe.total_epochs),
         steps,
-        train.count * processes,
+        batch_size * placement.processes,
         batches,
         validation,
     )
-
-
-def _one_hot(batches, source):
-    """Labels as shares of each class, which augmentation may have made of them already."""
-    if batches.element_spec[1].dtype.is_floating:
-        return batches
-    classes = len(source.class_names)
-    return batches.map(lambda images, labels: (images, tf.one_hot(labels, classes)))
 
 
 class Features:
@@ -150,7 +140,7 @@ class Features:
     def __init__(self, setting):
         self.setting = setting
         self.files = [
-            setting.folder / f".{os.getpid()}.{name}_features.npy" for name in ("train", "val")
+            temporary_path(setting.folder / f"{name}_features.npy") for name in ("train", "val")
         ]
 
     def __enter__(self):
@@ -187,18 +177,19 @@ def head_phase(setting, cached) -> Phase:
     """The head trains alone, on the features that `Features` gave."""
     recipe, plain = setting.recipe, setting.plain
     (x, y), validation = cached
-    steps = math.ceil(len(x) / recipe.batch_size)
+    batch_size = min(recipe.batch_size, len(x))
+    steps = len(x) // batch_size
 
     def batches(first_step):
         def generate():
             for step in itertools.count(first_step):
                 if step == first_step or step % steps == 0:
                     order = np.random.default_rng((recipe.seed, step // steps)).permutation(len(x))
-                start = step % steps * recipe.batch_size
-                chosen = order[start : start + recipe.batch_size]
+                start = step % steps * batch_size
+                chosen = order[start : start + batch_size]
                 yield x[chosen], y[chosen]
 
-        specs = tuple(tf.TensorSpec((None, part.shape[1]), tf.float32) for part in (x, y))
+        specs = tuple(tf.TensorSpec((batch_size, part.shape[1]), tf.float32) for part in (x, y))
         return tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
 
     head = keras.Sequential([keras.Input(x.shape[1:]), plain.get_layer("fc")])
@@ -210,7 +201,7 @@ def head_phase(setting, cached) -> Phase:
         recipe.head_learning_rate,
         range(recipe.head_epochs),
         steps,
-        len(x),
+        batch_size,
         batches,
-        tf.data.Dataset.from_tensor_slices(validation).batch(256),
+        padded(tf.data.Dataset.from_tensor_slices(validation).batch(256), 256),
     )

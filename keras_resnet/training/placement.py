@@ -15,6 +15,9 @@ logger = logging.getLogger("keras_resnet")
 HEARTBEAT = 20  # seconds without a word after which a process is taken for dead
 WAITING = 300  # seconds that processes wait for each other at the start
 PARTING = 40  # and at the end
+# Steps from which XLA pays on a GPU. On an H100 it saved 85 ms a step of ResNet-50, batch 256, and
+# 36 of ResNet-34, batch 16; compiling took 50 to 70 and 35 s.
+COMPILED_FROM = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +114,23 @@ class Placement:
                 f"processes={self.processes}"
             )
 
+    def resolved(self, recipe, steps):
+        """A recipe with what it leaves to the machine.
+
+        Args:
+            recipe: A `Recipe`.
+            steps: How many steps are planned.
+        """
+        changes = {}
+        if recipe.precision is None:
+            bfloat16 = (_compute_capability() or 0) >= 8
+            changes["precision"] = "mixed_bfloat16" if bfloat16 else "float32"
+        if recipe.jit_compile is None:
+            pays = _compute_capability() is not None and steps >= COMPILED_FROM
+            # On JAX without it every operation would be run by itself.
+            changes["jit_compile"] = pays or keras.backend.backend() == "jax"
+        return dataclasses.replace(recipe, **changes)
+
     def start(self):
         """Meets the other processes; returns what makes the context in which a network trains."""
         if self.processes > 1:
@@ -190,6 +210,21 @@ class Placement:
         if gpus:
             return f"{self.devices} of {gpus} GPU(s)"
         return "the CPU" if self.devices == 1 else f"the CPU as {self.devices} devices"
+
+
+def _compute_capability():
+    """That of the first GPU, 8.0 for example; None without one."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        capability = getattr(jax.local_devices()[0], "compute_capability", None)
+        return None if capability is None else float(capability)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tf.config.experimental.get_device_details(gpus[0])
+    major, minor = details.get("compute_capability", (0, 0))
+    return major + minor / 10
 
 
 def _devices(count):

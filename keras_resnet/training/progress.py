@@ -4,10 +4,13 @@ import logging
 import time
 
 import keras
+from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 logger = logging.getLogger("keras_resnet")
+
+REDRAWN = 0.1  # seconds
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -22,8 +25,8 @@ class ProgressBar(keras.callbacks.Callback):
 
     def __init__(self, phase, recipe, *, first_step=0, shown=True):
         super().__init__()
-        self.epochs, self.steps, self.images = recipe.total_epochs, phase.steps, phase.images
-        self.batch_size = recipe.batch_size
+        self.epochs, self.steps = recipe.total_epochs, phase.steps
+        self.batch_size = phase.batch_size
         self.first_step, self.shown = first_step, shown
         console = Console()
         self.bar = Progress(
@@ -47,7 +50,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
-        self.done, self.seconds = 0, 0.0
+        self.done, self.seconds, self.drawn, self.logs = 0, 0.0, 0.0, None
         self.epoch, self.before, self.first_step = epoch, self.first_step, 0
         self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
         self.began = time.perf_counter()
@@ -55,8 +58,10 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""
         self.done, self.seconds = batch + 1, time.perf_counter() - self.began
-        if not self.bar.disable:
-            said = f"{_said(logs)}, {self.images_per_second:.0f} images/s"
+        if not self.bar.disable and self.seconds - self.drawn >= REDRAWN:
+            # Those of the last drawing, which the device has computed by now.
+            known, self.logs, self.drawn = self.logs or logs, logs, self.seconds
+            said = f"{_said(known)}, {self.images_per_second:.0f} images/s"
             self.bar.update(
                 self.task, completed=self.epoch * self.steps + self.before + self.done, said=said
             )
@@ -80,9 +85,13 @@ class ProgressBar(keras.callbacks.Callback):
     @property
     def images_per_second(self):
         """In this epoch, training alone."""
-        images = min((self.before + self.done) * self.batch_size, self.images)
-        return (images - self.before * self.batch_size) / max(self.seconds, 1e-9)
+        return self.done * self.batch_size / max(self.seconds, 1e-9)
 
 
 def _said(logs):
-    return "loss {loss:.4f}, top-1 {accuracy:.4f}, top-5 {top5:.4f}".format(**logs)
+    return "loss {loss:.4f}, top-1 {accuracy:.4f}, top-5 {top5:.4f}".format(**numbers(logs))
+
+
+def numbers(logs):
+    """Logs as Python numbers, for which a device is waited for."""
+    return {name: float(ops.convert_to_numpy(value)) for name, value in logs.items()}

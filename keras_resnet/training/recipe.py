@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import os
 from typing import Any
 
 from keras_resnet.data import Augmentation
@@ -11,6 +12,8 @@ from keras_resnet.training.sanity import check
 
 # What a run adds to its recipe.json.
 ADDED = ("mean", "std", "classes", "command")
+# What a recipe may leave to the machine that trains it, by None.
+RESOLVED = ("precision", "jit_compile")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +69,10 @@ class Recipe:
         head_learning_rate: Adam's in these epochs.
         early_stopping: If given, training ends after so many epochs with no better validation
             accuracy.
-        precision: "float32", "mixed_float16" or "mixed_bfloat16".
-        jit_compile: Whether XLA compiles the training step.
+        precision: "float32", "mixed_float16" or "mixed_bfloat16". None for the last on a GPU that
+            has it (compute capability 8.0 or more), else the first.
+        jit_compile: Whether XLA compiles the steps of training and validation. None for where it
+            pays: on a GPU, if enough steps are planned.
         deterministic: Whether TensorFlow takes only operations that give the same bits each time,
             on the same machine.
         seed: Fixes the split, the order, the augmentation and the initial weights.
@@ -102,12 +107,15 @@ class Recipe:
     clip_norm: float | None = None
     accumulation_steps: int = 1
     freeze_until: str | None = None
-    learning_rate_multipliers: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Unhashable; recipes that are equal have equal hashes all the same.
+    learning_rate_multipliers: dict[str, float] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
     early_stopping: int | None = None
-    precision: str = "float32"
-    jit_compile: bool = False
+    precision: str | None = "float32"
+    jit_compile: bool | None = None
     deterministic: bool = False
     seed: int = 0
 
@@ -154,6 +162,17 @@ class Recipe:
         if isinstance(size, int) and resize == Preprocessing.for_crop(size).resize:
             del values["resize"]  # a run's recipe.json has it resolved
         return cls().changed({key: value for key, value in values.items() if key not in ADDED})
+
+    def resolved_as(self, other) -> "Recipe":
+        """The recipe with what it leaves to the machine as another one has it."""
+        open_ = [name for name in RESOLVED if getattr(self, name) is None]
+        return self.changed({name: getattr(other, name) for name in open_})
+
+    def located(self) -> "Recipe":
+        """The recipe with paths that mean the same from any current folder."""
+        paths = {name: getattr(self, name) for name in ("data", "weights")}
+        here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
+        return self.changed({name: os.path.abspath(path) for name, path in here.items()})
 
     def changed(self, changes) -> "Recipe":
         """The recipe with other values.

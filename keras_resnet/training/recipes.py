@@ -55,6 +55,7 @@ RECIPES = {
         milestones=(30, 60),
         weight_decay=1e-4,
         decay_all=True,
+        precision=None,
     ),
     # torchvision's references/classification for IMAGENET1K_V2.
     "imagenet_v2": Recipe(
@@ -81,6 +82,7 @@ RECIPES = {
         weight_decay=2e-5,
         # Every 32 steps there, by 1 - (1 - 0.99998) * 1024 * 32 / 600.
         ema_momentum=0.999966,
+        precision=None,
     ),
 }
 

@@ -23,7 +23,7 @@ def write_csv(path, header, rows):
 
 def write_skipped(skipped, folder):
     """Writes skipped.csv; returns its (file, reason) rows."""
-    rows = [row for part in skipped for row in list(part.reasons.items())]
+    rows = [row for part in skipped for row in [*part.unread.items(), *part.reasons.items()]]
     write_csv(folder / "skipped.csv", ("file", "reason"), rows)
     return rows
 
@@ -35,24 +35,31 @@ def write_history(history, folder):
     write_csv(folder / "history.csv", header, rows)
 
 
-def report(title, *, facts, classes, skipped, mistakes, command) -> str:
+def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str:
     """The text of report.md.
 
     Args:
         title: The run's name.
         facts: (name, value) pairs.
-        classes: (name, training images, validation images, share that was right) rows.
+        classes: The columns of the table of classes, {header: cells}.
         skipped: (file, reason) rows.
         mistakes: (file, label, predicted, probability) rows, the most certain first.
+        missing: {file: why} of pictures that could not be made.
         command: The command line that made the run.
     """
-    lines = [f"# {title}", "", *_table(("", ""), facts), "", "![Curves](curves.png)", ""]
-    lines += ["## Classes", "", *_table(("class", "train", "validate", "right"), classes), ""]
-    lines += ["![Confusion matrix](confusion_matrix.png)", ""]
+
+    def picture(name, file):
+        return [] if file in missing else [f"![{name}]({file})", ""]
+
+    lines = [f"# {title}", "", *_table(("", ""), facts), "", *picture("Curves", "curves.png")]
+    if missing:
+        lines += ["## Missing", "", *_table(("what", "why"), missing.items()), ""]
+    lines += ["## Classes", "", *_table(classes, zip(*classes.values(), strict=True)), ""]
+    lines += picture("Confusion matrix", "confusion_matrix.png")
     lines += ["## Mistakes on validation images, the most certain first", ""]
     header = ("file", "label", "predicted", "probability")
     lines += _table(header, mistakes[:SHOWN]) if mistakes else ["None."]
-    lines += ["", *(["![Mistakes](mistakes.png)", ""] if mistakes else [])]
+    lines += ["", *(picture("Mistakes", "mistakes.png") if mistakes else [])]
     lines += ["All predictions are in predictions.csv.", "", "## Skipped files", ""]
     lines += _table(("file", "reason"), skipped[:SHOWN]) if skipped else ["None."]
     if len(skipped) > SHOWN:
@@ -60,7 +67,7 @@ def report(title, *, facts, classes, skipped, mistakes, command) -> str:
     lines += ["", "## Made by", "", "```", command, "```", ""]
     lines += _table(("package", "version"), [(name, _version(name)) for name in PACKAGES])
     lines += ["", f"Python {platform.python_version()} on {platform.platform()}", ""]
-    lines += ["![The network](model.svg)", ""]
+    lines += picture("The network", "model.svg")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -12,20 +13,25 @@ import numpy as np
 from keras_resnet.files import remove_leftovers
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training import naming
+from keras_resnet.training.errors import WritingError
+from keras_resnet.training.recipe import Recipe
 
 RECIPE, REPORT, LOCK = "recipe.json", "report.md", ".lock"
+CHECKPOINT = "checkpoint.safetensors"
+BEST, CLASSES = "best.keras", "class_indices.json"
 
 
-def run_folder(output, recipe) -> Path:
+def run_folder(output, recipe: Recipe) -> Path:
     """The folder for a training: that of an unfinished one of the same recipe, or a new one.
 
     Args:
         output: The folder. If it holds a finished run or other things, output-2, output-3, ... are
             looked at in turn.
-        recipe: What recipe.json would hold, a dictionary.
+        recipe: The training.
 
     Raises:
-        ValueError: if the folder has an unfinished training of another recipe, or is a file.
+        ValueError: if the folder has an unfinished training of another recipe, or one that this
+            release cannot read, or is a file.
     """
     output = Path(output)
     folder, number = output, 1
@@ -38,18 +44,47 @@ def run_folder(output, recipe) -> Path:
         if not folder.exists() or all(entry.name == LOCK for entry in folder.iterdir()):
             return folder
         if (folder / RECIPE).is_file() and not (folder / REPORT).exists():
-            _check_same(folder, recipe)
+            _check_same(folder, recipe_of(folder), recipe)
             return folder
+        left = (folder / name for name in (CHECKPOINT, LOCK))
+        if (folder / REPORT).exists() and any(file.exists() for file in left):
+            # Whoever finished it was killed a moment too early; or is just about to remove them.
+            with contextlib.suppress(ValueError, OSError), _lock(folder):
+                (folder / CHECKPOINT).unlink(missing_ok=True)
         number += 1
         folder = output.with_name(f"{output.name}-{number}")
 
 
-def _check_same(folder, recipe):
-    before = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+def recipe_of(folder) -> Recipe | None:
+    """The recipe of the unfinished training in a run folder; None if there is none.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    if not (folder / RECIPE).is_file():
+        return None
+    try:
+        return Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / RECIPE} of an unfinished training is damaged, or was written by another "
+            f"release of the package: {error} Go on with that release, choose another output "
+            "(--output), or remove the folder."
+        ) from error
+
+
+def _check_same(folder, before, recipe):
+    """Refuses another recipe than an unfinished training's; what that does not say is the default.
+
+    The data may lie elsewhere now: what it is, its fingerprint says.
+    """
+    old = dataclasses.asdict(before.located())
+    same = recipe.resolved_as(before)
+    new = dataclasses.asdict(Recipe.from_json(same.to_json()).located())
     others = [
-        f"{name} was {before.get(name)!r} and is {value!r}"
-        for name, value in recipe.items()
-        if before.get(name) != value
+        f"{name} was {old[name]!r} and is {value!r}"
+        for name, value in new.items()
+        if old[name] != value and name != "data"
     ]
     if others:
         raise ValueError(
@@ -60,28 +95,73 @@ def _check_same(folder, recipe):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(output, recipe: Recipe):
     """Keeps other processes out of a run folder, and removes what a killed one left half-written.
 
+    Args:
+        output: As of `run_folder`.
+        recipe: As of `run_folder`.
+
+    Yields:
+        The folder.
+
     Raises:
-        ValueError: if another process trains there.
+        ValueError: as of `run_folder`, or if another process trains there.
+        OSError: if the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK)
+    while True:
+        folder = run_folder(output, recipe)
+        with _lock(folder):
+            # Until it was locked, another process may have finished it.
+            if run_folder(output, recipe) == folder:
+                yield folder
+                return
+
+
+@contextlib.contextmanager
+def _lock(folder):
+    new = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    path = folder / LOCK
+    lock = filelock.FileLock(path)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ValueError(
             f"Another process trains in {folder}. Wait for it, or choose another output (--output)."
         ) from error
+    except OSError as error:
+        raise WritingError(
+            f"The training in {folder} stopped: {error}. Choose another output (--output), or make "
+            "this one writable."
+        ) from error
     try:
         remove_leftovers(folder)
         yield
     finally:
+        path.unlink(missing_ok=True)  # before another process has it
         lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty, which is well
-            folder.rmdir()
+            for made in new:
+                made.rmdir()
+
+
+def newest_run(parent="runs") -> Path:
+    """The folder of the training that was finished last.
+
+    Args:
+        parent: The folder that the run folders are in.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    reports = [file for file in Path(parent).glob(f"*/{REPORT}") if (file.parent / BEST).is_file()]
+    if not reports:
+        raise ValueError(
+            f"There is no finished training in {parent}. Pass the folder of one (--run), or a "
+            "network and its weights (--model, --weights)."
+        )
+    return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +214,10 @@ class Run:
             ),
         )
 
-    def split_of(self, data) -> dict:
-        """How `data` was split, if the run was trained on it: arguments of `evaluation_source`."""
+    def split(self) -> dict:
+        """How the data was split: arguments of `evaluation_source`."""
         recipe = json.loads((self.folder / RECIPE).read_text(encoding="utf-8"))
-        if Path(recipe.get("data", "")).resolve() != Path(data).resolve():
-            return {}
-        return {name: recipe[name] for name in ("validation_split", "seed")}
+        return {name: recipe[name] for name in ("validation_split", "seed") if name in recipe}
 
     def model(self) -> keras.Model:
         """The network of the best epoch."""
@@ -157,21 +235,19 @@ class Run:
         Raises:
             ValueError: if there are none, or one is no image, with its place in the list.
         """
-        named = {f"Image {number}": image for number, image in enumerate(images)}
-        return naming.probabilities(self.model(), self.preprocessing, named)
+        return naming.probabilities(self.model(), self.preprocessing, images)
 
     def name_files(self, files, *, top=5) -> dict[Path, list[tuple[str, float]]]:
         """The most probable classes of image files.
 
         Args:
-            files: Their paths.
+            files: Their paths. What cannot be decoded is left out and logged.
             top: How many classes.
 
         Returns:
             {path: [(class name, probability), ...], the best first}.
 
         Raises:
-            ValueError: if there are none, or one is no image.
-            OSError: if one cannot be read.
+            ValueError: if there are none, or none can be decoded.
         """
         return naming.name_files(self.model(), self.preprocessing, self.class_names, files, top)

@@ -9,6 +9,7 @@ from keras_resnet.data.rules import is_number, is_whole
 OPTIONAL = (  # None says something too
     *("data", "weights", "freeze_until", "train_size", "resize", "reference_batch_size"),
     *("early_stopping", "clip_norm", "ema_momentum", "validation_split"),
+    *("precision", "jit_compile"),
 )
 KINDS = {
     bool: "zero_init_residual exif nesterov decay_all jit_compile deterministic",
@@ -127,6 +128,13 @@ def _contradictions(recipe):
             f"{name} should be {least} or more for {recipe.model}.",
             name,
         )
+    mixes = recipe.augmentation.mixup or recipe.augmentation.cutmix
+    yield (
+        mixes and recipe.batch_size < 2 * recipe.augmentation.repeats,
+        "MixUp and CutMix need two images in a batch: batch_size should be at least twice "
+        "augmentation.repeats.",
+        *("batch_size", "augmentation"),
+    )
     yield (
         not recipe.epochs and not recipe.head_epochs,
         "There is nothing to train.",

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_resnet import decoding
 from keras_resnet.data.pipeline import training_batches
+from keras_resnet.training.adorning import adorning, until_it_fails
 
 logger = logging.getLogger("keras_resnet")
 
@@ -16,16 +17,20 @@ FOLDER = "tensorboard"
 SHOWN = 8  # training images
 
 
-def callbacks(folder):
+def callbacks(folder, missing):
     """Callbacks that write losses, accuracies and the learning rate of each epoch.
 
     Args:
         folder: The run folder.
+        missing: As of `adorning`.
     """
     if importlib.util.find_spec("tensorboard") is None:
         logger.info("No TensorBoard logs: pip install tensorboard, or keras3-resnet[tensorboard].")
         return []
-    return [keras.callbacks.TensorBoard(folder / FOLDER, write_graph=False)]
+    with adorning(FOLDER, missing):
+        logs = keras.callbacks.TensorBoard(folder / FOLDER, write_graph=False)
+        return [until_it_fails(logs, FOLDER, missing)]
+    return []
 
 
 def write_pictures(recipe, source, folder, step):

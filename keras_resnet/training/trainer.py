@@ -14,11 +14,15 @@ import tensorflow as tf
 
 from keras_resnet import models, visualize
 from keras_resnet.data import Skipped, save_class_indices
+from keras_resnet.data.checking import files_in_both
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
 from keras_resnet.training import checkpoint, tensorboard
+from keras_resnet.training.adorning import adorning
+from keras_resnet.training.caller import caller_restored
 from keras_resnet.training.checkpoint import Progress
+from keras_resnet.training.fingerprint import Fingerprint
 from keras_resnet.training.finishing import finish
 from keras_resnet.training.fitting import fit
 from keras_resnet.training.keeper import training_ends
@@ -26,7 +30,7 @@ from keras_resnet.training.phases import Setting
 from keras_resnet.training.placement import Placement
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import write_skipped
-from keras_resnet.training.run import RECIPE, locked, run_folder
+from keras_resnet.training.run import RECIPE, locked, recipe_of, run_folder
 from keras_resnet.training.validation import copy_weights
 
 logger = logging.getLogger("keras_resnet")
@@ -59,9 +63,10 @@ def train(
 
     Returns:
         The run folder: `best.keras`, `best.pth`, `last.keras`, `class_indices.json`, `recipe.json`,
-        `history.csv`, `curves.png`, `confusion_matrix.png`, `mistakes.png`, `predictions.csv`,
-        `skipped.csv`, `model.svg`, `tensorboard/`, `saved_model/1/` and, last, `report.md`. Until
-        it is finished there is `checkpoint.safetensors` too.
+        `data.safetensors`, `history.csv`, `curves.png`, `confusion_matrix.png`, `mistakes.png`,
+        `predictions.csv`, `skipped.csv`, `model.svg`, `tensorboard/`, `saved_model/1/` and, last,
+        `report.md`. Until it is finished there is `checkpoint.safetensors` too. A picture or
+        TensorBoard's logs that cannot be made are a warning; the report says which are missing.
 
     Raises:
         ValueError: if the data, the weights or a number of the recipe will not do, before anything
@@ -75,13 +80,27 @@ def train(
     placement = placement or Placement()
     placement.check(recipe)
     command = command or shlex.join(["python", *sys.argv])
-    folder = run_folder(output, _recipe_content(recipe))
-    keras.utils.set_random_seed(recipe.seed)
-    if recipe.deterministic:
-        tf.config.experimental.enable_op_determinism()
+    recipe = recipe.located()
+    # One process writes and locks; the others, where there are several, see the same folder.
+    lock = locked if placement.writes else _unlocked
+    with caller_restored(), lock(output, recipe) as folder, placement.explained(folder):
+        keras.utils.set_random_seed(recipe.seed)
+        if recipe.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        _train_in(folder, recipe, placement, save_every, note, command)
+    return folder
+
+
+@contextlib.contextmanager
+def _unlocked(output, recipe):
+    yield run_folder(output, recipe)
+
+
+def _train_in(folder, recipe, placement, save_every, note, command):
+    """Trains in a run folder, which this process, if it writes, has locked."""
     if placement.processes > 1 and _is_trained(folder, recipe):
         if not placement.writes:
-            return folder
+            return
         placement = Placement()  # the others may have left: only the report is missing
     scope = placement.start()
     skipped = Skipped(), Skipped()
@@ -91,6 +110,8 @@ def train(
         parts = training_sources(recipe.data, worker=placement.worker, **split)
     for source, bad in zip(parts, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
+    recipe = recipe.resolved_as(recipe_of(folder) or recipe)
+    recipe = placement.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
     plain = models.create(
         recipe.model,
         weights=None if (folder / checkpoint.NAME).exists() else recipe.weights,
@@ -100,26 +121,28 @@ def train(
         dtype="float32",
     )
     model = _network_that_trains(recipe, plain, scope, placement)
-    lock = locked(folder) if placement.writes else contextlib.nullcontext()
-    with placement.explained(folder), lock:
-        progress, state = _progress(folder, sources, placement)
-        for bad, before in zip(skipped, progress.skipped, strict=True):
-            bad.reasons.update(before)
-        callbacks = []
-        if placement.writes:
-            _say_what_starts(recipe, plain, sources, folder, placement, progress)
-            _write_beginning(recipe, plain, sources, skipped, folder, command)
-            callbacks = tensorboard.callbacks(folder)
-        setting = Setting(
-            recipe, model, plain, parts, skipped, folder, save_every, callbacks, placement
-        )
-        fit(setting, progress, state, scope)
-        placement.part()
-        if placement.writes:
-            whole = dataclasses.replace(setting, sources=sources)
-            finish(whole, progress, note=note, command=command)
-            (folder / checkpoint.NAME).unlink(missing_ok=True)
-    return folder
+    progress, state = _progress(folder, sources, placement)
+    for bad, before in zip(skipped, progress.skipped, strict=True):
+        bad.reasons.update(before)
+    callbacks = []
+    missing: dict[str, str] = {}
+    if placement.writes:
+        _say_what_starts(recipe, plain, sources, folder, placement, progress)
+        _write_beginning(recipe, sources, skipped, folder, command)
+        if not state:
+            Fingerprint.of(sources).write(folder)
+        with adorning("model.svg", missing):
+            visualize.plot(plain, folder / "model.svg")
+        callbacks = tensorboard.callbacks(folder, missing)
+    setting = Setting(
+        recipe, model, plain, parts, skipped, folder, save_every, callbacks, placement, missing
+    )
+    fit(setting, progress, state, scope)
+    placement.part()
+    if placement.writes:
+        whole = dataclasses.replace(setting, sources=sources)
+        finish(whole, progress, note=note, command=command)
+        (folder / checkpoint.NAME).unlink(missing_ok=True)
 
 
 def _is_trained(folder, recipe):
@@ -157,7 +180,10 @@ def _progress(folder, sources, placement):
         )
     if found is None:
         return Progress(counts), {}
-    if found[0].counts != counts:
+    known = Fingerprint.read(folder)
+    if known is not None:
+        known.check(sources, folder)
+    elif found[0].counts != counts:  # an older release began it
         raise ValueError(
             f"The data has changed since {folder} began: {found[0].counts} images trained and "
             f"validated, now {counts}. Choose another run folder."
@@ -165,14 +191,13 @@ def _progress(folder, sources, placement):
     return found
 
 
-def _write_beginning(recipe, plain, sources, skipped, folder, command):
+def _write_beginning(recipe, sources, skipped, folder, command):
     classes = sources[0].class_names
     if not (folder / RECIPE).exists():
         content = {**_recipe_content(recipe), "classes": list(classes), "command": command}
         write_text(folder / RECIPE, json.dumps(content, indent=2))
     save_class_indices(classes, folder / "class_indices.json")
     write_skipped(skipped, folder)
-    visualize.plot(plain, folder / "model.svg")
 
 
 def _recipe_content(recipe):
@@ -191,12 +216,24 @@ def _say_what_starts(recipe, model, sources, folder, placement, progress):
         ", ".join(train_source.class_names),
     )
     logger.info(
-        "%s, %s parameters, at %d px on %s. Run folder: %s.",
+        "%s, %s parameters, at %d px in %s on %s. Run folder: %s.",
         recipe.model,
         f"{model.count_params():,}",
         recipe.train_size or recipe.image_size,
+        recipe.precision,
         placement,
         folder,
     )
+    if recipe.jit_compile:
+        logger.info("XLA compiles the first steps, which takes about a minute.")
+    twice = files_in_both(*sources)
+    if twice:
+        logger.warning(
+            "%d images that validate train too, byte for byte: the accuracy will be too good. The "
+            "first: %s. Remove one of each; keras-resnet check-data finds those of train and val "
+            "folders.",
+            len(twice),
+            "; ".join(" and ".join(pair) for pair in twice[:3]),
+        )
     if progress.epoch or progress.step:
         logger.info("Going on after %s.", progress)

@@ -6,6 +6,8 @@ from keras import ops
 
 from keras_resnet.training.evaluation import evaluate
 
+CROSS_ENTROPY = "cross_entropy"  # the metric
+
 
 def synchronise(model):
     """Gives the variables the values that JAX holds apart while it trains."""
@@ -75,6 +77,11 @@ class Averages(keras.callbacks.Callback):
             variable.assign(value)
         self.kept = []
 
+    def on_epoch_end(self, epoch, logs=None):
+        """Has the mean over the images, each once, for the validation's loss."""
+        logs["val_loss"] = logs.pop(f"val_{CROSS_ENTROPY}")
+        del logs[CROSS_ENTROPY]
+
 
 class SharedValidation(keras.callbacks.Callback):
     """Has each of several processes validate its part by itself, on one device, and sums up.
@@ -104,5 +111,6 @@ class SharedValidation(keras.callbacks.Callback):
             keras.distribution.set_distribution(distribution)
         means = np.array([found.loss, found.top1, found.top5])
         count, *sums = setting.placement.total([1, *means] * np.array(len(found.rows)))
+        del logs[CROSS_ENTROPY]
         names = ("val_loss", "val_accuracy", "val_top5")
         logs.update(zip(names, (float(value / count) for value in sums), strict=True))

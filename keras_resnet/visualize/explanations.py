@@ -1,5 +1,8 @@
 """What a network looks at: Grad-CAM, feature maps, and the kernels of the first convolution."""
 
+import contextlib
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -18,11 +21,13 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
     rectified. Runs under every backend.
 
     Args:
-        model: A classifier of this package, whose last layer is `fc`.
+        model: A classifier that has a network of this package, or another one's feature maps,
+            somewhere inside, and ends in a Dense layer, an activation behind it perhaps.
         image: One image as the model takes it: (height, width, channels), or as its data_format is.
         class_index: The class; the most probable one by default.
-        layer: Name of the block or layer whose feature map is looked at: "layer3.1", for example.
-            The last block by default. An earlier one shows finer, but less certain places.
+        layer: Name of the block or layer whose feature map is looked at: "layer3.1", for example,
+            or "resnet50/layer3.1" where several models inside have one of that name. The last
+            block by default. An earlier one shows finer, but less certain places.
 
     Returns:
         float32 array (height, width), 0 to 1; all 0 where nothing speaks for the class.
@@ -38,29 +43,43 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
     >>> keras_resnet.visualize.grad_cam(model, np.zeros((96, 96, 3))).shape
     (96, 96)
     """
-    head = model.layers[-1]
-    if not isinstance(head, keras.layers.Dense):
-        raise ValueError(
-            "grad_cam explains a classifier, whose last layer is the Dense layer fc. Received: "
-            f"{model.name}, whose last layer is {head.name}"
-        )
-    blocks = [block.name for block in model.layers if isinstance(block, ResidualBlock)]
+    head = _head(model)
+    blocks = [path for path, block in _walk(model) if isinstance(block, ResidualBlock)]
     if not (layer or blocks):
         raise ValueError(f"{model.name} has no residual block: pass the layer to look at.")
     seen = _layer(model, layer or blocks[-1])
     batch = _batch(model, image)
-    maps = keras.Model(model.input, seen.output)(batch)
-    if len(maps.shape) != 4:
-        raise ValueError(f"{layer} has no feature map: its output is {tuple(maps.shape)}.")
-    pooled = keras.Model(seen.output, head.input)  # the rest of the network
+    kept = {}
+
+    def keep_output(call, *inputs, **arguments):
+        kept["maps"] = call(*inputs, **arguments)
+        return kept["maps"]
+
+    def keep_input(call, inputs, **arguments):
+        kept["pooled"] = inputs
+        return call(inputs, **arguments)
+
+    with _calls(seen, keep_output), _calls(head, keep_input):
+        model(batch, training=False)
+    maps = kept.get("maps")
+    if maps is None or len(maps.shape) != 4:
+        raise ValueError(
+            f"{layer} has no feature map: its output is {getattr(maps, 'shape', maps)}."
+        )
     if class_index is None:
-        class_index = int(ops.argmax(head(pooled(maps))[0]))
+        class_index = int(ops.argmax(head(kept["pooled"])[0]))
     if not 0 <= class_index < head.units:
         raise ValueError(
             f"class_index should be 0 to {head.units - 1}. Received: class_index={class_index!r}"
         )
-    # Of the logit, whatever the head's activation is.
-    gradient = _gradient(lambda maps: ops.sum(pooled(maps)[0] * head.kernel[:, class_index]), maps)
+
+    def logit(maps):
+        """That of the class, whatever activation follows."""
+        with _calls(seen, lambda *given, **arguments: maps), _calls(head, keep_input):
+            model(batch, training=False)
+        return ops.sum(kept["pooled"][0] * head.kernel[:, class_index])
+
+    gradient = _gradient(logit, maps)
     maps, gradient = (ops.convert_to_numpy(ops.cast(x[0], "float32")) for x in (maps, gradient))
     channel, rows = (0, 1) if channels_first(model) else (2, 0)
     weights = gradient.mean((rows, rows + 1), keepdims=True)
@@ -130,9 +149,9 @@ def feature_maps(model, image, layer, path, *, count=16):
     """Draws the most active channels of a layer, brightest where they are largest.
 
     Args:
-        model: A functional model.
+        model: A model.
         image: One image as the model takes it.
-        layer: Name of the block or layer: "layer1.0".
+        layer: Name of the block or layer, "layer1.0", as of `grad_cam`.
         path: The picture to write.
         count: How many channels.
 
@@ -144,8 +163,15 @@ def feature_maps(model, image, layer, path, *, count=16):
     """
     from matplotlib.figure import Figure
 
-    seen = _layer(model, layer)
-    maps = ops.convert_to_numpy(keras.Model(model.input, seen.output)(_batch(model, image)))[0]
+    seen, kept = _layer(model, layer), []
+
+    def keep(call, *inputs, **arguments):
+        kept.append(call(*inputs, **arguments))
+        return kept[-1]
+
+    with _calls(seen, keep):
+        model(_batch(model, image), training=False)
+    maps = np.asarray(ops.convert_to_numpy(kept[-1])[0] if kept else 0)
     if maps.ndim != 3:
         raise ValueError(f"{layer} has no feature map: its output is {maps.shape}.")
     if channels_first(model):
@@ -181,7 +207,7 @@ def first_kernels(model, path):
     """
     from matplotlib.figure import Figure
 
-    stems = [layer for layer in model.layers if layer.name.endswith("conv1")]
+    stems = [layer for path, layer in _walk(model) if path.endswith("conv1")]
     if not stems:
         raise ValueError(f"{model.name} has no layer conv1. Pass a network of this package.")
     kernels = ops.convert_to_numpy(stems[0].kernel).transpose(3, 0, 1, 2)
@@ -223,14 +249,47 @@ def _gradient(function, x):
     return tape.gradient(number, x)
 
 
+def _walk(model, above=""):
+    """(path, layer) of all layers, those of models inside too: "resnet50/layer1.0"."""
+    for layer in model.layers:
+        yield f"{above}{layer.name}", layer
+        if isinstance(layer, keras.Model):
+            yield from _walk(layer, f"{above}{layer.name}/")
+
+
 def _layer(model, name):
-    names = [layer.name for layer in model.layers]
-    if name not in names:
+    layers = dict(_walk(model))
+    found = [path for path in layers if path == name] or [
+        path for path in layers if path.endswith(f"/{name}")
+    ]
+    if len(found) != 1:
+        several = f"several layers {name!r}: {', '.join(found)}"
+        none = f"no layer {name!r}. It has: {', '.join(layers)}"
+        raise ValueError(f"{model.name} has {several if found else none}. Received: layer={name!r}")
+    return layers[found[0]]
+
+
+def _head(model):
+    """The Dense layer that gives a classifier's logits."""
+    layers = [layer for _, layer in _walk(model) if not isinstance(layer, keras.Model)]
+    while isinstance(layers[-1], (keras.layers.Activation, keras.layers.Softmax)):
+        layers.pop()
+    if not isinstance(layers[-1], keras.layers.Dense):
         raise ValueError(
-            f"{model.name} has no layer {name!r}. It has: {', '.join(names)}. "
-            f"Received: layer={name!r}"
+            "grad_cam explains a classifier, whose last layer is a Dense layer, fc for example. "
+            f"Received: {model.name}, whose last layer is {layers[-1].name}"
         )
-    return model.get_layer(name)
+    return layers[-1]
+
+
+@contextlib.contextmanager
+def _calls(layer, instead):
+    """Has a function make what a layer's call does; it is given the call and its arguments."""
+    layer.call = functools.partial(instead, layer.call)
+    try:
+        yield
+    finally:
+        del layer.call
 
 
 def _batch(model, image):

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from keras_resnet.configs import CIFAR, CONFIGS, IMAGENET
+from keras_resnet.weights.errors import listed
 
 KNOWN = re.compile(
     r"(conv1|bn1|fc|layer[1-4]\.\d{1,4}\.(conv[123]|bn[123]|downsample\.[01]))\.[a-z_]{1,30}"
@@ -38,8 +39,7 @@ def recognise(state) -> Architecture:
     depths = tuple(sum(stage == number for stage, _ in blocks) for number in range(1, last + 1))
     kernel = _shape(state, "layer1.0.conv2.weight")
     if len(kernel) != 4:
-        names = ", ".join(list(state)[:3])
-        return Architecture(f"no ResNet: it has {len(state)} tensors, {names}, ...")
+        return Architecture(f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}")
     block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
     name, variant = f"an unknown {block} ResNet with stages of {depths} blocks", None
     family, shortcut = IMAGENET, None
@@ -58,11 +58,28 @@ def recognise(state) -> Architecture:
     elif variant and family is CIFAR:
         shortcut = "B" if "layer2.0.downsample.0.weight" in state else "A"
         name += f" with shortcut {shortcut}"
-    classes = (*_shape(state, "fc.bias"), None)[0]
+    classes = (*_shape(state, "fc.bias"), *_shape(state, "fc.weight"), None)[0]
     channels = (*_shape(state, "conv1.weight")[1:], None)[0]
     joint = "and" if shortcut else "with"
     head = f"{joint} {classes} classes" if classes else "without a head"
+    others = [key for key in others if len(state[key].shape) == 2]
+    if others and not classes:
+        head = f"{joint} a head of another name, {listed(others[-1:])}"
     return Architecture(f"{name} {head}", variant, classes, channels, shortcut)
+
+
+def call_of(found: Architecture) -> str:
+    """The call that builds a network of an architecture whose variant is known."""
+    arguments = [repr(found.variant)]
+    if found.classes:
+        arguments.append(f"classes={found.classes}")
+    else:
+        arguments.append("include_top=False")
+    if found.channels not in (None, 3):
+        arguments.append(f"input_shape=(None, None, {found.channels})")
+    if found.shortcut == "B":
+        arguments.append("shortcut='B'")
+    return f"keras_resnet.create({', '.join(arguments)})"
 
 
 def _shape(state, key):

@@ -29,8 +29,8 @@ TAR_BLOCK = 512
 TAR_REGULAR = (b"0", b"\0")
 
 
-def zip_members(mapped) -> dict[str, memoryview]:
-    """Name to content of each member of a zip file.
+def zip_members(mapped) -> tuple[dict[str, memoryview], set[str]]:
+    """Name to content of each member of a zip file, and names of those compressed or encrypted.
 
     Args:
         mapped: The `mmap.mmap` of the file.
@@ -45,6 +45,7 @@ def zip_members(mapped) -> dict[str, memoryview]:
         raise UnsafeFileError(f"it claims {count} zip entries; {MAX_MEMBERS} are allowed")
     spans = [(position, directory_end)]
     members: dict[str, memoryview] = {}
+    packed_members = set()
     for _ in range(count):
         (magic, _, _, flags, method, _, _, _, packed, size, *lengths, _, _, _, header) = (
             ZIP_ENTRY.unpack_from(view, position)
@@ -60,7 +61,8 @@ def zip_members(mapped) -> dict[str, memoryview]:
         position = start + name_length + extra_length + comment_length
         size, packed, header = _in_zip64(extra, size, packed, header)
         if method or packed != size or flags & ENCRYPTED:
-            raise UnsafeFileError(f"its entry {name[:60]!r} is compressed or encrypted")
+            packed_members.add(name)
+            continue
         magic, *lengths = ZIP_LOCAL.unpack_from(view, header)
         start = header + ZIP_LOCAL.size + sum(lengths)
         if magic != b"PK\x03\x04" or start + size > len(view):
@@ -68,7 +70,7 @@ def zip_members(mapped) -> dict[str, memoryview]:
         spans.append((header, start + size))
         _add(members, name, view[start : start + size])
     _refuse_overlaps(spans)
-    return members
+    return members, packed_members
 
 
 def _zip_directory(mapped):
@@ -91,12 +93,12 @@ def _zip_directory(mapped):
 
 def _in_zip64(extra, *numbers):
     """Size, packed size and place of an entry, where needed from its zip64 field."""
-    large = b""
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+    large, position = b"", 0
+    while position + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, position)
+        position += 4 + length
         if kind == 1:
-            large = extra[4 : 4 + length]
-        extra = extra[4 + length :]
+            large = extra[position - length : position]
     replaced = []
     for number in numbers:
         if number == IN_ZIP64:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -19,7 +20,9 @@ URL = "https://download.pytorch.org/models/"
 ATTEMPTS = 6
 FIRST_PAUSE = 0.5  # seconds; doubled from failure to failure
 TIMEOUT = (10, 30)  # seconds, to connect and between two pieces
-PIECE = 2**18  # bytes
+SLOWEST = 1000  # bytes a second, over a while
+WHILE = 60  # seconds
+PIECE = 2**18  # bytes, at most
 TEMPORARY = {408, 425, 429, 500, 502, 503, 504}  # status codes after which to try again
 
 
@@ -59,7 +62,10 @@ def download(row) -> Path:
         return found
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(target.with_name(f".{row.file}.lock")):
+        lock = target.with_name(f".{row.file}.lock")
+        if lock.is_symlink():  # older versions of filelock empty what it leads to
+            lock.unlink()
+        with filelock.FileLock(lock):
             found = _present(row)
             if found is None:
                 _fetch(row, target)
@@ -100,9 +106,10 @@ def _fetch(row, target):
         if attempt:
             logger.info("%s: %s; trying again.", row.file, reason)
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
-        resumed = part.exists()
+        held = _held(part)
+        resumed = held > 0
         try:
-            _continue(row, part)
+            _continue(row, part, held)
         except requests.RequestException as error:
             status = getattr(error.response, "status_code", None)
             # Of a failed connection urllib3 knows the reason, behind much that nobody needs.
@@ -135,11 +142,26 @@ class _WrongAnswerError(Exception):
     """The server sent something that cannot be the file."""
 
 
-def _continue(row, part):
-    """Fetches what is missing of `part`."""
+def _held(part):
+    """Size of a part that is there; what leads to another file, or is none, is removed."""
+    try:
+        found = part.lstat()
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        part.unlink()
+        return 0
+    return found.st_size
+
+
+def _open_no_link(path, flags):
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _continue(row, part, held):
+    """Fetches what is missing of `part`, of which `held` bytes are there."""
     import requests
 
-    held = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={held}-"} if held else {}
     headers["Accept-Encoding"] = "identity"
     with requests.get(url_of(row), headers=headers, stream=True, timeout=TIMEOUT) as answer:
@@ -149,11 +171,18 @@ def _continue(row, part):
         ranged = answer.headers.get("Content-Range", "")
         if held and not (answer.status_code == 206 and ranged.startswith(f"bytes {held}-")):
             held = 0  # the server starts from the beginning
+        # Of what was compressed against our wish, neither a part nor the length says anything.
+        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
+        if encoded and held:
+            raise _WrongAnswerError("the server compressed a part of it")
         length = answer.headers.get("Content-Length", "")
-        total = held + int(length) if length.isdigit() else None
-        with part.open("ab" if held else "wb") as file, _progress(row.file, total) as advance:
+        total = held + int(length) if length.isdigit() and not encoded else None
+        with (
+            open(part, "ab" if held else "wb", opener=_open_no_link) as file,
+            _progress(row.file, total) as advance,
+        ):
             advance(held)
-            for piece in answer.iter_content(PIECE):
+            for piece in _pieces(answer):
                 held += len(piece)
                 if held > row.max_bytes:
                     raise _WrongAnswerError(f"the server sent more than {row.max_bytes} bytes")
@@ -161,6 +190,26 @@ def _continue(row, part):
                 advance(len(piece))
     if total is not None and held < total:
         raise requests.ConnectionError(f"it broke off after {held} of {total} bytes")
+
+
+def _pieces(answer):
+    """What comes, as it comes; a connection that hardly gives anything is broken off."""
+    import requests
+    import urllib3
+
+    read = getattr(answer.raw, "read1", answer.raw.read)  # which waits for a whole piece
+    start, came = time.monotonic(), 0
+    try:
+        while piece := read(PIECE, decode_content=True):
+            yield piece
+            came += len(piece)
+            seconds = time.monotonic() - start
+            if seconds > WHILE:
+                if came < SLOWEST * seconds:
+                    raise requests.ConnectionError(f"{came} bytes came in {seconds:.0f} seconds")
+                start, came = time.monotonic(), 0
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _by_hand(row):

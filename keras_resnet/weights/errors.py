@@ -6,4 +6,24 @@ class CheckpointError(ValueError):
 
 
 class UnsafeFileError(ValueError):
-    """Why a file is refused, in words that follow "the file cannot be read: "."""
+    """Why a file is refused.
+
+    Args:
+        what: In words that follow "the file cannot be read: ".
+        advice: A sentence on what to do; None where the file may be damaged.
+    """
+
+    def __init__(self, what, advice=None):
+        super().__init__(what)
+        self.advice = advice
+
+
+class UnknownNameError(UnsafeFileError):
+    """A pickle names a class or a function that weights have no need of."""
+
+
+def listed(keys, most=6) -> str:
+    """The first of some keys, shortened, for a message; and how many more there are."""
+    keys = list(keys)
+    shown = ", ".join(key if len(key) <= 80 else f"{key[:77]}..." for key in keys[:most])
+    return f"{shown}, and {len(keys) - most} more" if len(keys) > most else shown

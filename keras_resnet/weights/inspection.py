@@ -49,7 +49,7 @@ def inspect(path) -> Inspection:
     path = existing_file(path)
     if path.suffix == ".h5":
         container, tensors = "hdf5", keras_files.read_arrays(path)
-        architecture = Architecture("not told by the names in a file of this kind")
+        architecture = recognise(keras_files.as_torchvision(tensors, path.name)[0])
     elif path.suffix == ".keras":
         container, tensors = "keras", read(path, version="v1")
         architecture = recognise(tensors)

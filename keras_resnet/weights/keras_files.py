@@ -1,156 +1,185 @@
 """Weights in files of Keras: this package's own, and those of keras.applications' ResNets.
 
-Keras reads them. keras.applications' convolutions have a bias each, which the batch normalization
-behind it takes over, and its epsilon differs.
+They are read as arrays and named by their places; nothing of Keras is built, so that no file
+chooses what is made, or how large. keras.applications' convolutions have a bias each, and the
+epsilon of its batch normalization differs.
 """
 
+import io
+import mmap
 import re
+import struct
 
-import keras
 import numpy as np
 
+from keras_resnet.blocks import BottleneckBlock
 from keras_resnet.layers import BATCH_NORM_EPSILON
-from keras_resnet.weights.errors import CheckpointError
-from keras_resnet.weights.state_dict import to_state_dict, to_torch, variables_by_key
+from keras_resnet.weights import hdf5_file
+from keras_resnet.weights.archives import zip_members
+from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
+from keras_resnet.weights.names import biases_into_means
+from keras_resnet.weights.state_dict import LEAVES, TO_TORCH, to_torch
 
-APPLICATIONS: dict[tuple[int, ...], str] = {
-    (3, 4, 6, 3): "ResNet50",
-    (3, 4, 23, 3): "ResNet101",
-    (3, 8, 36, 3): "ResNet152",
-}
+# Blocks a stage of keras.applications' networks, by their number of convolutions.
+APPLICATIONS = {53: (3, 4, 6, 3), 104: (3, 4, 23, 3), 155: (3, 8, 36, 3)}
+APPLICATIONS_EPSILON = 1.001e-5
+# Where Keras numbers them: of a convolution the first one or two, of batch normalization all.
+NUMBERED = ("weight", "bias", "running_mean", "running_var")
+# The only layers of their kind outside of blocks, and those in blocks that have other names there.
+SINGLE = {"conv2d": "conv1", "batch_normalization": "bn1", "dense": "fc"}
+SUBLAYERS = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+WEIGHTS = "model.weights.h5"  # within a `.keras` file
 
 
-def read(path, model, version="v1.5") -> dict[str, np.ndarray]:
+def read(path, strides_first) -> dict[str, np.ndarray]:
     """The weights of a `.keras`, `.weights.h5` or `.h5` file under torchvision's names.
 
     Args:
         path: The file.
-        model: The model that it is to be loaded into, or None; a `.h5` file does not say of which
-            network it is.
-        version: As of the builders, where there is no model.
-
-    Raises:
-        CheckpointError: if Keras cannot read it for this model.
-    """
-    if model is None and path.suffix == ".h5":
-        raise CheckpointError(
-            f"{path} does not say which network it is of: name it, by model (--model)."
-        )
-    try:
-        if path.suffix == ".keras":
-            saved = keras.saving.load_model(path, compile=False)
-        else:
-            saved = _twin(path, model)
-            saved.load_weights(path)
-        ours = not any(layer.name == "conv1_conv" for layer in saved.layers)
-        state = to_state_dict(saved) if ours else _from_applications(saved)
-    except CheckpointError:
-        raise
-    # Keras, h5py and zipfile promise nothing of what they raise on damaged and on other files.
-    except Exception as error:
-        name = f" for the model {model.name!r}" if model else ""
-        raise CheckpointError(f"{path} cannot be read by Keras{name}: {error}") from error
-    if not ours and not (_strides_first(model) if model else version == "v1"):
-        raise CheckpointError(
-            f"{path} is of keras.applications, whose bottlenecks stride on their first "
-            "convolution. Build the model with version='v1'."
-        )
-    return state
-
-
-def read_arrays(path) -> dict[str, np.ndarray]:
-    """Every array of a `.h5` file, under its path there and in Keras' order of axes.
+        strides_first: Whether the bottlenecks of the network that they are for stride on their
+            first convolution, as those of keras.applications do.
 
     Raises:
         CheckpointError: if it is no such file.
     """
-    import h5py
-
-    arrays = {}
-
-    def add(name, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = item[()]
-
-    try:
-        with h5py.File(path) as file:
-            file.visititems(add)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be read as an HDF5 file: {error}") from error
-    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
-
-
-def _twin(path, model):
-    """A new model that a file of weights fits: the head has as many classes as the file's."""
-    import h5py
-
-    with h5py.File(path) as file:
-        layers = file.get("layers", {})
-        names: list[str] = []
-        file.visit(names.append)
-        # The head's bias, in the format of Keras 3 and in that of Keras 2.
-        heads = r"layers/dense/vars/1|.*predictions/bias(:0)?"
-        bias = next((file[name] for name in names if re.fullmatch(heads, name)), None)
-        if bias is not None and bias.nbytes > path.stat().st_size:
-            raise CheckpointError(f"{path} claims a head that is larger than the file.")
-        classes = None if bias is None else bias.shape[0]
-        ours = any(name.startswith(("basic_block", "bottleneck_block")) for name in layers)
-    return _clone(model, classes) if ours else _applications_model(path, model, classes)
-
-
-def _clone(model, classes):
-    def copy(layer):
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.Dense) and classes:
-            config["units"] = classes
-        return type(layer).from_config(config)
-
-    return keras.models.clone_model(model, clone_function=copy)
-
-
-def _applications_model(path, model, classes):
-    blocks = [re.match(r"layer(\d)\.(\d+)\.conv3\.weight", key) for key in variables_by_key(model)]
-    stages = [match[1] for match in blocks if match]
-    builder = APPLICATIONS.get(tuple(stages.count(stage) for stage in "1234"))
-    if builder is None:
+    state, ours = as_torchvision(read_arrays(path), path.name)
+    if not ours and not strides_first:
         raise CheckpointError(
-            f"{path} is a file of keras.applications, or of a network that this package does not "
-            f"know. They are read into {', '.join(APPLICATIONS.values())}, built with "
-            f"version='v1'. Received: the model {model.name!r}"
+            f"{path} is of keras.applications, whose bottlenecks stride on their first "
+            "convolution. Build the model with version='v1' (--version v1)."
         )
-    channels = variables_by_key(model)["conv1.weight"].shape[2]
-    first = keras.config.image_data_format() == "channels_first"
-    return getattr(keras.applications, builder)(
-        include_top=classes is not None,
-        weights=None,
-        classes=classes or 1000,
-        # Any side will do: the weights are the same for all.
-        input_shape=(channels, 224, 224) if first else (224, 224, channels),
+    return state
+
+
+def strides_first(model) -> bool:
+    """Whether the bottlenecks of a model, if it has any, stride on their first convolution."""
+    return all(
+        layer.version == "v1" for layer in model.layers if isinstance(layer, BottleneckBlock)
     )
 
 
-def _strides_first(model):
-    versions = {getattr(layer, "version", "v1") for layer in model.layers}
-    return versions <= {"v1"}
+def read_arrays(path) -> dict[str, np.ndarray]:
+    """Every array of a file of Keras, under its path there and in Keras' order of axes.
+
+    Raises:
+        CheckpointError: if it is no such file.
+    """
+    try:
+        if path.suffix != ".keras":
+            return hdf5_file.read(path, path.stat().st_size)
+        with path.open("rb") as file:
+            members, _ = zip_members(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if WEIGHTS not in members:
+            raise UnsafeFileError(f"it is a zip, but has no {WEIGHTS}, stored uncompressed")
+        return hdf5_file.read(io.BytesIO(members[WEIGHTS]), len(members[WEIGHTS]))
+    # Most of them h5py's, of files that are damaged.
+    except (struct.error, OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        kind = "a .keras" if path.suffix == ".keras" else "an HDF5"
+        said = str(error).partition("\n")[0][:200]
+        raise CheckpointError(
+            f"{path} cannot be read as {kind} file: {said}. If it was cut short, copy or download "
+            "it again; otherwise save it anew with Keras."
+        ) from error
 
 
-def _from_applications(saved):
-    """Each bias goes into the mean behind it, and the surplus of epsilon into the variance."""
+def as_torchvision(arrays, source):
+    """Arrays of a file of Keras under torchvision's names, and whether they are this package's.
+
+    What belongs to no known layer keeps its path as its name.
+
+    Args:
+        arrays: Paths to arrays.
+        source: The file's name, for the message.
+
+    Raises:
+        CheckpointError: if two arrays get one name.
+    """
+    numbered = any(path.startswith("layers/") for path in arrays)
+    names, theirs = (_by_number if numbered else _by_name)(arrays)
     state: dict[str, np.ndarray] = {}
-    for layer in saved.layers:
-        name = _torchvision_name(layer.name)
-        weights = [keras.ops.convert_to_numpy(weight) for weight in layer.get_weights()]
-        if name and isinstance(layer, keras.layers.BatchNormalization):
-            gamma, beta, mean, variance = weights
-            bias = state.pop(f"{_of_convolution(name)}.bias", 0)
-            state[f"{name}.weight"], state[f"{name}.bias"] = gamma, beta
-            state[f"{name}.running_mean"] = mean - bias
-            state[f"{name}.running_var"] = variance + (layer.epsilon - BATCH_NORM_EPSILON)
-        elif name and weights:
-            state[f"{name}.weight"] = to_torch(weights[0])
-            if len(weights) > 1:
-                state[f"{name}.bias"] = weights[1]
-    return state
+    for path, key in names.items():
+        if key in state:
+            raise CheckpointError(
+                f"{source} holds {key[:80]} twice, as if of two networks. Save one alone."
+            )
+        state[key] = to_torch(arrays[path]) if arrays[path].ndim in TO_TORCH else arrays[path]
+        if theirs and key.endswith(".running_var"):
+            state[key] = state[key] + (APPLICATIONS_EPSILON - BATCH_NORM_EPSILON)
+    return biases_into_means(state), not theirs
+
+
+def _by_number(arrays):
+    """Of Keras 3, that counts the layers of a kind: `layers/bottleneck_block_1/bn1/vars/0`."""
+    names, places = {}, {}
+    for path in arrays:
+        match = re.fullmatch(r"(?:.*/)?layers/([^/]+(?:/[^/]+)?)/vars/([0-3])", path)
+        if not path.startswith("layers/") or "/seed_generator/" in path:
+            continue  # the optimizer's, and dropout's
+        if match:
+            places[path] = match[1], NUMBERED[int(match[2])]
+        else:
+            names[path] = path
+    shapes = {place: arrays[path].shape for path, place in places.items()}
+    theirs = _names_of_applications(shapes)
+    layers = theirs or _names_of_ours(shapes)
+    for path, (layer, leaf) in places.items():
+        names[path] = f"{layers.get(layer, layer.replace('/', '.'))}.{leaf}"
+    return names, bool(theirs)
+
+
+def _names_of_ours(shapes):
+    """Blocks are counted through; a stage begins where the number of filters changes."""
+    blocks = {}
+    for layer, _ in shapes:
+        match = re.fullmatch(r"((?:basic|bottleneck)_block(?:_(\d{1,4}))?)/\w+", layer)
+        if match:
+            blocks[match[1]] = int(match[2] or 0)
+    names, stage, number, before = dict(SINGLE), 0, 0, None
+    for block in sorted(blocks, key=blocks.__getitem__):
+        basic = shapes.get((f"{block}/conv2", "weight"))
+        filters = shapes.get((f"{block}/conv3", "weight"), basic or ())[-1:]
+        stage, number = (stage, number + 1) if filters == before else (stage + 1, 0)
+        names[block], before = f"layer{stage}.{number}", filters
+    for layer, _ in shapes:
+        block, _, sublayer = layer.partition("/")
+        if sublayer and block in blocks:
+            names[layer] = f"{names[block]}.{SUBLAYERS.get(sublayer, sublayer)}"
+    return names
+
+
+def _names_of_applications(shapes):
+    """Convolutions are counted through; without as many as theirs, there are no names."""
+    count = sum(
+        bool(re.fullmatch(r"conv2d(_\d+)?", layer)) for layer, leaf in shapes if leaf == "weight"
+    )
+    if count not in APPLICATIONS:
+        return {}
+    places = ["conv1"]
+    for stage, depth in enumerate(APPLICATIONS[count], 2):
+        for block in range(1, depth + 1):
+            # Keras puts the shortcut beside the last convolution.
+            order = "1203" if block == 1 else "123"
+            places += [f"conv{stage}_block{block}_{number}" for number in order]
+    names = {"dense": "fc"}
+    for number, place in enumerate(places):
+        suffix = f"_{number}" if number else ""
+        names[f"conv2d{suffix}"] = _torchvision_name(f"{place}_conv")
+        names[f"batch_normalization{suffix}"] = _torchvision_name(f"{place}_bn")
+    return names
+
+
+def _by_name(arrays):
+    """Of Keras 2 and `model.save("file.h5")`: `model_weights/conv1_bn/conv1_bn/gamma:0`."""
+    top = "model_weights/"  # beside those of the optimizer
+    paths = [path for path in arrays if path.startswith(top)] or list(arrays)
+    theirs = any("conv1_conv/" in path for path in paths)
+    names = {}
+    for path in paths:
+        *layers, leaf = path.removeprefix(top).removesuffix(":0").split("/")
+        layers = layers[1:] or layers
+        known = _torchvision_name(layers[-1]) if theirs and layers else None
+        names[path] = ".".join([*([known] if known else layers), LEAVES.get(leaf, leaf)])
+    return names, theirs
 
 
 def _torchvision_name(name):
@@ -161,8 +190,3 @@ def _torchvision_name(name):
             return f"{block}.downsample.{0 if match[4] == 'conv' else 1}"
         return f"{block}.{match[4]}{match[3]}"
     return {"conv1_conv": "conv1", "conv1_bn": "bn1", "predictions": "fc"}.get(name)
-
-
-def _of_convolution(name):
-    """The convolution before a batch normalization."""
-    return re.sub(r"bn(\d)$", r"conv\1", name).replace("downsample.1", "downsample.0")

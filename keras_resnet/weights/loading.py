@@ -33,8 +33,8 @@ def load(model, path, *, head="strict", first_conv="strict"):
             input channels: summed for one channel, otherwise repeated and rescaled.
 
     Raises:
-        CheckpointError: if the file cannot be read, or does not fit: the message names every
-            missing, unused and misshapen key. The model is unchanged.
+        CheckpointError: if the file cannot be read, or does not fit: the message counts the
+            missing, unused and misshapen keys and names the first. The model is unchanged.
 
     Example:
     >>> model = keras_resnet.ResNet50(classes=36)
@@ -44,13 +44,14 @@ def load(model, path, *, head="strict", first_conv="strict"):
     assign(model, read(path, model), path.name, head=head, first_conv=first_conv)
 
 
-def load_pretrained(model, path, *, classes_given):
+def load_pretrained(model, path, *, classes_given, first_conv="strict"):
     """Loads `path` into a new model; the head is skipped if other classes were asked for.
 
     Args:
         model: A model of this package.
         path: The file, a Path.
         classes_given: Whether the number of classes was chosen, rather than left to the default.
+        first_conv: As of `load`.
 
     Raises:
         CheckpointError: as `load` does, and if the file has another number of classes than the
@@ -75,7 +76,7 @@ def load_pretrained(model, path, *, classes_given):
             classes,
             model_head.shape[0],
         )
-    assign(model, state, path.name, head=head)
+    assign(model, state, path.name, head=head, first_conv=first_conv)
 
 
 def locate(weights, variant) -> Path:
@@ -110,10 +111,11 @@ def read(path, model=None, version="v1.5"):
 
     Args:
         path: The file. Those of Keras are told by their name's end.
-        model: The model that they are for; needed for `.h5` files.
+        model: The model that they are for, or None.
         version: Where there is no model: "v1" to take files of keras.applications.
     """
     path = existing_file(path)
     if path.suffix in (".keras", ".h5"):
-        return keras_files.read(path, model, version)
+        first = keras_files.strides_first(model) if model else version == "v1"
+        return keras_files.read(path, first)
     return as_torchvision(read_state_dict(path), path.name)

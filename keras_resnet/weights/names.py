@@ -5,10 +5,20 @@ torchvision's are the rule: everything else is renamed to them on loading.
 
 import re
 
+import numpy as np
+
 from keras_resnet.weights.errors import CheckpointError
 
-# Where training checkpoints keep the weights, and what wrappers of a model put before its names.
+# Where training checkpoints keep the weights: where there are several, the first of these is taken.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
+MAX_WRAPPERS = 3  # around one another
+# How a name ends that tells a residual network's weights, any network's, or anything.
+TELLING = (
+    (".conv1.weight", ".embedder.embedder.convolution.weight"),
+    (".weight",),
+    ("",),
+)
+# What wrappers of a model put before its names.
 PREFIXES = re.compile(r"^((module|_orig_mod|model|net|backbone)\.|encoder\.(?!stages\.))+")
 # Counts that only training needs: of batches, and of averaged models.
 DROPPED = ("num_batches_tracked", "n_averaged")
@@ -36,8 +46,37 @@ RENAMES = (
 )
 
 
+def find_networks(saved) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
+    """Where in nested dicts the tensors of a network are: keys that lead to them, to the tensors.
+
+    Several places, if none of them is one of `WRAPPERS`; none, if there are no tensors.
+    """
+    for telling in TELLING:
+        found = _networks(saved, telling, (), set())
+        if found:
+            return found
+    return {}
+
+
+def _networks(saved, telling, path, seen):
+    if not isinstance(saved, dict) or id(saved) in seen or len(path) > MAX_WRAPPERS:
+        return {}
+    seen.add(id(saved))
+    tensors = {key: value for key, value in saved.items() if isinstance(value, np.ndarray)}
+    if any(f".{key}".endswith(telling) for key in tensors):
+        return {path: tensors}
+    for key in WRAPPERS:
+        found = _networks(saved.get(key), telling, (*path, key), seen)
+        if found:
+            return found
+    found = {}
+    for key, value in saved.items():
+        found |= _networks(value, telling, (*path, key), seen)
+    return found
+
+
 def as_torchvision(state, source):
-    """`state` under torchvision's names, without what is `DROPPED`.
+    """`state` under torchvision's names and as its network has it, without what is `DROPPED`.
 
     Args:
         state: Names to arrays.
@@ -53,6 +92,28 @@ def as_torchvision(state, source):
         for pattern, replacement in RENAMES:
             key = re.sub(pattern, replacement, key)
         if key in renamed:
-            raise CheckpointError(f"{source} holds {key} twice, under the names of two libraries.")
+            raise CheckpointError(
+                f"{source} holds {key[:80]} twice, under the names of two libraries. Save the one "
+                "that is wanted alone."
+            )
         renamed[key] = array
-    return renamed
+    return biases_into_means(renamed)
+
+
+def biases_into_means(state):
+    """`state` with the bias of each convolution in the mean of the batch normalization behind it.
+
+    That subtracts the mean: torchvision's convolutions have no bias.
+    """
+    state = dict(state)
+    for key in list(state):
+        match = re.fullmatch(r"(.*)\b(conv|downsample\.)(\d)\.bias", key)
+        if match:
+            before, kind, number = match.groups()
+            norm = f"bn{number}" if kind == "conv" else f"downsample.{int(number) + 1}"
+            name = f"{before}{norm}.running_mean"
+            if name in state and state[name].shape == state[key].shape:
+                mean, bias = state[name], state.pop(key)
+                kind = np.result_type(mean, bias, np.float32)
+                state[name] = mean.astype(kind) - bias.astype(kind)
+    return state

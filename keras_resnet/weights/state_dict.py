@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from keras_resnet.weights import safetensors_file, torch_file
-from keras_resnet.weights.architecture import recognise
-from keras_resnet.weights.errors import CheckpointError
-from keras_resnet.weights.names import PREFIXES, WRAPPERS
+from keras_resnet.weights.architecture import call_of, recognise
+from keras_resnet.weights.errors import CheckpointError, listed
+from keras_resnet.weights.names import PREFIXES, find_networks
 from keras_resnet.weights.torch_objects import SAVE_A_STATE_DICT
 
 logger = logging.getLogger("keras_resnet")
@@ -33,6 +33,7 @@ TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0)}
 TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 HEAD = ("fc.weight", "fc.bias")
 STEM = "conv1.weight"
+BACKBONE = re.compile(r"(conv|bn|layer)\d")
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5", ".h5")
 
 
@@ -40,8 +41,9 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     """Reads the weights of a PyTorch or safetensors file, without PyTorch.
 
     The file is taken for what it contains, not for its name: the zip, legacy or tar container of
-    `torch.save`, or safetensors. A training checkpoint's weights are found under the usual keys
-    (`state_dict`, `model`, ...) and lose the usual prefixes (`module.`, `backbone.`, ...).
+    `torch.save`, or safetensors. A training checkpoint's weights are found under whatever key they
+    are, of several the first of `state_dict`, `model_state_dict`, `model`, `model_ema`,
+    `state_dict_ema`, `net`; they lose the usual prefixes (`module.`, `backbone.`, ...).
 
     Args:
         path: The file. It is untrusted: nothing that it names is imported or run.
@@ -50,7 +52,8 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
         Names to arrays in PyTorch's layout. The arrays are read-only and may be views of the file.
 
     Raises:
-        CheckpointError: if the file does not exist, is damaged, or holds no state_dict.
+        CheckpointError: if the file does not exist, is damaged, or holds no state_dict, or several
+            under other keys.
     """
     return read_container(path)[1]
 
@@ -64,11 +67,19 @@ def read_container(path) -> tuple[str, dict[str, np.ndarray]]:
         container, tensors = "safetensors", safetensors_file.read(path)
     else:
         container, saved = torch_file.read(path)
-        tensors = _find_tensors(saved)
+        networks = find_networks(saved)
+        if len(networks) > 1:
+            names = ["".join(f"[{key!r}]" for key in keys) for keys in [*networks][:4]]
+            raise CheckpointError(
+                f"{path} holds {len(networks)} networks, such as {listed(names)}. Save the one "
+                "that is wanted alone, in PyTorch: "
+                f"torch.save(checkpoint{names[0]}, 'weights.pth')."
+            )
+        tensors = next(iter(networks.values()), {})
     if not tensors:
         raise CheckpointError(
-            f"{path} holds no state_dict: no dict of tensors, nor one under any of "
-            f"{', '.join(WRAPPERS)}; {SAVE_A_STATE_DICT}."
+            f"{path} holds no state_dict: no dict of tensors, nor one within its dicts. "
+            + SAVE_A_STATE_DICT
         )
     state = {PREFIXES.sub("", key): array for key, array in tensors.items()}
     if len(state) < len(tensors):
@@ -90,21 +101,6 @@ def existing_file(path) -> Path:
         f"{', '.join(SUFFIXES)}; builders take 'imagenet' and the names of list_weights() too. "
         f"The current folder is {Path.cwd()}."
     )
-
-
-def _find_tensors(saved):
-    """The tensors of the first dict that has any: `saved` itself, or one in its wrappers."""
-    for _ in range(3):
-        if not isinstance(saved, dict):
-            return {}
-        tensors = {key: value for key, value in saved.items() if isinstance(value, np.ndarray)}
-        if any(key.endswith(STEM) for key in tensors):
-            return tensors
-        inner = next((saved[key] for key in WRAPPERS if isinstance(saved.get(key), dict)), None)
-        if inner is None:
-            return tensors
-        saved = inner
-    return {}
 
 
 def variables_by_key(model) -> dict[str, keras.Variable]:
@@ -153,13 +149,11 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
             input channels: summed for one channel, otherwise repeated and rescaled.
 
     Raises:
-        CheckpointError: naming every missing, unused and misshapen key; no variable was changed.
+        CheckpointError: naming the first of the missing, unused and misshapen keys, and what to do;
+            no variable was changed.
     """
-    for argument, value, other in (("head", head, "skip"), ("first_conv", first_conv, "adapt")):
-        if value not in ("strict", other):
-            raise ValueError(
-                f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
-            )
+    check_choice("head", head, "skip")
+    check_choice("first_conv", first_conv, "adapt")
     variables, state = _wanted(variables_by_key(model), state, source, skip_head=head == "skip")
     if first_conv == "adapt" and STEM in variables and getattr(state.get(STEM), "ndim", 0) == 4:
         state[STEM] = _adapt_channels(state[STEM], variables[STEM].shape[2])
@@ -170,6 +164,14 @@ def assign(model, state, source, *, head="strict", first_conv="strict"):
             array = keras.ops.transpose(array, TO_KERAS[array.ndim])
         variable.assign(array)
         _let_go(state[key])
+
+
+def check_choice(argument, value, other):
+    """Refuses a value of an argument that is neither "strict" nor the other one that there is."""
+    if value not in ("strict", other):
+        raise ValueError(
+            f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
+        )
 
 
 def _wanted(variables, state, source, *, skip_head):
@@ -186,35 +188,71 @@ def _wanted(variables, state, source, *, skip_head):
 
 
 def _check_fit(model, variables, state, source):
-    """Raises a CheckpointError that names all keys that do not fit, if there are any."""
+    """Raises a CheckpointError that tells which keys do not fit, if there are any."""
     shapes = {key: _mismatch(variables[key], state[key]) for key in variables.keys() & state.keys()}
-    wrong = {
-        "missing from the file": [key for key in variables if key not in state],
-        "unused by the model": [key for key in state if key not in variables],
-        "of another shape": [f"{key} is {said}" for key, said in shapes.items() if said],
-    }
-    if not any(wrong.values()):
+    misshapen = {key: said for key, said in shapes.items() if said}
+    missing = [key for key in variables if key not in state]
+    unused = [key for key in state if key not in variables]
+    if not (misshapen or missing or unused):
         return
-    adapt = ""
-    if shapes.get(STEM) and sum(map(len, wrong.values())) == 1:  # the file is of this network
-        adapt = " For other channels, use weights.load(model, path, first_conv='adapt')."
+    lines = {
+        "missing from the file": missing,
+        "unused by the model": unused,
+        "of another shape": [f"{key} is {said}" for key, said in misshapen.items()],
+    }
     raise CheckpointError(
         f"{source} does not fit the model {model.name!r}, which was left as it was. "
-        f"The file looks like {recognise(state).text}: load it into such a network, or choose "
-        f"another file.{adapt}\n"
-        + "\n".join(
-            f"{len(keys)} {title}: {', '.join(sorted(keys))}"
-            for title, keys in wrong.items()
+        + _advice(variables, state, missing, unused, misshapen)
+        + "".join(
+            f"\n{len(keys)} {title}: {listed(sorted(keys))}"
+            for title, keys in lines.items()
             if keys
         )
     )
 
 
+def _advice(variables, state, missing, unused, misshapen):
+    """What to do about a file that does not fit, by what does not."""
+    wrong = {*missing, *unused, *misshapen}
+    if wrong == {STEM} and _is_adaptable(state.get(STEM), variables.get(STEM)):
+        return "For other channels, pass first_conv='adapt' to the builder or to weights.load."
+    keep = "build it without weights and call keras_resnet.weights.load(model, path, head='skip'"
+    if wrong <= {*HEAD}:
+        return f"To keep the model's own head, {keep})."
+    if wrong <= {STEM, *HEAD} and _is_adaptable(state.get(STEM), variables.get(STEM)):
+        return f"To keep the model's own head, {keep}, first_conv='adapt')."
+    if not misshapen and {*missing} <= {*HEAD} and not any(map(BACKBONE.match, unused)):
+        skip = f", and to keep the model's own head, {keep})" if missing else ""
+        return f"The backbone fits: save the file without the unused keys{skip}."
+    found = recognise(state)
+    if found.variant is None:
+        return f"It looks like {found.text}, which is no network of this package: choose another."
+    ours = recognise({key: np.broadcast_to(0, _expected(var)) for key, var in variables.items()})
+    if (found.variant, found.shortcut) != (ours.variant, ours.shortcut):
+        return f"It looks like {found.text}: load it into {call_of(found)}."
+    return (
+        f"It looks like {found.text}, as the model, but has lost or changed parts: save the whole "
+        "state_dict again, or choose another file."
+    )
+
+
+def _is_adaptable(kernel, variable):
+    """Whether a first kernel and its variable differ in the number of channels alone."""
+    if kernel is None or variable is None or np.iscomplexobj(kernel) or kernel.ndim != 4:
+        return False
+    expected = _expected(variable)
+    return (kernel.shape[0], *kernel.shape[2:]) == (expected[0], *expected[2:])
+
+
+def _expected(variable):
+    """The shape of a variable's array in PyTorch's order of axes."""
+    return tuple(variable.shape[axis] for axis in TO_TORCH[len(variable.shape)])
+
+
 def _mismatch(variable, array):
     """What an array is, where it does not fit the variable."""
-    expected = tuple(variable.shape[axis] for axis in TO_TORCH[len(variable.shape)])
-    if array.shape != expected:
-        return f"{array.shape}, not {expected}"
+    if array.shape != _expected(variable):
+        return f"{array.shape}, not {_expected(variable)}"
     return "of complex numbers" if np.iscomplexobj(array) else None
 
 

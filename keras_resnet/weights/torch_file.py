@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.weights.archives import TAR_BLOCK, is_tar_header, tar_members, zip_members
-from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
+from keras_resnet.weights.errors import CheckpointError, UnknownNameError, UnsafeFileError
 from keras_resnet.weights.safe_pickle import Unpickler
 from keras_resnet.weights.torch_objects import (
     MAX_DIMENSIONS,
@@ -35,6 +35,14 @@ from keras_resnet.weights.torch_objects import (
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 INT64 = struct.Struct("<q")
+SAVE_A_SCRIPT = (
+    "Save its weights in PyTorch, with torch.save(torch.jit.load(path).state_dict(), "
+    "'weights.pth'), and load that."
+)
+IF_DAMAGED = (
+    "If the file was cut short, copy or download it again; otherwise save the state_dict alone "
+    "with torch.save(model.state_dict(), path)."
+)
 
 
 def read(path):
@@ -62,30 +70,42 @@ def read(path):
         container, reader = "tar", _read_tar
     elif start.startswith(b"\x80"):
         container, reader = "legacy", _read_legacy
+    elif start.startswith(b"\x89HDF\r\n"):
+        raise CheckpointError(f"{path} is an HDF5 file. Let its name end in .h5.")
     else:
         raise CheckpointError(
-            f"{path} is not a PyTorch file: it starts with {start[:16]!r}. Expected a zip, "
-            "legacy or tar file of torch.save. If it was downloaded, open it as text to see "
-            "what came instead, and download it again."
+            f"{path} is not a PyTorch file, nor of safetensors: it starts with {start[:16]!r}. "
+            "Expected a zip, legacy or tar file of torch.save. If it was downloaded, open it as "
+            "text to see what came instead, and download it again."
         )
     try:
         return container, reader(mapped)
     except (ValueError, OverflowError, struct.error) as error:
+        said, advice = str(error), getattr(error, "advice", None) or IF_DAMAGED
+        # What the state of every module has; the class may be one of the author's own.
+        if isinstance(error, UnknownNameError) and mapped.find(b"_parameters") >= 0:
+            said = f"it holds a whole pickled nn.Module: {said}"
         raise CheckpointError(
-            f"{path} cannot be read as a {container} file of torch.save: {error}. "
-            "If the file was cut short, copy or download it again; otherwise save the "
-            "state_dict alone with torch.save(model.state_dict(), path)."
+            f"{path} cannot be read as a {container} file of torch.save: {said}. {advice}"
         ) from error
 
 
 def _read_zip(mapped):
-    members = zip_members(mapped)
+    members, compressed = zip_members(mapped)
+    names = [*members, *compressed]
+    if any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names):
+        raise UnsafeFileError("it is a TorchScript archive, of torch.jit.save", SAVE_A_SCRIPT)
+    if compressed:
+        raise UnsafeFileError(
+            f"its entry {min(compressed)[:60]!r} is compressed or encrypted",
+            "Save it anew with torch.save, which compresses nothing.",
+        )
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if "config.json" in members and "model.weights.h5" in members:
+        raise UnsafeFileError("it is a file of Keras", "Let its name end in .keras.")
     if len(pickles) != 1:
         raise UnsafeFileError("it is a zip, but has no data.pkl in its top folder")
     top = pickles[0].removesuffix("data.pkl")
-    if f"{top}constants.pkl" in members:
-        raise UnsafeFileError(f"it is a TorchScript archive; {SAVE_A_STATE_DICT}")
     order = {b"little": "<", b"big": ">"}.get(bytes(members.get(f"{top}byteorder", b"little")[:8]))
     if order is None:
         raise UnsafeFileError("its byteorder is neither little nor big")
@@ -155,7 +175,7 @@ class _Numbered:
 
     def find(self, pid):
         if isinstance(pid, tuple):
-            raise UnsafeFileError(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
+            raise UnsafeFileError("it holds a whole pickled nn.Module", SAVE_A_STATE_DICT)
         found = self.objects.get(str(pid)) if isinstance(pid, str | int) else None
         if found is None:
             raise UnsafeFileError("it refers to something other than a tensor or a storage")

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_resnet.weights import safe_pickle
-from keras_resnet.weights.errors import UnsafeFileError
+from keras_resnet.weights.errors import UnknownNameError, UnsafeFileError
 from keras_resnet.weights.safe_pickle import Inert
 
 MAX_DIMENSIONS = 16
@@ -69,7 +69,8 @@ INERT = {
     *(f"torch.cuda.{kind}Tensor" for kind in DTYPES),
 }
 SAVE_A_STATE_DICT = (
-    "save its weights in PyTorch with torch.save(model.state_dict(), 'weights.pth') and load that"
+    "Save its weights in PyTorch, with torch.save(model.state_dict(), 'weights.pth'), and load "
+    "that."
 )
 
 
@@ -83,9 +84,12 @@ class Storage:
     start: int = 0  # first element within the storage called `key` (views of legacy files)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor as the file describes it; offset and strides count elements."""
+    """A tensor as the file describes it; offset and strides count elements.
+
+    Equal to itself alone: sizes can be chosen to share one hash.
+    """
 
     storage: Storage
     dtype: np.dtype
@@ -111,7 +115,7 @@ def find_storage(pid):
     Zip files leave the view out.
     """
     if isinstance(pid, tuple) and pid[:1] == ("module",):
-        raise UnsafeFileError(f"it holds a whole pickled nn.Module; {SAVE_A_STATE_DICT}")
+        raise UnsafeFileError("it holds a whole pickled nn.Module", SAVE_A_STATE_DICT)
     if (
         not isinstance(pid, tuple)
         or len(pid) not in (5, 6)
@@ -228,10 +232,10 @@ def find_global(name):
     if name in GLOBALS:
         return GLOBALS[name]
     if name.startswith(("torch.nn.modules.", "torchvision.models.")):
-        raise UnsafeFileError(f"it holds a whole pickled nn.Module ({name}); {SAVE_A_STATE_DICT}")
-    raise UnsafeFileError(
-        f"it names {name!r:.120}, which is not among the {len(GLOBALS)} names that an honest "
-        "checkpoint needs; nothing of it was run"
+        raise UnsafeFileError(f"it holds a whole pickled nn.Module ({name})", SAVE_A_STATE_DICT)
+    raise UnknownNameError(
+        f"it names {name!r:.120}, which weights have no need of; nothing of it was run",
+        SAVE_A_STATE_DICT,
     )
 
 

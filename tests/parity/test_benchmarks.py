@@ -56,3 +56,19 @@ def test_the_stock_network_is_the_same_one(name):
     )
     assert stock.count_params() == trainable + statistics
     assert stock.output_shape == (None, *theirs(torch.zeros(2, 3, 32, 32)).shape[1:])
+
+
+@pytest.mark.slow
+def test_quick_run_of_the_gpus(run_python, tmp_path):
+    done = run_python(BENCHMARKS / "gpu.py", "--quick", "--minutes", "20", "--json", "rows")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    found = {(row["contestant"], row["task"]): row for row in rows}
+    networks = ("keras_resnet", "keras_resnet-no-xla", "torchvision", "torch.compile")
+    measured = [(name, task) for name in networks for task in ("training", "inference")]
+    for key in [*measured, ("pipeline-shards", "training"), ("train-shards", "training")]:
+        assert found[key].get("images_per_second", 0) > 0, found[key]
+    assert "to torch.compile" in done.stdout and "pipeline alone" in done.stdout
+    again = run_python(BENCHMARKS / "gpu.py", "--quick", "--resume", "--json", "rows")
+    assert again.returncode == 0 and "..." not in again.stdout  # nothing was started
+    assert len((tmp_path / "rows").read_text().splitlines()) == len(rows)

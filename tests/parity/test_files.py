@@ -1,5 +1,7 @@
 """Files of torch, timm and transformers, against these libraries themselves."""
 
+import re
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -94,6 +96,69 @@ def test_saved_weights_go_back_to_torchvision(name, suffix, tmp_path):
     check_logits(ours, theirs.eval())
     for key, value in weights.to_state_dict(ours).items():
         assert value.tobytes() == state[key].numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_convolutions_with_a_bias(name, tmp_path):
+    """Written as a training loop does, beside other tensors."""
+    theirs = torchvision.models.get_model(name, num_classes=7)
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.bias = torch.nn.Parameter(torch.randn(module.out_channels))
+    randomise(theirs)
+    saved = {"acc": torch.tensor(0.5), "epoch": 3, "state": theirs.state_dict()}
+    torch.save(saved, tmp_path / "w.pth")
+    ours = keras_resnet.create(
+        name, weights=tmp_path / "w.pth", classes=7, classifier_activation=None
+    )
+    check_logits(ours, theirs)
+
+
+def test_the_advice_on_two_networks_works(tmp_path):
+    student, teacher = (torchvision.models.resnet18(num_classes=7) for _ in range(2))
+    checkpoint = {"student": student.state_dict(), "teacher": teacher.state_dict()}
+    torch.save(checkpoint, tmp_path / "w.pth")
+    with pytest.raises(weights.CheckpointError) as caught:
+        weights.read_state_dict(tmp_path / "w.pth")
+    advice = re.search(r"torch\.save\(.*'weights\.pth'\)", str(caught.value))[0]
+    there = advice.replace("'weights.pth'", "target")
+    names = {"torch": torch, "checkpoint": checkpoint, "target": tmp_path / "weights.pth"}
+    eval(there, names)  # noqa: S307
+    ours = keras_resnet.ResNet18(
+        weights=tmp_path / "weights.pth", classes=7, classifier_activation=None
+    )
+    for key, value in weights.to_state_dict(ours).items():
+        np.testing.assert_array_equal(value, checkpoint["student"][key].numpy())
+
+
+class OwnNet(torchvision.models.ResNet):
+    """A class of the author's own."""
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("kind", ["script", "module", "legacy module"])
+def test_the_advice_on_scripts_and_modules_works(kind, own, tmp_path):
+    block = torchvision.models.resnet.BasicBlock
+    kind_of = OwnNet if own else torchvision.models.ResNet
+    model = randomise(kind_of(block, [2, 2, 2, 2], num_classes=7))
+    path = tmp_path / "w.pth"
+    if kind == "script":
+        torch.jit.save(torch.jit.trace(model, torch.zeros(1, 3, 64, 64)), path)
+    else:
+        torch.save(model, path, _use_new_zipfile_serialization=kind == "module")
+    said = "TorchScript archive" if kind == "script" else "whole pickled nn.Module"
+    with pytest.raises(weights.CheckpointError, match=said) as caught:
+        weights.read_state_dict(path)
+    advice = re.search(r"torch\.save\(.*'weights\.pth'\)", str(caught.value))[0]
+    there = advice.replace("'weights.pth'", "target")
+    names = {"torch": torch, "model": model, "path": path, "target": tmp_path / "weights.pth"}
+    eval(there, names)  # noqa: S307
+    ours = keras_resnet.ResNet18(
+        weights=tmp_path / "weights.pth", classes=7, classifier_activation=None
+    )
+    check_logits(ours, model)
 
 
 def odd_tensors():

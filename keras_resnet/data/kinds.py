@@ -1,0 +1,36 @@
+"""What kind of image a file is, by its first bytes."""
+
+import re
+
+HEAD = 32  # bytes that say it
+READ = ("JPEG", "PNG", "GIF", "BMP", "WebP")  # by TensorFlow
+_STARTS = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "GIF": rb"GIF8[79]a",
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "WebP": rb"RIFF.{4}WEBP",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "PNM": rb"P[1-6]\s+[#0-9]|P7\nWIDTH|P[Ff]\n",
+    "AVIF": rb".{4}ftypavi[fs]",
+    "HEIC": rb".{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)",
+    "CR3": rb".{4}ftypcrx ",
+    "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "JPEG XL": rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a",
+    "PSD": rb"8BPS\0[\x01\x02]",
+    "ICO": rb"\0\0[\x01\x02]\0[^\0]\0",
+    "OpenEXR": rb"v/1\x01",
+    "Radiance": rb"#\?R(ADIANCE|GBE)\n",
+    "DDS": rb"DDS \x7c\0\0\0",
+    "XCF": rb"gimp xcf",
+}
+
+
+def kind_of(head) -> str | None:
+    """The kind of image that a file with these first bytes is; None if it is none that we know."""
+    return next((kind for kind, start in _STARTS.items() if re.match(start, head, re.DOTALL)), None)
+
+
+def why_unread(kind):
+    """What is said of an image of a kind that TensorFlow does not read."""
+    return f"it is of the kind {kind}, which TensorFlow does not read"

@@ -1,0 +1,152 @@
+"""What a training's data is: known by names, sizes and classes, wherever it lies."""
+
+import array
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from keras_resnet.files import replacing
+from keras_resnet.training.errors import TrainingError
+
+NAME = "data.safetensors"
+PARTS = ("train", "val")
+NAMED = 3  # files or classes that an error names
+
+
+def _look(source):
+    """Of each file of a source: a number for its name and size, uint64, and how many images it has.
+
+    And [(name, files), ...] of the folders that they lie in, in their order.
+    """
+    files, images = bytearray(), array.array("q")
+    folders: list[tuple[str, int]] = []
+    for name, size, count in source.listed():
+        files += hashlib.blake2b(os.fsencode(f"{size}/{name}"), digest_size=8).digest()
+        images.append(count)
+        folder, same = name.partition("/")[0], 0
+        if folders and folders[-1][0] == folder:
+            same = folders.pop()[1]
+        folders.append((folder, same + 1))
+    return np.frombuffer(bytes(files), np.uint64), np.array(images, np.int64), folders
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """The data of a training.
+
+    Args:
+        class_names: Names of the classes.
+        train: A number for the name and the size of each file of images that train, uint64.
+        val: And that validate.
+        groups: How many files of these lie in each folder, [(name, files), ...] in their order.
+    """
+
+    class_names: tuple[str, ...]
+    train: np.ndarray
+    val: np.ndarray
+    groups: list[tuple[str, int]]
+
+    @classmethod
+    def of(cls, sources):
+        """That of the images that train and those that validate."""
+        (train, _, before), (val, _, after) = map(_look, sources)
+        return cls(tuple(sources[0].class_names), train, val, before + after)
+
+    def write(self, folder):
+        """Writes it into a run folder."""
+        said = json.dumps({"classes": self.class_names, "groups": self.groups})
+        arrays = {part: getattr(self, part) for part in PARTS}
+        with replacing(Path(folder) / NAME) as temporary:
+            temporary.write_bytes(safetensors.numpy.save(arrays, {"listed": said}))
+
+    @classmethod
+    def read(cls, folder):
+        """That of a run folder; None of one that an older release began.
+
+        Raises:
+            TrainingError: if the file is damaged.
+        """
+        path = Path(folder) / NAME
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, "numpy") as file:
+                said = json.loads(file.metadata()["listed"])
+                train, val = (np.ravel(file.get_tensor(p)).astype(np.uint64) for p in PARTS)
+            groups = [(str(name), abs(int(files))) for name, files in said["groups"]]
+            if sum(files for _, files in groups) != len(train) + len(val):
+                raise ValueError("its folders have another number of files")
+            return cls(tuple(said["classes"]), train, val, groups)
+        except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise TrainingError(
+                f"{path} cannot be read: {error}. Remove it, and it is not known any more which "
+                "images trained."
+            ) from error
+
+    def find(self, source) -> tuple[bool, int | None]:
+        """Finds a source's images among those that are known.
+
+        Returns:
+            Whether they are exactly those that validated; and how many are in files that trained,
+            None where there are no files to tell by.
+        """
+        files, images, _ = _look(source)
+        if not len(files):
+            return False, None
+        aside = np.array_equal(np.sort(files), np.sort(self.val))
+        return aside, int(images[np.isin(files, self.train)].sum())
+
+    def check(self, sources, folder):
+        """Refuses data that is not what a training in a folder began with.
+
+        Raises:
+            TrainingError: says what changed.
+        """
+        now = Fingerprint.of(sources)
+        changed = self._classes_changed(now) or self._files_changed(now, sources)
+        if changed:
+            raise TrainingError(
+                f"The data has changed since the training in {folder} began: {changed}. What it "
+                "has learnt would get other labels. Put the data back as it was, or choose another "
+                "output (--output)."
+            )
+
+    def _classes_changed(self, now):
+        before, names = set(self.class_names), set(now.class_names)
+        if before != names:
+            gone, new = (_some(sorted(part)) for part in (before - names, names - before))
+            return f"classes that are gone: {gone}; that are new: {new}"
+        if self.class_names != now.class_names:
+            pairs = enumerate(zip(self.class_names, now.class_names, strict=True))
+            number, (old, new) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+            return f"class {number} was {old!r} and is {new!r}"
+        return ""
+
+    def _files_changed(self, now, sources):
+        before = np.concatenate([self.train, self.val])
+        files = np.concatenate([now.train, now.val])
+        if np.array_equal(np.sort(before), np.sort(files)):
+            same = np.array_equal(self.train, now.train)
+            return "" if same else "other images train and validate, or in another order"
+        folders = np.repeat([name for name, _ in self.groups], [n for _, n in self.groups])
+        gone = Counter(map(str, folders[~np.isin(before, files)]))
+        names = (name for source in sources for name, *_ in source.listed())
+        new = list(itertools.compress(names, ~np.isin(files, before)))
+        return (
+            f"{len(before)} files were listed and {len(files)} are; gone, or of another size: "
+            f"{_some([f'{count} of {name}' for name, count in gone.items()])}; new, or of another "
+            f"size: {_some(new)}"
+        )
+
+
+def _some(names):
+    more = len(names) - NAMED
+    return ", ".join(map(str, names[:NAMED])) + (f" and {more} more" if more > 0 else "") or "none"

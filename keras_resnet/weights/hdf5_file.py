@@ -1,0 +1,77 @@
+"""Reads the arrays of an HDF5 file, as simple as Keras writes them.
+
+HDF5 can lead to other files, repeat what it holds, compress it and claim more than there is. Here
+an array is a run of bytes within the file, or an error, and all of them together are no larger
+than the file. Attributes are not read.
+
+Source: HDF5 File Format Specification 3.0, sections IV.A.1 and IV.A.2.
+"""
+
+import math
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+from keras_resnet.weights.archives import MAX_NAME
+from keras_resnet.weights.errors import UnsafeFileError
+
+MAX_OBJECTS = 50_000  # ResNet-1202 has some 12,000, with an optimizer 20,000.
+MAX_DEPTH = 16
+BFLOAT16 = np.dtype("V2")  # as h5py writes it
+IN_FILE = (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
+
+
+def read(file, size) -> dict[str, np.ndarray]:
+    """Path to array, in Keras' order of axes, of each data set of numbers.
+
+    Args:
+        file: A path, or a file of bytes that is open.
+        size: Its size in bytes.
+
+    Raises:
+        UnsafeFileError: if the file is not as simple as that.
+        OSError, ValueError, TypeError, RuntimeError, KeyError: of h5py, if it is damaged.
+    """
+    arrays, claimed = {}, 0
+    # h5py's low-level functions, which open a name within its group: a path is sought from the top.
+    with h5py.File(file, "r") as opened:
+        for name, data in _data_sets(opened.id):
+            plist, dtype = data.get_create_plist(), data.dtype
+            if dtype.kind not in "biufc" and dtype != BFLOAT16:
+                continue
+            if plist.get_layout() not in IN_FILE or plist.get_external_count():
+                raise UnsafeFileError(
+                    f"its array {name[-60:]!r} is compressed, in chunks, or in another file"
+                )
+            claimed += math.prod(data.shape) * dtype.itemsize
+            if claimed > size:
+                raise UnsafeFileError(f"it claims {claimed} bytes of numbers and has {size} in all")
+            array = np.empty(data.shape, dtype)
+            data.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
+            arrays[name] = array.view(ml_dtypes.bfloat16) if dtype == BFLOAT16 else array
+    return arrays
+
+
+def _data_sets(root):
+    """Path and data set, of each there is."""
+    waiting, seen = [("", root)], {h5py.h5o.get_info(root).addr}
+    while waiting:
+        path, group = waiting.pop()
+        if len(seen) + len(group) > MAX_OBJECTS or path.count("/") > MAX_DEPTH:
+            raise UnsafeFileError(f"it has over {MAX_OBJECTS} objects, or groups {MAX_DEPTH} deep")
+        for key in group:
+            name = f"{path}{key.decode('utf-8', 'replace')}"
+            if len(name) > MAX_NAME:
+                raise UnsafeFileError(f"it has a path of {len(name)} characters")
+            if group.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+                raise UnsafeFileError(f"its {name[-60:]!r} is a link to another place")
+            item = h5py.h5o.open(group, key)
+            place = h5py.h5o.get_info(item).addr
+            if place in seen:
+                raise UnsafeFileError(f"its {name[-60:]!r} has two names")
+            seen.add(place)
+            if isinstance(item, h5py.h5d.DatasetID):
+                yield name, item
+            elif isinstance(item, h5py.h5g.GroupID):
+                waiting.append((f"{name}/", item))

@@ -1,0 +1,193 @@
+"""The loop around a step: batches of one shape, small ones, and a host that nobody waits for."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numbered_images import make
+from small_networks import CONFIGS as SMALL
+
+from keras_resnet import data
+from keras_resnet.builder import build
+from keras_resnet.data.images import list_images
+from keras_resnet.data.locations import training_sources
+from keras_resnet.data.pipeline import training_batches
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.training import Placement, Recipe, TrainingError, evaluate_on, train
+from keras_resnet.training.feed import FedNetwork, training_feed, validation_feed
+from keras_resnet.training.keeper import LOSSES_AT_ONCE, Callbacks
+
+PREPROCESSING = Preprocessing(32, 32)
+MIXED = data.Augmentation(erasing=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.1, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """45 images train, 10 validate, of which one is broken."""
+    folder = data.drawn_flowers(tmp_path_factory.mktemp("loop") / "flowers", train=9, val=2)
+    (folder / "val" / "rose" / "000.jpg").write_bytes(b"no image")
+    return folder
+
+
+def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
+    """One for whole batches, of 45 images by 8, and one for validation, whatever is broken."""
+    traced = []
+
+    def counted(name):
+        step = getattr(FedNetwork, name)
+
+        def count(self, batch):
+            traced.append((name, batch[0]["pixels"].shape))
+            return step(self, batch)
+
+        monkeypatch.setattr(FedNetwork, name, count)
+
+    counted("train_step")
+    counted("test_step")
+    recipe = Recipe(
+        data=str(flowers),
+        model="resnet20",
+        image_size=32,
+        epochs=2,
+        batch_size=8,
+        max_bad=0.5,
+        augmentation=MIXED,
+        jit_compile=True,
+    )
+    folder = train(recipe, tmp_path / "run", save_every=3)
+    assert traced == [("train_step", (8, 32, 32, 3)), ("test_step", (8, 32, 32, 3))]
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = max(rows, key=lambda row: float(row["val_accuracy"]))
+    # Each image that can be decoded counts once.
+    found, _ = evaluate_on(str(flowers), run=folder)
+    assert len(found.rows) == 9
+    assert float(best["val_accuracy"]) == pytest.approx(found.top1, abs=1e-6)
+    assert float(best["val_loss"]) == pytest.approx(found.loss, rel=1e-4)
+    assert Recipe.from_json((folder / "recipe.json").read_text()).jit_compile is True
+
+
+@pytest.mark.parametrize("augmentation", [data.Augmentation(), MIXED], ids=["plain", "mixed"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_step_makes_of_a_batch_what_the_pipeline_does(flowers, augmentation, shared):
+    """Bit for bit: the images that a network gets, and their labels."""
+    source = training_sources(flowers)[0].whole_batches(8)
+    options = {
+        "preprocessing": PREPROCESSING,
+        "augmentation": augmentation,
+        "batch_size": 8,
+        "seed": 3,
+        "first_step": 0,
+    }
+    seen = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Identity()])
+    fed = FedNetwork(seen, augmentation, PREPROCESSING)
+    finished = training_batches(source, **options)
+    fed_batches = training_feed(source, shared=shared, **options)
+    pairs = tf.data.Dataset.zip(finished, fed_batches).take(6)
+    for (images, labels), (batch, fed_labels) in pairs:
+        assert batch["pixels"].dtype == "uint8" and batch["pixels"].shape[0] == 8
+        np.testing.assert_array_equal(fed(batch), images)
+        if labels.dtype == "int64":
+            labels = tf.one_hot(labels, 5)
+        np.testing.assert_array_equal(fed_labels, labels)
+
+
+def test_half_a_batch_on_each_of_two_devices(flowers):
+    """What is mixed is the same as in the whole batch."""
+    source = training_sources(flowers)[0].whole_batches(8)
+    options = {"preprocessing": PREPROCESSING, "batch_size": 8, "seed": 3, "first_step": 0}
+    batch, _ = next(iter(training_feed(source, augmentation=MIXED, shared=True, **options)))
+    whole = MIXED.apply(batch, PREPROCESSING)
+    halves = [
+        MIXED.apply({name: part[rows] for name, part in batch.items()}, PREPROCESSING)
+        for rows in (slice(0, 4), slice(4, 8))
+    ]
+    np.testing.assert_array_equal(tf.concat(halves, 0), whole)
+
+
+def test_the_images_left_out_of_an_epoch_differ(tmp_path):
+    source = list_images(make(tmp_path / "images")).source()
+    batch_size = source.count // 2 + 1
+    chosen = source.whole_batches(batch_size)
+
+    def taken(epoch):
+        examples = chosen.examples(tf.constant([0, epoch], tf.int64), 0).take(chosen.count)
+        return frozenset(name for name, *_ in examples.as_numpy_iterator())
+
+    assert len({taken(epoch) for epoch in range(4)}) == 4
+
+
+def test_fewer_images_than_a_batch(flowers, tmp_path):
+    recipe = Recipe(
+        data=str(flowers), model="resnet20", image_size=32, epochs=1, batch_size=64, max_bad=0.5
+    )
+    folder = train(recipe, tmp_path / "run")
+    assert (folder / "report.md").exists()
+
+
+def test_validation_pads(flowers):
+    source = training_sources(flowers)[1]
+    batches = list(validation_feed(source, PREPROCESSING, batch_size=4, skipped=data.Skipped()))
+    assert all(
+        part.shape[0] == 4 for batch, *others in batches for part in (batch["pixels"], *others)
+    )
+    assert sum(float(tf.reduce_sum(weights)) for *_, weights in batches) == 9
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes what the logs of a step are."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen = logs["loss"]
+
+
+def test_the_logs_of_a_step_are_left_on_the_device():
+    model = build(SMALL["basic"], classes=3, input_shape=(32, 32, 3))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    watch = Watch()
+    callbacks = Callbacks([watch], add_history=True, model=model, epochs=1, steps=1)
+    model.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0, callbacks=callbacks)
+    assert isinstance(watch.seen, tf.Tensor)
+
+
+def test_the_first_loss_that_is_no_number_is_named(flowers, tmp_path, monkeypatch):
+    """Though losses are only looked at now and then."""
+    step = FedNetwork.train_step
+    count = tf.Variable(0)
+
+    def spoilt(self, data):
+        images, labels = data
+        bad = tf.where(count.assign_add(1) == 7, float("nan"), 1.0)
+        return step(self, (images, labels * bad))
+
+    monkeypatch.setattr(FedNetwork, "train_step", spoilt)
+    recipe = Recipe(
+        data=str(flowers), model="resnet20", image_size=32, epochs=1, batch_size=4, max_bad=0.5
+    )
+    assert LOSSES_AT_ONCE == 50
+    with pytest.raises(TrainingError, match="nan at step 7 of 11 in epoch 1"):
+        train(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "capability, steps, expected",
+    [
+        (None, 10**6, ("float32", False)),
+        (7.5, 10**6, ("float32", True)),
+        (9.0, 10**6, ("mixed_bfloat16", True)),
+        (9.0, 10, ("mixed_bfloat16", False)),
+    ],
+)
+def test_what_a_recipe_leaves_to_the_machine(capability, steps, expected, monkeypatch):
+    from keras_resnet.training import placement
+
+    monkeypatch.setattr(placement, "_compute_capability", lambda: capability)
+    left = Recipe(precision=None)
+    found = Placement().resolved(left, steps)
+    assert (found.precision, found.jit_compile) == expected
+    # What was resolved once is what an unfinished training goes on with.
+    assert left.resolved_as(found) == found
+    forced = Recipe(precision="float32", jit_compile=not expected[1])
+    assert Placement().resolved(forced, steps) == forced
