@@ -78,6 +78,7 @@ def open_export(artefact):
         pixels = preprocessing.batch({name: content}, normalise=False)
         inputs = pixels if inside != "none" else preprocessing.normalise(pixels).numpy()
         answers = answer([content] if inside == "all" else inputs)
+        verification.check_names(answers, said["class_names"])
         if "logits" in answers:
             answers["probabilities"] = keras.ops.softmax(answers["logits"]).numpy()
         return pixels[0], answers["probabilities"][0], None

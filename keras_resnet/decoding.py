@@ -1,12 +1,19 @@
 """From the bytes of an image file to pixels, in TensorFlow's graphs: in tf.data and when served."""
 
 import functools
+import re
 
 import tensorflow as tf
 
 MAX_PIXELS = 178_956_970  # as Pillow: what claims more is taken for a decompression bomb
+# Pixels times scans of a JPEG, each of which goes over all pixels again, however few bytes it has.
+# A progressive file of libjpeg has 10, of CMYK 18.
+MAX_SCANNED = 20 * MAX_PIXELS
+SCAN = b"\xff\xda\0"  # how a scan starts: its marker and the upper half of its header's length
+SCAN_BYTES = 10  # of the smallest scan
 # Pillow decodes JPEGs with the accurate DCT; TensorFlow's default is the fast one.
 JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
+MAX_BLOCKS = 50_000  # of 255 bytes, before a GIF's first frame and in it
 REDUCTIONS = (1, 2, 4, 8)  # by which libjpeg can reduce while it decodes
 
 
@@ -24,11 +31,26 @@ def decode(image_bytes, *, exif=False):
 
     Raises:
         tf.errors.InvalidArgumentError: when it runs, if the bytes are no such image, or claim
-            more than 178,956,970 pixels (of a GIF, its screen; of a simple WebP, nothing is
-            asked, whose sides are at most 16,383).
+            more than 178,956,970 pixels (of a simple WebP, nothing is asked, whose sides
+            are at most 16,383), or 20 times as many in all scans of a JPEG.
     """
     pixels, _, _ = decode_window(image_bytes, lambda size: tf.pad(size, [[2, 0]]), exif=exif)
     return pixels
+
+
+def reason(error) -> str:
+    """Why an image cannot be decoded, in words, of the error that `decode` gave."""
+    said = str(error)
+    scans = re.search("it has [0-9]+ scans of [0-9]+ pixels", said)
+    if scans:
+        return f"{scans[0]}, more than are decoded"
+    if "claims more than" in said or "too large" in said:
+        return "it claims to be larger than is allowed"
+    if "Unknown image file format" in said:
+        return "it is no image"
+    if "Animation" in said:
+        return "it is an animated WebP, which TensorFlow does not read"
+    return "it is damaged"
 
 
 def decode_window(image_bytes, choose_window, *, exif=False, target=None):
@@ -49,7 +71,7 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
 
     def jpeg():
         size = tf.image.extract_jpeg_shape(image_bytes)[:2]
-        with tf.control_dependencies([_refuse_bombs(size)]):
+        with tf.control_dependencies([_refuse_bombs(size), _refuse_scans(image_bytes, size)]):
             size = tf.identity(size)  # all that decodes waits for it
         if not exif:
             return upright(size)
@@ -98,13 +120,22 @@ def _decode_jpeg_window(image_bytes, window, target):
 def _decode_other(image_bytes):
     """All of an image that is no JPEG."""
 
-    def plain():
-        with tf.control_dependencies([_refuse_bombs(_claimed_size(image_bytes))]):
+    def plain(content, size):
+        with tf.control_dependencies([_refuse_bombs(size)]):
             # Never with channels=0: an animated WebP then crashes TensorFlow 2.21.
-            return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+            return tf.io.decode_image(content, channels=3, expand_animations=False)
 
-    head = tf.strings.substr(image_bytes, 0, 2)
-    return tf.cond(head == b"BM", lambda: _decode_bmp(image_bytes), plain)
+    def gif():
+        content, size = _first_frame(image_bytes)
+        return plain(content, tf.maximum(size, _claimed_size(image_bytes)))
+
+    return tf.case(
+        [
+            (tf.strings.substr(image_bytes, 0, 2) == b"BM", lambda: _decode_bmp(image_bytes)),
+            (tf.strings.substr(image_bytes, 0, 4) == b"GIF8", gif),
+        ],
+        default=lambda: plain(image_bytes, _claimed_size(image_bytes)),
+    )
 
 
 def _refuse_bombs(size):
@@ -114,6 +145,20 @@ def _refuse_bombs(size):
         tf.constant(MAX_PIXELS, tf.int64),
         f"the image claims more than {MAX_PIXELS:,} pixels",
     )
+
+
+def _refuse_scans(image_bytes, size):
+    """Refuses a JPEG that would be decoded again and again."""
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+
+    def counted():
+        scans = tf.size(tf.strings.split(image_bytes, SCAN), tf.int64) - 1
+        said = tf.strings.format("it has {} scans of {} pixels", (scans, pixels))
+        return tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])
+
+    # Most files are too short for too many, and are not looked through.
+    most = tf.cast(tf.strings.length(image_bytes) // SCAN_BYTES, tf.int64)
+    return tf.cond(most * pixels <= MAX_SCANNED, tf.no_op, counted)
 
 
 def _head(image_bytes):
@@ -153,6 +198,39 @@ def _claimed_size(image_bytes):
         default=lambda: tf.zeros(2, tf.int64),
         exclusive=False,
     )
+
+
+def _first_frame(gif):
+    """A GIF that ends after its first frame, and that frame's (height, width).
+
+    TensorFlow decodes all frames, to take the first, and makes room for the largest.
+
+    Source: GIF89a, sections 18 to 25.
+    """
+    data = tf.io.decode_raw(gif + b"\0" * 2048, tf.uint8)  # nothing below reaches further
+
+    def byte(place):
+        return tf.cast(tf.gather(data, place), tf.int32)
+
+    def colours(packed):
+        return tf.where(packed >= 128, 3 * 2 ** (packed % 8 + 1), 0)
+
+    def after_blocks(place, steps):
+        place, steps = tf.while_loop(
+            lambda place, steps: (byte(place) > 0) & (steps < MAX_BLOCKS),
+            lambda place, steps: (place + byte(place) + 1, steps + 1),
+            (place, steps),
+        )
+        return place + 1, steps
+
+    place, steps = tf.while_loop(
+        lambda place, steps: (byte(place) == ord("!")) & (steps < MAX_BLOCKS),
+        lambda place, steps: after_blocks(place + 2, steps + 1),
+        (13 + colours(byte(10)), 0),
+    )
+    size = tf.stack([byte(place + k) + 256 * byte(place + k + 1) for k in (7, 5)])
+    end, _ = after_blocks(place + 11 + colours(byte(place + 9)), steps)
+    return tf.strings.substr(gif, 0, end) + b";", tf.cast(size, tf.int64)
 
 
 def _decode_bmp(image_bytes):

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -15,6 +16,8 @@ _TOKEN, _numbers = secrets.token_hex(4), itertools.count()
 _NAME = re.compile(r"\.([0-9]+)\.(?:([0-9a-f]{8})-[0-9]+\.)?.+", re.DOTALL)
 _KEPT = 64  # bytes of the name: the suffix, and what makes it known to a reader
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def temporary_path(path):
     """A new name beside `path`, which `remove_leftovers` knows if this process is killed."""
@@ -25,19 +28,41 @@ def temporary_path(path):
 
 
 @contextlib.contextmanager
+def disk_errors(path):
+    """Has a full or broken disk raise an OSError that names `path`, whichever library writes.
+
+    safetensors, TensorFlow and OpenVINO have exceptions of their own for it. They quote the
+    system's words, but for OpenVINO, which only knows that a stream of C++ failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "filename", None):
+            raise
+        said = str(error)
+        for number in DISK_ERRORS:
+            if os.strerror(number) in said:
+                raise OSError(number, os.strerror(number), str(path)) from error
+        if "iostream error" in said:
+            raise OSError(errno.EIO, f"{said}; the disk may be full", str(path)) from error
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path):
     """Gives a name beside `path` to write to; afterwards the file is renamed to `path`.
 
-    If writing fails, what was at `path` stays, and nothing else is left behind. The name keeps the
-    suffix, by which many writers choose the format. Threads and processes may do it at once: the
-    last one's file stays.
+    If writing fails, what was at `path` stays, and nothing else is left behind; a full disk is an
+    OSError. The name keeps the suffix, by which many writers choose the format. Threads and
+    processes may do it at once: the last one's file stays.
     """
     temporary = temporary_path(path)
     try:
-        yield temporary
-        with temporary.open("r+b") as file:  # else a power cut may leave the name without content
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with disk_errors(path):
+            yield temporary
+            with temporary.open("r+b") as file:  # else a power cut may leave a name without content
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

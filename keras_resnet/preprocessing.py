@@ -92,6 +92,8 @@ class Preprocessing:
         """
         import tensorflow as tf
 
+        from keras_resnet.decoding import reason
+
         inputs = []
         for name, content in images.items():
             try:
@@ -99,7 +101,8 @@ class Preprocessing:
             except tf.errors.InvalidArgumentError as error:
                 raise ValueError(
                     f"{name} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP file, "
-                    f"received {len(content)} bytes that start with {content[:8]!r}."
+                    f"received {len(content)} bytes that start with {content[:8]!r}: "
+                    f"{reason(error)}."
                 ) from error
         return np.stack(inputs)
 

@@ -1,6 +1,8 @@
 """Exports that fail or were damaged: an error that says why, and what was there stays."""
 
+import json
 import os
+import resource
 import sys
 
 import keras
@@ -10,7 +12,7 @@ import tensorflow as tf
 from small_networks import SUFFIXES, noise, small
 
 import keras_resnet
-from keras_resnet import export
+from keras_resnet import export, weights
 from keras_resnet.export import verification
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
@@ -46,6 +48,79 @@ def test_a_damaged_file_is_not_verified(format, tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="its sha256 differs"):
         export.verify(path, images, model, preprocessing=preprocessing)
+    # And where the record was changed too: one line, by what runs the file.
+    file.write_bytes(content[: len(content) // 2])
+    change_record(path, files_sha256=export.record.file_hashes(path))
+    with pytest.raises(ValueError, match=r"m[^ ]* cannot be run: ") as error:
+        export.verify(path, images, model, preprocessing=preprocessing)
+    assert "\n" not in str(error.value)
+
+
+def change_record(path, **changes):
+    place = export.record.place(path)
+    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+
+
+def test_names_of_other_classes_are_not_verified(tmp_path):
+    """In a file, which does not say them, their number tells; SavedModels have a test of theirs."""
+    model, preprocessing = small("cifar"), keras_resnet.Preprocessing(36, 32)
+    path = export.onnx(model, tmp_path / "m.onnx", preprocessing=preprocessing)
+    images = {"grey": tf.io.encode_png(np.full((40, 40, 3), 128, np.uint8)).numpy()}
+    assert export.verify(path, images, model).agreement == 1
+    for names in (["a"], ["a", "b", "c", "d"], None):
+        change_record(path, class_names=names)
+        with pytest.raises(
+            ValueError, match=f"3 classes, and export.json names {len(names or ())}"
+        ):
+            export.verify(path, images, model)
+
+
+def test_a_program_that_cannot_run_a_file_says_so_in_a_line(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(
+        ValueError, match=r"m\.onnx could not be run: .*INVALID_PROTOBUF.*"
+    ) as error:
+        export.answers_in_new_process(tmp_path / "m.onnx", noise(1, 64, 64, 3))
+    assert "\n" not in str(error.value)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "writer", ["saved_model", *SUFFIXES, ".pth", ".safetensors", ".weights.h5", ".keras"]
+)
+def test_a_full_disk_leaves_what_was_there(writer, tmp_path):
+    """The kernel refuses the write; each library has an exception of its own for that."""
+    model = small("cifar")
+    path = tmp_path / f"m{SUFFIXES.get(writer, writer if writer.startswith('.') else '')}"
+
+    def write():
+        return (
+            weights.save(model, path) if writer[0] == "." else getattr(export, writer)(model, path)
+        )
+
+    write()
+    before = contents(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(map(len, before.values())) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large|the disk may be full") as error:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(path) in str(error.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_disk_that_is_full_for_the_record_leaves_the_file_before(tmp_path, monkeypatch):
+    path = export.onnx(small("cifar"), tmp_path / "m.onnx")
+    before = contents(tmp_path)
+    monkeypatch.setattr(export.record, "write_text", lambda path, text: (tmp_path / "a/b").touch())
+    with pytest.raises(FileNotFoundError):
+        export.onnx(small("cifar", seed=1), path)
+    assert contents(tmp_path) == before
 
 
 def test_a_record_that_cannot_be_written_leaves_no_file(tmp_path):

@@ -5,9 +5,11 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from hostile_images import gif_frame, gif_with_a_large_frame, many_scans
 from PIL import Image, ImageOps
 
 import keras_resnet
+from keras_resnet.data.source import why_bad_image
 from keras_resnet.decoding import decode, decode_window
 
 
@@ -81,6 +83,28 @@ def test_the_first_frame():
     np.testing.assert_array_equal(decode(stream.getvalue()), expected)
 
 
+def test_what_comes_after_the_first_frame_costs_nothing():
+    content = gif_with_a_large_frame(60000)  # 3.6 GB, and the room for it in three channels
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    np.testing.assert_array_equal(decode(content), expected)
+
+
+def test_scans_of_a_jpeg_are_bounded():
+    """Each goes over all pixels: 500 of 49 million took 42 seconds."""
+    small = many_scans(noise(30, 40), 60)
+    expected = np.asarray(Image.open(io.BytesIO(small)).convert("RGB"))
+    np.testing.assert_array_equal(decode(small), expected)
+    large = many_scans(Image.new("L", (3000, 3000)), 500)
+    assert Image.open(io.BytesIO(large)).size == (3000, 3000) and len(large) < 50_000
+    said = "it has 500 scans of 9000000 pixels"
+    for content in (large, large[:-2], large + b"\0"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+            decode(content)
+    assert said in why_bad_image(large)
+    with pytest.raises(ValueError, match=f"a.jpg cannot be decoded: (.|\n)*{said}"):
+        keras_resnet.Preprocessing().batch({"a.jpg": large})
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_is_pils_exif_transpose(orientation):
     image = noise(48, 64).resize((64, 48), 2)
@@ -125,6 +149,7 @@ def bombs():
     yield "PNG", changed("PNG", 16, 4, "big")
     yield "PNG", changed("PNG", 16, 4, "big", 13400)  # 180 million pixels
     yield "GIF", changed("GIF", 6, 2)
+    yield "GIF", b"GIF89a" + (20).to_bytes(2, "little") * 2 + bytes(3) + gif_frame(60000, 60000)
     yield "BMP", changed("BMP", 18, 4)
     jpeg = bytearray(encoded(noise(20, 20), "JPEG"))
     place = jpeg.index(b"\xff\xc0") + 5

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hostile_images import many_scans
 from PIL import Image
 from small_networks import noise, small
 
@@ -182,8 +183,12 @@ def test_unusual_images_are_answered(name, exported, serve):
             save_all=True,
             append_images=[Image.new("RGB", (100, 80))],
         ),
+        many_scans(Image.new("L", (3000, 3000)), 500),
     ],
-    ids=["empty", "text", "JPEG's head", "JPEG", "PNG", "BMP", "WebP", "TIFF", "animated WebP"],
+    ids=[
+        *("empty", "text", "JPEG's head", "JPEG", "PNG", "BMP", "WebP", "TIFF", "animated WebP"),
+        "many scans",
+    ],
 )
 def test_what_is_no_image_is_an_error(content, exported, serve):
     """With a reason; the next request is answered."""
@@ -270,10 +275,15 @@ def test_names_that_were_changed_are_found(tmp_path):
     images_ = {"image": next(images())}
     assert export.verify(version, images_, model).agreement == 1
     said = (version / "export.json").read_text()
-    swapped = json.loads(said) | {"class_names": ["b", "a", "c"]}
-    (version / "export.json").write_text(json.dumps(swapped))
-    with pytest.raises(ValueError, match=r"by the names in export\.json"):
-        export.verify(version, images_, model)
+    for names, message in (
+        (["b", "a", "c"], "by the names in export.json"),
+        (["a"], "3 classes, and export.json names 1"),
+        (["a", "b", "c", "d"], "3 classes, and export.json names 4"),
+    ):
+        changed = json.loads(said) | {"class_names": names}
+        (version / "export.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=message):
+            export.verify(version, images_, model)
     (version / "export.json").write_text(said)
     (version / "assets" / "class_names.txt").write_text("b\na\nc\n")
     with pytest.raises(ValueError, match="its sha256 differs"):

@@ -20,6 +20,7 @@ import serving_double
 import tensorflow as tf
 import yaml
 from google.protobuf import text_format
+from hostile_images import gif_with_a_large_frame, many_scans
 from PIL import Image
 from small_networks import small
 
@@ -174,7 +175,7 @@ def litserve(version, tmp_path):
             time.sleep(0.2)
         yield url
         server.terminate()
-        server.wait(60)
+        server.wait(5)
         with pytest.raises(requests.ConnectionError):  # its other processes have ended too
             requests.get(f"{url}/health", timeout=5)
     finally:
@@ -219,7 +220,8 @@ def test_litserve(flowers, tmp_path, monkeypatch):
         for number, answer in enumerate(answers):
             wanted = probabilities[number % len(images)]
             np.testing.assert_allclose(answer["probabilities"], wanted, rtol=1e-4)
-        bombs = (png_bomb(20_000), png_bomb(8_000), gif_of_many_frames())
+        scans = many_scans(Image.new("L", (1500, 1500)), 500)
+        bombs = (png_bomb(20_000), png_bomb(8_000), gif_of_many_frames(), scans)
         for bad, code in (
             (b"no image", 400),
             (b"", 400),
@@ -242,5 +244,14 @@ def test_litserve(flowers, tmp_path, monkeypatch):
                 where, data=content, headers={"Content-Type": "application/json"}, timeout=60
             )
             assert 400 <= answer.status_code < 500
-        (answer,) = rest_client.ask(where, images[:1])  # it is still up
-        np.testing.assert_allclose(answer["probabilities"], probabilities[0], rtol=1e-4)
+        answer = requests.post(where, json=rest_client.body([png_bomb(5_000)] * 3), timeout=60)
+        assert answer.status_code == 413 and "50,000,000 pixels" in answer.text  # together
+        # Half a request holds neither the others, nor the server when it is told to end.
+        half = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+        head = "POST /v1/models/flowers:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100"
+        half.sendall(f"{head}\r\n\r\n{{".encode())
+        for given in (images[:1], [gif_with_a_large_frame(60_000)]):
+            (answer,) = rest_client.ask(where, given)  # it is still up
+            expectation = expected(models[0], given)[0]
+            np.testing.assert_allclose(answer["probabilities"], expectation, rtol=1e-4)
+    half.close()

@@ -23,7 +23,10 @@ from PIL import Image
 
 MAX_BODY = 10 * 2**20  # bytes
 MAX_IMAGES = 32  # a request
-MAX_PIXELS = 50_000_000  # an image, all frames; what claims more would fill the memory
+MAX_PIXELS = 50_000_000  # a request, all frames; what claims more would fill the memory
+# Pixels times scans: each scan of a JPEG goes over all of them again, and honest ones have 10.
+MAX_SCANNED = 20 * MAX_PIXELS
+GRACE = 2  # seconds that open requests get when the server is told to end
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 
@@ -60,23 +63,28 @@ class Classifier(litserve.LitAPI):
             images = [base64.b64decode(one.b64, validate=True) for one in request.instances]
         except ValueError as error:
             raise HTTPException(400, f"b64 is no base64: {error}") from error
+        pixels = scanned = 0
         for number, image in enumerate(images):
-            self.check(number, image)
+            more, scans = self.measure(number, image)
+            pixels, scanned = pixels + more, scanned + more * scans
+            if pixels > MAX_PIXELS:
+                raise HTTPException(413, f"up to image {number}: more than {MAX_PIXELS:,} pixels")
+            if scanned > MAX_SCANNED:
+                raise HTTPException(413, f"image {number} has {scans} scans of {more} pixels")
         return images
 
-    def check(self, number, image):
-        """Reads an image's header, and refuses what is none, or would be too large."""
+    def measure(self, number, image):
+        """(pixels, scans) that an image's header claims; refuses what is none."""
         try:
             with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-                # TensorFlow decodes every frame of a GIF, to take the first.
+                # A SavedModel of an earlier release decodes every frame of a GIF.
                 pixels = opened.width * opened.height * getattr(opened, "n_frames", 1)
+                return pixels, image.count(b"\xff\xda\0") if opened.format == "JPEG" else 1
         except Image.DecompressionBombError:
-            pixels = MAX_PIXELS + 1
+            return MAX_PIXELS + 1, 1
         except (OSError, SyntaxError, ValueError) as error:
             expected = f"expected {', '.join(FORMATS)}"
             raise HTTPException(400, f"image {number} is no image: {expected}") from error
-        if pixels > MAX_PIXELS:
-            raise HTTPException(413, f"image {number} has more than {MAX_PIXELS:,} pixels")
 
     def predict(self, images):
         """Each output by its name."""
@@ -119,6 +127,7 @@ def main(
         api, accelerator="cpu", workers_per_device=workers, max_payload_size=MAX_BODY
     )
     server.app.add_exception_handler(RequestValidationError, refuse)
+    server.uvicorn_graceful_timeout = GRACE  # half-sent requests were waited for half a minute
     # As Ctrl+C: LitServe ends its other processes too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server.run(host=host, port=port, num_api_servers=1, generate_client_file=False)

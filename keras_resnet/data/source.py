@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_resnet.data.errors import DataError
 from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
-from keras_resnet.decoding import decode
+from keras_resnet.decoding import decode, reason
 
 SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
 
@@ -151,15 +151,9 @@ def why_bad_image(content) -> str | None:
     try:
         _decode(content)
     except (tf.errors.OpError, ValueError) as error:
-        said = str(error)
-        if "claims more than" in said or "too large" in said:
-            kind = "it claims to be larger than is allowed"
-        elif "Unknown image file format" in said:
-            known = kind_of(content[:HEAD])
-            kind = why_unread(known) if known and known not in READ else "it is no image"
-        elif "Animation" in said:
-            kind = "it is an animated WebP, which TensorFlow does not read"
-        else:
-            kind = "it is damaged"
-        return f"{kind} (it starts with {content[:8]!r})"
+        said = reason(error)
+        known = kind_of(content[:HEAD]) if said == "it is no image" else None
+        if known and known not in READ:
+            said = why_unread(known)
+        return f"{said} (it starts with {content[:8]!r})"
     return None

@@ -68,6 +68,7 @@ def write_file(
     Raises:
         ValueError: if an argument does not fit, or the file does not answer as the model does.
         ImportError: if a package is missing.
+        OSError: if the disk is full; what was at the path stays.
     """
     check_backend()
     path = Path(path)
@@ -107,13 +108,12 @@ def write_file(
                 source=source,
                 modules=("keras", "tensorflow", *packages),
             )
-            description |= {"quantize": quantize, **said}
-            record.text(description)  # fails here, if it does
+            # On a full disk it fails here, where nothing has its name: what follows only renames.
+            record.write({**description, "quantize": quantize, **said}, path)
             if beside.exists():
                 beside.replace(weights)
         finally:
             beside.unlink(missing_ok=True)
-    record.write(description, path)
     return path
 
 

@@ -105,7 +105,10 @@ def main(path, inputs, output):
         inputs = [file.read_bytes() for file in sorted(inputs.iterdir())]
     else:
         inputs = np.load(inputs)
-    answers = load(path)(inputs)
+    try:
+        answers = load(path)(inputs)
+    except Exception as error:  # each runtime has its own
+        sys.exit(f"Error: {' '.join(str(error).split())[:500]}")
     # Without names of any length, which would be pickled.
     np.savez(output, **{k: v.astype(bytes) if v.dtype == object else v for k, v in answers.items()})
 

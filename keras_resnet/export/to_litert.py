@@ -45,6 +45,7 @@ def litert(
     Raises:
         ValueError: if the arguments do not fit, or if the file does not answer as the model does.
         ImportError: without the export extra.
+        OSError: if the disk is full; what was at the path stays.
     """
     if quantize not in KINDS:
         raise ValueError(f"quantize should be one of {KINDS}. Received: quantize={quantize!r}")

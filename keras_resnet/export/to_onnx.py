@@ -52,6 +52,7 @@ def onnx(
     Raises:
         ValueError: if the arguments do not fit, or if the file does not answer as the model does.
         ImportError: without the export extra.
+        OSError: if the disk is full; what was at the path stays.
 
     Example:
     >>> model = keras_resnet.ResNet18(classes=5)

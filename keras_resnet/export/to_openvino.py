@@ -28,6 +28,7 @@ def openvino(
     Raises:
         ValueError: if the arguments do not fit, or if the file does not answer as the model does.
         ImportError: without OpenVINO.
+        OSError: if the disk is full; what was at the path stays.
     """
     return write_file(
         "openvino",

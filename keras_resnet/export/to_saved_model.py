@@ -26,6 +26,7 @@ from keras_resnet.export.network import (
     transform,
 )
 from keras_resnet.export.warmup import serving_messages, write_warmup
+from keras_resnet.files import disk_errors
 from keras_resnet.layers import convolution_path
 
 UNFINISHED = ".unfinished"
@@ -72,6 +73,7 @@ def saved_model(
     Raises:
         ValueError: if there are not as many names as classes, if the backend is not TensorFlow,
             or if the new version does not answer as the model does: it is then removed.
+        OSError: if the disk is full.
     """
     check_backend()
     names = checked_names(model, class_names)
@@ -88,7 +90,7 @@ def saved_model(
     # A name that is no number: a server that watches the folder passes it over.
     unfinished = directory / f".{uuid.uuid4().hex}{UNFINISHED}"
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with disk_errors(directory), tempfile.TemporaryDirectory() as folder:
             _write(model, unfinished, preprocessing, names, top_k, fold, Path(folder))
         compared = _try(unfinished, model, preprocessing, names)
         said = record.describe(
@@ -206,8 +208,7 @@ def _try(version, model, preprocessing, names):
         answers = answer(given)
         compared = verification.compare(answers, model, inputs, allowed)
         compared.check("The SavedModel")
-        if names is not None:
-            verification.check_names(answers, names)
+        verification.check_names(answers, names)
     return compared
 
 

@@ -149,8 +149,20 @@ def _logarithms(probabilities):
 
 
 def check_names(answers, class_names):
-    """Refuses a SavedModel whose `classes` and `scores` are not those of its `probabilities`."""
-    probabilities, classes = answers["probabilities"], answers["classes"]
+    """Refuses names that are not those of the classes that a network answers with.
+
+    A SavedModel says them too: they have to be the best of its probabilities.
+    """
+    probabilities = answers.get("probabilities", answers.get("logits"))
+    number = 0 if probabilities is None else probabilities.shape[-1]
+    if number != len(class_names or ()):
+        raise ValueError(
+            f"The network answers with {number} classes, and {record.NAME} names "
+            f"{len(class_names or ())}: it was changed, or is of another network. Export again."
+        )
+    if "classes" not in answers:
+        return
+    classes = answers["classes"]
     best = np.argsort(-probabilities, kind="stable")[:, : classes.shape[1]]
     named = [
         [class_names[index].encode("utf-8", "backslashreplace") for index in row] for row in best
@@ -218,8 +230,7 @@ def verify(artefact, images, model, *, preprocessing=None) -> Comparison:
     elif said["preprocessing_inside"] == "normalisation":
         given = np.asarray(laid_out(model, preprocessing.batch(images, normalise=False)))
     answers = opened(artefact)(given)
-    if "classes" in answers:
-        check_names(answers, said["class_names"])
+    check_names(answers, said["class_names"])
     return compare(answers, model, inputs, None if said.get("quantize") else tolerance(model))
 
 
@@ -235,7 +246,7 @@ def answers_in_new_process(artefact, inputs) -> dict[str, np.ndarray]:
         Each output by its name.
 
     Raises:
-        ValueError: if the process fails; its last words are in the message.
+        ValueError: if the process fails; its last line is in the message.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -258,6 +269,8 @@ def answers_in_new_process(artefact, inputs) -> dict[str, np.ndarray]:
             check=False,
         )
         if done.returncode:
-            raise ValueError(f"{artefact} could not be run:\n{done.stderr[-2000:]}")
+            *_, reason = ["", *done.stderr.splitlines()]
+            said = reason.removeprefix("Error: ") or f"its process ended with {done.returncode}"
+            raise ValueError(f"{artefact} could not be run: {said}")
         with np.load(output) as answers:
             return dict(answers)

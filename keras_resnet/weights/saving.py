@@ -26,6 +26,7 @@ def save(model, path) -> Path:
 
     Raises:
         ValueError: if the name ends in something else.
+        OSError: if the disk is full; what was at the path stays.
 
     Example:
     >>> model = keras_resnet.ResNet18(classes=5)
@@ -38,6 +39,8 @@ def save(model, path) -> Path:
         if path.name.endswith(".keras"):
             model.save(temporary)
         elif path.name.endswith(".weights.h5"):
+            # HDF5 ends the process where the disk is full: so the room is tried first.
+            temporary.write_bytes(bytes(_size(model)))
             model.save_weights(temporary)
         elif path.name.endswith(".safetensors"):
             import safetensors.numpy
@@ -47,6 +50,11 @@ def save(model, path) -> Path:
         else:
             torch_writer.write(_state(model), temporary)
     return path
+
+
+def _size(model):
+    """What a model's .weights.h5 has at most, in bytes; Keras spends some 2 kB a variable."""
+    return sum(variable.numpy().nbytes + 4096 for variable in model.weights)
 
 
 def check_target(path):

@@ -1,0 +1,40 @@
+"""Image files of few bytes that would cost whoever decodes them much."""
+
+import io
+
+from PIL import Image
+
+
+def segments(jpeg):
+    """The segments of a JPEG between its ends, each scan with its data."""
+    place = 2
+    while jpeg[place + 1] != 0xD9:
+        end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        if jpeg[place + 1] == 0xDA:
+            while jpeg[end] != 0xFF or jpeg[end + 1] == 0:
+                end += 1
+        yield jpeg[place:end]
+        place = end
+
+
+def many_scans(image, scans):
+    """A progressive JPEG of a grey image, whose shortest scan comes again and again."""
+    stream = io.BytesIO()
+    image.convert("L").save(stream, "JPEG", progressive=True)
+    parts = list(segments(stream.getvalue()))
+    shortest = min((part for part in parts if part[1] == 0xDA), key=len)
+    repeated = scans - sum(part[1] == 0xDA for part in parts)
+    return b"\xff\xd8" + b"".join(parts) + shortest * repeated + b"\xff\xd9"
+
+
+def gif_frame(width, height):
+    """A frame of a GIF that claims a size, and has a pixel."""
+    sides = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return b"," + bytes(4) + sides + b"\0\2\2\x44\1\0"
+
+
+def gif_with_a_large_frame(side):
+    """A GIF of 20 x 10, and a second frame of `side` x `side`."""
+    stream = io.BytesIO()
+    Image.effect_noise((20, 10), 60).save(stream, "GIF")
+    return stream.getvalue()[:-1] + gif_frame(side, side) + b";"
