@@ -56,8 +56,15 @@ def _options(debug: Debug = False):
 
 def main():
     """Runs the command: 0 if all went well, 1 with one line if it failed, 2 if misused."""
+    terminal.open_closed_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the answer has left, as head does: nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(1)
     except (ValueError, OSError, ImportError) as error:
         if terminal.debug:
             raise

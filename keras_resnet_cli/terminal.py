@@ -15,6 +15,22 @@ def set_debug(value: bool):
     debug = debug or value
 
 
+def open_closed_streams():
+    """Puts the null device where the caller closed a standard stream (2>&-).
+
+    Else the next file that is opened, one of weights perhaps, gets its number, and what is written
+    to the stream.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+
+
 @contextlib.contextmanager
 def quiet():
     """Drops what is meanwhile written to standard error, by C++ too; errors still raise.

@@ -1,6 +1,9 @@
 """The command `keras-resnet`, run as a user runs it."""
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,6 +49,31 @@ def test_list(command, command_here):
     assert done.stderr == ""
     rows = json.loads(command_here("list", "resnet50", "--json").stdout)
     assert [row["file"] for row in rows] == ["resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"]
+
+
+STREAMS = {"no errors": "2>&-", "no output": ">&-", "neither": ">&- 2>&-", "no reader": "| true"}
+
+
+def test_streams_that_are_closed(tmp_path):
+    """The answer is the same, and there is no word on the stream that is missing."""
+    program = shlex.join([sys.executable, "-m", "keras_resnet_cli", "list", "resnet50"])
+    environment = {**os.environ, "PYTHONPATH": str(Path(keras_resnet.__file__).parents[1])}
+    started = {
+        name: subprocess.Popen(
+            ["/bin/bash", "-c", f"{program} {how}; exit ${{PIPESTATUS[0]}}"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, how in STREAMS.items()
+    }
+    said = {name: (*process.communicate(), process.returncode) for name, process in started.items()}
+    answer, *others = said.pop("no errors")
+    assert len(answer.splitlines()) == 3 and others == ["", 0]
+    assert said.pop("no reader") == ("", "", 1)
+    assert said == {"no output": ("", "", 0), "neither": ("", "", 0)}
 
 
 def test_inspect(command_here, resnet18):

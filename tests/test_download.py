@@ -227,6 +227,15 @@ def test_a_damaged_file_is_named(server, tmp_path):
     assert not server.requests
 
 
+def test_all_of_a_whole_hash_is_checked(server, tmp_path):
+    whole = hashlib.sha256(CONTENT).hexdigest()
+    row = dataclasses.replace(row_of(CONTENT), sha256=whole)
+    assert weights.download(row).name == f"resnet18-{whole[:8]}.pth"
+    other = dataclasses.replace(row, sha256=whole[:8] + "0" * 56)
+    with pytest.raises(weights.CheckpointError, match=f"starts with {whole}, not {other.sha256}"):
+        weights.download(other)
+
+
 def test_an_older_file_will_do(server, tmp_path):
     """torchvision's earlier names for the same weights are still on people's disks."""
     row = row_of(CONTENT, older=hashlib.sha256(OTHER).hexdigest()[:8])

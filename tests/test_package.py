@@ -1,5 +1,9 @@
 """What importing the package does, and what the repository says."""
 
+import ast
+import configparser
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +32,47 @@ def test_public_names_are_there_and_documented():
         assert getattr(keras_resnet, name), name
     for name in keras_resnet.list_models():
         assert "Args:" in keras_resnet.models._BUILDERS[name].__doc__
+
+
+def test_what_is_imported_is_declared():
+    """Of the packages that are not Python's own: each is required, or is in an extra."""
+    options = configparser.ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    required = _distributions(options["options"]["install_requires"])
+    extras = _distributions("\n".join(options["options.extras_require"].values()))
+    installed = importlib.metadata.packages_distributions()
+    own = {"keras_resnet", "keras_resnet_cli", *(f.stem for f in ROOT.glob("examples/**/*.py"))}
+    found = set()
+    for file in [*ROOT.glob("keras_resnet*/**/*.py"), *ROOT.glob("examples/**/*.py")]:
+        for name in _imported(file) - own - sys.stdlib_module_names:
+            allowed = (
+                required | extras if name in OPTIONAL or "examples" in file.parts else required
+            )
+            distributions = _distributions("\n".join(installed.get(name, [name])))
+            assert distributions & allowed, f"{file} imports {name}"
+            found |= distributions & required
+    assert found >= {"numpy", "ml-dtypes", "h5py", "tensorflow", "keras", "pillow"}
+
+
+# Imported by what an extra is for only.
+OPTIONAL = ("ai_edge_litert", "jax", "onnx", "onnxruntime", "openvino", "tensorboard", "torch")
+OPTIONAL += ("tensorflow_serving", "tf2onnx")
+
+
+def _imported(file):
+    """The packages that a file imports, inside of its functions too."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.append(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def _distributions(requirements):
+    names = re.findall(r"^\s*([A-Za-z][\w.-]*)", requirements, re.MULTILINE)
+    return {name.lower().replace("_", "-") for name in names}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The published weights: every row against the networks themselves."""
 
+import dataclasses
 import re
 
 import pytest
@@ -14,7 +15,7 @@ def test_rows(row):
     assert row.model in keras_resnet.list_models()
     assert re.fullmatch(r"IMAGENET1K_V[12]", row.name)
     for sha256 in filter(None, (row.sha256, row.older)):
-        assert re.fullmatch(r"[0-9a-f]{8}", sha256)
+        assert re.fullmatch(r"[0-9a-f]{8}([0-9a-f]{56})?", sha256)
     assert 69 < row.accuracy < row.top5_accuracy < 97
     assert row.preprocessing == keras_resnet.Preprocessing(row.resize, 224)
     assert row.licence
@@ -37,6 +38,13 @@ def test_find():
         registry.find("resnet50", "DEFAULT")
     with pytest.raises(ValueError, match=r"'resnet51'\. There are: resnet18"):
         keras_resnet.list_weights("resnet51")
+
+
+def test_a_whole_hash_names_the_file_by_its_start():
+    row, whole = registry.find("resnet50"), "0676ba61" + "0" * 56
+    other = dataclasses.replace(row, sha256=whole, older="19c8e357" + "1" * 56)
+    assert other.file == row.file and list(other.files) == list(row.files)
+    assert other.files[row.file] == whole
 
 
 def test_the_listing_shows_as_a_table():

@@ -89,7 +89,8 @@ def _present(row):
             digest = sha256(path)
             if not digest.startswith(prefix):
                 raise CheckpointError(
-                    f"{path} is damaged: its sha256 starts with {digest[:8]}, not {prefix}. "
+                    f"{path} is damaged: its sha256 starts with {digest[: len(prefix)]}, not "
+                    f"{prefix}. "
                     "Remove it, and it is fetched again."
                 )
             return path
@@ -130,7 +131,9 @@ def _fetch(row, target):
             part.replace(target)
             return
         part.unlink()
-        reason = f"the sha256 of what came starts with {digest[:8]}, not {row.sha256}"
+        reason = (
+            f"the sha256 of what came starts with {digest[: len(row.sha256)]}, not {row.sha256}"
+        )
         if not resumed:  # else the part that was there before may be to blame
             break
     raise CheckpointError(

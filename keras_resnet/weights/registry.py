@@ -18,13 +18,13 @@ class PretrainedWeights:
     Args:
         model: Name of the network, as in `list_models()`.
         name: "IMAGENET1K_V1" or "IMAGENET1K_V2", torchvision's name for them.
-        sha256: The first 8 hexadecimal digits of the file's hash.
+        sha256: The file's hash, whole or its first 8 hexadecimal digits; in the file's name are 8.
         accuracy: Top-1 accuracy on ImageNet's validation images, in per cent.
         top5_accuracy: Top-5 accuracy, in per cent.
         parameters: Number of parameters.
         gflops: Thousand million multiply-adds for one image of `crop` pixels.
         resize: Length of the shorter side before cropping, in pixels.
-        older: The hash of an older file of the same weights, or None.
+        older: The hash of an older file of the same weights, likewise, or None.
         crop: Side of the crop, in pixels.
         interpolation: How the accuracy's images were resized.
         classes: Number of classes.
@@ -50,13 +50,13 @@ class PretrainedWeights:
     @property
     def file(self) -> str:
         """The file's name."""
-        return f"{self.model}-{self.sha256}.pth"
+        return f"{self.model}-{self.sha256[:8]}.pth"
 
     @property
     def files(self) -> dict[str, str]:
         """File name to hash, of the file and of the older one."""
         hashes = [self.sha256, self.older] if self.older else [self.sha256]
-        return {f"{self.model}-{sha256}.pth": sha256 for sha256 in hashes}
+        return {f"{self.model}-{sha256[:8]}.pth": sha256 for sha256 in hashes}
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -159,7 +159,7 @@ def find(model, name="imagenet") -> PretrainedWeights:
 
 
 def find_hash(sha256) -> PretrainedWeights | None:
-    """The row of the file with this hash, in full or its start, if it is a published one."""
+    """The row of the file with this hash, all of it, if it is a published one."""
     return next(
         (row for row in REGISTRY for prefix in row.files.values() if sha256.startswith(prefix)),
         None,
