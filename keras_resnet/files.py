@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and JSON that is read back."""
 
 import contextlib
 import errno
 import itertools
+import json
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ _NAME = re.compile(r"\.([0-9]+)\.(?:([0-9a-f]{8})-[0-9]+\.)?.+", re.DOTALL)
 _KEPT = 64  # bytes of the name: the suffix, and what makes it known to a reader
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+LARGEST_JSON = 2**26  # bytes: names of a million classes
 
 
 def temporary_path(path):
@@ -115,3 +117,45 @@ def write_text(path, text):
     """Writes a text file beside its target and renames it; what is no unicode is escaped."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path, understand=lambda values: values, *, advice, error=ValueError):
+    """What is made of a file with a JSON object, which may be damaged or another one.
+
+    Args:
+        path: The file.
+        understand: Function from the dictionary to the result. Whatever it lacks or cannot use is
+            an error that names the file.
+        advice: A sentence: what to do about it.
+        error: The kind of error.
+
+    Raises:
+        ValueError: if the file is damaged, with the place, or is not what is needed.
+        OSError: if it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(LARGEST_JSON + 1)
+    try:
+        if len(content) > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
+        values = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as found:
+        raise error(f"{path} is damaged: {_place(found)}. {advice}") from found
+    try:
+        if not isinstance(values, dict):
+            raise TypeError("expected an object, {...}, received " + json.dumps(values)[:40])
+        return understand(values)
+    except KeyError as found:
+        raise error(f"{path} is not as it should be: {found} is missing. {advice}") from found
+    except (TypeError, ValueError, AttributeError, OverflowError) as found:
+        said = str(found).removesuffix(".")
+        raise error(f"{path} is not as it should be: {said}. {advice}") from found
+
+
+def _place(error):
+    """Where a file is no JSON, and why."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is no UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

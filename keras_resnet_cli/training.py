@@ -85,7 +85,11 @@ def train(
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= dict(map(_assignment, set_ or ()))
     if Path(recipe).suffix == ".json":
-        chosen = training.Recipe.from_json(Path(recipe).read_text(encoding="utf-8"))
+        chosen = room("files").read_json(
+            recipe,
+            training.Recipe.from_config,
+            advice="Mend it, or name a recipe: --recipe flowers.",
+        )
     else:
         chosen = training.named_recipe(recipe)
     folder = training.train(

@@ -198,10 +198,10 @@ def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path
 @pytest.mark.parametrize(
     "given, said",
     [
-        (("--std", 0, 1, 1), "the deviation more than 0"),
-        (("--std", "nan", 1, 1), "three finite numbers"),
-        (("--mean", "inf", 0, 0), "three finite numbers"),
-        (("--mean", 123.7, 116.3, 103.5), "the mean from 0 to 1"),
+        (("--std", 0, 1, 1), "std more than 0"),
+        (("--std", "nan", 1, 1), "three numbers each"),
+        (("--mean", "inf", 0, 0), "three numbers each"),
+        (("--mean", 123.7, 116.3, 103.5), "of RGB in 0..1"),
         (("--crop", 0), "sides in pixels"),
         (("--resize", 2**40), "sides in pixels"),
     ],
@@ -212,7 +212,7 @@ def test_what_no_preprocessing_is(given, said, run, photos, command_here):
         done = command_here(*command, *named, *given)
         assert done.returncode == 1 and said in done.stderr, done.stderr
     for values in ((0.5, 0.5), (0.5, 0.5, "0.5"), 0.5, None):
-        with pytest.raises(ValueError, match="three finite numbers"):
+        with pytest.raises(ValueError, match="three numbers each"):
             training.open_network(run, preprocessing={"mean": values})
 
 

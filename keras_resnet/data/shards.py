@@ -18,9 +18,10 @@ from keras_resnet.data.images import Images
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import Source, stream_source, why_bad_image
-from keras_resnet.files import LOCK, locked, remove_leftovers, replacing, write_text
+from keras_resnet.files import LOCK, locked, read_json, remove_leftovers, replacing, write_text
 
 INDEX = "shards.json"
+AGAIN = "Remove the folder and write it again: keras-resnet shards."
 READ_AT_ONCE = 16  # shards
 # The names that ImageNet's TFRecords have.
 FEATURES = {
@@ -90,7 +91,7 @@ def _write_part(images: Images, output, shards, seed, skipped):
     remove_leftovers(output)
     index, before = output / INDEX, None
     if index.exists():
-        before = json.loads(index.read_text(encoding="utf-8"))
+        before = read_json(index, _index, advice=AGAIN, error=DataError)
         if {key: before.get(key) for key in plan} != plan:
             raise DataError(
                 f"{output} holds {before.get('shards')} shards of other images, or in another "
@@ -113,7 +114,7 @@ def _write_part(images: Images, output, shards, seed, skipped):
         if not (file.exists() and account.exists()):
             chosen = np.array_split(order, shards)[number]
             _write_json(account, _write_shard(images, chosen, file))
-        return json.loads(account.read_text(encoding="utf-8"))
+        return read_json(account, _account, advice=AGAIN, error=DataError)
 
     counts: list[int] = []
     bad: dict[str, str] = {}
@@ -126,6 +127,31 @@ def _write_part(images: Images, output, shards, seed, skipped):
     _write_json(index, {**plan, "counts": counts, "skipped": bad})
     for account in output.glob("*-of-*.json"):
         account.unlink()
+
+
+def _index(values):
+    """What shards.json has, while the shards are written and after it, checked."""
+    names, counts = values["class_names"], values.get("counts", [])
+    if not (_are(names, str) and names and _are(counts, int) and isinstance(values["shards"], int)):
+        raise TypeError("class_names are names, shards is a number and counts are numbers")
+    if "counts" in values and len(counts) != values["shards"]:
+        raise ValueError(f"{len(counts)} counts of {values['shards']} shards")
+    if not all(0 <= count < 2**40 for count in counts):
+        raise ValueError("counts are of images, 0 or more")
+    if not isinstance(values.get("skipped", {}), dict):
+        raise TypeError("skipped should be {name: reason}")
+    return values
+
+
+def _account(values):
+    """What is noted of one shard while the others are written, checked."""
+    if not isinstance(values["count"], int) or not isinstance(values["skipped"], dict):
+        raise TypeError("count should be a number, skipped {name: reason}")
+    return values
+
+
+def _are(values, kind):
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def _write_json(path, content):
@@ -189,7 +215,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
     files = sorted(str(file) for file in directory.glob("*.tfrecord") if file.name[0] != ".")
     index = {}
     if (directory / INDEX).is_file():
-        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        index = read_json(directory / INDEX, _index, advice=AGAIN, error=DataError)
         if "counts" not in index:
             raise DataError(
                 f"The shards in {directory} were not finished. Run keras-resnet shards again: it "

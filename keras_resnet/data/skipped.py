@@ -123,6 +123,8 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     except tf.errors.OpError as error:
         raise DataError(f"The data cannot be read: {error.message}") from error
     bad, tried = len(labels[False]), len(labels[False]) + len(labels[True])
+    if not tried:
+        raise DataError(f"None of the {source.count} images is there. Write the shards again.")
     share = listed / (source.count + listed) + bad / tried
     skipped.judge(share, max_bad, f"{bad + listed} of {tried + listed}")
     strange = {label for part in labels.values() for label in part} - set(

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 
 import keras_resnet
-from keras_resnet.files import write_text
+from keras_resnet.files import read_json, write_text
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.download import sha256
 
 NAME = "export.json"
+INSIDE = ("all", "normalisation", "none")  # of the preprocessing
 KEYS = {"format", "preprocessing", "preprocessing_inside", "weights_sha256", "class_names"}
 
 
@@ -144,10 +145,10 @@ def write(record, artefact):
 def _described(path):
     """The name of the file that a record is of; None if it is no record."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, advice="")
     except (OSError, ValueError):
         return None
-    name = record.get("file") if isinstance(record, dict) and "format" in record else None
+    name = record.get("file") if "format" in record else None
     return name if isinstance(name, str) and name == Path(name).name and name else None
 
 
@@ -158,19 +159,29 @@ def read(artefact) -> dict:
         ValueError: if there is none, or it is damaged.
     """
     path = place(artefact)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        record = {}
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Export again.") from error
-    if not isinstance(record, dict) or not record.keys() >= KEYS:
-        record = {}
-    if not record or record.get("file", Path(artefact).name) != Path(artefact).name:
+    record = {}
+    if path.is_file():
+        record = read_json(path, _checked, advice="Export again.")
+    if record.get("file", Path(artefact).name) != Path(artefact).name or not record:
         raise ValueError(
             f"{artefact} has no record: {path} was expected to describe it. Exports of this "
             "package write it; copy it along with the file."
         )
+    return record
+
+
+def _checked(record):
+    """A record as it is, if what is read from it can be used; empty if it is none of ours."""
+    if not record.keys() >= KEYS:
+        return {}
+    preprocessing_of(record)
+    names = record["class_names"]
+    if names is not None and not (
+        isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    ):
+        raise TypeError("class_names should be null or a list of names")
+    if record["preprocessing_inside"] not in INSIDE:
+        raise ValueError(f"preprocessing_inside should be one of {', '.join(INSIDE)}")
     return record
 
 
@@ -188,7 +199,7 @@ def preprocessing_of(record) -> Preprocessing | None:
         }
         return Preprocessing(**arguments) if values else None
     except (AttributeError, TypeError) as error:
-        raise ValueError(f"The preprocessing in {NAME} is damaged: {error}") from error
+        raise ValueError(f"its preprocessing is {values!r:.80}") from error
 
 
 def text(record) -> str:

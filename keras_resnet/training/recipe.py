@@ -156,12 +156,25 @@ class Recipe:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"The recipe is no JSON: {error}.") from error
+        return cls.from_config(values)
+
+    @classmethod
+    def from_config(cls, values) -> "Recipe":
+        """Makes a recipe of a dictionary, that of a run folder's recipe.json too.
+
+        Args:
+            values: Arguments by name; those left out have their defaults.
+
+        Raises:
+            ValueError: if it is no such dictionary.
+        """
         if not isinstance(values, dict):
             raise ValueError('A recipe is a JSON object: {"model": "resnet50", ...}.')
+        values = {key: value for key, value in values.items() if key not in ADDED}
         size, resize = values.get("image_size"), values.get("resize")
         if isinstance(size, int) and resize == Preprocessing.for_crop(size).resize:
             del values["resize"]  # a run's recipe.json has it resolved
-        return cls().changed({key: value for key, value in values.items() if key not in ADDED})
+        return cls().changed(values)
 
     def resolved_as(self, other) -> "Recipe":
         """The recipe with what it leaves to the machine as another one has it."""

@@ -3,14 +3,13 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_resnet import files
-from keras_resnet.files import LOCK
+from keras_resnet.files import LOCK, read_json
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training import naming
 from keras_resnet.training.errors import WritingError
@@ -19,6 +18,7 @@ from keras_resnet.training.recipe import Recipe
 RECIPE, REPORT = "recipe.json", "report.md"
 CHECKPOINT = "checkpoint.safetensors"
 BEST, CLASSES = "best.keras", "class_indices.json"
+COPY = "Copy it from where the training was done, or train again."
 
 
 def run_folder(output, recipe: Recipe) -> Path:
@@ -63,14 +63,12 @@ def recipe_of(folder) -> Recipe | None:
     """
     if not (folder / RECIPE).is_file():
         return None
-    try:
-        return Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{folder / RECIPE} of an unfinished training is damaged, or was written by another "
-            f"release of the package: {error} Go on with that release, choose another output "
-            "(--output), or remove the folder."
-        ) from error
+    return read_json(
+        folder / RECIPE,
+        Recipe.from_config,
+        advice="It is of an unfinished training, perhaps by another release of the package: go on "
+        "with that one, choose another output (--output), or remove the folder.",
+    )
 
 
 def _check_same(folder, before, recipe):
@@ -161,6 +159,29 @@ def newest_run(parent="runs") -> Path:
     return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
 
 
+def _class_names(indices):
+    """The names that class_indices.json has."""
+    names = tuple(indices[str(number)] for number in range(len(indices)))
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError('expected {"0": "daisy", ...}, a name for each number from 0 on')
+    return names
+
+
+def _preprocessing(recipe):
+    """The evaluation transform that recipe.json has; what else is read from it is checked."""
+    if not isinstance(recipe.get("data", ""), str) or not isinstance(recipe.get("seed", 0), int):
+        raise TypeError("data should be a string, and seed a whole number")
+    split = recipe.get("validation_split")
+    if split is not None and not (isinstance(split, float) and 0 < split < 1):
+        raise ValueError(f"validation_split should be null or between 0 and 1, not {split!r}")
+    mean, std = (
+        tuple(values) if isinstance(values, list) else values
+        for values in (recipe["mean"], recipe["std"])
+    )
+    exif = recipe.get("exif", False)
+    return Preprocessing(recipe["resize"], recipe["image_size"], mean, std, exif)
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A training's best network.
@@ -193,28 +214,28 @@ class Run:
                 f"{folder} is not the folder of a training: {', '.join(missing)} not found. Pass "
                 "the folder that the training printed, runs/flowers for example."
             )
-        indices = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
-        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-        return cls(
-            folder,
-            tuple(indices[str(number)] for number in range(len(indices))),
-            Preprocessing(
-                recipe["resize"],
-                recipe["image_size"],
-                tuple(recipe["mean"]),
-                tuple(recipe["std"]),
-                recipe.get("exif", False),
-            ),
-        )
+        class_names = read_json(folder / CLASSES, _class_names, advice=COPY)
+        return cls(folder, class_names, read_json(folder / RECIPE, _preprocessing, advice=COPY))
 
     def split(self) -> dict:
         """How the data was split: arguments of `evaluation_source`."""
-        recipe = json.loads((self.folder / RECIPE).read_text(encoding="utf-8"))
+        recipe = read_json(self.folder / RECIPE, advice=COPY)
         return {name: recipe[name] for name in ("validation_split", "seed") if name in recipe}
 
     def model(self) -> keras.Model:
-        """The network of the best epoch."""
-        return keras.saving.load_model(self.folder / BEST, compile=False)
+        """The network of the best epoch.
+
+        Raises:
+            ValueError: if it has not the classes that class_indices.json names.
+        """
+        network = keras.saving.load_model(self.folder / BEST, compile=False)
+        if network.output_shape[-1] != len(self.class_names):
+            raise ValueError(
+                f"{self.folder / CLASSES} names {len(self.class_names)} classes, and {BEST} has "
+                f"{network.output_shape[-1]}. Copy both from where the training was done, or train "
+                "again."
+            )
+        return network
 
     def predict(self, images) -> np.ndarray:
         """Probabilities of encoded images.

@@ -1,0 +1,132 @@
+"""Files of JSON that are read back, damaged in every way: usable, or an error that names them."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_networks import small
+
+from keras_resnet import training
+from keras_resnet.data import DataError, tfrecords
+from keras_resnet.export import record
+
+IMAGE = tf.io.encode_png(np.zeros((30, 40, 3), np.uint8)).numpy()
+RUN = {
+    "class_indices.json": {"0": "a", "1": "b", "2": "c"},
+    "recipe.json": {
+        **{"resize": 36, "image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+        **{"exif": False, "data": "photos", "validation_split": 0.2, "seed": 0},
+    },
+}
+RECORD = {
+    **{"format": "onnx", "weights_sha256": "0" * 64, "class_names": ["a", "b"], "file": "m.onnx"},
+    "preprocessing_inside": "none",
+    "preprocessing": {"resize": 36, "crop": 32, "mean": [0.5] * 3, "std": [0.2] * 3, "exif": True},
+}
+SHARDS = {"content": "0" * 64, "shards": 1, "class_names": ["a"], "counts": [0], "skipped": {}}
+
+
+def damaged(values):
+    """Contents of a file that held an object of JSON."""
+    text = json.dumps(values).encode()
+    yield from (b"", b"\xff\xfe", text[: len(text) // 2], text + b"x", b"{}")
+    yield from (b"[]", b"null", b"1", b'"daisy"', b"1" * 5000)
+    yield from (b"[" * 100_000, b'{"a": ' * 100_000)
+    for name, value in values.items():
+        others = [None, -1, 2**70, float("nan"), 0.5, "x", [], [None], ["x"], {"a": 1}, True]
+        if isinstance(value, dict):
+            others += [{**value, key: other} for key in value for other in list(others)]
+        if isinstance(value, list):
+            others += [[*value[1:], other] for other in list(others)] + [[*value, *value]]
+        yield json.dumps({key: kept for key, kept in values.items() if key != name}).encode()
+        yield from (json.dumps({**values, name: other}).encode() for other in others)
+
+
+def check(path, values, read, use, error, advice):
+    """Reads all damaged ones; what is read has to be of use, what is not is named."""
+    path.write_text(json.dumps(values))
+    use(read())
+    refused = 0
+    for content in damaged(values):
+        path.write_bytes(content)
+        try:
+            found = read()
+        except error as said:
+            assert str(path) in str(said) and advice in str(said), content[:300]
+            refused += 1
+        else:
+            use(found)
+    assert refused > 20
+    with path.open("wb") as file:
+        file.truncate(2**40)  # of which nothing is on the disk
+    with pytest.raises(error, match="more than 67,108,864 bytes"):
+        read()
+
+
+def is_names(values):
+    return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_of_a_run(name, tmp_path):
+    (tmp_path / "best.keras").touch()
+    for file, values in RUN.items():
+        (tmp_path / file).write_text(json.dumps(values))
+
+    def use(run):
+        assert is_names(run.class_names)
+        found = run.preprocessing.batch({"image": IMAGE})
+        assert found.shape == (1, *[run.preprocessing.crop] * 2, 3) and np.isfinite(found).all()
+
+    read = lambda: training.Run.open(tmp_path)  # noqa: E731
+    check(tmp_path / name, RUN[name], read, use, ValueError, "train again")
+    (tmp_path / name).write_text('{\n  "0": daisy\n}')
+    with pytest.raises(ValueError, match=f"{name} is damaged: line 2, column 8"):
+        read()
+
+
+def test_of_an_export(tmp_path):
+    def use(said):
+        assert said["class_names"] is None or is_names(said["class_names"])
+        preprocessing = record.preprocessing_of(said)
+        assert preprocessing is None or np.isfinite(preprocessing.batch({"image": IMAGE})).all()
+
+    read = lambda: record.read(tmp_path / "m.onnx")  # noqa: E731
+    check(tmp_path / "export.json", RECORD, read, use, ValueError, "xport")
+
+
+def test_of_shards(tmp_path):
+    (tmp_path / "00000-of-00001.tfrecord").touch()
+
+    def read():
+        try:
+            return tfrecords(tmp_path)
+        except DataError as error:
+            if str(tmp_path / "shards.json") in str(error):
+                raise
+            return None  # as it should be, but not of these shards: said without this file
+
+    check(tmp_path / "shards.json", SHARDS, read, lambda _: None, DataError, "keras-resnet shards")
+
+
+def test_of_another_network(tmp_path):
+    for file, values in RUN.items():
+        (tmp_path / file).write_text(json.dumps(values))
+    small(classes=4).save(tmp_path / "best.keras")
+    with pytest.raises(
+        ValueError, match=r"class_indices\.json names 3 classes, and best\.keras has 4"
+    ):
+        training.Run.open(tmp_path).model()
+
+
+def test_of_a_recipe(tmp_path, command_here):
+    for text, said in (
+        ('{"epochs": 3,}', "my.json is damaged: line 1, column"),
+        ('{"epoch": 3}', "my.json is not as it should be: A recipe has no epoch. Did you mean"),
+        ('{"epochs": "many"}', "my.json is not as it should be"),
+        ("[]", "my.json is not as it should be: expected an object"),
+    ):
+        (tmp_path / "my.json").write_text(text)
+        done = command_here("train", "--recipe", "my.json", "--data", "photos")
+        assert done.returncode == 1 and said in done.stderr, done.stderr
