@@ -60,7 +60,9 @@ class ResidualBlock(Recomputed):
         filters: Channels of the output.
         width: Channels inside the block (of a bottleneck's 3x3 convolution).
         strides: Stride of the block, 1 or 2.
-        dilation_rate: Dilation of the 3x3 convolutions.
+        dilation_rate: Dilation of the 3x3 convolutions that come after the block's stride.
+        first_dilation_rate: Dilation of the 3x3 convolution that has the stride; `dilation_rate`
+            if None. They differ where dilation takes the place of this block's stride.
         groups: Groups of the 3x3 convolution (bottleneck only).
         version: "v1.5" strides on the 3x3 convolution (torchvision), "v1" on the first 1x1
             (He et al., 2015). The two are one for a basic block.
@@ -89,6 +91,7 @@ class ResidualBlock(Recomputed):
         width=None,
         strides=1,
         dilation_rate=1,
+        first_dilation_rate=None,
         groups=1,
         version="v1.5",
         projection=False,
@@ -105,6 +108,7 @@ class ResidualBlock(Recomputed):
         self.width = width or filters
         self.strides = strides
         self.dilation_rate = dilation_rate
+        self.first_dilation_rate = first_dilation_rate or dilation_rate
         self.groups = groups
         self.version = version
         self.projection = projection
@@ -216,6 +220,7 @@ class ResidualBlock(Recomputed):
             "width",
             "strides",
             "dilation_rate",
+            "first_dilation_rate",
             "groups",
             "version",
             "projection",
@@ -254,10 +259,15 @@ class BasicBlock(ResidualBlock):
     """
 
     def _make_main(self):
-        rate = self.dilation_rate
-        self.conv1 = self._conv("conv1", self.filters, 3, strides=self.strides, dilation_rate=rate)
+        self.conv1 = self._conv(
+            "conv1",
+            self.filters,
+            3,
+            strides=self.strides,
+            dilation_rate=self.first_dilation_rate,
+        )
         self.bn1 = self._bn("bn1")
-        self.conv2 = self._conv("conv2", self.filters, 3, dilation_rate=rate)
+        self.conv2 = self._conv("conv2", self.filters, 3, dilation_rate=self.dilation_rate)
         self.bn2 = self._bn("bn2", last=True)
         return [self.conv1, self.bn1, self.conv2, self.bn2]
 
@@ -277,7 +287,10 @@ class BottleneckBlock(ResidualBlock):
     """
 
     def _make_main(self):
-        first, second = (self.strides, 1) if self.version == "v1" else (1, self.strides)
+        if self.version == "v1":
+            first, second, dilation = self.strides, 1, self.dilation_rate
+        else:
+            first, second, dilation = 1, self.strides, self.first_dilation_rate
         self.conv1 = self._conv("conv1", self.width, 1, strides=first)
         self.bn1 = self._bn("bn1")
         self.conv2 = self._conv(
@@ -285,7 +298,7 @@ class BottleneckBlock(ResidualBlock):
             self.width,
             3,
             strides=second,
-            dilation_rate=self.dilation_rate,
+            dilation_rate=dilation,
             groups=self.groups,
         )
         self.bn2 = self._bn("bn2")

@@ -159,8 +159,9 @@ def _blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments
                 filters,
                 width=config.width(stage),
                 strides=strides,
-                # The first block of a dilated stage still sees the grid of the stage before.
-                dilation_rate=previous_dilation if first else dilation,
+                dilation_rate=dilation,
+                # Up to where its stride was, a dilated stage sees the grid of the stage before.
+                first_dilation_rate=previous_dilation if first else dilation,
                 groups=config.groups,
                 projection=shortcut == "B" and first and (strides != 1 or channels != filters),
                 # Deeper blocks are dropped more often (stochastic depth, section 3).

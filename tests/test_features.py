@@ -236,6 +236,23 @@ def test_strides_of_a_dilated_pyramid(output_stride, strides):
     assert [64 // map_.shape[1] for map_ in backbone.output.values()] == strides
 
 
+@pytest.mark.parametrize("version", ["v1", "v1.5"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_dilation_keeps_the_numbers(name, version):
+    """What the strided network has is there, between what it has not."""
+    networks = [
+        keras_resnet.create(name, include_top=False, version=version, output_stride=output_stride)
+        for output_stride in (32, 16, 8)
+    ]
+    strided, *dilated = networks
+    x = np.random.default_rng(0).normal(size=(1, 161, 130, 3)).astype("float32")
+    expected = keras.ops.convert_to_numpy(strided(x))
+    for network, between in zip(dilated, (2, 4), strict=True):
+        network.set_weights(strided.get_weights())
+        found = keras.ops.convert_to_numpy(network(x))[:, ::between, ::between]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_pyramid_of_a_cifar_network():
     backbone = features.pyramid("resnet20", ("C2", "C3", "C4"), input_shape=(32, 32, 3))
     assert [(info.channels, info.stride) for info in backbone.feature_info] == [

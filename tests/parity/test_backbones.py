@@ -1,9 +1,9 @@
-"""Dilated basic blocks and CIFAR networks, against short modules of torch."""
+"""Dilated basic blocks against timm, CIFAR networks against short modules of torch."""
 
 import numpy as np
 import pytest
+import timm
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional
 
@@ -86,20 +86,6 @@ def test_cifar(depth, shortcut, tmp_path):
 @pytest.mark.parametrize("output_stride", [16, 8])
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_dilated_basic_blocks(name, output_stride, tmp_path):
-    """torchvision refuses to dilate basic blocks: its strides and dilations are set by hand here.
-
-    By its own rule for bottlenecks: a stage's first block keeps the dilation of the stage before.
-    """
-    theirs = randomise(torchvision.models.get_model(name, num_classes=7))
-    previous = 1
-    for stage in (theirs.layer3, theirs.layer4)[output_stride == 16 :]:
-        stage[0].conv1.stride = stage[0].downsample[0].stride = (1, 1)
-        for index, block in enumerate(stage):
-            dilation = previous if index == 0 else 2 * previous
-            for convolution in (block.conv1, block.conv2):
-                convolution.dilation = convolution.padding = (dilation, dilation)
-        previous *= 2
-    with torch.no_grad():
-        features = nn.Sequential(*list(theirs.children())[:-2])(torch.zeros(1, 3, 64, 64))
-    assert features.shape[2:] == (64 // output_stride,) * 2
-    compare(name, theirs, tmp_path, (97, 65), classes=7, output_stride=output_stride)
+    """As timm has them: torchvision refuses."""
+    theirs = timm.create_model(name, num_classes=7, output_stride=output_stride)
+    compare(name, randomise(theirs), tmp_path, (97, 65), classes=7, output_stride=output_stride)
