@@ -18,6 +18,7 @@ _ROOMS = (
     "features",
     "models",
     "preprocessing",
+    "trained",
     "training",
     "visualize",
     "weights",

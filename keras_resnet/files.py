@@ -1,6 +1,7 @@
-"""Files that are there whole or not at all, and JSON that is read back."""
+"""Files that are there whole or not at all: text, tables, JSON that is read back."""
 
 import contextlib
+import csv
 import errno
 import itertools
 import json
@@ -10,6 +11,7 @@ import secrets
 from pathlib import Path
 
 import filelock
+import safetensors
 
 LOCK = ".lock"
 # Processes of two containers may have the same number, one after the other.
@@ -119,6 +121,17 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_csv(path, header, rows):
+    """Writes a table beside its target and renames it."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
 def read_json(path, understand=lambda values: values, *, advice, error=ValueError):
     """What is made of a file with a JSON object, which may be damaged or another one.
 
@@ -159,3 +172,12 @@ def _place(error):
     if isinstance(error, json.JSONDecodeError):
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+@contextlib.contextmanager
+def readable(path, advice, error=ValueError):
+    """Names the safetensors file that is read inside, if it is damaged, and says what to do."""
+    try:
+        yield
+    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as found:
+        raise error(f"{path} cannot be read: {found}. {advice}") from found

@@ -7,23 +7,13 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import (
-    Debug,
-    ImageSize,
-    Json,
-    Mean,
-    NamedModel,
-    NamedWeights,
-    Resize,
-    RunFolder,
-    Std,
-    chosen_run,
-    preprocessing,
-)
-from keras_resnet_cli.terminal import log_to_stderr, printable, room
+from keras_resnet_cli.options import Debug, Json, with_network
+from keras_resnet_cli.terminal import printable, room
 
 
+@with_network
 def evaluate(
+    network,
     data: Annotated[
         str,
         typer.Option(
@@ -32,13 +22,6 @@ def evaluate(
             "tensorflow-datasets."
         ),
     ],
-    run: RunFolder = None,
-    model: NamedModel = None,
-    weights: NamedWeights = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    mean: Mean = None,
-    std: Std = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A CSV file of all answers.")
     ] = None,
@@ -49,45 +32,32 @@ def evaluate(
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
-    log_to_stderr()
-    run = chosen_run(run, model, weights)
-    found, skipped = room("training").evaluate_on(
-        data,
-        run=run,
-        model=model,
-        weights=weights,
-        preprocessing=preprocessing(image_size, resize, mean, std),
-    )
+    found = network.evaluate(data)
     if output:
         found.write(output)
     summary = {
         "images": len(found.rows),
         "counted": found.counted,
         "trained": found.trained,
-        "left_out": len(skipped),
+        "left_out": len(found.skipped),
         "top1": found.top1,
         "top5": found.top5,
     }
     if as_json:
-        print(json.dumps({**summary, "skipped": skipped.reasons}, indent=2))
+        print(json.dumps({**summary, "skipped": found.skipped}, indent=2))
         return
     print(
         f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}, {len(found.rows)} images, "
-        f"{len(skipped)} left out"
+        f"{len(found.skipped)} left out"
     )
     if found.counted:
         print(f"Counted: {found.counted}.")
 
 
+@with_network
 def predict(
+    network,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    run: RunFolder = None,
-    model: NamedModel = None,
-    weights: NamedWeights = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    mean: Mean = None,
-    std: Std = None,
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
     as_json: Json = False,
     debug: Debug = False,
@@ -96,13 +66,8 @@ def predict(
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
-    log_to_stderr()
-    run = chosen_run(run, model, weights)
-    network = room("training").open_network(
-        run, model, weights, preprocessing=preprocessing(image_size, resize, mean, std)
-    )
     skipped, rows = room("data").Skipped(), []
-    for file, answer in network.name_each(images, top=top, skipped=skipped):
+    for file, answer in network.predict(images, top=top, skipped=skipped):
         if as_json:
             names, probabilities = zip(*answer, strict=True)
             rows.append({"file": str(file), "classes": names, "probabilities": probabilities})
@@ -116,15 +81,10 @@ def predict(
         raise ValueError(f"{len(skipped)} of the images cannot be decoded, and are named above.")
 
 
+@with_network
 def explain(
+    network,
     image: Annotated[Path, typer.Argument(help="An image file.")],
-    run: RunFolder = None,
-    model: NamedModel = None,
-    weights: NamedWeights = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    mean: Mean = None,
-    std: Std = None,
     class_: Annotated[
         str | None, typer.Option("--class", help="What to look for. \\[default: the best class]")
     ] = None,
@@ -142,18 +102,7 @@ def explain(
 
     [bold]Example:[/bold] keras-resnet explain rose.jpg --run runs/flowers
     """
-    log_to_stderr()
-    run = chosen_run(run, model, weights)
-    found = room("training").explain(
-        image,
-        output,
-        run=run,
-        model=model,
-        weights=weights,
-        preprocessing=preprocessing(image_size, resize, mean, std),
-        class_name=class_,
-        layer=layer,
-    )
+    found = network.explain(image, output, class_name=class_, layer=layer)
     if as_json:
         print(json.dumps({**dataclasses.asdict(found), "picture": str(found.picture)}, indent=2))
     else:

@@ -10,20 +10,17 @@ import typer
 from keras_resnet_cli.options import (
     NEWEST,
     Debug,
-    ImageSize,
     Json,
-    Mean,
     NamedModel,
     NamedWeights,
-    Resize,
-    Std,
-    chosen_run,
-    preprocessing,
+    with_network,
 )
 from keras_resnet_cli.terminal import log_to_stdout, quiet, room
 
 
+@with_network
 def export(
+    network,
     run: Annotated[Path | None, typer.Argument(help=f"Folder of a training. {NEWEST}")] = None,
     format_: Annotated[
         str, typer.Option("--format", help="saved_model, onnx, litert or openvino.")
@@ -37,18 +34,13 @@ def export(
             "\\[default: in the run folder]",
         ),
     ] = None,
-    model: NamedModel = None,
-    weights: NamedWeights = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    mean: Mean = None,
-    std: Std = None,
     no_fold: Annotated[
         bool, typer.Option("--no-fold", help="SavedModel: keep batch normalization.")
     ] = False,
     top: Annotated[
-        int, typer.Option(help="SavedModel: how many classes an answer names.", min=1)
-    ] = 5,
+        int | None,
+        typer.Option(help="SavedModel: how many classes an answer names. \\[default: 5]", min=1),
+    ] = None,
     warmup: Annotated[
         bool,
         typer.Option("--warmup", help="SavedModel: add requests for TensorFlow Serving to start."),
@@ -74,26 +66,21 @@ def export(
 
     [bold]Example:[/bold] keras-resnet export runs/flowers --format onnx
     """
-    run = chosen_run(run, model, weights)
-    training = room("training")
     if not as_json:
         log_to_stdout()
-    with quiet():  # the runtimes greet too
-        path = training.export_network(
-            format_,
-            output,
-            run=run,
-            model=model,
-            weights=weights,
-            preprocessing=preprocessing(image_size, resize, mean, std),
-            fold=not no_fold,
-            top_k=top,
-            warmup=warmup,
-            any_size=any_size,
-            with_preprocessing=with_preprocessing,
-            quantize=quantize,
-            representative_data=representative_data,
-        )
+    options = {
+        "top_k": top,
+        "warmup": warmup,
+        "any_size": any_size,
+        "with_preprocessing": with_preprocessing,
+        "quantize": quantize,
+        "representative_data": representative_data,
+    }
+    given = {name: value for name, value in options.items() if value}
+    if no_fold:
+        given["fold"] = False
+    with quiet():  # the runtimes greet
+        path = network.export(format_, output, **given)
     record = room("export.record").read(path)
     if as_json:
         print(json.dumps({"path": str(path), **record}, indent=2))
@@ -122,11 +109,11 @@ def verify(
 
     [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
     """
-    training = room("training")
+    trained = room("trained")
     if not as_json:
         log_to_stdout()
     with quiet():
-        found = training.verify_export(path, images, run=run, model=model, weights=weights)
+        found = trained.verify_export(path, images, run=run, model=model, weights=weights)
     if as_json:
         print(json.dumps(dataclasses.asdict(found), indent=2))
     else:

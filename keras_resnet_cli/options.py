@@ -1,5 +1,6 @@
 """The options that several commands take."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,8 @@ Debug = Annotated[
     typer.Option("--debug", callback=terminal.set_debug, help="Show where in the code it failed."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+COMMON = ("as_json", "debug")
 
 # Of the commands that take a trained network.
 NEWEST = "\\[default: the newest finished one in runs]"
@@ -43,15 +46,57 @@ Std = Annotated[
 ]
 
 
-def preprocessing(image_size, resize, mean, std):
-    """What is given of a `Preprocessing`."""
-    given = {"crop": image_size, "resize": resize, "mean": mean, "std": std}
-    return {name: value for name, value in given.items() if value is not None}
+def with_parameters(function, command, options, *, without):
+    """Makes a command of a function: with a command's name, help and options, and with more.
+
+    Args:
+        function: What is called, with all of them by name.
+        command: The command; an option of its own counts before another one of that name.
+        options: The others, which come first.
+        without: The argument of the command that the function makes of the others.
+    """
+    parameters = {option.name: option for option in options}
+    parameters |= inspect.signature(command).parameters
+    del parameters[without]
+    # Required ones first, and last what all commands have.
+    in_order = sorted(
+        (one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters.values()),
+        key=lambda one: (one.default is not one.empty, one.name in COMMON),
+    )
+    function.__name__, function.__doc__ = command.__name__, command.__doc__
+    function.__signature__ = inspect.Signature(in_order)
+    return function
 
 
-def chosen_run(run, model, weights):
-    """The run that is meant: the newest finished one, and then which is said, if none is named."""
+def with_network(command):
+    """Gives a command the options that name a trained network, and the `network`, opened."""
+    options = inspect.signature(open_network).parameters
+
+    def asked(**given):
+        terminal.log_to_stderr()
+        network = open_network(**{name: given.pop(name) for name in options})
+        own = inspect.signature(command).parameters
+        return command(
+            network=network, **{name: given.get(name) for name in own if name != "network"}
+        )
+
+    return with_parameters(asked, command, options.values(), without="network")
+
+
+def open_network(
+    run: RunFolder = None,
+    model: NamedModel = None,
+    weights: NamedWeights = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+):
+    """The network that is meant: of the newest finished run, and then which is said, by default."""
+    trained = terminal.room("trained")
     if run is None and model is None and weights is None:
-        run = terminal.room("training").newest_run()
+        run = trained.newest_run()
         print(terminal.printable(f"The newest finished run is asked: {run}."), file=sys.stderr)
-    return run
+    given = {"crop": image_size, "resize": resize, "mean": mean, "std": std}
+    given = {name: value for name, value in given.items() if value is not None}
+    return trained.open_network(run, model, weights, preprocessing=given)

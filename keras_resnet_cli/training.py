@@ -1,5 +1,8 @@
 """The command that trains."""
 
+import ast
+import importlib.util
+import inspect
 import json
 import shlex
 import sys
@@ -8,45 +11,71 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug
+from keras_resnet_cli.options import Debug, with_parameters
 from keras_resnet_cli.terminal import log_to_stdout, room
 
+# What of a recipe has an option of its own.
+OPTIONS = {
+    "data": str,
+    "validation_split": float,
+    "model": str,
+    "weights": str,
+    "image_size": int,
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "precision": str,
+    "seed": int,
+    "max_bad": float,
+    "deterministic": bool,
+}
 
+
+def _help_of_fields():
+    """The help of a recipe's fields, from its source: to import it takes TensorFlow's seconds."""
+    package = importlib.util.find_spec("keras_resnet")
+    assert package and package.origin  # noqa: S101 (it is installed along with the command)
+    source = Path(package.origin).with_name("training") / "recipe.py"
+    return {
+        ast.unparse(node.target): ast.literal_eval(node.value.args[2])
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)
+    }
+
+
+def with_recipe(command):
+    """Gives a command the options that change a recipe, and {name: value} of those given."""
+
+    def asked(**given):
+        changes = {name: given.pop(name) for name in OPTIONS}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        return command(changes=changes, **given)
+
+    about = _help_of_fields()
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                kind | None,
+                typer.Option(f"--{name.replace('_', '-')}", help=about[name], show_default=False),
+            ],
+        )
+        for name, kind in OPTIONS.items()
+    ]
+    return with_parameters(asked, command, options, without="changes")
+
+
+@with_recipe
 def train(
+    changes,
     recipe: Annotated[
         str, typer.Option(help="flowers, fine_tune, cifar, imagenet_v1, imagenet_v2, or a file.")
     ] = "flowers",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A folder with train/ and val/, or of class folders; or the name of a data set "
-            "of tensorflow-datasets. \\[default: the recipe's]"
-        ),
-    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path(
         "runs/flowers"
     ),
-    validation_split: Annotated[
-        float | None, typer.Option(help="Share of the images that validate, if not apart.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The network: resnet50.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="What to start from: a file, or imagenet (a download).")
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side in pixels.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times through the images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, on all devices.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes all that is random.")] = None,
-    max_bad: Annotated[
-        float | None, typer.Option(help="Share of broken files that is borne.")
-    ] = None,
-    deterministic: Annotated[
-        bool | None, typer.Option("--deterministic", help="The same bits each time.")
-    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any value of the recipe: --set augmentation.mixup=0.2"),
@@ -68,21 +97,6 @@ def train(
     """
     training = room("training")
     log_to_stdout()
-    given = {
-        "data": data,
-        "validation_split": validation_split,
-        "model": model,
-        "weights": weights,
-        "image_size": image_size,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "precision": precision,
-        "seed": seed,
-        "max_bad": max_bad,
-        "deterministic": deterministic,
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
     changes |= dict(map(_assignment, set_ or ()))
     if Path(recipe).suffix == ".json":
         chosen = room("files").read_json(
@@ -95,7 +109,7 @@ def train(
     folder = training.train(
         chosen.changed(changes),
         output,
-        placement=training.Placement(devices, coordinator, processes, process_id),
+        distribution=training.Distribution(devices, coordinator, processes, process_id),
         save_every=save_every,
         command=shlex.join(["keras-resnet", *sys.argv[1:]]),
     )

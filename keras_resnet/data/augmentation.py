@@ -5,92 +5,79 @@ import dataclasses
 import tensorflow as tf
 
 from keras_resnet.data import mixing, policies, windows
-from keras_resnet.data.rules import check, is_number, is_whole
+from keras_resnet.fields import (
+    NOT_NEGATIVE,
+    SHARE,
+    check,
+    documented,
+    field,
+    numbers,
+    one_of,
+    whole,
+)
 
 POLICIES = {
     "rand_augment": policies.rand_augment,
     "trivial_augment_wide": policies.trivial_augment_wide,
 }
-OPTIONAL = ("crop_scale", "crop_ratio", "padding", "color_jitter", "policy")
 
 
-def _are_numbers(value):
-    return all(map(is_number, value if isinstance(value, tuple) else (value,)))
-
-
-def _are(count):
-    return lambda value: isinstance(value, tuple) and len(value) == count
-
-
-RULES = (
-    (
-        "crop_scale crop_ratio flip color_jitter erasing mixup cutmix label_smoothing",
-        _are_numbers,
-        "a number, or a tuple of numbers",
-    ),
-    ("crop_scale crop_ratio", _are(2), "2 numbers"),
-    ("color_jitter", _are(4), "4 numbers"),
-    ("repeats", is_whole(1), "a whole number, 1 or more"),
-    ("padding", is_whole(0), "a whole number, 0 or more"),
-    ("flip erasing label_smoothing", lambda share: 0 <= share <= 1, "a share, 0 to 1"),
-    ("mixup cutmix", lambda alpha: alpha >= 0, "0 or more"),
-    (
-        "crop_scale",
-        lambda scale: 0 < scale[0] <= scale[1] <= 1,
-        "a range of positive numbers, low to high, at most 1",
-    ),
-    (
-        "crop_ratio",
-        lambda ratio: 0 < ratio[0] <= ratio[1],
-        "a range of positive numbers, low to high",
-    ),
-    ("policy", lambda name: name in list(POLICIES), f"None or one of {', '.join(POLICIES)}"),
-    (
-        "color_jitter",
-        lambda jitter: min(jitter) >= 0 and jitter[3] <= 0.5,
-        "(brightness, contrast, saturation, hue), each 0 or more, hue at most 0.5",
-    ),
-)
-
-
+@documented
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What training does to images at random, in torchvision's order. Each draw has its seed.
+    """What training does to images at random, in torchvision's order. Each draw has its seed."""
 
-    Args:
-        crop_scale: Range of the crop's share of the image's area, 0 to 1. None for the evaluation
-            transform's resizing and crop.
-        crop_ratio: Range of the crop's width over its height.
-        padding: If given, there is no resizing: this many black pixels on each side, then a crop
-            (He et al., 2015, section 4.2, for CIFAR).
-        flip: Share of the images that are mirrored, 0 to 1.
-        color_jitter: None, or the strength of (brightness, contrast, saturation, hue) jitter; 0
-            or more, hue at most 0.5.
-        policy: None, "rand_augment" or "trivial_augment_wide".
-        erasing: Share of the images of which a rectangle is erased, 0 to 1.
-        mixup: Alpha of MixUp; 0 for none. With CutMix too, each batch gets one of them.
-        cutmix: Alpha of CutMix; 0 for none.
-        label_smoothing: Share of the label that all classes get alike, 0 to 1.
-        repeats: How many times in a row an image comes, augmented anew each time, with as many
-            fewer images an epoch (https://arxiv.org/abs/1901.09335). MixUp and CutMix never mix
-            it with itself; for them a batch should have at least twice as many rows.
-    """
-
-    crop_scale: tuple[float, float] | None = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    padding: int | None = None
-    flip: float = 0.5
-    color_jitter: tuple[float, float, float, float] | None = None
-    policy: str | None = None
-    erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    label_smoothing: float = 0.0
-    repeats: int = 1
+    crop_scale: tuple[float, float] | None = field(
+        (0.08, 1.0),
+        numbers(2, lambda low, high: 0 < low <= high <= 1, "a range within 0 to 1"),
+        "Range of the crop's share of the image's area, 0 to 1. None for the evaluation "
+        "transform's resizing and crop.",
+    )
+    crop_ratio: tuple[float, float] = field(
+        (3 / 4, 4 / 3),
+        numbers(2, lambda low, high: 0 < low <= high, "a range of positive numbers"),
+        "Range of the crop's width over its height.",
+    )
+    padding: int | None = field(
+        None,
+        whole(0),
+        "If given, there is no resizing: this many black pixels on each side, then a crop (He et "
+        "al., 2015, section 4.2, for CIFAR).",
+    )
+    flip: float = field(0.5, SHARE, "Share of the images that are mirrored, 0 to 1.")
+    color_jitter: tuple[float, float, float, float] | None = field(
+        None,
+        numbers(
+            4,
+            lambda *jitter: min(jitter) >= 0 and jitter[3] <= 0.5,
+            "(brightness, contrast, saturation, hue), each 0 or more, hue at most 0.5",
+        ),
+        "None, or the strength of (brightness, contrast, saturation, hue) jitter.",
+    )
+    policy: str | None = field(
+        None, one_of(*POLICIES), 'None, "rand_augment" or "trivial_augment_wide".'
+    )
+    erasing: float = field(
+        0.0, SHARE, "Share of the images of which a rectangle is erased, 0 to 1."
+    )
+    mixup: float = field(
+        0.0, NOT_NEGATIVE, "Alpha of MixUp; 0 for none. With CutMix too, each batch gets one."
+    )
+    cutmix: float = field(0.0, NOT_NEGATIVE, "Alpha of CutMix; 0 for none.")
+    label_smoothing: float = field(
+        0.0, SHARE, "Share of the label that all classes get alike, 0 to 1."
+    )
+    repeats: int = field(
+        1,
+        whole(1),
+        "How many times in a row an image comes, augmented anew each time, with as many fewer "
+        "images an epoch (https://arxiv.org/abs/1901.09335). MixUp and CutMix never mix it with "
+        "itself; for them a batch should have at least twice as many rows.",
+    )
 
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
-        check(self, RULES, OPTIONAL)
+        check(self)
 
     @property
     def mixes_images(self):

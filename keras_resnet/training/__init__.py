@@ -1,37 +1,38 @@
 """Training by a recipe, and the folders that it leaves."""
 
+import importlib
+import warnings
+
+from keras_resnet.training.distribution import Distribution
 from keras_resnet.training.errors import TrainingError
-from keras_resnet.training.evaluation import Evaluation, evaluate, evaluate_on
-from keras_resnet.training.explaining import Explained, explain
-from keras_resnet.training.exporting import export_network, verify_export
-from keras_resnet.training.opening import Network, open_network
-from keras_resnet.training.optimizers import SGD, Adam
-from keras_resnet.training.placement import Placement
+from keras_resnet.training.optimizers import SGD, Adam, WarmUp
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.recipes import RECIPES, named_recipe
-from keras_resnet.training.run import Run, newest_run
-from keras_resnet.training.schedules import WarmUp
 from keras_resnet.training.trainer import train
 
 __all__ = [
     "RECIPES",
     "SGD",
     "Adam",
-    "Evaluation",
-    "Explained",
-    "Network",
-    "Placement",
+    "Distribution",
     "Recipe",
-    "Run",
     "TrainingError",
     "WarmUp",
-    "evaluate",
-    "evaluate_on",
-    "explain",
-    "export_network",
     "named_recipe",
-    "newest_run",
-    "open_network",
     "train",
-    "verify_export",
 ]
+# Names of before: {name: (module, name there, what to use)}.
+_MOVED = {
+    "Placement": ("training", "Distribution", "training.Distribution"),
+    "Run": ("trained.renamed", "Run", "trained.Network"),
+    "newest_run": ("trained", "newest_run", "trained.newest_run"),
+    "open_network": ("trained", "open_network", "trained.open_network"),
+}
+
+
+def __getattr__(name):
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, there, now = _MOVED[name]
+    warnings.warn(f"training.{name} is {now} now.", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(f"keras_resnet.{module}"), there)

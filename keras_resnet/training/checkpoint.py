@@ -10,13 +10,14 @@ import safetensors
 import safetensors.numpy
 from keras import ops
 
-from keras_resnet.files import replacing
-from keras_resnet.training.errors import TrainingError, readable
-from keras_resnet.training.run import CHECKPOINT as NAME
+from keras_resnet.files import readable, replacing
+from keras_resnet.training.errors import TrainingError
+
+NAME = "checkpoint.safetensors"
 
 
 @dataclasses.dataclass
-class Progress:
+class TrainingState:
     """How far a training is.
 
     Args:
@@ -43,17 +44,33 @@ class Progress:
         """The best validation accuracy so far, -1 before the first."""
         return max((row["val_accuracy"] for row in self.history), default=-1.0)
 
+    def ends(self, recipe) -> bool:
+        """Whether nothing is left to train."""
+        return self.epoch == recipe.total_epochs or self.patience_ends(recipe)
+
+    def patience_ends(self, recipe) -> bool:
+        """Whether so many epochs as the recipe says brought no better validation accuracy.
+
+        The epochs of the head alone do not count.
+        """
+        first = recipe.head_epochs
+        if recipe.early_stopping is None or self.epoch <= first:
+            return False
+        accuracies = [row["val_accuracy"] for row in self.history]
+        best = accuracies.index(max(accuracies))
+        return self.epoch - max(best + 1, first) >= recipe.early_stopping
+
     def __str__(self):
         """In words."""
         return f"epoch {self.epoch}" + (f", step {self.step} of the next" if self.step else "")
 
 
-def save(folder, progress, groups):
+def save(folder, state, groups):
     """Writes a checkpoint beside the one before and renames it.
 
     Args:
         folder: The run folder.
-        progress: A `Progress`.
+        state: A `TrainingState`.
         groups: {name: Keras variables}.
 
     Raises:
@@ -68,8 +85,8 @@ def save(folder, progress, groups):
     if not all(
         np.isfinite(array).all() for name, array in arrays.items() if name.startswith("weights/")
     ):
-        raise TrainingError(f"There are weights that are no finite numbers after {progress}.")
-    metadata = {"progress": json.dumps(dataclasses.asdict(progress))}
+        raise TrainingError(f"There are weights that are no finite numbers after {state}.")
+    metadata = {"progress": json.dumps(dataclasses.asdict(state))}
     metadata["checksum"] = _checksum(arrays, metadata["progress"])
     # 0-dimensional arrays become 1-dimensional by ascontiguousarray; restore takes either.
     with replacing(Path(folder) / NAME) as temporary:
@@ -90,7 +107,7 @@ def load(folder):
     """Reads a checkpoint.
 
     Returns:
-        The `Progress` and {name: array} for `restore`; None if the folder has none.
+        The `TrainingState` and {name: array} for `restore`; None if the folder has none.
 
     Raises:
         TrainingError: if the file is damaged.
@@ -98,7 +115,8 @@ def load(folder):
     path = Path(folder) / NAME
     if not path.exists():
         return None
-    with readable(path, "Remove it to start this training from its beginning."):
+    advice = "Remove it to start this training from its beginning."
+    with readable(path, advice, TrainingError):
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}
@@ -106,8 +124,8 @@ def load(folder):
         if metadata.get("checksum", checksum) != checksum:  # an older release wrote none
             raise ValueError("its content is not what was written")
         said = json.loads(metadata["progress"])
-        progress = Progress(**{**said, "counts": tuple(said["counts"])})
-        return progress, arrays
+        state = TrainingState(**{**said, "counts": tuple(said["counts"])})
+        return state, arrays
 
 
 def restore(arrays, groups):

@@ -1,5 +1,6 @@
 """The phases of a training, each for a `model.fit`: the head alone, then the network."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -14,16 +15,25 @@ from keras_resnet.data import Skipped
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.source import Source
 from keras_resnet.files import temporary_path
+from keras_resnet.training import checkpoint
+from keras_resnet.training.callbacks import (
+    CROSS_ENTROPY,
+    Averages,
+    CallbackList,
+    CheckpointCallback,
+    SharedValidation,
+    seeds,
+)
+from keras_resnet.training.distribution import Distribution
 from keras_resnet.training.feed import FedNetwork, padded, training_feed, validation_feed
-from keras_resnet.training.optimizers import Adam, create_optimizer
-from keras_resnet.training.placement import Placement
+from keras_resnet.training.optimizers import Adam, create_optimizer, create_schedule
+from keras_resnet.training.progress import ProgressBar
 from keras_resnet.training.recipe import Recipe
-from keras_resnet.training.schedules import create_schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """What both phases need.
+class Training:
+    """What is needed all along a training.
 
     Args:
         recipe: The training.
@@ -33,8 +43,8 @@ class Setting:
         skipped: What is told of the bad ones of each.
         folder: The run folder.
         save_every: Steps between checkpoints; None for the ends of epochs only.
+        distribution: Where it runs.
         callbacks: More callbacks.
-        placement: Where it runs.
         missing: {what: why} of what only adorns the run and could not be made.
     """
 
@@ -45,8 +55,8 @@ class Setting:
     skipped: tuple[Skipped, Skipped]
     folder: Path
     save_every: int | None
-    callbacks: list[keras.callbacks.Callback]
-    placement: Placement
+    distribution: Distribution
+    callbacks: list[keras.callbacks.Callback] = dataclasses.field(default_factory=list)
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -78,9 +88,9 @@ class Phase:
     batches: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset | None
 
-    def steps_done(self, progress):
-        """How many steps of this phase a `Progress` has behind it."""
-        return (progress.epoch - self.epochs.start) * self.steps + progress.step
+    def steps_done(self, state):
+        """How many steps of this phase a `TrainingState` has behind it."""
+        return (state.epoch - self.epochs.start) * self.steps + state.step
 
     def rate(self, step):
         """The learning rate of a step, counted from 0."""
@@ -89,12 +99,14 @@ class Phase:
         )
 
 
-def network_phase(setting) -> Phase:
+def network_phase(training) -> Phase:
     """The network trains, from the stage after what is frozen on."""
-    recipe = setting.recipe
-    train, val = setting.sources
-    placement = setting.placement
-    batch_size = min(recipe.batch_size, placement.replicas * train.count) // placement.processes
+    recipe = training.recipe
+    train, val = training.sources
+    distribution = training.distribution
+    batch_size = (
+        min(recipe.batch_size, distribution.replicas * train.count) // distribution.processes
+    )
     train = train.whole_batches(batch_size)
     steps = train.count // batch_size
     learning_rate = create_schedule(recipe, steps)
@@ -107,24 +119,24 @@ def network_phase(setting) -> Phase:
             seed=recipe.seed,
             augmentation=recipe.augmentation,
             first_step=first_step,
-            skipped=setting.skipped[0],
-            shared=placement.replicas > 1,
+            skipped=training.skipped[0],
+            shared=distribution.replicas > 1,
         )
 
     validation = None
-    if placement.replicas == 1:
+    if distribution.replicas == 1:
         validation = validation_feed(
-            val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=setting.skipped[1]
+            val, recipe.preprocessing, batch_size=recipe.batch_size, skipped=training.skipped[1]
         )
     return Phase(
         "network",
-        setting.model,
-        FedNetwork(setting.model, recipe.augmentation, recipe.preprocessing),
+        training.model,
+        FedNetwork(training.model, recipe.augmentation, recipe.preprocessing),
         create_optimizer(recipe, learning_rate),
         learning_rate,
         range(recipe.head_epochs, recipe.total_epochs),
         steps,
-        batch_size * placement.processes,
+        batch_size * distribution.processes,
         batches,
         validation,
     )
@@ -137,17 +149,17 @@ class Features:
     float32 (images, channels) and (images, classes).
     """
 
-    def __init__(self, setting):
-        self.setting = setting
+    def __init__(self, training):
+        self.training = training
         self.files = [
-            temporary_path(setting.folder / f"{name}_features.npy") for name in ("train", "val")
+            temporary_path(training.folder / f"{name}_features.npy") for name in ("train", "val")
         ]
 
     def __enter__(self):
         """Computes them."""
-        plain = self.setting.plain
+        plain = self.training.plain
         backbone = keras.Model(plain.input, plain.get_layer("avgpool").output)
-        parts = zip(self.setting.sources, self.setting.skipped, self.files, strict=True)
+        parts = zip(self.training.sources, self.training.skipped, self.files, strict=True)
         return [self._compute(backbone, *part) for part in parts]
 
     def __exit__(self, *error):
@@ -156,7 +168,7 @@ class Features:
             file.unlink(missing_ok=True)
 
     def _compute(self, backbone, source, skipped, file):
-        recipe = self.setting.recipe
+        recipe = self.training.recipe
         shape = (source.count, backbone.output.shape[-1])
         found = np.lib.format.open_memmap(file, "w+", np.float32, shape)
         labels: list[int] = []
@@ -173,9 +185,9 @@ class Features:
         return found[: len(labels)], np.eye(len(source.class_names), dtype=np.float32)[labels]
 
 
-def head_phase(setting, cached) -> Phase:
+def head_phase(training, cached) -> Phase:
     """The head trains alone, on the features that `Features` gave."""
-    recipe, plain = setting.recipe, setting.plain
+    recipe, plain = training.recipe, training.plain
     (x, y), validation = cached
     batch_size = min(recipe.batch_size, len(x))
     steps = len(x) // batch_size
@@ -205,3 +217,67 @@ def head_phase(setting, cached) -> Phase:
         batches,
         padded(tf.data.Dataset.from_tensor_slices(validation).batch(256), 256),
     )
+
+
+def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
+    """Trains a phase from where it is to its end.
+
+    Args:
+        training: A `Training`.
+        phase: A `Phase`.
+        state: Where the training is, which is kept up.
+        arrays: Those of its checkpoint, if it has one.
+        scope: Function to the context in which the network trains.
+    """
+    recipe, model = training.recipe, phase.model
+    with scope():
+        _compile(training, phase)
+    done = phase.steps_done(state)
+    if done:
+        groups = {"optimizer": model.optimizer.variables, "seeds": seeds(phase.network)}
+        checkpoint.restore(arrays, groups)
+    bar = ProgressBar(phase, recipe, first_step=state.step, shown=training.distribution.writes)
+    validating = SharedValidation(training) if phase.validation is None else Averages()
+    keeping = CheckpointCallback(training, phase, state, bar)
+
+    def fit_epochs(first, last, steps):
+        model.fit(
+            phase.batches(phase.steps_done(state)),
+            steps_per_epoch=steps,
+            initial_epoch=first,
+            epochs=last,
+            validation_data=phase.validation,
+            shuffle=False,  # the pipeline shuffles
+            verbose=0,
+            callbacks=CallbackList(
+                [validating, keeping, bar, *training.callbacks],
+                add_history=True,
+                model=model,
+                epochs=last,
+                steps=steps,
+            ),
+        )
+
+    # A MirroredStrategy's model trains outside of its scope, where callbacks may use others.
+    context = scope if training.distribution.processes > 1 else contextlib.nullcontext
+    with contextlib.closing(bar), context():
+        if state.step:  # an epoch that was interrupted
+            fit_epochs(state.epoch, state.epoch + 1, phase.steps - state.step)
+        if state.epoch < phase.epochs.stop and not state.ends(recipe):
+            fit_epochs(state.epoch, phase.epochs.stop, phase.steps)
+
+
+def _compile(training, phase):
+    classes = len(training.sources[0].class_names)
+    phase.model.compile(
+        optimizer=phase.optimizer,
+        loss=keras.losses.CategoricalCrossentropy(),
+        weighted_metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5"),
+            # Keras' mean of the loss counts the rows that fill a batch up.
+            keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY),
+        ],
+        jit_compile=training.recipe.jit_compile,
+    )
+    phase.model.optimizer.build(phase.model.trainable_variables)

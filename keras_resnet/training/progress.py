@@ -44,7 +44,7 @@ class ProgressBar(keras.callbacks.Callback):
         """Shows the bar."""
         self.bar.start()
 
-    def stop(self):
+    def close(self):
         """Leaves the bar as it is."""
         self.bar.stop()
 

@@ -1,49 +1,58 @@
-"""Trains a network by a recipe and leaves a run folder."""
+"""Trains a network by a recipe and leaves a run folder: `train`, from top to bottom."""
 
 import contextlib
 import dataclasses
 import json
 import logging
+import random
 import shlex
 import sys
+import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
+from tensorflow.python.eager import context
+from tensorflow.python.framework import config
 
-from keras_resnet import models, visualize
+from keras_resnet import features, models, visualize
 from keras_resnet.data import Skipped, save_class_indices
 from keras_resnet.data.checking import files_in_both
+from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
-from keras_resnet.training import checkpoint, tensorboard
-from keras_resnet.training.adorning import adorning
-from keras_resnet.training.caller import caller_restored
-from keras_resnet.training.checkpoint import Progress
-from keras_resnet.training.fingerprint import Fingerprint
-from keras_resnet.training.finishing import finish
-from keras_resnet.training.fitting import fit
-from keras_resnet.training.keeper import training_ends
-from keras_resnet.training.phases import Setting
-from keras_resnet.training.placement import Placement
+from keras_resnet.trained.run import CLASSES, RECIPE
+from keras_resnet.training import adornments, checkpoint
+from keras_resnet.training.adornments import adorning
+from keras_resnet.training.callbacks import copy_weights
+from keras_resnet.training.checkpoint import TrainingState
+from keras_resnet.training.distribution import Distribution
+from keras_resnet.training.phases import Features, Training, fit, head_phase, network_phase
 from keras_resnet.training.recipe import Recipe
-from keras_resnet.training.report import write_skipped
-from keras_resnet.training.run import CLASSES, RECIPE, locked, recipe_of, run_folder
-from keras_resnet.training.validation import copy_weights
+from keras_resnet.training.report import finish, write_skipped
+from keras_resnet.training.run_folder import locked, recipe_of, run_folder
 
 logger = logging.getLogger("keras_resnet")
+
+# Keras' seed, and the generator of what is drawn without one.
+SEEDS = ("global_random_seed", "global_seed_generator")
+# What processes that meet set in JAX.
+JAX = ("jax_cpu_collectives_implementation", "jax_enable_preemption_service")
 
 
 def train(
     recipe: Recipe,
-    output="runs/flowers",
+    output: str | Path = "runs/flowers",
     *,
-    placement=None,
-    save_every=None,
-    note=None,
-    command=None,
+    distribution: Distribution | None = None,
+    save_every: int | None = None,
+    note: str | None = None,
+    command: str | None = None,
+    placement: Distribution | None = None,
 ) -> Path:
     """Trains, evaluates, exports and reports.
 
@@ -55,11 +64,12 @@ def train(
         recipe: The training.
         output: The run folder; if it holds a finished training, the first of output-2, output-3,
             ... that does not is used.
-        placement: A `Placement`, if not one device of this machine. Batch statistics are taken
-            over all devices.
+        distribution: A `Distribution`, if not one device of this machine. Batch statistics are
+            taken over all devices.
         save_every: Steps between checkpoints. Default: one after each epoch.
         note: A sentence on the data for the report.
         command: The command line that the report gives. Default: this process's.
+        placement: The old name of `distribution`.
 
     Returns:
         The run folder: `best.keras`, `best.pth`, `last.keras`, `class_indices.json`, `recipe.json`,
@@ -72,23 +82,110 @@ def train(
         ValueError: if the data, the weights or a number of the recipe will not do, before anything
             is written; if the folder holds an unfinished training of another recipe, or another
             process trains there.
-        TrainingError: if the loss becomes no number. The best network so far is kept.
+        TrainingError: if the loss becomes NaN or infinite. The best network so far is kept.
         OSError: if the folder cannot be written. The last checkpoint is kept.
     """
+    if placement is not None:
+        warnings.warn("placement is called distribution now.", DeprecationWarning, stacklevel=2)
     if recipe.data is None:
         raise ValueError("The recipe has no data: a folder, or the name of a data set.")
-    placement = placement or Placement()
-    placement.check(recipe)
+    distribution = distribution or placement or Distribution()
+    distribution.check(recipe)
     command = command or shlex.join(["python", *sys.argv])
     recipe = recipe.located()
     # One process writes and locks; the others, where there are several, see the same folder.
-    lock = locked if placement.writes else _unlocked
-    with caller_restored(), lock(output, recipe) as folder, placement.explained(folder):
+    lock = locked if distribution.writes else _unlocked
+    with caller_restored(), lock(output, recipe) as folder, distribution.explained(folder):
         keras.utils.set_random_seed(recipe.seed)
         if recipe.deterministic:
             tf.config.experimental.enable_op_determinism()
-        _train_in(folder, recipe, placement, save_every, note, command)
+        _train_in(folder, recipe, distribution, save_every, note, command)
     return folder
+
+
+def _train_in(folder, recipe, distribution, save_every, note, command):
+    """Trains in a run folder, which this process, if it writes, has locked."""
+    found = checkpoint.load(folder)
+    if distribution.processes > 1 and found and found[0].ends(recipe):
+        if not distribution.writes:
+            return
+        distribution = Distribution()  # the others may have left: only the report is missing
+    scope = distribution.start()
+    sources, parts, skipped = _data(recipe, distribution)
+    recipe = recipe.resolved_as(recipe_of(folder) or recipe)
+    recipe = distribution.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
+    weights = None if found else recipe.weights
+    plain, model = _networks(recipe, weights, sources[0].class_names, scope, distribution)
+    state, arrays = _state(found, folder, sources, distribution)
+    for bad, before in zip(skipped, state.skipped, strict=True):
+        bad.reasons.update(before)
+    training = Training(recipe, model, plain, parts, skipped, folder, save_every, distribution)
+    if distribution.writes:
+        _say_what_starts(training, sources, state)
+        _write_beginning(training, sources, command)
+    _fit(training, state, arrays, scope)
+    distribution.part()
+    if distribution.writes:
+        finish(dataclasses.replace(training, sources=sources), state, note=note, command=command)
+        (folder / checkpoint.NAME).unlink(missing_ok=True)
+
+
+def _data(recipe, distribution):
+    """The images that train and those that validate; this process's parts; what is bad of them."""
+    split = {"validation_split": recipe.validation_split, "seed": recipe.seed}
+    sources = parts = training_sources(recipe.data, **split)
+    if distribution.processes > 1:
+        parts = training_sources(recipe.data, worker=distribution.worker, **split)
+    skipped = Skipped(), Skipped()
+    for source, bad in zip(parts, skipped, strict=True):
+        check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
+    return sources, parts, skipped
+
+
+def _networks(recipe, weights, class_names, scope, distribution):
+    """The network as it is saved, and the same with all that is for training only."""
+    plain = models.create(
+        recipe.model,
+        weights=weights,
+        classes=len(class_names),
+        input_shape=(recipe.image_size, recipe.image_size, 3),
+        zero_init_residual=recipe.zero_init_residual,
+        dtype="float32",
+    )
+    side = None if recipe.train_size else recipe.image_size
+    with scope():
+        model = models.create(
+            recipe.model,
+            classes=len(class_names),
+            input_shape=(side, side, 3),
+            dropout=recipe.dropout,
+            drop_path=recipe.drop_path,
+            synchronized=distribution.devices > 1,
+            dtype=recipe.precision,
+        )
+    copy_weights(plain, model)
+    return plain, model
+
+
+def _fit(training, state, arrays, scope):
+    """Trains the head alone, then the network, from where they are to the end."""
+    recipe, plain, model = training.recipe, training.plain, training.model
+    if state.epoch < recipe.head_epochs:
+        if arrays:
+            checkpoint.restore(arrays, {"weights": plain.weights})
+        with Features(training) as cached:
+            fit(training, head_phase(training, cached), state, arrays)
+        copy_weights(plain, model)
+        arrays = {}
+    elif arrays:
+        checkpoint.restore(arrays, {"weights": model.weights})
+    if state.ends(recipe):
+        return
+    if recipe.freeze_until:
+        features.freeze(model, recipe.freeze_until)
+    with scope():
+        phase = network_phase(training)
+    fit(training, phase, state, arrays, scope)
 
 
 @contextlib.contextmanager
@@ -96,90 +193,17 @@ def _unlocked(output, recipe):
     yield run_folder(output, recipe)
 
 
-def _train_in(folder, recipe, placement, save_every, note, command):
-    """Trains in a run folder, which this process, if it writes, has locked."""
-    if placement.processes > 1 and _is_trained(folder, recipe):
-        if not placement.writes:
-            return
-        placement = Placement()  # the others may have left: only the report is missing
-    scope = placement.start()
-    skipped = Skipped(), Skipped()
-    split = {"validation_split": recipe.validation_split, "seed": recipe.seed}
-    sources = parts = training_sources(recipe.data, **split)
-    if placement.processes > 1:
-        parts = training_sources(recipe.data, worker=placement.worker, **split)
-    for source, bad in zip(parts, skipped, strict=True):
-        check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
-    recipe = recipe.resolved_as(recipe_of(folder) or recipe)
-    recipe = placement.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
-    plain = models.create(
-        recipe.model,
-        weights=None if (folder / checkpoint.NAME).exists() else recipe.weights,
-        classes=len(sources[0].class_names),
-        input_shape=(recipe.image_size, recipe.image_size, 3),
-        zero_init_residual=recipe.zero_init_residual,
-        dtype="float32",
-    )
-    model = _network_that_trains(recipe, plain, scope, placement)
-    progress, state = _progress(folder, sources, placement)
-    for bad, before in zip(skipped, progress.skipped, strict=True):
-        bad.reasons.update(before)
-    callbacks = []
-    missing: dict[str, str] = {}
-    if placement.writes:
-        _say_what_starts(recipe, plain, sources, folder, placement, progress)
-        _write_beginning(recipe, sources, skipped, folder, command)
-        if not state:
-            Fingerprint.of(sources).write(folder)
-        with adorning("model.svg", missing):
-            visualize.plot(plain, folder / "model.svg")
-        callbacks = tensorboard.callbacks(folder, missing)
-    setting = Setting(
-        recipe, model, plain, parts, skipped, folder, save_every, callbacks, placement, missing
-    )
-    fit(setting, progress, state, scope)
-    placement.part()
-    if placement.writes:
-        whole = dataclasses.replace(setting, sources=sources)
-        finish(whole, progress, note=note, command=command)
-        (folder / checkpoint.NAME).unlink(missing_ok=True)
-
-
-def _is_trained(folder, recipe):
-    """Whether the last checkpoint in a folder is that of the end of training."""
-    found = checkpoint.load(folder)
-    return found is not None and training_ends(found[0].history, recipe)
-
-
-def _network_that_trains(recipe, plain, scope, placement):
-    """The network with all that is for training only, and the weights of the plain one."""
-    side = None if recipe.train_size else recipe.image_size
-    with scope():
-        model = models.create(
-            recipe.model,
-            classes=plain.output.shape[-1],
-            input_shape=(side, side, 3),
-            dropout=recipe.dropout,
-            drop_path=recipe.drop_path,
-            synchronized=placement.devices > 1,
-            dtype=recipe.precision,
-        )
-    copy_weights(plain, model)
-    return model
-
-
-def _progress(folder, sources, placement):
+def _state(found, folder, sources, distribution):
     """Where the training in a folder is, and the arrays of its checkpoint."""
     counts = tuple(source.count for source in sources)
-    found = checkpoint.load(folder)
     here = np.array([found[0].epoch, found[0].step] if found else [-1, -1], np.int32)
-    if (placement.total(here) != here * placement.processes).any():
+    if (distribution.total(here) != here * distribution.processes).any():
         raise ValueError(
             f"The processes do not see the same checkpoint in {folder}: put the run folder on a "
             "disk that all of them share."
         )
     if found is None:
-        return Progress(counts), {}
+        return TrainingState(counts), {}
     known = Fingerprint.read(folder)
     if known is not None:
         known.check(sources, folder)
@@ -191,24 +215,27 @@ def _progress(folder, sources, placement):
     return found
 
 
-def _write_beginning(recipe, sources, skipped, folder, command):
-    classes = sources[0].class_names
+def _write_beginning(training, sources, command):
+    recipe, folder, classes = training.recipe, training.folder, sources[0].class_names
     if not (folder / RECIPE).exists():
-        content = {**_recipe_content(recipe), "classes": list(classes), "command": command}
+        used = recipe.preprocessing
+        content = {
+            **dataclasses.asdict(recipe),
+            **{"resize": used.resize, "mean": used.mean, "std": used.std},
+            **{"classes": list(classes), "command": command},
+        }
         write_text(folder / RECIPE, json.dumps(content, indent=2))
     save_class_indices(classes, folder / CLASSES)
-    write_skipped(skipped, folder)
+    write_skipped(training.skipped, folder)
+    if not (folder / checkpoint.NAME).exists():
+        Fingerprint.of(sources).write(folder)
+    with adorning("model.svg", training.missing):
+        visualize.plot(training.plain, folder / "model.svg")
+    training.callbacks.extend(adornments.tensorboard(folder, training.missing))
 
 
-def _recipe_content(recipe):
-    """What recipe.json holds of the recipe itself."""
-    preprocessing = dataclasses.asdict(recipe.preprocessing)
-    added = {name: preprocessing[name] for name in ("resize", "mean", "std")}
-    return json.loads(json.dumps({**dataclasses.asdict(recipe), **added}))
-
-
-def _say_what_starts(recipe, model, sources, folder, placement, progress):
-    train_source, val_source = sources
+def _say_what_starts(training, sources, state):
+    recipe, (train_source, val_source) = training.recipe, sources
     logger.info(
         "%d images train, %d validate. Classes: %s.",
         train_source.count,
@@ -218,11 +245,11 @@ def _say_what_starts(recipe, model, sources, folder, placement, progress):
     logger.info(
         "%s, %s parameters, at %d px in %s on %s. Run folder: %s.",
         recipe.model,
-        f"{model.count_params():,}",
+        f"{training.plain.count_params():,}",
         recipe.train_size or recipe.image_size,
         recipe.precision,
-        placement,
-        folder,
+        training.distribution,
+        training.folder,
     )
     if recipe.jit_compile:
         logger.info("XLA compiles the first steps, which takes about a minute.")
@@ -235,5 +262,36 @@ def _say_what_starts(recipe, model, sources, folder, placement, progress):
             len(twice),
             "; ".join(" and ".join(pair) for pair in twice[:3]),
         )
-    if progress.epoch or progress.step:
-        logger.info("Going on after %s.", progress)
+    if state.epoch or state.step:
+        logger.info("Going on after %s.", state)
+
+
+@contextlib.contextmanager
+def caller_restored():
+    """Leaves the caller's program as it was: seeds, determinism and JAX's configuration.
+
+    Neither Keras nor TensorFlow has public functions for it. Not put back are TensorFlow's logical
+    devices, the places of its operations with a seed of their own in their sequences, and JAX's
+    connection to other processes, which is closed.
+    """
+    eager, jax = context.context(), cast(Any, sys.modules.get("jax"))
+    python, numpy = random.getstate(), np.random.get_state()
+    seed, drawn = eager._seed, getattr(eager, "_rng", None)
+    rng = drawn and drawn.getstate()
+    deterministic = config.is_op_determinism_enabled()
+    seeds = {name: global_state.get_global_attribute(name) for name in SEEDS}
+    settings = {name: getattr(jax.config, name) for name in JAX if jax}
+    try:
+        yield
+    finally:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        for name, value in seeds.items():
+            global_state.set_global_attribute(name, value)
+        if not deterministic:
+            config.disable_op_determinism()
+        tf.random.set_seed(seed)
+        if rng:
+            eager._rng.setstate(rng)
+        np.random.set_state(numpy)
+        random.setstate(python)

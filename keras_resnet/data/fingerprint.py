@@ -1,4 +1,4 @@
-"""What a training's data is: known by names, sizes and classes, wherever it lies."""
+"""What data was used: known by names, sizes and classes, wherever it lies."""
 
 import array
 import dataclasses
@@ -13,8 +13,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_resnet.files import replacing
-from keras_resnet.training.errors import TrainingError, readable
+from keras_resnet.data.errors import DataError
+from keras_resnet.files import readable, replacing
 
 NAME = "data.safetensors"
 PARTS = ("train", "val")
@@ -72,13 +72,13 @@ class Fingerprint:
         """That of a run folder; None of one that an older release began.
 
         Raises:
-            TrainingError: if the file is damaged.
+            DataError: if the file is damaged.
         """
         path = Path(folder) / NAME
         if not path.exists():
             return None
         advice = "Remove it, and it is not known any more which images trained."
-        with readable(path, advice):
+        with readable(path, advice, DataError):
             with safetensors.safe_open(path, "numpy") as file:
                 said = json.loads(file.metadata()["listed"])
                 train, val = (np.ravel(file.get_tensor(p)).astype(np.uint64) for p in PARTS)
@@ -104,12 +104,12 @@ class Fingerprint:
         """Refuses data that is not what a training in a folder began with.
 
         Raises:
-            TrainingError: says what changed.
+            DataError: says what changed.
         """
         now = Fingerprint.of(sources)
         changed = self._classes_changed(now) or self._files_changed(now, sources)
         if changed:
-            raise TrainingError(
+            raise DataError(
                 f"The data has changed since the training in {folder} began: {changed}. What it "
                 "has learnt would get other labels. Put the data back as it was, or choose another "
                 "output (--output)."

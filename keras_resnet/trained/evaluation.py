@@ -8,12 +8,10 @@ import os
 import numpy as np
 
 from keras_resnet.data import DataError, Skipped
+from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
-from keras_resnet.training.fingerprint import Fingerprint
-from keras_resnet.training.opening import open_network
-from keras_resnet.training.report import write_csv
-from keras_resnet.training.run import Run
+from keras_resnet.files import write_csv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +24,7 @@ class Evaluation:
         loss: The mean cross-entropy.
         top5: The share whose label is among the five most probable classes.
         pictures: {file: pixels, uint8 (crop, crop, 3)} of the first mistakes, as it saw them.
+        skipped: {file: reason} of the images that could not be decoded.
         counted: Which images these are, in words.
         trained: How many of them trained the network; None if nobody knows.
     """
@@ -35,6 +34,7 @@ class Evaluation:
     loss: float
     top5: float
     pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     counted: str = ""
     trained: int | None = None
 
@@ -106,49 +106,33 @@ def _certainty(mistake):
     return -float(mistake[0][3])
 
 
-def evaluate_on(
-    data, *, run=None, model=None, weights=None, preprocessing=None
-) -> tuple[Evaluation, Skipped]:
-    """Has a run's network, or any with weights, name the images of a data set.
-
-    Args:
-        data: A folder, a `.npz` file or the name of a data set of tensorflow-datasets; of its
-            parts, the one that validates. If the run was trained on a folder without parts, and
-            this is the same data, wherever it lies now, the images that it set aside; else all of
-            such a folder. `counted` and `trained` of the answers say which.
-        run: A run folder.
-        model: Name of a network, instead of `run`; needs `weights`.
-        weights: A file, or the name of published weights; only with `model`.
-        preprocessing: As of `open_network`.
-
-    Returns:
-        The answers, and the images that could not be decoded.
-
-    Raises:
-        ValueError: if there is no such data, run or network, or the classes do not fit.
-    """
-    (source, counted, trained), skipped = _chosen(data, run), Skipped()
-    network = open_network(
-        run, model, weights, classes=len(source.class_names), preprocessing=preprocessing
-    )
-    if run is not None and source.class_names != network.class_names:
+def evaluate_on(data, network) -> Evaluation:
+    """What `Network.evaluate` answers."""
+    source, counted, trained = _chosen(data, network.run)
+    classes, names = network.model.output_shape[-1], network.class_names
+    if network.run is None and classes != len(source.class_names):
         raise ValueError(
-            f"The classes differ. {run}: {_some(network.class_names)}. {data}: "
+            f"{network.file} has {classes} classes; {data} has {len(source.class_names)}."
+        )
+    if network.run is not None and source.class_names != names:
+        raise ValueError(
+            f"The classes differ. {network.run.folder}: {_some(names)}. {data}: "
             f"{_some(source.class_names)}."
         )
+    skipped = Skipped()
     found = evaluate(network.model, source, network.preprocessing, skipped=skipped)
-    return dataclasses.replace(found, counted=counted, trained=trained), skipped
+    return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
 
 
 def _chosen(data, run):
     """The images to evaluate a network on, which these are in words, and how many trained."""
     if run is None:
         return evaluation_source(data), "", None
-    split, known = Run.open(run).split(), Fingerprint.read(run)
-    if known is not None and split.get("validation_split") is not None:
+    known = Fingerprint.read(run.folder)
+    if known is not None and run.split["validation_split"] is not None:
         # What has parts of its own, or a class of one image, cannot be split so.
         with contextlib.suppress(DataError):
-            source = evaluation_source(data, **split)
+            source = evaluation_source(data, **run.split)
             aside, trained = known.find(source)
             if aside:
                 return source, _counted(source, aside, trained), trained

@@ -21,7 +21,7 @@ COMPILED_FROM = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Placement:
+class Distribution:
     """Where a training runs.
 
     Args:

@@ -16,7 +16,7 @@ BATCH_SIZE = 32
 
 
 def probabilities(model, preprocessing, images) -> np.ndarray:
-    """What `Run.predict` answers, by a model."""
+    """What `Network.probabilities` answers, by a model."""
     images = {f"Image {number}": image for number, image in enumerate(images)}
     skipped = Skipped()
     source = _source(
@@ -24,37 +24,22 @@ def probabilities(model, preprocessing, images) -> np.ndarray:
     )
     rows = [row for _, row in _answers(model, preprocessing, source, skipped)]
     if skipped:
-        raise ValueError(_first(skipped))
+        name, reason = next(iter(skipped.reasons.items()))
+        more = f" So are {len(skipped) - 1} more." if len(skipped) > 1 else ""
+        raise ValueError(f"{name} cannot be decoded: {reason}.{more}")
     return np.stack(rows)
 
 
-def name_each(
+def predict(
     model, preprocessing, class_names, files, top, skipped=None
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
-    """What `Network.name_each` answers, by a model and what belongs to it."""
+    """What `Network.predict` answers, by a model and what belongs to it."""
     files = [Path(file) for file in files]
     paths = [os.fsencode(file) for file in files]
     source = _source(paths, paths, tf.io.read_file, why_bad)
     for place, row in _answers(model, preprocessing, source, skipped):
         best = np.argsort(-row)[:top]
         yield files[place], [(class_names[index], float(row[index])) for index in best]
-
-
-def name_files(
-    model, preprocessing, class_names, files, top
-) -> dict[Path, list[tuple[str, float]]]:
-    """What `Run.name_files` answers, by a model and what belongs to it."""
-    skipped = Skipped()
-    answers = dict(name_each(model, preprocessing, class_names, files, top, skipped))
-    if not answers:
-        raise ValueError(_first(skipped))
-    return answers
-
-
-def _first(skipped):
-    name, reason = next(iter(skipped.reasons.items()))
-    more = f" So are {len(skipped) - 1} more." if len(skipped) > 1 else ""
-    return f"{name} cannot be decoded: {reason}.{more}"
 
 
 def _source(names, items, read, why_bad) -> Source:

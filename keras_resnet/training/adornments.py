@@ -1,5 +1,7 @@
-"""What TensorBoard shows of a training."""
+"""What only adorns a training: where it fails, there is a warning, and the work goes on."""
 
+import contextlib
+import functools
 import importlib.util
 import logging
 
@@ -9,15 +11,47 @@ import tensorflow as tf
 
 from keras_resnet import decoding
 from keras_resnet.data.pipeline import training_batches
-from keras_resnet.training.adorning import adorning, until_it_fails
 
 logger = logging.getLogger("keras_resnet")
 
-FOLDER = "tensorboard"
+TENSORBOARD = "tensorboard"  # the folder of its logs
 SHOWN = 8  # training images
 
 
-def callbacks(folder, missing):
+@contextlib.contextmanager
+def adorning(what, missing):
+    """Makes of any error in its block a warning.
+
+    Args:
+        what: What the block makes: a file's name.
+        missing: {what: why it is missing}, which is told.
+    """
+    try:
+        yield
+    except Exception as error:
+        missing[what] = " ".join(str(error).split()) or type(error).__name__
+        logger.warning("There will be no %s: %s", what, missing[what])
+
+
+def until_it_fails(callback, what, missing):
+    """Has a Keras callback do its work up to its first error; arguments as of `adorning`."""
+
+    def harmless(hook):
+        @functools.wraps(hook)
+        def call(*arguments, **named):
+            if what not in missing:
+                with adorning(what, missing):
+                    hook(*arguments, **named)
+
+        return call
+
+    for name in dir(callback):
+        if name.startswith(("on_", "set_")):
+            setattr(callback, name, harmless(getattr(callback, name)))
+    return callback
+
+
+def tensorboard(folder, missing):
     """Callbacks that write losses, accuracies and the learning rate of each epoch.
 
     Args:
@@ -27,9 +61,9 @@ def callbacks(folder, missing):
     if importlib.util.find_spec("tensorboard") is None:
         logger.info("No TensorBoard logs: pip install tensorboard, or keras3-resnet[tensorboard].")
         return []
-    with adorning(FOLDER, missing):
-        logs = keras.callbacks.TensorBoard(folder / FOLDER, write_graph=False)
-        return [until_it_fails(logs, FOLDER, missing)]
+    with adorning(TENSORBOARD, missing):
+        logs = keras.callbacks.TensorBoard(folder / TENSORBOARD, write_graph=False)
+        return [until_it_fails(logs, TENSORBOARD, missing)]
     return []
 
 
@@ -42,7 +76,7 @@ def write_pictures(recipe, source, folder, step):
         folder: The run folder.
         step: The epoch that they are shown at.
     """
-    if not (folder / FOLDER).is_dir():
+    if not (folder / TENSORBOARD).is_dir():
         return
     preprocessing = recipe.training_preprocessing
     batches = training_batches(
@@ -62,5 +96,5 @@ def write_pictures(recipe, source, folder, step):
 
 
 def _write(folder, name, images, step):
-    with tf.summary.create_file_writer(str(folder / FOLDER / "validation")).as_default():
+    with tf.summary.create_file_writer(str(folder / TENSORBOARD / "validation")).as_default():
         tf.summary.image(name, images, step=step, max_outputs=SHOWN)

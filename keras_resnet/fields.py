@@ -1,0 +1,108 @@
+"""Dataclasses whose fields say all in one place: name, type, default, what is allowed, and help."""
+
+import dataclasses
+import textwrap
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    """What a field takes.
+
+    Args:
+        fits: Whether a value does.
+        expected: The same in words.
+    """
+
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+def field(default, rule: Rule, about: str, **arguments):
+    """A field of a dataclass; it may be None as well if its type says so.
+
+    Args:
+        default: The default, or a function that makes it.
+        rule: What it takes.
+        about: What it is, in one or two sentences.
+        **arguments: Others of `dataclasses.field`.
+    """
+    kind = "default_factory" if callable(default) else "default"
+    metadata = {"rule": rule, "about": about}
+    return dataclasses.field(**{kind: default}, metadata=metadata, **arguments)
+
+
+def is_optional(entry) -> bool:
+    """Whether a field may be None."""
+    return type(None) in typing.get_args(entry.type)
+
+
+def check(owner):
+    """Checks the fields of an object.
+
+    Raises:
+        ValueError: says what came and what was expected.
+    """
+    for entry in dataclasses.fields(owner):
+        value, rule = getattr(owner, entry.name), entry.metadata["rule"]
+        if not (value is None and is_optional(entry)) and not rule.fits(value):
+            raise ValueError(
+                f"{entry.name} should be {rule.expected}. Received: {entry.name}={value!r}"
+            )
+
+
+def documented(owner):
+    """Adds the fields' help to the docstring of a dataclass."""
+    lines = ["", "", "Args:"]
+    for entry in dataclasses.fields(owner):
+        text = f"{entry.name}: {entry.metadata['about']}"
+        lines += textwrap.wrap(text, 92, initial_indent="    ", subsequent_indent="        ")
+    owner.__doc__ = owner.__doc__.rstrip() + textwrap.indent("\n".join(lines), "    ")
+    return owner
+
+
+def is_number(value) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    )
+
+
+def a(kind) -> Rule:
+    """A value of a type."""
+    return Rule(lambda value: isinstance(value, kind), f"a {kind.__name__}")
+
+
+def one_of(*names) -> Rule:
+    """One of some names."""
+    return Rule(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def whole(least) -> Rule:
+    """A whole number."""
+
+    def fits(value):
+        return is_number(value) and isinstance(value, int) and value >= least
+
+    return Rule(fits, f"a whole number, {least} or more")
+
+
+def numbers(count, fits, expected) -> Rule:
+    """A tuple of numbers, of which more is asked."""
+
+    def fit(values):
+        is_tuple = isinstance(values, tuple) and len(values) == count
+        return is_tuple and all(map(is_number, values)) and fits(*values)
+
+    return Rule(fit, f"{count} numbers, {expected}")
+
+
+def _number(fits, expected):
+    return Rule(lambda value: is_number(value) and fits(value), f"a number, {expected}")
+
+
+POSITIVE = _number(lambda value: value > 0, "more than 0")
+NOT_NEGATIVE = _number(lambda value: value >= 0, "0 or more")
+SHARE = _number(lambda value: 0 <= value <= 1, "0 to 1")
+RATE = _number(lambda value: 0 <= value < 1, "0 or more and less than 1")

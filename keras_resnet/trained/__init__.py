@@ -1,0 +1,16 @@
+"""Trained networks: what they answer on images, and in what formats they leave."""
+
+from keras_resnet.trained.evaluation import Evaluation, evaluate
+from keras_resnet.trained.network import Explanation, Network, open_network
+from keras_resnet.trained.run import newest_run
+from keras_resnet.trained.verification import verify_export
+
+__all__ = [
+    "Evaluation",
+    "Explanation",
+    "Network",
+    "evaluate",
+    "newest_run",
+    "open_network",
+    "verify_export",
+]

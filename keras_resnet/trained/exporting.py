@@ -1,0 +1,66 @@
+"""A trained network in the formats of other systems."""
+
+import inspect
+from pathlib import Path
+
+from keras_resnet import export
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
+FORMATS = ("saved_model", *SUFFIXES)
+
+
+def export_network(network, format, output, *, any_size=False, **options) -> Path:
+    """What `Network.export` does."""
+    _check(format, {**options, "any_size": True} if any_size else options)
+    if output is None:
+        if network.run is None:
+            raise ValueError("Say where to export to: pass output.")
+        quantize = options.get("quantize")
+        output = network.run.folder / (f"{format}_{quantize}" if quantize else format)
+        if format in SUFFIXES:
+            output = output / f"model{SUFFIXES[format]}"
+    if format in SUFFIXES:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        options["image_size"] = None if any_size else network.preprocessing.crop
+    if "representative_data" in options:
+        options["representative_data"] = export.representative_images(
+            network.model,
+            options["representative_data"],
+            network.preprocessing,
+            pixels=options.get("with_preprocessing", False),
+        )
+    return getattr(export, format)(
+        network.model,
+        output,
+        preprocessing=network.preprocessing,
+        class_names=network.class_names,
+        source=network.file,
+        **options,
+    )
+
+
+def _check(format, options):
+    """Refuses what a format does not have."""
+    if format not in FORMATS:
+        raise ValueError(
+            f"format should be one of {', '.join(FORMATS)}. Received: format={format!r}"
+        )
+    taken = {name: set(inspect.signature(getattr(export, name)).parameters) for name in FORMATS}
+    for name in SUFFIXES:
+        taken[name].add("any_size")
+    for name, value in options.items():
+        if name not in taken[format]:
+            formats = " or ".join(other for other in FORMATS if name in taken[other])
+            raise ValueError(
+                f"{name} is for the format {formats}. "
+                f"Received: {name}={value!r} with format={format!r}"
+                if formats
+                else f"No format has the option {name}."
+            )
+    quantize, images = options.get("quantize"), options.get("representative_data")
+    if (quantize == "int8") != (images is not None):
+        raise ValueError(
+            "quantize='int8' measures the range of each activation on images such as the network "
+            "will see: pass their folder as representative_data, and only then. "
+            f"Received: quantize={quantize!r}, representative_data={images!r}"
+        )

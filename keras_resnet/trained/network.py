@@ -1,0 +1,280 @@
+"""A trained network, from a run folder or from a file of weights, and what it can be asked."""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet import visualize
+from keras_resnet.configs import CONFIGS
+from keras_resnet.conversion import build_found, look_into
+from keras_resnet.data import Skipped
+from keras_resnet.export.network import checked_names
+from keras_resnet.preprocessing import Preprocessing, imagenet_classes
+from keras_resnet.trained import exporting, prediction
+from keras_resnet.trained.evaluation import Evaluation, evaluate_on
+from keras_resnet.trained.run import BEST, Run, newest_run
+from keras_resnet.weights import CheckpointError
+from keras_resnet.weights.loading import locate
+from keras_resnet.weights.registry import find_file
+from keras_resnet.weights.state_dict import assign
+
+logger = logging.getLogger("keras_resnet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A picture of what speaks for a class.
+
+    Args:
+        picture: The file.
+        class_name: The class.
+        probability: The network's, of this class.
+    """
+
+    picture: Path
+    class_name: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network and what it needs.
+
+    Args:
+        model: From normalised images to probabilities.
+        preprocessing: The evaluation transform.
+        class_names: Names of the classes; None if nobody knows them.
+        file: Where its weights came from.
+        run: The run folder that it is of, if it is of one.
+
+    Example:
+    >>> network = keras_resnet.trained.Network.from_run("runs/flowers")  # doctest: +SKIP
+    >>> dict(network.predict(["daisy.jpg"], top=1))  # doctest: +SKIP
+    {PosixPath('daisy.jpg'): [('daisy', 0.97)]}
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None
+    file: Path
+    run: Run | None = None
+
+    @classmethod
+    def from_run(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    ) -> "Network":
+        """Opens the best network of a training.
+
+        Args:
+            folder: The run folder. Default: the newest finished one in `runs`.
+            preprocessing: A `Preprocessing`, or {name: value} of what of it differs from the
+                run's.
+
+        Raises:
+            ValueError: if there is no such run, or its network takes images of another size.
+        """
+        run = Run.open(newest_run() if folder is None else folder)
+        used = _changed(run.preprocessing, preprocessing)
+        if used.crop != run.preprocessing.crop:
+            raise ValueError(
+                f"The network of {folder} takes images of {run.preprocessing.crop} px: leave crop "
+                f"out. Received: crop={used.crop}"
+            )
+        return cls(run.model(), used, run.class_names, run.folder / BEST, run)
+
+    @classmethod
+    def from_weights(
+        cls,
+        model: str,
+        weights: str | Path,
+        *,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    ) -> "Network":
+        """Builds a network and loads its weights.
+
+        Args:
+            model: One of `keras_resnet.list_models()`.
+            weights: A file, or the name of published weights.
+            preprocessing: A `Preprocessing`, or {name: value} of what of it differs from the
+                published weights', or from what is assumed of any other file, and logged:
+                ImageNet's mean and deviation, and the sides that the network was made for, 256
+                and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is 256 / 224
+                of it.
+
+        Raises:
+            ValueError: if there is no such network, or the file is of none with classes.
+        """
+        file = locate(weights, model)
+        network = _classifier(file, model)
+        published, family = find_file(file.name), CONFIGS[model].family
+        usual = Preprocessing(family.resize, family.image_size)
+        usual = published.preprocessing if published else usual
+        used = _changed(usual, preprocessing)
+        assumed = used.mean == usual.mean and used.std == usual.std and not published
+        logger.info(
+            "%s: images are resized to %d px, cropped to %d, and normalised by the mean %s and the "
+            "deviation %s%s.",
+            file.name,
+            used.resize,
+            used.crop,
+            used.mean,
+            used.std,
+            ", ImageNet's, as most are; --mean and --std say others" if assumed else "",
+        )
+        names = None
+        if network.output_shape[-1] == len(imagenet_classes()):
+            names = tuple(name for _, name in imagenet_classes())
+        return cls(network, used, names, file)
+
+    def predict(
+        self, files: Iterable[str | Path], *, top: int = 5, skipped: Skipped | None = None
+    ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
+        """The most probable classes of any number of image files, in their order.
+
+        Args:
+            files: Their paths.
+            top: How many classes.
+            skipped: Is told of those that cannot be decoded, which are left out.
+
+        Yields:
+            (path, [(class name, probability), ...], the best first) of each that can be decoded;
+            the class's number where nobody knows its name.
+
+        Raises:
+            ValueError: if there are no files.
+        """
+        names = checked_names(self.model, self.class_names)
+        return prediction.predict(self.model, self.preprocessing, names, files, top, skipped)
+
+    def probabilities(self, images: Iterable[bytes]) -> np.ndarray:
+        """Probabilities of encoded images.
+
+        Args:
+            images: JPEG, PNG, GIF, BMP or WebP files, bytes.
+
+        Returns:
+            float32 (images, classes).
+
+        Raises:
+            ValueError: if there are none, or one is no image, with its place in the list.
+        """
+        return prediction.probabilities(self.model, self.preprocessing, images)
+
+    def evaluate(self, data: str | Path) -> Evaluation:
+        """The network's answers on labelled images.
+
+        Args:
+            data: A folder, a `.npz` file or the name of a data set of tensorflow-datasets; of its
+                parts, the one that validates. If the network was trained on a folder without
+                parts, and this is the same data, wherever it lies now, the images that the
+                training set aside; else all of such a folder. `counted` and `trained` of the
+                answers say which.
+
+        Raises:
+            ValueError: if there is no such data, or the classes do not fit.
+        """
+        return evaluate_on(data, self)
+
+    def explain(
+        self,
+        image: str | Path,
+        output: str | Path | None = None,
+        *,
+        class_name: str | None = None,
+        layer: str | None = None,
+    ) -> Explanation:
+        """Draws an image, as the network sees it, under its Grad-CAM.
+
+        Args:
+            image: An image file.
+            output: The picture to write. Default: `NAME_explained.png` in the current folder.
+            class_name: The class that is looked for. Default: the most probable one.
+            layer: As of `visualize.grad_cam`.
+
+        Raises:
+            ValueError: if there is no such class or layer, or the image cannot be decoded.
+        """
+        image, names = Path(image), checked_names(self.model, self.class_names)
+        if class_name is not None and class_name not in names:
+            some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise ValueError(f"There is no such class, but {some}. Received: {class_name!r}")
+        pixels = self.preprocessing.batch({str(image): image.read_bytes()}, normalise=False)
+        inputs = self.preprocessing.normalise(pixels).numpy()
+        answer = self.model.predict_on_batch(inputs)[0]
+        index = int(answer.argmax()) if class_name is None else names.index(class_name)
+        picture = visualize.explanation(
+            pixels[0],
+            visualize.grad_cam(self.model, inputs[0], index, layer=layer),
+            f"{names[index]}: {answer[index]:.3f}",
+            output or f"{image.stem}_explained.png",
+        )
+        return Explanation(picture, names[index], float(answer[index]))
+
+    def export(self, format: str, output: str | Path | None = None, **options) -> Path:
+        """Writes the network in the format of another system, and compares its answers.
+
+        Args:
+            format: "saved_model", "onnx", "litert" or "openvino".
+            output: The folder of a SavedModel's versions, or the file. Default: in the run folder,
+                `saved_model` or for example `onnx_int8/model.onnx`.
+            **options: Those of `export.saved_model`, `export.onnx`, ...; `any_size=True` leaves
+                the sides of a file's images open.
+
+        Returns:
+            The version folder, or the file.
+
+        Raises:
+            ValueError: if the arguments do not fit, or the export does not answer as the model
+                does.
+        """
+        return exporting.export_network(self, format, output, **options)
+
+
+def open_network(run=None, model=None, weights=None, *, preprocessing=None) -> Network:
+    """Opens a run's network, or any with weights.
+
+    Args:
+        run: As of `Network.from_run`.
+        model: As of `Network.from_weights`, instead of `run`; needs `weights`.
+        weights: As of `Network.from_weights`; only with `model`.
+        preprocessing: As of either.
+
+    Raises:
+        ValueError: if there is no such run or network, or the arguments do not fit one another.
+    """
+    if (model is None) != (weights is None) or None not in (run, model):
+        raise ValueError("Pass either run, or model and weights.")
+    if model is None:
+        return Network.from_run(run, preprocessing=preprocessing)
+    return Network.from_weights(model, weights, preprocessing=preprocessing)
+
+
+def _changed(usual, preprocessing) -> Preprocessing:
+    """The usual preprocessing with the values that are given."""
+    if isinstance(preprocessing, Preprocessing):
+        return preprocessing
+    given = dict(preprocessing or {})
+    if given.get("crop", usual.crop) != usual.crop:
+        given = {"resize": Preprocessing.for_crop(given["crop"]).resize, **given}
+    return dataclasses.replace(usual, **given)
+
+
+def _classifier(file, model):
+    """The network that a file of weights is of, with probabilities."""
+    state, found = look_into(file, model)
+    if found.classes is None:
+        raise CheckpointError(
+            f"{file} has no head, and names no classes. Load it into a model with "
+            "include_top=False, and use that."
+        )
+    network = build_found(found, classifier_activation="softmax")
+    assign(network, state, file.name)
+    return network

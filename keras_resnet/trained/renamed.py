@@ -1,0 +1,28 @@
+"""What had other names before."""
+
+from keras_resnet.trained.network import Network
+
+
+class Run:
+    """`training.Run` as it was; `trained.Network` takes its place."""
+
+    def __init__(self, network):
+        self.network, self.folder = network, network.run.folder
+        self.class_names, self.preprocessing = network.class_names, network.preprocessing
+
+    @classmethod
+    def open(cls, folder):
+        """As `Network.from_run`."""
+        return cls(Network.from_run(folder))
+
+    def model(self):
+        """As `Network.model`."""
+        return self.network.model
+
+    def predict(self, images):
+        """As `Network.probabilities`."""
+        return self.network.probabilities(images)
+
+    def name_files(self, files, *, top=5):
+        """As `Network.predict`, in a dictionary."""
+        return dict(self.network.predict(files, top=top))

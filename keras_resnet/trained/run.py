@@ -1,0 +1,104 @@
+"""The folder that a training leaves, read back."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+
+from keras_resnet.files import read_json
+from keras_resnet.preprocessing import Preprocessing
+
+BEST, CLASSES = "best.keras", "class_indices.json"
+RECIPE, REPORT = "recipe.json", "report.md"
+ADVICE = "Copy it from where the training was done, or train again."
+
+
+def newest_run(parent="runs") -> Path:
+    """The run folder in `parent` whose training ended last.
+
+    Args:
+        parent: A folder of run folders.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    reports = [file for file in Path(parent).glob(f"*/{REPORT}") if (file.parent / BEST).is_file()]
+    if not reports:
+        raise ValueError(
+            f"There is no finished training in {Path(parent).resolve()}. Name a run folder, or a "
+            "model and its weights."
+        )
+    return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run folder says of its network.
+
+    Args:
+        folder: The folder.
+        class_names: Names of the classes.
+        preprocessing: The evaluation transform that the network was trained for.
+        split: How the data was divided: arguments of `evaluation_source`.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    split: dict
+
+    @classmethod
+    def open(cls, folder) -> "Run":
+        """Reads a run folder.
+
+        Raises:
+            ValueError: if the folder is not one, or no epoch was finished yet.
+        """
+        folder = Path(folder)
+        missing = [name for name in (BEST, CLASSES, RECIPE) if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"{folder} is not the folder of a training: {', '.join(missing)} not found. Pass "
+                "the folder that the training printed, runs/flowers for example."
+            )
+        class_names = read_json(folder / CLASSES, _class_names, advice=ADVICE)
+        return cls(folder, class_names, *read_json(folder / RECIPE, _data, advice=ADVICE))
+
+    def model(self) -> keras.Model:
+        """The network of the best epoch.
+
+        Raises:
+            ValueError: if it has not the classes that class_indices.json names.
+        """
+        network = keras.saving.load_model(self.folder / BEST, compile=False)
+        if network.output_shape[-1] != len(self.class_names):
+            raise ValueError(
+                f"{self.folder / CLASSES} names {len(self.class_names)} classes, and {BEST} has "
+                f"{network.output_shape[-1]}. Copy both from where the training was done, or train "
+                "again."
+            )
+        return network
+
+
+def _class_names(indices):
+    """The names that class_indices.json has."""
+    names = tuple(indices[str(number)] for number in range(len(indices)))
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError('expected {"0": "daisy", ...}, a name for each number from 0 on')
+    return names
+
+
+def _data(recipe):
+    """The evaluation transform and the division of the data that recipe.json has."""
+    if not isinstance(recipe.get("data", ""), str) or not isinstance(recipe.get("seed", 0), int):
+        raise TypeError("data should be a string, and seed a whole number")
+    share = recipe.get("validation_split")
+    if share is not None and not (isinstance(share, float) and 0 < share < 1):
+        raise ValueError(f"validation_split should be null or between 0 and 1, not {share!r}")
+    mean, std = (
+        tuple(values) if isinstance(values, list) else values
+        for values in (recipe["mean"], recipe["std"])
+    )
+    exif = recipe.get("exif", False)
+    preprocessing = Preprocessing(recipe["resize"], recipe["image_size"], mean, std, exif)
+    return preprocessing, {"validation_split": share, "seed": recipe.get("seed", 0)}

@@ -1,0 +1,58 @@
+"""Whether an export answers as the network that it was made from."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_resnet import export
+from keras_resnet.export import record
+from keras_resnet.trained.exporting import SUFFIXES
+from keras_resnet.trained.network import open_network
+from keras_resnet.trained.run import BEST, newest_run
+
+logger = logging.getLogger("keras_resnet")
+
+
+def verify_export(
+    artefact: str | Path,
+    images: Iterable[str | Path],
+    *,
+    run: str | Path | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+) -> export.Comparison:
+    """Has an exported network and the one that it was made from answer the same image files.
+
+    Args:
+        artefact: A SavedModel's version folder, or a .onnx, .tflite or .xml file.
+        images: Paths of the image files.
+        run: The run folder. Default, without `model`: the one that the artefact lies in, or the
+            newest finished one in `runs`.
+        model: Name of a network, instead of `run`; needs `weights`.
+        weights: A file, or the name of published weights; only with `model`.
+
+    Returns:
+        The comparison. `check` raises if the answers differ.
+
+    Raises:
+        ValueError: if it is no artefact, if it was made from other weights, or an image cannot be
+            decoded.
+        OSError: if an image cannot be read.
+    """
+    artefact = Path(artefact)
+    if artefact.suffix not in SUFFIXES.values() and not (artefact / "saved_model.pb").is_file():
+        raise ValueError(
+            f"{artefact} is no export: expected a .onnx, .tflite or .xml file, or the folder of a "
+            "SavedModel's version, models/flowers/1 for example."
+        )
+    if not artefact.exists():
+        raise ValueError(f"There is no file {artefact}.")
+    if run is None and model is None:
+        run = next((f for f in artefact.resolve().parents if (f / BEST).is_file()), None)
+        if run is None:
+            run = newest_run()
+            logger.info("%s is in no run folder: beside the newest run, %s.", artefact, run)
+    said = None if run else record.preprocessing_of(record.read(artefact))
+    network = open_network(run, model, weights, preprocessing=said)
+    contents = {str(image): Path(image).read_bytes() for image in images}
+    return export.verify(artefact, contents, network.model, preprocessing=network.preprocessing)
