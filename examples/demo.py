@@ -26,7 +26,7 @@ with quiet():
     import numpy as np
     import tensorflow as tf
 
-    from keras_resnet import training, visualize
+    from keras_resnet import trained, visualize
     from keras_resnet.export import record, verification
 
 TOP = 5
@@ -52,7 +52,7 @@ def open_run(folder, layer=None):
 
     The function returns the pixels, the probabilities, and a function from a class to its heat map.
     """
-    network = training.open_network(folder)
+    network = trained.open_network(folder)
 
     def ask(name, content):
         pixels = network.preprocessing.batch({name: content}, normalise=False)

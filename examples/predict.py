@@ -24,12 +24,12 @@ def main(
 ):
     """Prints the most probable classes of each image and draws them beside it."""
     with quiet():
-        from keras_resnet import decoding, training, visualize
+        from keras_resnet import decoding, trained, visualize
 
     try:
-        run = run or training.newest_run()
+        run = run or trained.newest_run()
         print(f"By {run}:")
-        answers = training.Run.open(run).name_files(images, top=top)
+        answers = dict(trained.Network.from_run(run).predict(images, top=top))
     except OSError as error:
         sys.exit(f"Error: {error.filename}: {error.strerror}")
     except ValueError as error:

@@ -56,7 +56,7 @@ def main(
             chosen = chosen.changed({**SMOKE, "train_size": chosen.train_size and 48, **keep})
             context = tensorflow_datasets.testing.mock_data(num_examples=48)
         with context:
-            training.train(chosen, output, placement=training.Placement(devices))
+            training.train(chosen, output, distribution=training.Distribution(devices))
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
 

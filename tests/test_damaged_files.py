@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from small_networks import small
 
-from keras_resnet import training
 from keras_resnet.data import DataError, tfrecords
 from keras_resnet.export import record
+from keras_resnet.trained.run import Run
 
 IMAGE = tf.io.encode_png(np.zeros((30, 40, 3), np.uint8)).numpy()
 RUN = {
@@ -79,7 +79,7 @@ def test_of_a_run(name, tmp_path):
         found = run.preprocessing.batch({"image": IMAGE})
         assert found.shape == (1, *[run.preprocessing.crop] * 2, 3) and np.isfinite(found).all()
 
-    read = lambda: training.Run.open(tmp_path)  # noqa: E731
+    read = lambda: Run.open(tmp_path)  # noqa: E731
     check(tmp_path / name, RUN[name], read, use, ValueError, "train again")
     (tmp_path / name).write_text('{\n  "0": daisy\n}')
     with pytest.raises(ValueError, match=f"{name} is damaged: line 2, column 8"):
@@ -117,7 +117,7 @@ def test_of_another_network(tmp_path):
     with pytest.raises(
         ValueError, match=r"class_indices\.json names 3 classes, and best\.keras has 4"
     ):
-        training.Run.open(tmp_path).model()
+        Run.open(tmp_path).model()
 
 
 def test_of_a_recipe(tmp_path, command_here):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_resnet import data, training
+from keras_resnet import data, trained, training
 
 ROOT = Path(__file__).parents[1]
 MISSING = [
@@ -173,7 +173,7 @@ def check_answer(page, file, expected):
 
 def test_a_run(run, files, browser):
     rose, tulip = files / "rose.jpg", files / "tulip.jpg"
-    expected = training.Run.open(run).name_files([rose, tulip])
+    expected = dict(trained.Network.from_run(run).predict([rose, tulip]))
     with app(run, files, "--layer", "layer2.1") as url:
         page = Page(browser, url)
         check_answer(page, rose, expected[rose])
@@ -195,10 +195,10 @@ def test_a_run(run, files, browser):
 @pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 def test_an_exported_network(run, files, browser):
     rose = files / "rose.jpg"
-    file = training.export_network("onnx", files / "model.onnx", run=run)
+    file = trained.open_network(run).export("onnx", files / "model.onnx")
     with app(file, files) as url:
         page = Page(browser, url)
-        check_answer(page, rose, training.Run.open(run).name_files([rose])[rose])
+        check_answer(page, rose, dict(trained.Network.from_run(run).predict([rose]))[rose])
         assert "Grad-CAM needs the gradients of the Keras model" in page.all("body")[0].text
         assert not page.all("#heat")
         assert "cannot be decoded" in page.ask(files / "cut.jpg")

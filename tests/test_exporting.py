@@ -10,7 +10,7 @@ from PIL import Image
 from small_networks import noise, small
 
 import keras_resnet
-from keras_resnet import export, training, weights
+from keras_resnet import export, trained, training, weights
 from keras_resnet.export import run_exported
 
 NAMES = ["daisy", "rose", "tulip"]
@@ -42,7 +42,7 @@ def photos(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 def test_every_format_of_a_run(run, photos, command_here):
     images = sorted(photos.glob("*.png"))
-    model = training.Run.open(run).model()
+    model = trained.Network.from_run(run).model
     digest = hashlib.sha256((run / "best.keras").read_bytes()).hexdigest()
     for options, path, inside in (
         (["--warmup", "--top", 2, "--no-fold"], "saved_model/1", "all"),
@@ -213,34 +213,34 @@ def test_what_no_preprocessing_is(given, said, run, photos, command_here):
         assert done.returncode == 1 and said in done.stderr, done.stderr
     for values in ((0.5, 0.5), (0.5, 0.5, "0.5"), 0.5, None):
         with pytest.raises(ValueError, match="three numbers each"):
-            training.open_network(run, preprocessing={"mean": values})
+            trained.open_network(run, preprocessing={"mean": values})
 
 
 def test_the_images_size_changes_nothing_else(run):
     """The run's own size, given, is as if it was not; another keeps the mean."""
-    usual = training.open_network(run).preprocessing
-    assert training.open_network(run, preprocessing={"crop": 32}).preprocessing == usual
-    assert training.open_network(run, preprocessing={"resize": 40}).preprocessing.resize == 40
+    usual = trained.open_network(run).preprocessing
+    assert trained.open_network(run, preprocessing={"crop": 32}).preprocessing == usual
+    assert trained.open_network(run, preprocessing={"resize": 40}).preprocessing.resize == 40
     model = keras_resnet.ResNet18(classes=3)
     weights.save(model, run / "w.pth")
     named = {"model": "resnet18", "weights": run / "w.pth"}
-    other = training.open_network(**named, preprocessing={"crop": 64})
+    other = trained.open_network(**named, preprocessing={"crop": 64})
     assert other.preprocessing == keras_resnet.Preprocessing(73, 64)
     given = keras_resnet.Preprocessing(70, 64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    assert training.open_network(**named, preprocessing=given).preprocessing == given
+    assert trained.open_network(**named, preprocessing=given).preprocessing == given
     assert other.class_names is None and other.model.output_shape == (None, 3)
 
 
 def test_many_images_are_verified_in_batches(run, photos):
-    version = training.export_network("saved_model", run=run)
+    version = trained.open_network(run).export("saved_model")
     content = (photos / "0.png").read_bytes()
     images = {str(number): content for number in range(70)}
-    found = export.verify(version, images, training.Run.open(run).model())
+    found = export.verify(version, images, trained.Network.from_run(run).model)
     assert found.images == 70 and found.error < 1e-5 and found.agreement == 1
 
 
 def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypatch):
-    version = training.export_network("saved_model", run=run)
+    version = trained.open_network(run).export("saved_model")
     load = run_exported.load
 
     def wrong(path):
@@ -292,11 +292,10 @@ def test_quantised_networks_agree_on_photographs(real_data, tmp_path):
     folder = training.train(recipe.changed({"learning_rate": 3e-4}), tmp_path / "run")
     photographs = sorted((real_data / "flowers" / "val").rglob("*.jpg"))
     for format in ("onnx", "litert"):
-        path = training.export_network(
+        path = trained.open_network(folder).export(
             format,
-            run=folder,
             quantize="int8",
             representative_data=real_data / "flowers" / "train",
         )
-        found = training.verify_export(path, photographs)
+        found = trained.verify_export(path, photographs)
         assert found.images == 100 and found.agreement >= 0.95

@@ -15,9 +15,10 @@ from keras_resnet.data.images import list_images
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.pipeline import training_batches
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.training import Placement, Recipe, TrainingError, evaluate_on, train
+from keras_resnet.trained import open_network
+from keras_resnet.training import Distribution, Recipe, TrainingError, train
+from keras_resnet.training.callbacks import LOSSES_AT_ONCE, CallbackList
 from keras_resnet.training.feed import FedNetwork, training_feed, validation_feed
-from keras_resnet.training.keeper import LOSSES_AT_ONCE, Callbacks
 
 PREPROCESSING = Preprocessing(32, 32)
 MIXED = data.Augmentation(erasing=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.1, repeats=2)
@@ -62,7 +63,7 @@ def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
         rows = list(csv.DictReader(file))
     best = max(rows, key=lambda row: float(row["val_accuracy"]))
     # Each image that can be decoded counts once.
-    found, _ = evaluate_on(str(flowers), run=folder)
+    found = open_network(folder).evaluate(str(flowers))
     assert len(found.rows) == 9
     assert float(best["val_accuracy"]) == pytest.approx(found.top1, abs=1e-6)
     assert float(best["val_loss"]) == pytest.approx(found.loss, rel=1e-4)
@@ -147,7 +148,7 @@ def test_the_logs_of_a_step_are_left_on_the_device():
     model = build(SMALL["basic"], classes=3, input_shape=(32, 32, 3))
     model.compile("sgd", "sparse_categorical_crossentropy")
     watch = Watch()
-    callbacks = Callbacks([watch], add_history=True, model=model, epochs=1, steps=1)
+    callbacks = CallbackList([watch], add_history=True, model=model, epochs=1, steps=1)
     model.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0, callbacks=callbacks)
     assert isinstance(watch.seen, tf.Tensor)
 
@@ -181,13 +182,13 @@ def test_the_first_loss_that_is_no_number_is_named(flowers, tmp_path, monkeypatc
     ],
 )
 def test_what_a_recipe_leaves_to_the_machine(capability, steps, expected, monkeypatch):
-    from keras_resnet.training import placement
+    from keras_resnet.training import distribution
 
-    monkeypatch.setattr(placement, "_compute_capability", lambda: capability)
+    monkeypatch.setattr(distribution, "_compute_capability", lambda: capability)
     left = Recipe(precision=None)
-    found = Placement().resolved(left, steps)
+    found = Distribution().resolved(left, steps)
     assert (found.precision, found.jit_compile) == expected
     # What was resolved once is what an unfinished training goes on with.
     assert left.resolved_as(found) == found
     forced = Recipe(precision="float32", jit_compile=not expected[1])
-    assert Placement().resolved(forced, steps) == forced
+    assert Distribution().resolved(forced, steps) == forced

@@ -6,8 +6,7 @@ import pytest
 
 from keras_resnet import models
 from keras_resnet.training import SGD, Adam, Recipe, WarmUp
-from keras_resnet.training.optimizers import create_optimizer
-from keras_resnet.training.schedules import create_schedule
+from keras_resnet.training.optimizers import create_optimizer, create_schedule
 
 
 def rates(steps, *, steps_per_epoch=10, **arguments):

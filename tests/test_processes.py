@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from keras_resnet import data
-from keras_resnet.training import Placement, Recipe
+from keras_resnet.training import Distribution, Recipe
 
 ARGUMENTS = (
     *("train", "--data", "flowers", "--model", "resnet18", "--image-size", "32"),
@@ -111,13 +111,13 @@ def test_placements_that_cannot_be():
         ({"coordinator": "a:1", "processes": 2}, "KERAS_BACKEND=jax"),
     ):
         with pytest.raises(ValueError, match=said):
-            Placement(**arguments)
+            Distribution(**arguments)
     with pytest.raises(ValueError, match="batch_size=15, devices=2"):
-        Placement(2).check(Recipe(batch_size=15))
+        Distribution(2).check(Recipe(batch_size=15))
     with pytest.raises(ValueError, match=r"clip_norm=1\.0"):
-        Placement(2).check(Recipe(clip_norm=1.0))
+        Distribution(2).check(Recipe(clip_norm=1.0))
     with pytest.raises(ValueError, match="accumulation_steps=2"):
-        Placement(2).check(Recipe(accumulation_steps=2))
+        Distribution(2).check(Recipe(accumulation_steps=2))
 
 
 @pytest.mark.slow

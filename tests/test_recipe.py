@@ -1,12 +1,19 @@
 """Recipes: what they refuse, how they are written, and the named ones."""
 
 import dataclasses
+import inspect
 import json
+import runpy
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from keras_resnet.data import Augmentation
 from keras_resnet.training import RECIPES, Recipe, named_recipe
+from keras_resnet_cli import app
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -41,13 +48,13 @@ from keras_resnet.training import RECIPES, Recipe, named_recipe
         ({"freeze_until": "layer2"}, "Only trained weights"),
         ({"head_epochs": 2}, "Only trained weights"),
         ({"learning_rate_multipliers": {"layer9": 0.1}}, "'layer9'"),
-        ({"learning_rate_multipliers": {"fc": -1}}, "=-1"),
+        ({"learning_rate_multipliers": {"fc": -1}}, "'fc': -1"),
         ({"learning_rate_multipliers": 3}, "should be a dict"),
         ({"deterministic": "False"}, "should be a bool. Received: deterministic='False'"),
         ({"data": 123}, "should be a str"),
         ({"augmentation": 5}, "should be a Augmentation"),
         ({"schedule": "step", "milestones": 5}, "should be a tuple"),
-        ({"schedule": "step", "milestones": (5.5,)}, "milestones should be epochs"),
+        ({"schedule": "step", "milestones": (5.5,)}, "milestones should be a tuple of epochs"),
         (
             {"augmentation": Augmentation(crop_scale=None), "train_size": 300},
             "train_size=300, resize=None",
@@ -87,6 +94,17 @@ def test_changes():
         Recipe.from_json("[]")
     with pytest.raises(ValueError, match="Did you mean 'flowers'"):
         named_recipe("flower")
+
+
+def test_the_help_of_fields_stands_once():
+    """In the recipe's source, of which the page's table and the command's help are made."""
+    tools = runpy.run_path(ROOT / "tools" / "recipe_table.py")
+    assert tools["table"]() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    about = {field.name: field.metadata["about"] for field in dataclasses.fields(Recipe)}
+    done = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "1000"})
+    for name in ("data", "epochs", "max_bad", "deterministic"):
+        assert about[name] in done.output
+        assert about[name] in inspect.getdoc(Recipe).replace("\n        ", " ")
 
 
 def test_equal_recipes_have_equal_hashes():

@@ -17,12 +17,16 @@ import numpy as np
 import pytest
 
 from keras_resnet import data
-from keras_resnet.training import Placement, Recipe, TrainingError, checkpoint
-from keras_resnet.training.checkpoint import Progress
-from keras_resnet.training.keeper import Keeper, patience_ends
+from keras_resnet.training import Distribution, Recipe, TrainingError, checkpoint
+from keras_resnet.training.callbacks import (
+    CROSS_ENTROPY,
+    Averages,
+    CheckpointCallback,
+    averages,
+)
+from keras_resnet.training.checkpoint import TrainingState
 from keras_resnet.training.optimizers import create_optimizer
-from keras_resnet.training.phases import Phase, Setting
-from keras_resnet.training.validation import CROSS_ENTROPY, Averages, averages
+from keras_resnet.training.phases import Phase, Training
 
 # All that has a state: order, augmentation, dropout, schedule, momentum, moving averages.
 ARGUMENTS = (
@@ -123,11 +127,11 @@ class Bar:
 def keeper(model, plain, folder, **recipe):
     skipped = (data.Skipped(), data.Skipped())
     sources = (SimpleNamespace(count=32), SimpleNamespace(count=32))
-    setting = Setting(
-        Recipe(**recipe), model, plain, sources, skipped, folder, None, [], Placement()
+    training = Training(
+        Recipe(**recipe), model, plain, sources, skipped, folder, None, Distribution()
     )
     phase = Phase("network", model, model, model.optimizer, 0.5, range(5), 4, 8, None, None)
-    return Keeper(setting, phase, Progress((32, 32)), Bar)
+    return CheckpointCallback(training, phase, TrainingState((32, 32)), Bar)
 
 
 def fit(model, batches, *callbacks, **arguments):
@@ -199,10 +203,11 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 def test_patience(tmp_path):
     history = [{"val_accuracy": value} for value in (0.1, 0.5, 0.4, 0.5, 0.3)]
     recipe = Recipe(early_stopping=3)
-    assert not patience_ends(history[:4], recipe)
-    assert patience_ends(history, recipe)
-    assert not patience_ends(history, Recipe(early_stopping=3, head_epochs=3, weights="w.pth"))
-    assert not patience_ends(history, Recipe())
+    state = TrainingState((32, 32), history)
+    assert not TrainingState((32, 32), history[:4]).ends(recipe)
+    assert state.ends(recipe)
+    assert not state.ends(Recipe(early_stopping=3, head_epochs=3, weights="w.pth"))
+    assert not state.ends(Recipe())
     model, plain, batches = small()
     model.optimizer.learning_rate = 0.0
     fit(model, batches, keeper(model, plain, tmp_path, early_stopping=2), epochs=5)

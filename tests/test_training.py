@@ -21,15 +21,15 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.python.framework import config
 
-from keras_resnet import data, training, weights
+from keras_resnet import data, trained, training, weights
 from keras_resnet.data import datasets
+from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.source import stream_source
 from keras_resnet.training import checkpoint
-from keras_resnet.training.fingerprint import Fingerprint
-from keras_resnet.training.finishing import finish
-from keras_resnet.training.phases import Setting
-from keras_resnet.training.run import locked, run_folder
+from keras_resnet.training.phases import Training
+from keras_resnet.training.report import finish
+from keras_resnet.training.run_folder import locked, run_folder
 
 FILES = {
     *("best.keras", "best.pth", "last.keras", "class_indices.json", "recipe.json", "history.csv"),
@@ -101,8 +101,8 @@ def test_predictions_model_and_saved_model_agree(finished):
     predictions = rows(folder / "predictions.csv")
     assert len(predictions) == 15
     contents = [Path(row["file"]).read_bytes() for row in predictions]
-    run = training.Run.open(folder)
-    probabilities = run.predict(contents)
+    run = trained.Network.from_run(folder)
+    probabilities = run.probabilities(contents)
     loaded = tf.saved_model.load(folder / "saved_model" / "1")
     answer = loaded.signatures["serving_default"](image_bytes=tf.constant(contents))
     np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-5)
@@ -296,7 +296,7 @@ def test_two_phases(finished, fine_tuned):
     for key, value in after.items():
         moved = key.startswith(("layer3", "layer4", "fc"))
         assert np.array_equal(value, before[key]) != moved, key
-    assert training.Run.open(run).model().dtype_policy.name == "float32"
+    assert trained.Network.from_run(run).model.dtype_policy.name == "float32"
 
 
 @pytest.mark.slow
@@ -320,17 +320,17 @@ def test_the_end_does_not_read_the_images_again(finished, tmp_path):
             dataset = tf.data.Dataset.range(count).map(example)
             return datasets.shuffled(dataset, key).skip(tf.cast(start, tf.int64))
 
-        return stream_source(training.Run.open(run).class_names, count, examples)
+        return stream_source(trained.Network.from_run(run).class_names, count, examples)
 
-    progress = checkpoint.Progress((5000, 1500))
+    state = checkpoint.TrainingState((5000, 1500))
     for row in rows(run / "history.csv"):
-        progress.history.append(
+        state.history.append(
             {name: value if name == "phase" else float(value) for name, value in row.items()}
         )
     skipped = data.Skipped(), data.Skipped()
     sources = source(5000), source(1500)
-    setting = Setting(recipe, None, None, sources, skipped, run, None, [], training.Placement(), {})
-    finish(setting, progress, note=None, command="x")
+    done = Training(recipe, None, None, sources, skipped, run, None, training.Distribution())
+    finish(done, state, note=None, command="x")
     assert read.count(5000) < 2000
     assert 1500 < read.count(1500) < 3000
     report = (run / "report.md").read_text()
@@ -343,11 +343,11 @@ def test_what_is_no_run(tmp_path, finished):
     with pytest.raises(
         ValueError, match=r"best\.keras, class_indices\.json, recipe\.json not found"
     ):
-        training.Run.open(tmp_path)
+        trained.Network.from_run(tmp_path)
     with pytest.raises(ValueError, match="Image 1 cannot be decoded"):
         folder, flowers, _ = finished
         good = next((flowers / "val").rglob("*.jpg")).read_bytes()
-        training.Run.open(folder).predict([good, b"no image"])
+        trained.Network.from_run(folder).probabilities([good, b"no image"])
 
 
 def test_evaluation(finished, tmp_path):
@@ -355,27 +355,26 @@ def test_evaluation(finished, tmp_path):
     folder, flowers, _ = finished
     history = rows(folder / "history.csv")
     best = max(history, key=lambda row: float(row["val_accuracy"]))
-    found, skipped = training.evaluate_on(str(flowers), run=folder)
+    found = trained.open_network(folder).evaluate(str(flowers))
     assert len(found.rows) == 15
     assert found.top1 == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
     assert found.loss == pytest.approx(float(best["val_loss"]), rel=1e-4)
     assert found.top5 == 1.0
-    assert len(skipped) == 1
-    other, _ = training.evaluate_on(
-        str(flowers), model="resnet18", weights=folder / "best.pth", preprocessing={"crop": 32}
-    )
+    assert len(found.skipped) == 1
+    other = trained.open_network(
+        model="resnet18", weights=folder / "best.pth", preprocessing={"crop": 32}
+    ).evaluate(str(flowers))
     assert other.rows == found.rows
     for arguments, said in (
-        ({}, "Pass either run"),
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
         ({"run": folder, "preprocessing": {"crop": 64}}, "takes images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):
-            training.evaluate_on(str(flowers), **arguments)
+            trained.open_network(**arguments)
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1])
     with pytest.raises(ValueError, match="The classes differ"):
-        training.evaluate_on(str(tmp_path / "x.npz"), run=folder)
+        trained.open_network(folder).evaluate(str(tmp_path / "x.npz"))
 
 
 def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
@@ -393,7 +392,7 @@ def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
     Fingerprint.of(sources).write(run)
 
     def counted(data):
-        found, _ = training.evaluate_on(data, run=run)
+        found = trained.open_network(run).evaluate(data)
         return found.counted, found.trained, {row[0] for row in found.rows}
 
     elsewhere = tmp_path / "elsewhere"
@@ -419,7 +418,7 @@ def test_which_data_a_training_goes_on_with(finished, tmp_path):
     folder, flowers, recipe = finished
     run = shutil.copytree(folder, tmp_path / "run")
     (run / "report.md").unlink()
-    checkpoint.save(run, checkpoint.Progress((31, 16)), {})
+    checkpoint.save(run, checkpoint.TrainingState((31, 16)), {})
     moved = shutil.copytree(flowers, tmp_path / "moved")
     known = Fingerprint.read(run)
     known.check(training_sources(moved), run)
@@ -542,10 +541,11 @@ def test_commands(finished, run_python, command_here, tmp_path):
     assert last == "Error: 3 of the images cannot be decoded, and are named above."
     done = command_here("predict", *bad, "--run", folder)
     assert (done.returncode, done.stdout) == (1, "") and "Left out text.jpg" in done.stderr
-    run = training.Run.open(folder)
-    assert list(run.name_files([*given[:6]])) == [Path(files[1]), Path(files[0])]
-    with pytest.raises(ValueError, match=r"text\.jpg cannot be decoded: it is no image"):
-        run.name_files(["text.jpg"])
+    run = trained.Network.from_run(folder)
+    skipped = data.Skipped()
+    answers = dict(run.predict(given[:6], skipped=skipped))
+    assert list(answers) == [Path(files[1]), Path(files[0])]
+    assert "it is no image" in skipped.reasons["text.jpg"]
     done = command_here("train", "--data", flowers, "--set", "epoch=3")
     assert done.returncode == 1
     assert "Did you mean epochs?" in done.stderr
@@ -558,9 +558,9 @@ def test_the_newest_finished_run(tmp_path):
         if finished_at:
             (tmp_path / name / "report.md").touch()
             os.utime(tmp_path / name / "report.md", (finished_at, finished_at))
-    assert training.newest_run(tmp_path) == tmp_path / "flowers-3"
+    assert trained.newest_run(tmp_path) == tmp_path / "flowers-3"
     with pytest.raises(ValueError, match="no finished training"):
-        training.newest_run(tmp_path / "photos")
+        trained.newest_run(tmp_path / "photos")
 
 
 @pytest.mark.slow
@@ -601,7 +601,7 @@ def test_explaining(finished, command_here, tmp_path):
     assert found["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
     other = "rose" if first["predicted"] == "tulip" else "tulip"
     done = command_here("explain", first["file"], "--run", folder, "--class", other, "-o", "t.png")
-    (answer,) = training.Run.open(folder).name_files([first["file"]]).values()
+    (answer,) = dict(trained.Network.from_run(folder).predict([first["file"]])).values()
     assert done.stdout == f"t.png: {other}, {dict(answer)[other]:.4f}\n"
     for picture in (name, "t.png"):
         with Image.open(tmp_path / picture) as drawn:

@@ -1,6 +1,6 @@
 """What had other names before."""
 
-from keras_resnet.trained.network import Network
+from keras_resnet.trained.network import Network, open_network
 
 
 class Run:
@@ -26,3 +26,13 @@ class Run:
     def name_files(self, files, *, top=5):
         """As `Network.predict`, in a dictionary."""
         return dict(self.network.predict(files, top=top))
+
+
+def explain(image, output=None, *, run=None, model=None, weights=None, **options):
+    """As `Network.explain`."""
+    return open_network(run, model, weights).explain(image, output, **options)
+
+
+def export_network(format, output=None, *, run=None, model=None, weights=None, **options):
+    """As `Network.export`."""
+    return open_network(run, model, weights).export(format, output, **options)

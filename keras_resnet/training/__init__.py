@@ -25,6 +25,8 @@ __all__ = [
 _MOVED = {
     "Placement": ("training", "Distribution", "training.Distribution"),
     "Run": ("trained.renamed", "Run", "trained.Network"),
+    "explain": ("trained.renamed", "explain", "trained.Network.explain"),
+    "export_network": ("trained.renamed", "export_network", "trained.Network.export"),
     "newest_run": ("trained", "newest_run", "trained.newest_run"),
     "open_network": ("trained", "open_network", "trained.open_network"),
 }

@@ -9,8 +9,7 @@ from comparison import relative_error
 
 from keras_resnet import models, weights
 from keras_resnet.training import Recipe
-from keras_resnet.training.optimizers import create_optimizer
-from keras_resnet.training.schedules import create_schedule
+from keras_resnet.training.optimizers import create_optimizer, create_schedule
 
 pytestmark = pytest.mark.parity
 
