@@ -4,30 +4,32 @@ A block's sublayers are named as in torchvision's state_dict, so a variable's pa
 `layer1.0/conv1/kernel` is `layer1.0.conv1.weight`.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D, Recomputed
+from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D, Recomputed, Shape, Tensor
 
 __all__ = ["BasicBlock", "BottleneckBlock", "ResidualBlock"]
 
-
-def conv_initializer():
-    """Kaiming normal, fan out: torchvision's for convolutions.
-
-    A new object each call, since an initializer gives equal values to equal shapes.
-    """
-    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+# Arguments of a block that are its attributes, and in its config.
+ARGUMENTS = (
+    *("filters", "width", "strides", "dilation_rate", "first_dilation_rate", "groups", "version"),
+    *("projection", "drop_path", "zero_init_residual", "synchronized", "folded", "data_format"),
+)
 
 
 def convolution(filters, kernel_size, *, name, data_format, dtype, use_bias=False, **kwargs):
     """A convolution as all of the family's: symmetric padding, Kaiming normal, no bias."""
+    # A new initializer for each, since one gives equal values to equal shapes.
+    kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     return Conv2D(
         filters,
         kernel_size,
         padding="symmetric",
         use_bias=use_bias,
-        kernel_initializer=conv_initializer(),
+        kernel_initializer=kaiming,
         data_format=data_format,
         dtype=dtype,
         name=name,
@@ -86,23 +88,23 @@ class ResidualBlock(Recomputed):
 
     def __init__(
         self,
-        filters,
+        filters: int,
         *,
-        width=None,
-        strides=1,
-        dilation_rate=1,
-        first_dilation_rate=None,
-        groups=1,
-        version="v1.5",
-        projection=False,
-        drop_path=0.0,
-        zero_init_residual=False,
-        synchronized=False,
-        folded=False,
-        data_format=None,
-        parts=None,
-        **kwargs,
-    ):
+        width: int | None = None,
+        strides: int = 1,
+        dilation_rate: int = 1,
+        first_dilation_rate: int | None = None,
+        groups: int = 1,
+        version: str = "v1.5",
+        projection: bool = False,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
+        synchronized: bool = False,
+        folded: bool = False,
+        data_format: str | None = None,
+        parts: dict[str, dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.width = width or filters
@@ -169,7 +171,7 @@ class ResidualBlock(Recomputed):
             gamma_initializer="zeros" if last and self.zero_init_residual else "ones",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.new_channels = 0
         if not self.projection:
             axis = 1 if self.data_format == "channels_first" else -1
@@ -185,7 +187,7 @@ class ResidualBlock(Recomputed):
                 layer.build(shape)
                 shape = layer.compute_output_shape(shape)
 
-    def finish(self, y, inputs, training):
+    def finish(self, y: Tensor, inputs: Tensor, training: bool | None) -> Tensor:
         """Adds the shortcut to the main path's `y`; the block's last ReLU."""
         if self.drop_path:
             y = self.dropper(y, training=training)
@@ -209,28 +211,13 @@ class ResidualBlock(Recomputed):
             x = ops.pad(x, (none, zeros, none, none) if first else (none, none, none, zeros))
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         for layer in self.main:
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
 
-    def get_config(self):
-        names = (
-            "filters",
-            "width",
-            "strides",
-            "dilation_rate",
-            "first_dilation_rate",
-            "groups",
-            "version",
-            "projection",
-            "drop_path",
-            "zero_init_residual",
-            "synchronized",
-            "folded",
-            "data_format",
-        )
-        config = {**super().get_config(), **{name: getattr(self, name) for name in names}}
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config() | {name: getattr(self, name) for name in ARGUMENTS}
         inherited = unmarked({name: config[name] for name in ("trainable", "dtype")})
         if parts := self._changed_parts(inherited):
             config["parts"] = parts
@@ -239,13 +226,10 @@ class ResidualBlock(Recomputed):
     def _changed_parts(self, inherited):
         """What was set on sublayers: what of their configs is not as this block makes it."""
         changes = {}
-        for part in self._flatten_layers(include_self=False, recursive=False):
+        for part in (*self.main, *self.shortcut, *([self.dropper] if self.drop_path else [])):
             if made := self._made.get(part.name):
-                made = {**made, **inherited}
-                config = unmarked(part.get_config())
-                changes[part.name] = {
-                    key: config[key] for key in config if config[key] != made[key]
-                }
+                made, config = {**made, **inherited}, unmarked(part.get_config())
+                changes[part.name] = {k: v for k, v in config.items() if v != made[k]}
         return {name: changed for name, changed in changes.items() if changed}
 
 
@@ -259,19 +243,14 @@ class BasicBlock(ResidualBlock):
     """
 
     def _make_main(self):
-        self.conv1 = self._conv(
-            "conv1",
-            self.filters,
-            3,
-            strides=self.strides,
-            dilation_rate=self.first_dilation_rate,
-        )
+        first = {"strides": self.strides, "dilation_rate": self.first_dilation_rate}
+        self.conv1 = self._conv("conv1", self.filters, 3, **first)
         self.bn1 = self._bn("bn1")
         self.conv2 = self._conv("conv2", self.filters, 3, dilation_rate=self.dilation_rate)
         self.bn2 = self._bn("bn2", last=True)
         return [self.conv1, self.bn1, self.conv2, self.bn2]
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         y = ops.relu(self.bn1(self.conv1(inputs), training=training))
         y = self.bn2(self.conv2(y), training=training)
         return self.finish(y, inputs, training)
@@ -287,26 +266,19 @@ class BottleneckBlock(ResidualBlock):
     """
 
     def _make_main(self):
+        first, second, dilation = 1, self.strides, self.first_dilation_rate
         if self.version == "v1":
             first, second, dilation = self.strides, 1, self.dilation_rate
-        else:
-            first, second, dilation = 1, self.strides, self.first_dilation_rate
+        main = {"strides": second, "dilation_rate": dilation, "groups": self.groups}
         self.conv1 = self._conv("conv1", self.width, 1, strides=first)
         self.bn1 = self._bn("bn1")
-        self.conv2 = self._conv(
-            "conv2",
-            self.width,
-            3,
-            strides=second,
-            dilation_rate=dilation,
-            groups=self.groups,
-        )
+        self.conv2 = self._conv("conv2", self.width, 3, **main)
         self.bn2 = self._bn("bn2")
         self.conv3 = self._conv("conv3", self.filters, 1)
         self.bn3 = self._bn("bn3", last=True)
         return [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         y = ops.relu(self.bn1(self.conv1(inputs), training=training))
         y = ops.relu(self.bn2(self.conv2(y), training=training))
         y = self.bn3(self.conv3(y), training=training)

@@ -1,4 +1,4 @@
-"""Assembles a network from its configuration: stem, stages of blocks, head.
+"""What `models.create` puts together: inputs, stem, blocks, head. And ways through a model.
 
 The only place where strides, dilation and projections are decided.
 """
@@ -14,115 +14,25 @@ from keras_resnet.blocks import (
     batch_normalization,
     convolution,
 )
-from keras_resnet.configs import (
-    CIFAR,
-    IMAGENET,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Family,
-    ResNetConfig,
-)
+from keras_resnet.configs import CIFAR, IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Family
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
 
-def build(
-    config: ResNetConfig,
-    *,
-    include_top=True,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    name=None,
-    output_stride=32,
-    version="v1.5",
-    shortcut=None,
-    dropout=0.0,
-    drop_path=0.0,
-    zero_init_residual=False,
-    synchronized=False,
-    include_preprocessing=False,
-    name_prefix="",
-    data_format=None,
-    dtype=None,
-) -> keras.Model:
-    """Builds the functional model of `config`, with random weights.
-
-    The arguments are those of `keras_resnet.ResNet50`, where they are explained.
-    """
-    data_format = data_format or keras.config.image_data_format()
-    dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-    classes = config.family.classes if classes is None else classes
-    _check_arguments(pooling, classes, output_stride, version, dropout, drop_path, data_format)
-    shortcut = _check_shortcut(shortcut, config.family)
-    if input_tensor is None:
-        shape = input_shape or _default_input_shape(data_format)
-        _check_input_shape(shape, data_format, config.family.min_size)
-        inputs = x = keras.Input(tuple(shape), dtype=dtype.variable_dtype)
-    else:
-        x = _check_input_tensor(input_tensor, input_shape, data_format, config.family.min_size)
-        inputs = keras.utils.get_source_inputs(x)
-        inputs = inputs[0] if len(inputs) == 1 else inputs
-
-    # What every layer gets; a block hands it down to its sublayers.
-    common = {"data_format": data_format, "dtype": dtype}
-    if include_preprocessing:
-        _check_colours(x, data_format)
-        x = _normalisation(data_format, dtype, name_prefix)(x)
-    x = _stem(x, config.family, synchronized, name_prefix, common)
-    for block in _blocks(
-        config,
-        output_stride,
-        shortcut,
-        drop_path,
-        name_prefix,
-        version=version,
-        zero_init_residual=zero_init_residual,
-        synchronized=synchronized,
-        **common,
-    ):
-        x = block(x)
-    # Under a RematScope blocks are recomputed: not what is small, and not all of it once more.
-    with keras.RematScope(None):
-        if include_top:
-            x = _pool("avg", x, name_prefix, data_format, dtype)
-            x = _head(x, classes, classifier_activation, dropout, name_prefix, dtype)
-        elif pooling:
-            x = _pool(pooling, x, name_prefix, data_format, dtype)
-        return keras.Model(inputs, x, name=name)
+def inputs(tensor, shape, data_format, dtype, family):
+    """The inputs of a model, and the tensor that the network starts from."""
+    if tensor is None:
+        shape = shape or ((3, None, None) if data_format == "channels_first" else (None, None, 3))
+        _check_input_shape(shape, data_format, family.min_size)
+        x = keras.Input(tuple(shape), dtype=dtype.variable_dtype)
+        return x, x
+    _check_input_tensor(tensor, shape, data_format, family.min_size)
+    sources = keras.utils.get_source_inputs(tensor)
+    return sources[0] if len(sources) == 1 else sources, tensor
 
 
-def walk(model, above=""):
-    """(path, layer) of a model's layers, those of models inside too: "resnet50/layer1.0"."""
-    for layer in model.layers:
-        yield f"{above}{layer.name}", layer
-        if isinstance(layer, keras.Model):
-            yield from walk(layer, f"{above}{layer.name}/")
-
-
-def family_of(model) -> Family:
-    """The images that a network is for, by its stem; ImageNet's if it is none of ours."""
-    layers = [layer for _, layer in walk(model)]
-    if not any(isinstance(layer, ResidualBlock) for layer in layers):
-        return IMAGENET
-    kernels = [
-        layer.kernel_size[0]
-        for layer in layers
-        if layer.name.endswith("conv1") and isinstance(layer, keras.layers.Conv2D)
-    ]
-    return CIFAR if kernels[:1] == [CIFAR.stem_kernel] else IMAGENET
-
-
-def channels_first(model) -> bool:
-    """Whether a model takes (batch, channels, height, width)."""
-    layers = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D))
-    first = next(layers, None)
-    return first is not None and first.data_format == "channels_first"
-
-
-def _stem(x, family, synchronized, name_prefix, common):
+def stem(x, family, synchronized, name_prefix, common):
+    """The first convolution, and for large images a max-pool."""
     reduces = family.stem_kernel == 7
     x = convolution(
         family.widths[0],
@@ -140,7 +50,7 @@ def _stem(x, family, synchronized, name_prefix, common):
     return keras.layers.MaxPooling2D(3, 2, name=f"{name_prefix}maxpool", **common)(x)
 
 
-def _blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments):
+def blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments):
     """Yields the residual blocks of all stages, in order."""
     block_class = BLOCKS[config.block]
     number, last = 0, max(sum(config.depths) - 1, 1)
@@ -173,7 +83,8 @@ def _blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments
             number += 1
 
 
-def _pool(pooling, x, name_prefix, data_format, dtype):
+def pool(pooling, x, name_prefix, data_format, dtype):
+    """The mean or the maximum over height and width."""
     pool_class, name = {
         "avg": (keras.layers.GlobalAveragePooling2D, "avgpool"),
         "max": (keras.layers.GlobalMaxPooling2D, "global_maxpool"),  # the stem has a maxpool
@@ -185,7 +96,8 @@ def _pool(pooling, x, name_prefix, data_format, dtype):
     return pool(x)
 
 
-def _head(x, classes, activation, dropout, name_prefix, dtype):
+def head(x, classes, activation, dropout, name_prefix, dtype):
+    """The layer that classifies."""
     if dropout:
         x = keras.layers.Dropout(dropout, name=f"{name_prefix}dropout")(x)
     bound = x.shape[-1] ** -0.5  # torch.nn.Linear: uniform in +-1 / sqrt(fan_in), bias too
@@ -199,12 +111,19 @@ def _head(x, classes, activation, dropout, name_prefix, dtype):
     )(x)
 
 
-def _normalisation(data_format, dtype, name_prefix):
+def normalisation(x, data_format, dtype, name_prefix):
     """0..255 to zero mean and unit variance per channel."""
+    channels_first = data_format == "channels_first"
+    if x.shape[1 if channels_first else 3] != 3:
+        raise ValueError(
+            "include_preprocessing=True normalises RGB images, which have three channels; for "
+            "others, put a layer of your own in front. "
+            f"Received: an input of shape {tuple(x.shape)}"
+        )
 
     # With all three axes: of fewer, Rescaling takes the global data format for the model's.
     def along_channels(values):
-        return [[[value]] for value in values] if data_format == "channels_first" else [[values]]
+        return [[[value]] for value in values] if channels_first else [[values]]
 
     scale = [1 / (255 * std) for std in IMAGENET_STD]
     offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
@@ -213,23 +132,11 @@ def _normalisation(data_format, dtype, name_prefix):
         along_channels(offset),
         dtype=dtype.variable_dtype,
         name=f"{name_prefix}preprocessing",
-    )
+    )(x)
 
 
-def _default_input_shape(data_format):
-    return (3, None, None) if data_format == "channels_first" else (None, None, 3)
-
-
-def _check_colours(x, data_format):
-    if x.shape[1 if data_format == "channels_first" else 3] != 3:
-        raise ValueError(
-            "include_preprocessing=True normalises RGB images, which have three channels; for "
-            "others, put a layer of your own in front. "
-            f"Received: an input of shape {tuple(x.shape)}"
-        )
-
-
-def _check_shortcut(shortcut, family):
+def check_shortcut(shortcut, family):
+    """The shortcut that is meant: "A" or "B"."""
     if family.stem_kernel == 7 and shortcut is not None:
         raise ValueError(
             "shortcut is an argument of the CIFAR networks; the others always project where the "
@@ -281,10 +188,11 @@ def _check_input_tensor(tensor, input_shape, data_format, min_size):
             "input_shape does not fit input_tensor; leave it out. "
             f"Received: input_shape={tuple(input_shape)}, input_tensor.shape={tensor.shape}"
         )
-    return tensor
 
 
-def _check_arguments(pooling, classes, output_stride, version, dropout, drop_path, data_format):
+def check_arguments(pooling, classes, output_stride, version, dropout, drop_path, data_format):
+    """Refuses values that cannot be meant."""
+
     def one_of(argument, value, choices):
         if value not in choices:
             raise ValueError(
@@ -305,3 +213,52 @@ def _check_arguments(pooling, classes, output_stride, version, dropout, drop_pat
                 f"{argument} is a probability and should be at least 0 and less than 1. "
                 f"Received: {argument}={value!r}"
             )
+
+
+def walk(model, above=""):
+    """(path, layer) of a model's layers, those of models inside too: "resnet50/layer1.0"."""
+    for layer in model.layers:
+        yield f"{above}{layer.name}", layer
+        if isinstance(layer, keras.Model):
+            yield from walk(layer, f"{above}{layer.name}/")
+
+
+def family_of(model) -> Family:
+    """The images that a network is for, by its stem; ImageNet's if it is none of ours."""
+    layers = [layer for _, layer in walk(model)]
+    if not any(isinstance(layer, ResidualBlock) for layer in layers):
+        return IMAGENET
+    kernels = [
+        layer.kernel_size[0]
+        for layer in layers
+        if layer.name.endswith("conv1") and isinstance(layer, keras.layers.Conv2D)
+    ]
+    return CIFAR if kernels[:1] == [CIFAR.stem_kernel] else IMAGENET
+
+
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A model's layers in order, with what is inside of blocks and of other models in their place.
+
+    `model.layers` has a block as one layer, and a model inside as one.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        The layers that have none inside themselves.
+
+    Example:
+    >>> layers = keras_resnet.features.all_layers(keras_resnet.ResNet50())
+    >>> sum(isinstance(layer, keras.layers.Conv2D) for layer in layers)
+    53
+    """
+    # No public way leads into layers of others' making; this one, recursive, turns the order round.
+    parts = model._flatten_layers(include_self=False, recursive=False)
+    return list(dict.fromkeys(layer for part in parts for layer in all_layers(part) or [part]))
+
+
+def channels_first(model) -> bool:
+    """Whether a model takes (batch, channels, height, width)."""
+    layers = (layer for layer in all_layers(model) if isinstance(layer, keras.layers.Conv2D))
+    first = next(layers, None)
+    return first is not None and first.data_format == "channels_first"

@@ -1,14 +1,26 @@
 """Every variant of the family is a row of CONFIGS."""
 
 import dataclasses
+import functools
 
-__all__ = ["CIFAR", "CONFIGS", "IMAGENET", "Family", "ResNetConfig"]
+__all__ = ["CIFAR", "CONFIGS", "IMAGENET", "Family", "ResNetConfig", "builders"]
 
 # Of the RGB channels, scaled to 0..1, over ImageNet's training images (torchvision's constants).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
+
+_DEEP = "He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385"
+RESNET = f"{_DEEP}, table 1."
+CIFAR_RESNET = f"{_DEEP}, section 4.2 and table 6."
+RESNEXT = (
+    "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, "
+    "https://arxiv.org/abs/1611.05431, table 1."
+)
+WIDE_RESNET = (
+    "Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146, section 2."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +63,9 @@ class ResNetConfig:
         groups: Groups of the 3x3 convolution of a bottleneck: 1, or the cardinality of a ResNeXt.
         width_per_group: Channels of one group in the first stage; they double with each stage.
         family: The images that the network is for: `IMAGENET` or `CIFAR`.
-
-    Sources: He et al., https://arxiv.org/abs/1512.03385, table 1; Xie et al.,
-    https://arxiv.org/abs/1611.05431, table 1; Zagoruyko and Komodakis,
-    https://arxiv.org/abs/1605.07146, section 2.
+        paper: Where the network is described.
+        builder: Name of its own public function, `keras_resnet.ResNet50` for example; without
+            one, `keras_resnet.create` builds it.
     """
 
     block: str
@@ -62,6 +73,8 @@ class ResNetConfig:
     groups: int = 1
     width_per_group: int = 64
     family: Family = IMAGENET
+    paper: str = RESNET
+    builder: str | None = None
 
     def width(self, stage: int) -> int:
         """Channels of the block's 3x3 convolution in `stage` (0 is the first)."""
@@ -72,21 +85,31 @@ class ResNetConfig:
         return self.family.widths[stage] * EXPANSION[self.block]
 
 
+_resnext = functools.partial(ResNetConfig, "bottleneck", paper=RESNEXT)
+_wide = functools.partial(ResNetConfig, "bottleneck", width_per_group=128, paper=WIDE_RESNET)
+_cifar = functools.partial(ResNetConfig, "basic", family=CIFAR, paper=CIFAR_RESNET)
+
 CONFIGS = {
-    "resnet18": ResNetConfig("basic", (2, 2, 2, 2)),
-    "resnet34": ResNetConfig("basic", (3, 4, 6, 3)),
-    "resnet50": ResNetConfig("bottleneck", (3, 4, 6, 3)),
-    "resnet101": ResNetConfig("bottleneck", (3, 4, 23, 3)),
-    "resnet152": ResNetConfig("bottleneck", (3, 8, 36, 3)),
-    "resnext50_32x4d": ResNetConfig("bottleneck", (3, 4, 6, 3), groups=32, width_per_group=4),
-    "resnext101_32x8d": ResNetConfig("bottleneck", (3, 4, 23, 3), groups=32, width_per_group=8),
-    "resnext101_64x4d": ResNetConfig("bottleneck", (3, 4, 23, 3), groups=64, width_per_group=4),
-    "wide_resnet50_2": ResNetConfig("bottleneck", (3, 4, 6, 3), width_per_group=128),
-    "wide_resnet101_2": ResNetConfig("bottleneck", (3, 4, 23, 3), width_per_group=128),
-    "resnet20": ResNetConfig("basic", (3, 3, 3), family=CIFAR),
-    "resnet32": ResNetConfig("basic", (5, 5, 5), family=CIFAR),
-    "resnet44": ResNetConfig("basic", (7, 7, 7), family=CIFAR),
-    "resnet56": ResNetConfig("basic", (9, 9, 9), family=CIFAR),
-    "resnet110": ResNetConfig("basic", (18, 18, 18), family=CIFAR),
-    "resnet1202": ResNetConfig("basic", (200, 200, 200), family=CIFAR),
+    "resnet18": ResNetConfig("basic", (2, 2, 2, 2), builder="ResNet18"),
+    "resnet34": ResNetConfig("basic", (3, 4, 6, 3), builder="ResNet34"),
+    "resnet50": ResNetConfig("bottleneck", (3, 4, 6, 3), builder="ResNet50"),
+    "resnet101": ResNetConfig("bottleneck", (3, 4, 23, 3), builder="ResNet101"),
+    "resnet152": ResNetConfig("bottleneck", (3, 8, 36, 3), builder="ResNet152"),
+    # Of a ResNeXt: the groups, and the width of one.
+    "resnext50_32x4d": _resnext((3, 4, 6, 3), 32, 4, builder="ResNeXt50_32x4d"),
+    "resnext101_32x8d": _resnext((3, 4, 23, 3), 32, 8, builder="ResNeXt101_32x8d"),
+    "resnext101_64x4d": _resnext((3, 4, 23, 3), 64, 4, builder="ResNeXt101_64x4d"),
+    "wide_resnet50_2": _wide((3, 4, 6, 3), builder="WideResNet50_2"),
+    "wide_resnet101_2": _wide((3, 4, 23, 3), builder="WideResNet101_2"),
+    "resnet20": _cifar((3, 3, 3), builder="ResNet20"),
+    "resnet32": _cifar((5, 5, 5), builder="ResNet32"),
+    "resnet44": _cifar((7, 7, 7), builder="ResNet44"),
+    "resnet56": _cifar((9, 9, 9), builder="ResNet56"),
+    "resnet110": _cifar((18, 18, 18), builder="ResNet110"),
+    "resnet1202": _cifar((200, 200, 200), builder="ResNet1202"),
 }
+
+
+def builders() -> dict[str, str]:
+    """The names of the public builders, each with the row of CONFIGS that it builds."""
+    return {row.builder: name for name, row in CONFIGS.items() if row.builder}

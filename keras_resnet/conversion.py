@@ -1,8 +1,10 @@
 """The network of a file of weights: `named_network`, and `convert` to another file."""
 
 import dataclasses
+import os
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_resnet import models
@@ -18,7 +20,14 @@ TOLERANCE = 1e-5  # of the largest output
 SIDE = 64  # of the images on which `verify` compares
 
 
-def convert(path, target, *, model=None, version="v1.5", verify=False):
+def convert(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    version: str = "v1.5",
+    verify: bool = False,
+) -> tuple[str, int | None, float | None]:
     """Converts a file of weights.
 
     Args:
@@ -63,7 +72,9 @@ def convert(path, target, *, model=None, version="v1.5", verify=False):
     return found.variant, found.classes, difference
 
 
-def named_network(name_or_file, *, model=None, version="v1.5"):
+def named_network(
+    name_or_file: str | os.PathLike[str], *, model: str | None = None, version: str = "v1.5"
+) -> keras.Model:
     """A network by its name, or that of a file of weights.
 
     Args:
@@ -79,11 +90,10 @@ def named_network(name_or_file, *, model=None, version="v1.5"):
         CheckpointError: if there is no such file, or it cannot be read.
         ValueError: if there is no such network.
     """
-    if name_or_file in models.list_models():
-        return models.create(name_or_file, version=version, classifier_activation=None)
     path = Path(name_or_file)
-    if not path.suffix and not path.exists():
-        return models.create(name_or_file)  # which says what there is
+    # Of what is neither a network nor a file, `create` says what there is.
+    if name_or_file in models.list_models() or not (path.suffix or path.exists()):
+        return models.create(str(name_or_file), version=version, classifier_activation=None)
     state, found = look_into(path, model, version)
     network = build_found(found, version)
     assign(network, state, path.name)

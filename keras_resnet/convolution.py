@@ -21,6 +21,7 @@ The reasons, each measured (docs/performance.md):
 import contextlib
 import contextvars
 import functools
+from collections.abc import Iterator
 
 import keras
 from keras import ops
@@ -35,15 +36,16 @@ _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def convolution_path(path: str):
+def convolution_path(path: str) -> Iterator[None]:
     """Forces one path of `PATHS` on every convolution that is called or traced inside.
 
     For tests, and for exports: a graph keeps the path that it was traced with. A thread that
     starts inside (a replica of MirroredStrategy) chooses for itself.
 
     Example:
-    >>> with keras_resnet.layers.convolution_path("native"):
-    ...     model.export("resnext.onnx", format="onnx")  # grouped: one Conv, whatever the machine
+    >>> model = keras_resnet.ResNeXt50_32x4d()
+    >>> with keras_resnet.layers.convolution_path("native"):  # grouped: one Conv, on any machine
+    ...     model.export("resnext.onnx", format="onnx")  # doctest: +SKIP
 
     Raises:
         ValueError: if the path is unknown, or another than "stock" on a backend other than

@@ -2,14 +2,17 @@
 
 import dataclasses
 import logging
+import os
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_resnet import models
 from keras_resnet.blocks import ResidualBlock
-from keras_resnet.builder import walk
+from keras_resnet.builder import all_layers, walk
 
 __all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pyramid"]
 
@@ -34,7 +37,11 @@ class FeatureInfo:
 
 
 def pyramid(
-    name_or_model, levels=("C2", "C3", "C4", "C5"), *, weights=None, **arguments
+    name_or_model: str | keras.Model,
+    levels: Iterable[str] = ("C2", "C3", "C4", "C5"),
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    **arguments: Any,
 ) -> keras.Model:
     """A network that gives the feature maps of several stages, for detection or segmentation.
 
@@ -72,13 +79,13 @@ def pyramid(
         model = name_or_model
     else:
         model = models.create(name_or_model, include_top=False, weights=weights, **arguments)
-    found = _levels(model)
+    found, levels = _levels(model), tuple(levels)
     unknown = [level for level in levels if level not in found]
     if unknown or not levels:
         raise ValueError(
             f"levels should be of {', '.join(found) or 'a residual network, which this is not'}. "
             f"{_networks_inside(model)}"
-            f"Received: levels={tuple(levels)}, {model.name}"
+            f"Received: levels={levels}, {model.name}"
         )
     infos = [found[level] for level in levels]
     outputs = {info.name: model.get_layer(info.layer).output for info in infos}
@@ -117,7 +124,7 @@ def _levels(model) -> dict[str, FeatureInfo]:
     return levels
 
 
-def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:
+def freeze(model: keras.Model, until: str, *, batch_norm: bool = True) -> tuple[int, int]:
     """Keeps the first layers of a network as they are while the others train.
 
     To be called before `model.compile`.
@@ -170,28 +177,7 @@ def freeze(model, until, *, batch_norm=True) -> tuple[int, int]:
     return trained, kept
 
 
-def all_layers(model) -> list[keras.layers.Layer]:
-    """A model's layers in order, with what is inside of blocks and of other models in their place.
-
-    `model.layers` has a block as one layer, and a model inside as one.
-
-    Args:
-        model: Any model.
-
-    Returns:
-        The layers that have none inside themselves.
-
-    Example:
-    >>> layers = keras_resnet.features.all_layers(keras_resnet.ResNet50())
-    >>> sum(isinstance(layer, keras.layers.Conv2D) for layer in layers)
-    53
-    """
-    # Keras' own way down, without this argument, turns the order of sublayers round.
-    parts = model._flatten_layers(include_self=False, recursive=False)
-    return list(dict.fromkeys(layer for part in parts for layer in all_layers(part) or [part]))
-
-
-def freeze_batch_norm(model) -> int:
+def freeze_batch_norm(model: keras.layers.Layer) -> int:
     """Has all batch normalization keep its statistics, scale and offset while the rest trains.
 
     It then normalises by its moving statistics, in training too. To be called before

@@ -6,16 +6,18 @@ How a convolution is computed is decided in one place, `keras_resnet/convolution
 import contextlib
 import functools
 import itertools
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from keras_resnet.convolution import convolution_path, convolve
-from keras_resnet.cpu_convolution import margins
 
 __all__ = ["BatchNormalization", "Conv2D", "convolution_path"]
 
 PACKAGE = "keras_resnet"
+Tensor: TypeAlias = Any  # the backend's, or a keras.KerasTensor
+Shape: TypeAlias = tuple[Any, ...]  # of numbers, and None where a side varies
 
 # torchvision's constants: nn.BatchNorm2d's defaults (PyTorch's momentum is one minus Keras').
 BATCH_NORM_EPSILON = 1e-5
@@ -50,13 +52,20 @@ def _allow_dots_in_torch():
 
     Keras' layers are modules under its PyTorch backend and register their variables by path, in
     which PyTorch allows no dots. Whatever model holds such a layer registers it too: hence all
-    layers, not these alone. Nothing else changes but the names that `named_parameters()` gives.
+    layers, not these alone; those without dots register theirs as before. A dot becomes "//",
+    which no path has. Nothing else changes but the names that `named_parameters()` gives.
     """
     import torch
 
+    as_before = keras.layers.Layer._track_variables
+
     def track_variables(layer):
-        values = {variable.path.replace(".", "_"): variable.value for variable in layer.variables}
-        layer._torch_params = torch.nn.ParameterDict(values)
+        values = {variable.path: variable.value for variable in layer.variables}
+        if any("." in path for path in values):
+            values = {path.replace(".", "//"): value for path, value in values.items()}
+            layer._torch_params = torch.nn.ParameterDict(values)
+        else:
+            as_before(layer)
 
     keras.layers.Layer._track_variables = track_variables
 
@@ -80,19 +89,21 @@ class Conv2D(keras.layers.Conv2D):
 
     Example:
     >>> layer = keras_resnet.layers.Conv2D(64, 3, strides=2, padding="symmetric", groups=32)
-    >>> layer(keras.ops.ones((1, 56, 56, 64))).shape
+    >>> layer.compute_output_shape((1, 56, 56, 64))
     (1, 28, 28, 64)
     """
 
-    def __init__(self, filters, kernel_size, strides=(1, 1), padding="valid", **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = (1, 1),
+        padding: str = "valid",
+        **kwargs: Any,
+    ) -> None:
         symmetric = padding == "symmetric"
-        super().__init__(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding="valid" if symmetric else padding,
-            **kwargs,
-        )
+        padding = "valid" if symmetric else padding
+        super().__init__(filters, kernel_size, strides=strides, padding=padding, **kwargs)
         if symmetric:
             if not all(size % 2 for size in self.kernel_size):
                 raise ValueError(
@@ -101,12 +112,12 @@ class Conv2D(keras.layers.Conv2D):
                 )
             self.padding = "symmetric"
 
-    def add_weight(self, *args, **kwargs):
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         if kwargs.get("name") == "kernel":
             kwargs["autocast"] = False  # `convolve` casts it, or not where float32 is better
         return super().add_weight(*args, **kwargs)
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return convolve(
             inputs,
             kernel,
@@ -117,21 +128,15 @@ class Conv2D(keras.layers.Conv2D):
             data_format=self.data_format,
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         if self.padding != "symmetric":
             return super().compute_output_shape(input_shape)
         shape = list(input_shape)
         first = 2 if self.data_format == "channels_first" else 1
-        for axis, margin, size, stride, rate in zip(
-            (first, first + 1),
-            margins(self.kernel_size, self.dilation_rate),
-            self.kernel_size,
-            self.strides,
-            self.dilation_rate,
-            strict=True,
-        ):
+        # Of an odd kernel, the zeros on both sides make up for what it leaves out.
+        for axis, stride in enumerate(self.strides, first):
             if shape[axis] is not None:
-                shape[axis] = (shape[axis] + 2 * margin - rate * (size - 1) - 1) // stride + 1
+                shape[axis] = (shape[axis] - 1) // stride + 1
         shape[1 if first == 2 else -1] = self.filters
         return tuple(shape)
 
@@ -150,10 +155,16 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
     Keras' operations. `trainable = False` means inference mode, as in Keras.
     """
 
-    def __init__(self, axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, **kwargs):
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = BATCH_NORM_MOMENTUM,
+        epsilon: float = BATCH_NORM_EPSILON,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
         if mask is not None or getattr(self, "renorm", False):  # which Keras 3.13 has not
             return super().call(inputs, training=training, mask=mask)
         training = bool(training) and self.trainable
@@ -209,12 +220,10 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
         return y
 
     def _update(self, mean, unbiased_variance):
-        for moving, batch in (
-            (self.moving_mean, mean),
-            (self.moving_variance, unbiased_variance),
-        ):
-            batch = ops.cast(batch, moving.dtype)
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        moving = ((self.moving_mean, mean), (self.moving_variance, unbiased_variance))
+        for variable, batch in moving:
+            batch = ops.cast(batch, variable.dtype)
+            variable.assign(variable * self.momentum + batch * (1.0 - self.momentum))
 
     def _unbias(self, x, mean):
         """The factor n / (n - 1), where n values went into one channel's statistics."""

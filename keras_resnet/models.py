@@ -1,33 +1,76 @@
-"""The public builders, one a variant, and `create` and `list_models` over their names."""
+"""`create` builds every network; a public builder is `create` with the name of a row."""
 
 import difflib
-from collections.abc import Callable
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
-from keras_resnet.builder import build
-from keras_resnet.configs import CIFAR, CONFIGS
+from keras_resnet import builder
+from keras_resnet.configs import CONFIGS, ResNetConfig, builders
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
 from keras_resnet.weights.state_dict import check_choice
 
-_DOC = """Builds {title}.
 
-    The arguments are those of `keras.applications.ResNet50`, in its order; {about}
+def list_models() -> list[str]:
+    """The names that `create` takes, in the order of CONFIGS: torchvision's, then CIFAR's.
+
+    >>> keras_resnet.list_models()[:3]
+    ['resnet18', 'resnet34', 'resnet50']
+    """
+    return list(CONFIGS)
+
+
+def create(
+    model_name: str | ResNetConfig,
+    /,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
+    name: str | None = None,
+    *,
+    output_stride: int = 32,
+    version: str = "v1.5",
+    shortcut: str | None = None,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    zero_init_residual: bool = False,
+    synchronized: bool = False,
+    include_preprocessing: bool = False,
+    name_prefix: str = "",
+    data_format: str | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
+    first_conv: str = "strict",
+) -> keras.Model:
+    """Builds the network called `model_name`.
+
+    After the name, the arguments are those of `keras.applications.ResNet50`, in its order. The
+    networks for ImageNet, their layers' names and their numbers are torchvision's; the CIFAR
+    networks are the paper's, with layers named alike.
 
     Args:
+        model_name: One of `list_models()`; or a `ResNetConfig` that is no row of CONFIGS.
         include_top: Whether to end in global average pooling and a Dense layer, `fc`.
-        weights: None (random){published} a path to a file that `keras_resnet.weights.load`
-            takes. If `classes` is given and differs from the file's, the head stays random.
+        weights: None (random); the name of published weights, of `list_weights`, or "imagenet",
+            downloaded once; or a path to a file that `keras_resnet.weights.load` takes. If
+            `classes` is given and differs from the file's, the head stays random.
         input_tensor: Keras tensor to use as the input, from `keras.Input` or another layer.
         input_shape: Shape of one image, (height, width, channels) or, for "channels_first",
-            (channels, height, width). A side may be None, otherwise it is at least {min_size}.
-            Default: (None, None, 3).
+            (channels, height, width). A side may be None, otherwise it is at least 32, or 8 of
+            a CIFAR network. Default: (None, None, 3).
         pooling: Without the top, what to do with the feature map: None (keep it), "avg" or
             "max" (pool it over height and width).
-        classes: Number of classes. Default: {classes}.
+        classes: Number of classes. Default: 1000, or 10 of a CIFAR network.
         classifier_activation: Activation of `fc`; None gives logits.
-        name: Name of the model.
+        name: Name of the model. Default: the network's, "resnet50" for example.
         output_stride: 32, 16 or 8: how much smaller than the image the last feature map is. Below
             32, the last stages are dilated instead of strided; the weights stay the same. No
             effect on CIFAR networks, which end at 4.
@@ -51,170 +94,91 @@ _DOC = """Builds {title}.
     Returns:
         A functional `keras.Model` from images, already normalised (see
         `keras_resnet.preprocess_input`), of shape (batch, *input_shape) to probabilities (batch,
-        classes), to pooled features (batch, {features}), or to a feature map (batch, height /
-        {stride}, width / {stride}, {features}).
+        classes), to pooled features (batch, channels), or to a feature map (batch, height /
+        output_stride, width / output_stride, channels).
 
     Raises:
-        ValueError: if an argument is out of range, or the weights do not fit (`CheckpointError`).
-
-    Reference: {reference}
+        ValueError: if there is no such network, an argument is out of range, or the weights do
+            not fit (`CheckpointError`).
 
     Example:
-
-    >>> backbone = keras_resnet.{public}(include_top=False, input_shape=({size}, {size}, 3))
+    >>> keras_resnet.create("resnext50_32x4d", classes=5).output.shape
+    (None, 5)
+    >>> backbone = keras_resnet.ResNet18(include_top=False, input_shape=(224, 224, 3))
     >>> backbone.output.shape
-    (None, {side}, {side}, {features})
+    (None, 7, 7, 512)
     """
+    config = model_name if isinstance(model_name, ResNetConfig) else _find(model_name)
+    check_choice("first_conv", first_conv, "adapt")
+    data_format = data_format or keras.config.image_data_format()
+    dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    units = config.family.classes if classes is None else classes
+    builder.check_arguments(pooling, units, output_stride, version, dropout, drop_path, data_format)
+    shortcut = builder.check_shortcut(shortcut, config.family)
+    inputs, x = builder.inputs(input_tensor, input_shape, data_format, dtype, config.family)
+    # Before the seconds that building takes.
+    file = None if weights is None else locate(weights, model_name)
 
-_ABOUT_IMAGENET = """the network, its
-    layers' names and its numbers are torchvision's `{}`."""
-_ABOUT_CIFAR = """the network is
-    the paper's for CIFAR-10, for images of 32 px; layers are named as in the other networks."""
-
-RESNET = (
-    "He et al., Deep Residual Learning for Image Recognition, "
-    "https://arxiv.org/abs/1512.03385, table 1."
-)
-RESNEXT = (
-    "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, "
-    "https://arxiv.org/abs/1611.05431, table 1."
-)
-CIFAR_RESNET = (
-    "He et al., Deep Residual Learning for Image Recognition, "
-    "https://arxiv.org/abs/1512.03385, section 4.2 and table 6."
-)
-WIDE_RESNET = (
-    "Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146, section 2."
-)
-
-_BUILDERS: dict[str, Callable[..., keras.Model]] = {}
-
-
-def _builder(public, variant, reference):
-    """Makes the public function that builds `variant`, with its signature and docstring."""
-
-    def builder(
-        include_top=True,
-        weights=None,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=None,
-        classifier_activation="softmax",
-        name=variant,
-        *,
-        output_stride=32,
-        version="v1.5",
-        shortcut=None,
-        dropout=0.0,
-        drop_path=0.0,
-        zero_init_residual=False,
-        synchronized=False,
-        include_preprocessing=False,
-        name_prefix="",
-        data_format=None,
-        dtype=None,
-        first_conv="strict",
+    # What every layer gets; a block hands it down to its sublayers.
+    common = {"data_format": data_format, "dtype": dtype}
+    if include_preprocessing:
+        x = builder.normalisation(x, data_format, dtype, name_prefix)
+    x = builder.stem(x, config.family, synchronized, name_prefix, common)
+    for block in builder.blocks(
+        config,
+        output_stride,
+        shortcut,
+        drop_path,
+        name_prefix,
+        version=version,
+        zero_init_residual=zero_init_residual,
+        synchronized=synchronized,
+        **common,
     ):
-        check_choice("first_conv", first_conv, "adapt")
-        if weights is not None:
-            weights = locate(weights, variant)  # before the seconds that building takes
-        model = build(
-            CONFIGS[variant],
-            include_top=include_top,
-            input_tensor=input_tensor,
-            input_shape=input_shape,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            name=name,
-            output_stride=output_stride,
-            version=version,
-            shortcut=shortcut,
-            dropout=dropout,
-            drop_path=drop_path,
-            zero_init_residual=zero_init_residual,
-            synchronized=synchronized,
-            include_preprocessing=include_preprocessing,
-            name_prefix=name_prefix,
-            data_format=data_format,
-            dtype=dtype,
-        )
-        if weights is not None:
-            load_pretrained(
-                model, weights, classes_given=classes is not None, first_conv=first_conv
-            )
-        return model
+        x = block(x)
+    # Under a RematScope blocks are recomputed: not what is small, and not all of it once more.
+    with keras.RematScope(None):
+        if include_top:
+            x = builder.pool("avg", x, name_prefix, data_format, dtype)
+            x = builder.head(x, units, classifier_activation, dropout, name_prefix, dtype)
+        elif pooling:
+            x = builder.pool(pooling, x, name_prefix, data_format, dtype)
+        model = keras.Model(inputs, x, name=name or (None if config is model_name else model_name))
+    if file is not None:
+        load_pretrained(model, file, classes_given=classes is not None, first_conv=first_conv)
+    return model
 
-    builder.__name__ = builder.__qualname__ = public
-    config, family = CONFIGS[variant], CONFIGS[variant].family
+
+def _find(model_name):
+    if model_name not in CONFIGS:
+        near = difflib.get_close_matches(str(model_name).lower(), CONFIGS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(CONFIGS)}."
+        raise ValueError(f"Unknown model. Received: model_name={model_name!r}. {hint}")
+    return CONFIGS[model_name]
+
+
+def __getattr__(name: str) -> Callable[..., keras.Model]:
+    if name not in builders():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _builder(name, builders()[name])
+
+
+@functools.cache
+def _builder(public, variant):
+    """The public function that builds a row: `create` with its name."""
+
+    def build(*arguments, **options):
+        return create(variant, *arguments, **options)
+
+    build.__name__ = build.__qualname__ = public
+    vars(build).update(__signature__=inspect.signature(functools.partial(create, variant)))
     published = [f'"{row.name}"' for row in list_weights(variant)]
-    stride = 4 if family is CIFAR else 32
-    builder.__doc__ = _DOC.format(
-        title=public,
-        public=public,
-        about=(_ABOUT_CIFAR if family is CIFAR else _ABOUT_IMAGENET).format(variant),
-        features=config.filters(len(config.depths) - 1),
-        reference=reference,
-        published=f'; {" or ".join(published)} ("imagenet"), downloaded once; or'
-        if published
-        else " or",
-        min_size=family.min_size,
-        classes=family.classes,
-        stride=stride if family is CIFAR else "output_stride",
-        size=family.image_size,
-        side=family.image_size // stride,
-    )
-    _BUILDERS[variant] = builder
-    return builder
+    _, _, arguments = (create.__doc__ or "").partition("        include_top: ")
+    build.__doc__ = f"""Builds {public}: `create({variant!r}, ...)`.
 
-
-ResNet18 = _builder("ResNet18", "resnet18", RESNET)
-ResNet34 = _builder("ResNet34", "resnet34", RESNET)
-ResNet50 = _builder("ResNet50", "resnet50", RESNET)
-ResNet101 = _builder("ResNet101", "resnet101", RESNET)
-ResNet152 = _builder("ResNet152", "resnet152", RESNET)
-ResNeXt50_32x4d = _builder("ResNeXt50_32x4d", "resnext50_32x4d", RESNEXT)
-ResNeXt101_32x8d = _builder("ResNeXt101_32x8d", "resnext101_32x8d", RESNEXT)
-ResNeXt101_64x4d = _builder("ResNeXt101_64x4d", "resnext101_64x4d", RESNEXT)
-WideResNet50_2 = _builder("WideResNet50_2", "wide_resnet50_2", WIDE_RESNET)
-WideResNet101_2 = _builder("WideResNet101_2", "wide_resnet101_2", WIDE_RESNET)
-ResNet20 = _builder("ResNet20", "resnet20", CIFAR_RESNET)
-ResNet32 = _builder("ResNet32", "resnet32", CIFAR_RESNET)
-ResNet44 = _builder("ResNet44", "resnet44", CIFAR_RESNET)
-ResNet56 = _builder("ResNet56", "resnet56", CIFAR_RESNET)
-ResNet110 = _builder("ResNet110", "resnet110", CIFAR_RESNET)
-ResNet1202 = _builder("ResNet1202", "resnet1202", CIFAR_RESNET)
-
-
-def list_models() -> list[str]:
-    """The names that `create` takes, in the order of CONFIGS: torchvision's, then CIFAR's.
-
-    >>> keras_resnet.list_models()[:3]
-    ['resnet18', 'resnet34', 'resnet50']
-    """
-    return list(CONFIGS)
-
-
-def create(model_name, /, **arguments):
-    """Builds the network called `model_name`.
+    Reference: {CONFIGS[variant].paper}
+    Published weights: {", ".join(published) or "none"}.
 
     Args:
-        model_name: One of `list_models()`.
-        **arguments: Those of the network's builder, `keras_resnet.ResNet50` for example.
-
-    Returns:
-        A functional `keras.Model`.
-
-    Raises:
-        ValueError: if there is no such network.
-        TypeError: if the builder has no such argument.
-
-    >>> keras_resnet.create("resnext50_32x4d", classes=5, weights=None).output.shape
-    (None, 5)
-    """
-    if model_name not in _BUILDERS:
-        near = difflib.get_close_matches(str(model_name).lower(), _BUILDERS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(_BUILDERS)}."
-        raise ValueError(f"Unknown model. Received: model_name={model_name!r}. {hint}")
-    return _BUILDERS[model_name](**arguments)
+        include_top: {arguments}"""
+    return build

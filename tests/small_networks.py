@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from keras_resnet.builder import build
 from keras_resnet.configs import CIFAR, ResNetConfig
+from keras_resnet.models import create
 
 CONFIGS = {
     "basic": ResNetConfig("basic", (1, 1)),
@@ -21,7 +21,7 @@ CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9, "cifar": 5
 def small(family="resnext", seed=0, **arguments):
     """A network of a family of `CONFIGS`, of 3 classes unless told otherwise."""
     keras.utils.set_random_seed(seed)
-    return trained(build(CONFIGS[family], **{"classes": 3, **arguments}), seed)
+    return trained(create(CONFIGS[family], **{"classes": 3, **arguments}), seed)
 
 
 def trained(model, seed=0):

@@ -17,14 +17,14 @@ BACKENDS = ("tensorflow", "jax", "torch")
 # In each backend: the weights of a .pth file, what they answer, a training step, and a .keras file.
 PROGRAM = """
 import os, sys, keras, numpy as np, keras_resnet
-from keras_resnet.builder import build
+from keras_resnet.models import create
 sys.path.insert(0, {tests!r})
 backend = keras.backend.backend()
 assert backend == os.environ["KERAS_BACKEND"]
 from small_networks import CONFIGS
 x = np.load("x.npy")
 for name in ("resnext", "cifar"):
-    model = build(CONFIGS[name], classes=3)
+    model = create(CONFIGS[name], classes=3)
     keras_resnet.weights.load(model, f"{{name}}.pth")
     answers = {{"before": model.predict_on_batch(x)}}
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")

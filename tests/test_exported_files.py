@@ -11,9 +11,9 @@ from small_networks import CONFIGS, CONVOLUTIONS, SUFFIXES, noise, small, traine
 
 import keras_resnet
 from keras_resnet import export, features
-from keras_resnet.builder import build
 from keras_resnet.configs import ResNetConfig
 from keras_resnet.export import run_exported
+from keras_resnet.models import create
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
@@ -178,7 +178,7 @@ def test_dilated_networks_of_any_size(groups, tmp_path):
     from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 
     config = ResNetConfig("bottleneck", (1, 1, 2), groups=groups, width_per_group=4)
-    model = trained(build(config, include_top=False, output_stride=8))
+    model = trained(create(config, include_top=False, output_stride=8))
     pyramid = features.pyramid(model, ("C2", "C4"))
     path = export.onnx(pyramid, tmp_path / "m.onnx")
     for side in (64, 96):

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet.builder import build
 from keras_resnet.configs import ResNetConfig
 from keras_resnet.layers import convolution_path
+from keras_resnet.models import create
 from keras_resnet.training import SGD
 
 SMALL = ResNetConfig("bottleneck", (1, 1), groups=32, width_per_group=4)
@@ -22,7 +22,7 @@ def data():
 def trained(synchronized=False, dtype="float32", **compile_arguments):
     """A small ResNeXt after two epochs of two steps, and its losses."""
     keras.utils.set_random_seed(0)
-    model = build(
+    model = create(
         SMALL, classes=5, classifier_activation=None, synchronized=synchronized, dtype=dtype
     )
     model.compile(

@@ -10,10 +10,10 @@ from numbered_images import make
 from small_networks import CONFIGS as SMALL
 
 from keras_resnet import data
-from keras_resnet.builder import build
 from keras_resnet.data.images import list_images
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.pipeline import training_batches
+from keras_resnet.models import create
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.trained import open_network
 from keras_resnet.training import Distribution, Recipe, TrainingError, train
@@ -145,7 +145,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def test_the_logs_of_a_step_are_left_on_the_device():
-    model = build(SMALL["basic"], classes=3, input_shape=(32, 32, 3))
+    model = create(SMALL["basic"], classes=3, input_shape=(32, 32, 3))
     model.compile("sgd", "sparse_categorical_crossentropy")
     watch = Watch()
     callbacks = CallbackList([watch], add_history=True, model=model, epochs=1, steps=1)

@@ -10,8 +10,8 @@ import pytest
 from golden.rule import array
 
 import keras_resnet
-from keras_resnet.builder import build
 from keras_resnet.configs import CONFIGS, ResNetConfig
+from keras_resnet.models import create
 from keras_resnet.weights.architecture import Architecture, recognise
 from keras_resnet.weights.state_dict import assign
 
@@ -45,7 +45,22 @@ def answer(model, x):
 
 def test_the_list_of_models():
     cifar = [f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
-    assert keras_resnet.list_models() == [*PARAMETERS, *cifar]
+    assert keras_resnet.list_models()[:16] == [*PARAMETERS, *cifar]
+
+
+def test_a_row_is_all_that_a_variant_needs(monkeypatch, tmp_path):
+    """The name, the public function, the weights, the backbone."""
+    row = ResNetConfig("bottleneck", (1, 2), width_per_group=32, paper="A note.", builder="TinyNet")
+    monkeypatch.setitem(CONFIGS, "tiny", row)
+    assert "tiny" in keras_resnet.list_models()
+    assert "Reference: A note." in keras_resnet.TinyNet.__doc__
+    model = keras_resnet.TinyNet(classes=7)
+    assert model.name == "tiny"
+    file = keras_resnet.weights.save(model, tmp_path / "tiny.pth")
+    assert recognise(keras_resnet.weights.read_state_dict(file)).variant == "tiny"
+    again = keras_resnet.create("tiny", classes=7, weights=file)
+    np.testing.assert_array_equal(again.get_weights()[-1], model.get_weights()[-1])
+    assert list(keras_resnet.features.pyramid("tiny", ("C2", "C3")).output) == ["C2", "C3"]
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
@@ -216,7 +231,7 @@ SMALL_RESNEXT = ResNetConfig("bottleneck", (2, 1, 1, 1), groups=32, width_per_gr
     ],
 )
 def test_saving_in_this_process(config, tmp_path):
-    model = build(config, **SMALL, dropout=0.1, drop_path=0.1)
+    model = create(config, **SMALL, dropout=0.1, drop_path=0.1)
     x = images(2, 64, 64, 3)
     expected = answer(model, x)
     model.save(tmp_path / "m.keras")
@@ -230,7 +245,7 @@ def test_saving_in_this_process(config, tmp_path):
     for copy in copies[1:]:
         copy.load_weights(tmp_path / "m.weights.h5")
     for file in ("m.keras", "m.weights.h5"):
-        copies.append(build(config, **SMALL))
+        copies.append(create(config, **SMALL))
         keras_resnet.weights.load(copies[-1], tmp_path / file)
     for copy in copies:
         np.testing.assert_array_equal(answer(copy, x), expected)
@@ -256,7 +271,7 @@ def test_saving_in_a_fresh_process(tmp_path, run_python):
 
 
 def test_every_parameter_of_a_trained_resnext_moves():
-    model = build(SMALL_RESNEXT, classes=3, input_shape=(32, 32, 3))
+    model = create(SMALL_RESNEXT, classes=3, input_shape=(32, 32, 3))
     model.compile("sgd", "sparse_categorical_crossentropy")
     before = [np.array(value) for value in map(keras.ops.convert_to_numpy, model.variables)]
     model.fit(images(4, 32, 32, 3), np.array([0, 1, 2, 0]), verbose=0, batch_size=4)
@@ -291,6 +306,8 @@ def test_bad_arguments(arguments, said):
 def test_unknown_names():
     with pytest.raises(ValueError, match="Did you mean 'resnet50'"):
         keras_resnet.create("resnet_50")
+    with pytest.raises(ValueError, match="Unknown model"):
+        keras_resnet.create(SMALL_RESNEXT, weights="imagenet")
     with pytest.raises(AttributeError, match="ResNet5000"):
         keras_resnet.ResNet5000  # noqa: B018 (looking it up is the error)
 

@@ -30,8 +30,8 @@ def test_public_names_are_there_and_documented():
 
     for name in keras_resnet.__all__:
         assert getattr(keras_resnet, name), name
-    for name in keras_resnet.list_models():
-        assert "Args:" in keras_resnet.models._BUILDERS[name].__doc__
+    for name in keras_resnet.configs.builders():
+        assert "Args:" in getattr(keras_resnet, name).__doc__
 
 
 def test_what_is_imported_is_declared():

@@ -1,21 +1,40 @@
 """Charts of a training and of predictions, drawn by matplotlib without a display."""
 
+import os
 import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_resnet.files import replacing
 
 
-def save_figure(figure, path) -> Path:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
     """Writes a figure, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, bbox_inches="tight")
     return Path(path)
 
 
-def curves(history, path) -> Path:
+def grid(count: int, columns: int, width: float, height: float, title: str = "") -> tuple:
+    """A figure with a title, and the axes of so many pictures, each with its size in inches."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    size = (width * columns, height * rows + (0.5 if title else 0))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places:
+        axes.axis("off")
+    return figure, places[:count]
+
+
+def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str]) -> Path:
     """Draws loss and accuracy over the epochs.
 
     Args:
@@ -39,7 +58,9 @@ def curves(history, path) -> Path:
     return save_figure(figure, path)
 
 
-def confusion_matrix(matrix, class_names, path) -> Path:
+def confusion_matrix(
+    matrix: npt.ArrayLike, class_names: Sequence[str], path: str | os.PathLike[str]
+) -> Path:
     """Draws how many images of each class (rows) were taken for each class (columns).
 
     Args:
@@ -67,7 +88,9 @@ def confusion_matrix(matrix, class_names, path) -> Path:
     return save_figure(figure, path)
 
 
-def gallery(images, titles, path) -> Path:
+def gallery(
+    images: Sequence[npt.ArrayLike], titles: Sequence[str], path: str | os.PathLike[str]
+) -> Path:
     """Draws images with a line of text over each, four in a row.
 
     Args:
@@ -81,26 +104,24 @@ def gallery(images, titles, path) -> Path:
     Raises:
         ValueError: if there are no images, or not as many titles.
     """
-    from matplotlib.figure import Figure
-
     if not len(images) or len(images) != len(titles):
         raise ValueError(
             "There should be images, and a title for each. "
             f"Received: {len(images)} images, {len(titles)} titles"
         )
-    columns = min(len(images), 4)
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(3.2 * columns, 3.3 * rows), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places:
-        axes.axis("off")
-    for axes, image, title in zip(places, images, titles, strict=False):
+    figure, places = grid(len(images), 4, 3.2, 3.3)
+    for axes, image, title in zip(places, images, titles, strict=True):
         axes.imshow(image)
         axes.set_title(textwrap.fill(title, 34), fontsize=8)
     return save_figure(figure, path)
 
 
-def predictions(images, titles, answers, path) -> Path:
+def predictions(
+    images: Sequence[npt.ArrayLike],
+    titles: Sequence[str],
+    answers: Iterable[Sequence[tuple[str, float]]],
+    path: str | os.PathLike[str],
+) -> Path:
     """Draws images, each beside bars of its most probable classes.
 
     Args:

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.builder import family_of
+from keras_resnet.layers import Shape
 
 LEARNT = ("kernel", "bias", "gamma", "beta")  # not the moving statistics, as everywhere in tables
 
@@ -32,7 +35,7 @@ class Part:
     multiply_adds: int
 
 
-def parts(model, image_size=None) -> list[Part]:
+def parts(model: keras.Model, image_size: int | None = None) -> list[Part]:
     """The parts of a functional model, in order of computation.
 
     Args:
@@ -43,15 +46,18 @@ def parts(model, image_size=None) -> list[Part]:
     Raises:
         ValueError: if the model is not functional, or takes something other than images.
     """
-    model = getattr(model, "_functional", model)  # of a Sequential
-    if not hasattr(model, "_nodes_by_depth"):
+    if not getattr(model, "outputs", None):
         raise ValueError(
             "model should be a functional keras.Model, as the builders make. "
             f"Received: model={model!r}"
         )
+    # The same layers in a model of Keras' own class: a Sequential's config has no connections.
+    graph = keras.Model(model.inputs, model.outputs)
+    operations = {operation.name: operation for operation in graph.operations}
     found = []
-    shapes: dict[str, tuple] = {}
-    for operation, sources in _operations(model):
+    shapes: dict[str, Shape] = {}
+    for layer in graph.get_config()["layers"]:
+        operation, sources = operations[layer["name"]], tuple(_taken(layer["inbound_nodes"][:1]))
         incoming = [shapes[source] for source in sources]
         shape = _output_shape(operation, incoming, model, image_size)
         shapes[operation.name] = shape
@@ -59,19 +65,20 @@ def parts(model, image_size=None) -> list[Part]:
         variables = getattr(operation, "variables", ())
         numbers = (math.prod(v.shape) for v in variables if v.path.split("/")[-1] in LEARNT)
         cost = multiply_adds(operation, taken) if taken else 0
-        found.append(Part(operation, tuple(sources), taken[1:], shape[1:], sum(numbers), cost))
+        found.append(Part(operation, sources, taken[1:], shape[1:], sum(numbers), cost))
     return found
 
 
-def _operations(model):
-    """(operation, names of those before it) of a functional model, in order of computation."""
-    seen = set()
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            operation = node.operation
-            if operation.name not in seen:
-                seen.add(operation.name)
-                yield operation, [parent.operation.name for parent in node.parent_nodes]
+def _taken(nodes: Any) -> Iterator[str]:
+    """Names of the layers whose outputs go into nodes of a model's config."""
+    if isinstance(nodes, dict):
+        if "keras_history" in nodes:
+            yield nodes["keras_history"][0]
+        nodes = nodes.values()
+    elif not isinstance(nodes, list | tuple):
+        return
+    for node in nodes:
+        yield from _taken(node)
 
 
 def _output_shape(operation, incoming, model, image_size):
@@ -82,16 +89,22 @@ def _output_shape(operation, incoming, model, image_size):
     return operation.compute_output_spec(*map(keras.KerasTensor, incoming)).shape
 
 
-def known_size(shape, model, image_size=None):
+def known_size(shape: Shape, model: keras.Model, image_size: int | None = None) -> tuple[int, ...]:
     """The shape of an image, with a number for every side that may vary."""
     size = image_size or family_of(model).image_size
     return tuple(size if side is None else side for side in shape)
 
 
-def multiply_adds(layer, input_shape) -> int:
+def multiply_adds(layer: keras.Operation, input_shape: Shape) -> int:
     """Multiplications with additions that a layer does for an input of this shape."""
     if isinstance(layer, ResidualBlock):
-        return sum(_chain(path, input_shape) for path in (layer.main, layer.shortcut))
+        total = 0
+        for path in (layer.main, layer.shortcut):
+            shape = input_shape
+            for part in path:
+                total += multiply_adds(part, shape)
+                shape = part.compute_output_shape(shape)
+        return total
     if isinstance(layer, keras.Model):
         return sum(part.multiply_adds for part in parts(layer, input_shape[2]))
     if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
@@ -100,15 +113,7 @@ def multiply_adds(layer, input_shape) -> int:
     return 0
 
 
-def _chain(layers, shape):
-    total = 0
-    for layer in layers:
-        total += multiply_adds(layer, shape)
-        shape = layer.compute_output_shape(shape)
-    return total
-
-
-def brief(number) -> str:
+def brief(number: int) -> str:
     """A number in three digits and a letter: 25.6 M."""
     for unit, letter in ((10**12, " T"), (10**9, " G"), (10**6, " M"), (10**3, " k")):
         if number >= 0.9995 * unit:

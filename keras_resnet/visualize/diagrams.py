@@ -1,10 +1,14 @@
 """Diagrams of networks, drawn by Graphviz through pydot."""
 
+import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
+import pydot
 
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.files import replacing
@@ -24,7 +28,13 @@ COLOURS = {
 }
 
 
-def plot(model, path, detail="block", *, image_size=None) -> Path:
+def plot(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    detail: str = "block",
+    *,
+    image_size: int | None = None,
+) -> Path:
     """Draws a network, with shapes, and each block's parameters and multiply-adds for one image.
 
     Args:
@@ -49,14 +59,20 @@ def plot(model, path, detail="block", *, image_size=None) -> Path:
         raise ValueError(f"The picture should end in .svg or .png. Received: path={path}")
     program = _program()
     found = parts(model, image_size)
-    graph = _new_graph(model, known_size(model.input_shape[1:], model, image_size), found)
+    image = _shape(known_size(model.input_shape[1:], model, image_size))
+    parameters = brief(sum(part.parameters for part in found))
+    multiply_adds = brief(sum(part.multiply_adds for part in found))
+    diagram = _Diagram(
+        f"{model.name}, an image of {image}",
+        f"{parameters} parameters, {multiply_adds} multiply-adds",
+    )
     draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
-    last: dict[str, str] = {}  # the node that an operation's output leaves from
+    last: dict[str, str] = {}  # the box that an operation's output leaves from
     for part in found:
         draw = draw_block if isinstance(part.operation, ResidualBlock) else _draw_layer
-        last[part.operation.name] = draw(graph, part, [last[source] for source in part.sources])
+        last[part.operation.name] = draw(diagram, part, [last[source] for source in part.sources])
     with replacing(path) as temporary:
-        graph.write(str(temporary), prog=program, format=path.suffix[1:])
+        diagram.graph.write(str(temporary), prog=program, format=path.suffix[1:])
     return path
 
 
@@ -72,28 +88,29 @@ def _program():
     )
 
 
-def _new_graph(model, image, found):
-    import pydot
+class _Diagram:
+    """Boxes and arrows. New boxes go into `frame`: the whole graph, or a block's."""
 
-    parameters, multiply_adds = (
-        brief(sum(getattr(part, name) for part in found))
-        for name in ("parameters", "multiply_adds")
-    )
-    graph = pydot.Dot(
-        graph_type="digraph",
-        label=_text(
-            f"{model.name}, an image of {_shape(image)}",
-            f"{parameters} parameters, {multiply_adds} multiply-adds",
-        ),
-        labelloc="t",
-        fontname="Helvetica",
-        ranksep="0.3",
-    )
-    graph.set_node_defaults(
-        shape="box", style="filled,rounded", fontname="Helvetica", fontsize="11", fillcolor="white"
-    )
-    graph.set_edge_defaults(arrowsize="0.6")
-    return graph
+    def __init__(self, *title: str) -> None:
+        font = "Helvetica"
+        self.graph = self.frame = pydot.Dot(
+            graph_type="digraph", label=_text(*title), labelloc="t", fontname=font, ranksep="0.3"
+        )
+        self.graph.set_node_defaults(
+            shape="box", style="filled,rounded", fontname=font, fontsize="11", fillcolor="white"
+        )
+        self.graph.set_edge_defaults(arrowsize="0.6", fontname=font, fontsize="9")
+
+    def box(self, name: str, *lines: str, kind: str = "", **style: Any) -> str:
+        """Adds a box with lines of text, in the colour of a kind of layer; returns its name."""
+        style = {"fillcolor": COLOURS.get(kind, "white"), **style}
+        self.frame.add_node(pydot.Node(_quoted(name), label=_text(*lines), **style))
+        return name
+
+    def arrows(self, sources: Iterable[str], target: str, **style: Any) -> None:
+        """Adds an arrow from each of the boxes to another."""
+        for source in sources:
+            self.graph.add_edge(pydot.Edge(_quoted(source), _quoted(target), **style))
 
 
 def _shape(shape):
@@ -116,73 +133,39 @@ def _text(*lines):
     return '"' + "\\n".join(line for line in lines if line) + '"'
 
 
-def _node(graph, name, label, kind="", **style):
-    import pydot
-
-    style.setdefault("fillcolor", COLOURS.get(kind, "white"))
-    graph.add_node(pydot.Node(_quoted(name), label=label, **style))
-    return name
-
-
-def _edge(graph, source, target, **style):
-    import pydot
-
-    graph.add_edge(pydot.Edge(_quoted(source), _quoted(target), **style))
-
-
 def _describe(layer):
-    if isinstance(layer, keras.layers.Conv2D):
-        height, width = layer.kernel_size
-        return (
-            f"{height}x{width} conv, {layer.filters}"
-            + (f", /{layer.strides[0]}" if layer.strides[0] > 1 else "")
-            + (f", {layer.groups} groups" if layer.groups > 1 else "")
-            + (f", dilation {layer.dilation_rate[0]}" if layer.dilation_rate[0] > 1 else "")
-        )
-    return type(layer).__name__
-
-
-def _draw_layer(graph, part, sources):
-    layer = part.operation
-    node = _node(
-        graph,
-        layer.name,
-        _text(layer.name, _describe(layer), _shape(part.shape), *_cost(part)),
-        type(layer).__name__,
+    if not isinstance(layer, keras.layers.Conv2D):
+        return type(layer).__name__
+    height, width = layer.kernel_size
+    return (
+        f"{height}x{width} conv, {layer.filters}"
+        + (f", /{layer.strides[0]}" if layer.strides[0] > 1 else "")
+        + (f", {layer.groups} groups" if layer.groups > 1 else "")
+        + (f", dilation {layer.dilation_rate[0]}" if layer.dilation_rate[0] > 1 else "")
     )
-    for source in sources:
-        _edge(graph, source, node)
-    return node
 
 
-def _draw_block(graph, part, sources):
+def _draw_layer(diagram, part, sources):
+    layer = part.operation
+    lines = (layer.name, _describe(layer), _shape(part.shape), *_cost(part))
+    box = diagram.box(layer.name, *lines, kind=type(layer).__name__)
+    diagram.arrows(sources, box)
+    return box
+
+
+def _draw_block(diagram, part, sources):
     """One box and its addition, with the shortcut around the box; dashed if the shape changes."""
     block = part.operation
     convolutions = [layer for layer in block.main if isinstance(layer, keras.layers.Conv2D)]
-    box = _node(
-        graph,
-        block.name,
-        _text(block.name, *map(_describe, convolutions), _shape(part.shape), *_cost(part)),
-        type(block).__name__,
-    )
-    plus = _node(
-        graph, f"{block.name}/add", _text("+"), shape="circle", width="0.25", fixedsize="true"
-    )
-    _edge(graph, box, plus)
-    kind, style, what = _shortcut(block)
-    for source in sources:
-        _edge(graph, source, box)
-        _edge(
-            graph,
-            source,
-            plus,
-            style=style,
-            xlabel=_text(f"  {what}" if what else ""),
-            tooltip=_text(kind),
-            **{"class": kind},
-            fontsize="9",
-            fontname="Helvetica",
-        )
+    lines = (block.name, *map(_describe, convolutions), _shape(part.shape), *_cost(part))
+    box = diagram.box(block.name, *lines, kind=type(block).__name__)
+    plus = diagram.box(f"{block.name}/add", "+", shape="circle", width="0.25", fixedsize="true")
+    kind, line, what = _shortcut(block)
+    diagram.arrows([box], plus)
+    diagram.arrows(sources, box)
+    label = _text(f"  {what}" if what else "")
+    names = {"tooltip": _text(kind), "class": kind}
+    diagram.arrows(sources, plus, style=line, xlabel=label, **names)
     return plus
 
 
@@ -199,44 +182,39 @@ def _shortcut(block):
     return "identity", "solid", ""
 
 
-def _draw_block_layers(graph, part, sources):
+def _draw_block_layers(diagram, part, sources):
     """A frame with every layer of the block."""
-    import pydot
-
     block = part.operation
-    frame = pydot.Cluster(
+    diagram.frame = pydot.Cluster(
         block.name.replace(".", "_"), label='""', style="rounded", color="#888888"
     )
 
-    def chain(nodes, layers, style):
+    def chain(before, layers, line):
         shape = (1, *part.input_shape)
         for layer in layers:
             name, kind = f"{block.name}/{layer.name}", type(layer).__name__
-            before, shape = shape, layer.compute_output_shape(shape)
-            lines = (layer.name, _describe(layer), _shape(shape[1:]) if shape != before else "")
-            node = _node(frame, name, _text(*lines), kind)
-            for source in nodes:
-                _edge(graph, source, node, style=style, weight="9")
-            nodes = [node]
+            taken, shape = shape, layer.compute_output_shape(shape)
+            size = _shape(shape[1:]) if shape != taken else ""
+            diagram.box(name, layer.name, _describe(layer), size, kind=kind)
+            diagram.arrows(before, name, style=line, weight="9")
+            before = [name]
             if kind == "BatchNormalization" and layer is not layers[-1]:
-                nodes = [_node(frame, f"{node}/relu", _text("ReLU"))]
-                _edge(graph, node, nodes[0], weight="9")
-        return nodes
+                before = [diagram.box(f"{name}/relu", "ReLU")]
+                diagram.arrows([name], before[0], weight="9")
+        return before
 
-    plus = _node(frame, f"{block.name}/add", _text("+", "ReLU", _shape(part.shape)))
-    _, style, what = _shortcut(block)
-    for node in chain(sources, block.main, "solid"):
-        _edge(graph, node, plus)
+    plus = diagram.box(f"{block.name}/add", "+", "ReLU", _shape(part.shape))
+    _, line, what = _shortcut(block)
+    diagram.arrows(chain(sources, block.main, "solid"), plus)
     if what and not block.projection:  # it has no layers, but does something
-        zeros = _node(frame, f"{block.name}/shortcut", _text(what))
-        for source in sources:
-            _edge(graph, source, zeros, style=style)
+        zeros = diagram.box(f"{block.name}/shortcut", what)
+        diagram.arrows(sources, zeros, style=line)
         sources = [zeros]
-    for node in chain(sources, block.shortcut, style):
-        _edge(graph, node, plus, style=style)
+    diagram.arrows(chain(sources, block.shortcut, line), plus, style=line)
     # The frame's own label would lie under the lines that enter it.
-    title = f"{block.name}/title"
-    _node(frame, title, _text(block.name, *_cost(part)), shape="plaintext", style="solid")
-    _edge(graph, f"{block.name}/{block.main[0].name}", title, style="invis")
-    graph.add_subgraph(frame)
+    name = f"{block.name}/title"
+    title = diagram.box(name, block.name, *_cost(part), shape="plaintext", style="solid")
+    diagram.arrows([f"{block.name}/{block.main[0].name}"], title, style="invis")
+    diagram.graph.add_subgraph(diagram.frame)
+    diagram.frame = diagram.graph
     return plus

@@ -1,20 +1,28 @@
 """What a network looks at: Grad-CAM, feature maps, and the kernels of the first convolution."""
 
 import contextlib
-import functools
+import os
+from pathlib import Path
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.builder import channels_first, walk
-from keras_resnet.visualize.charts import save_figure
+from keras_resnet.visualize.charts import grid, save_figure
 
 COLOURS = "inferno"  # perceptually uniform, and dark where there is nothing
 
 
-def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
+def grad_cam(
+    model: keras.Model,
+    image: npt.ArrayLike,
+    class_index: int | None = None,
+    *,
+    layer: str | None = None,
+) -> npt.NDArray[np.float32]:
     """Where in an image a network sees what speaks for a class.
 
     The feature map's channels, weighed by the mean gradient of the class's logit, are summed and
@@ -49,24 +57,15 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
         raise ValueError(f"{model.name} has no residual block: pass the layer to look at.")
     seen = _layer(model, layer or blocks[-1])
     batch = _batch(model, image)
-    kept, outputs = {}, []
-
-    def keep_output(call, *inputs, **arguments):
-        outputs.append(call(*inputs, **arguments))
-        return outputs[-1]
-
-    def keep_input(call, inputs, **arguments):
-        kept["pooled"] = inputs
-        return call(inputs, **arguments)
-
-    with _calls(seen, keep_output), _calls(head, keep_input):
+    with _calls(seen) as calls, _calls(head) as heads:
         model(batch, training=False)
+    outputs = [output for _, output in calls]
     maps = outputs[0] if len(outputs) == 1 else None  # a map of several calls would be of none
     if maps is None or len(maps.shape) != 4:
         shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
         raise ValueError(f"{layer} has no feature map, or several: its output is {shapes}.")
     if class_index is None:
-        class_index = int(ops.argmax(head(kept["pooled"])[0]))
+        class_index = int(ops.argmax(heads[-1][1][0]))
     if not 0 <= class_index < head.units:
         raise ValueError(
             f"class_index should be 0 to {head.units - 1}. Received: class_index={class_index!r}"
@@ -74,9 +73,10 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
 
     def logit(maps):
         """That of the class, whatever activation follows."""
-        with _calls(seen, lambda *given, **arguments: maps), _calls(head, keep_input):
+        with _calls(seen, instead=maps), _calls(head) as heads:
             model(batch, training=False)
-        return ops.sum(kept["pooled"][0] * head.kernel[:, class_index])
+        pooled, _ = heads[-1]
+        return ops.sum(pooled[0] * head.kernel[:, class_index])
 
     gradient = _gradient(logit, maps)
     maps, gradient = (ops.convert_to_numpy(ops.cast(x[0], "float32")) for x in (maps, gradient))
@@ -90,7 +90,7 @@ def grad_cam(model, image, class_index=None, *, layer=None) -> np.ndarray:
     return ops.convert_to_numpy(heat)[..., 0]
 
 
-def overlay(picture, heat) -> np.ndarray:
+def overlay(picture: npt.ArrayLike, heat: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """A picture with a heat map over it.
 
     Args:
@@ -115,7 +115,9 @@ def overlay(picture, heat) -> np.ndarray:
     return np.round(0.5 * picture + 0.5 * colours).astype(np.uint8)
 
 
-def explanation(picture, heat, title, path):
+def explanation(
+    picture: npt.ArrayLike, heat: npt.ArrayLike, title: str, path: str | os.PathLike[str]
+) -> Path:
     """Draws a picture beside itself under a heat map.
 
     Args:
@@ -129,22 +131,25 @@ def explanation(picture, heat, title, path):
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.4, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = grid(2, 2, 3.7, 3.5)
     left.imshow(picture)
     right.imshow(overlay(picture, heat))
     right.set_title(title, fontsize=10)
-    for axes in (left, right):
-        axes.axis("off")
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
     bar = figure.colorbar(scale, ax=right, ticks=[0, 0.5, 1], shrink=0.85)
     bar.set_label("speaks for the class", fontsize=9)
     return save_figure(figure, path)
 
 
-def feature_maps(model, image, layer, path, *, count=16):
+def feature_maps(
+    model: keras.Model,
+    image: npt.ArrayLike,
+    layer: str,
+    path: str | os.PathLike[str],
+    *,
+    count: int = 16,
+) -> Path:
     """Draws the most active channels of a layer, brightest where they are largest.
 
     Args:
@@ -160,38 +165,24 @@ def feature_maps(model, image, layer, path, *, count=16):
     Raises:
         ValueError: if there is no such layer, it has no feature map, or the image does not fit.
     """
-    from matplotlib.figure import Figure
-
-    seen, kept = _layer(model, layer), []
-
-    def keep(call, *inputs, **arguments):
-        kept.append(call(*inputs, **arguments))
-        return kept[-1]
-
-    with _calls(seen, keep):
+    with _calls(_layer(model, layer)) as calls:
         model(_batch(model, image), training=False)
-    maps = np.asarray(ops.convert_to_numpy(kept[-1])[0] if kept else 0)
+    maps = np.asarray(ops.convert_to_numpy(calls[-1][1][0]) if calls else 0)
     if maps.ndim != 3:
         raise ValueError(f"{layer} has no feature map: its output is {maps.shape}.")
     if channels_first(model):
         maps = maps.transpose(1, 2, 0)
     order = np.argsort(-np.abs(maps).mean((0, 1)), kind="stable")[:count]
-    columns = min(len(order), 8)
-    rows = -(-len(order) // columns)
-    figure = Figure(figsize=(1.25 * columns, 1.45 * rows + 0.5), layout="constrained")
     height, width, channels = maps.shape
     title = f"{layer}: the most active of {channels} channels of {height} x {width}"
-    figure.suptitle(title, fontsize=10)
-    places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places:
-        axes.axis("off")
-    for axes, channel in zip(places, order, strict=False):
+    figure, places = grid(len(order), 8, 1.25, 1.45, title)
+    for axes, channel in zip(places, order, strict=True):
         axes.imshow(maps[..., channel], cmap="gray")
         axes.set_title(int(channel), fontsize=8)
     return save_figure(figure, path)
 
 
-def first_kernels(model, path):
+def first_kernels(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     """Draws the kernels of the first convolution: in colour if it sees three channels.
 
     Args:
@@ -204,25 +195,16 @@ def first_kernels(model, path):
     Raises:
         ValueError: if the model has no first convolution.
     """
-    from matplotlib.figure import Figure
-
     stems = [layer for path, layer in walk(model) if path.endswith("conv1")]
     if not stems:
         raise ValueError(f"{model.name} has no layer conv1. Pass a network of this package.")
     kernels = ops.convert_to_numpy(stems[0].kernel).transpose(3, 0, 1, 2)
     if kernels.shape[-1] != 3:
         kernels = kernels.mean(-1, keepdims=True)
-    columns = 16 if len(kernels) > 16 else 8
-    rows = -(-len(kernels) // columns)
-    figure = Figure(figsize=(0.6 * columns, 0.6 * rows + 0.5), layout="constrained")
     side = kernels.shape[1]
-    figure.suptitle(
-        f"{stems[0].name} of {model.name}: {len(kernels)} kernels of {side} x {side}", fontsize=10
-    )
-    places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places:
-        axes.axis("off")
-    for axes, kernel in zip(places, kernels, strict=False):
+    title = f"{stems[0].name} of {model.name}: {len(kernels)} kernels of {side} x {side}"
+    figure, places = grid(len(kernels), 16 if len(kernels) > 16 else 8, 0.6, 0.6, title)
+    for axes, kernel in zip(places, kernels, strict=True):
         low, high = kernel.min(), kernel.max()
         axes.imshow((kernel - low) / max(high - low, 1e-12), cmap="gray", interpolation="nearest")
     return save_figure(figure, path)
@@ -274,11 +256,18 @@ def _head(model):
 
 
 @contextlib.contextmanager
-def _calls(layer, instead):
-    """Has a function make what a layer's call does; it is given the call and its arguments."""
-    layer.call = functools.partial(instead, layer.call)
+def _calls(layer, instead=None):
+    """Lists a layer's calls, (first input, output) of each; the output is `instead`, if given."""
+    call, calls = layer.call, []
+
+    def recorded(inputs, *args, **kwargs):
+        output = call(inputs, *args, **kwargs) if instead is None else instead
+        calls.append((inputs, output))
+        return output
+
+    layer.call = recorded
     try:
-        yield
+        yield calls
     finally:
         del layer.call
 

@@ -1,10 +1,16 @@
 """A network in a table, a line a stage."""
 
 import dataclasses
+from typing import TYPE_CHECKING
+
+import keras
 
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.builder import channels_first
 from keras_resnet.visualize.counts import Part, brief, known_size, parts
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Stage:
     share: float
 
 
-def summary(model, image_size=None) -> list[Stage]:
+def summary(model: keras.Model, image_size: int | None = None) -> list[Stage]:
     """The stages of a network, in order.
 
     Args:
@@ -56,27 +62,22 @@ def summary(model, image_size=None) -> list[Stage]:
         elif stage != "stem":
             stage = "head"
         grouped.setdefault(stage, []).append(part)
-    stages = []
-    for name, members in grouped.items():
-        *size, channels = members[-1].shape
-        if channels_first(model):
-            channels, *size = members[-1].shape
-        cost = sum(part.multiply_adds for part in members)
-        stages.append(
-            Stage(
-                name,
-                sum(isinstance(part.operation, ResidualBlock) for part in members),
-                tuple(size),
-                channels,
-                sum(part.parameters for part in members),
-                cost,
-                cost / total,
-            )
-        )
-    return stages
+    return [
+        _stage(name, members, total, channels_first(model)) for name, members in grouped.items()
+    ]
 
 
-def summary_table(model, image_size=None):
+def _stage(name, members, total, first):
+    *size, channels = members[-1].shape
+    if first:
+        channels, *size = members[-1].shape
+    blocks = sum(isinstance(part.operation, ResidualBlock) for part in members)
+    parameters = sum(part.parameters for part in members)
+    cost = sum(part.multiply_adds for part in members)
+    return Stage(name, blocks, tuple(size), channels, parameters, cost, cost / total)
+
+
+def summary_table(model: keras.Model, image_size: int | None = None) -> "Table":
     """`summary` as a table of rich, to be printed.
 
     Args:
