@@ -7,9 +7,9 @@ import keras
 
 from keras_resnet.builder import build
 from keras_resnet.configs import CIFAR, CONFIGS
+from keras_resnet.weights.assigning import check_choice
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
-from keras_resnet.weights.state_dict import check_choice
 
 _DOC = """Builds {title}.
 

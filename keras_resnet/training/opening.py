@@ -13,9 +13,9 @@ from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.training import naming
 from keras_resnet.training.run import BEST, Run
 from keras_resnet.weights import CheckpointError
+from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.loading import locate
 from keras_resnet.weights.registry import find_file
-from keras_resnet.weights.state_dict import assign
 
 logger = logging.getLogger("keras_resnet")
 
