@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_resnet import models
 from keras_resnet.weights.architecture import recognise
+from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.loading import read
 from keras_resnet.weights.saving import check_target, save
-from keras_resnet.weights.state_dict import assign
 
 __all__ = ["convert", "named_network"]
 

@@ -11,9 +11,9 @@ import keras
 
 from keras_resnet import builder
 from keras_resnet.configs import CONFIGS, ResNetConfig, builders
+from keras_resnet.weights.assigning import check_choice
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
-from keras_resnet.weights.state_dict import check_choice
 
 
 def list_models() -> list[str]:

@@ -511,7 +511,7 @@ class Slices(bytes):
 
 def test_zip_fields_are_not_copied_over_and_over():
     """A zip64 field stands behind 16,000 empty ones."""
-    from keras_resnet.weights.archives import _in_zip64
+    from keras_resnet.weights.zip_file import _in_zip64
 
     extra = struct.pack("<2H", 9, 0) * 16_000 + struct.pack("<2HQ", 1, 8, 2**40)
     assert _in_zip64(Slices(extra), 2**32 - 1, 5) == [2**40, 5]

@@ -145,7 +145,7 @@ def test_every_bit_of_the_description(write, tmp_path):
 @pytest.mark.slow
 def test_random_pickles(tmp_path):
     """Rows of opcodes and of the names that are allowed, which get further than flipped bits."""
-    from keras_resnet.weights.torch_objects import GLOBALS
+    from keras_resnet.weights.pytorch.tensors import GLOBALS
 
     names = [b"c%s\n%s\n" % tuple(n.encode() for n in name.rsplit(".", 1)) for name in GLOBALS]
     parts = st.sampled_from(

@@ -13,7 +13,7 @@ import keras_resnet
 from keras_resnet.configs import CONFIGS, ResNetConfig
 from keras_resnet.models import create
 from keras_resnet.weights.architecture import Architecture, recognise
-from keras_resnet.weights.state_dict import assign
+from keras_resnet.weights.assigning import assign
 
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = json.loads((GOLDEN / "state_dict_keys.json").read_text())

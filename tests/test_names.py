@@ -9,7 +9,8 @@ import keras_resnet
 from keras_resnet import weights
 from keras_resnet.conversion import convert
 from keras_resnet.weights import CheckpointError
-from keras_resnet.weights.names import PREFIXES, as_torchvision
+from keras_resnet.weights.finding import PREFIXES
+from keras_resnet.weights.names import as_torchvision
 
 
 @pytest.mark.parametrize(

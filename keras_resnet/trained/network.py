@@ -19,9 +19,9 @@ from keras_resnet.trained import exporting, prediction
 from keras_resnet.trained.evaluation import Evaluation, evaluate_on
 from keras_resnet.trained.run import BEST, Run, newest_run
 from keras_resnet.weights import CheckpointError
+from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.loading import locate
 from keras_resnet.weights.registry import find_file
-from keras_resnet.weights.state_dict import assign
 
 logger = logging.getLogger("keras_resnet")
 

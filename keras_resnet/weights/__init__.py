@@ -4,9 +4,10 @@ from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.inspection import inspect
 from keras_resnet.weights.loading import load
+from keras_resnet.weights.reading import read_state_dict
 from keras_resnet.weights.registry import PretrainedWeights, list_weights
 from keras_resnet.weights.saving import save
-from keras_resnet.weights.state_dict import read_state_dict, to_state_dict
+from keras_resnet.weights.state_dict import to_state_dict
 
 __all__ = [
     "CheckpointError",

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from keras_resnet.configs import CIFAR, CONFIGS, IMAGENET
 from keras_resnet.weights.errors import listed
@@ -31,7 +33,7 @@ class Architecture:
     shortcut: str | None = None
 
 
-def recognise(state) -> Architecture:
+def recognise(state: Mapping[str, Any]) -> Architecture:
     """The architecture of a state_dict under torchvision's names."""
     matches = [BLOCK.match(key) for key in state]
     blocks = {(int(match[1]), int(match[2])) for match in matches if match}

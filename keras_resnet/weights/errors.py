@@ -1,19 +1,26 @@
 """What goes wrong with a weights file."""
 
+from collections.abc import Iterable
+
+SAVE_A_STATE_DICT = (
+    "Save its weights in PyTorch, with torch.save(model.state_dict(), 'weights.pth'), and load "
+    "that."
+)
+
 
 class CheckpointError(ValueError):
     """A weights file that cannot be had, cannot be read, or does not fit the model."""
 
 
 class UnsafeFileError(ValueError):
-    """Why a file is refused.
+    """Why a reader of containers refuses a file.
 
     Args:
         what: In words that follow "the file cannot be read: ".
         advice: A sentence on what to do; None where the file may be damaged.
     """
 
-    def __init__(self, what, advice=None):
+    def __init__(self, what: str, advice: str | None = None) -> None:
         super().__init__(what)
         self.advice = advice
 
@@ -22,7 +29,7 @@ class UnknownNameError(UnsafeFileError):
     """A pickle names a class or a function that weights have no need of."""
 
 
-def listed(keys, most=6) -> str:
+def listed(keys: Iterable[str], most: int = 6) -> str:
     """The first of some keys, shortened, for a message; and how many more there are."""
     keys = list(keys)
     shown = ", ".join(key if len(key) <= 80 else f"{key[:77]}..." for key in keys[:most])

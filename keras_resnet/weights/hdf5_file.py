@@ -8,13 +8,15 @@ Source: HDF5 File Format Specification 3.0, sections IV.A.1 and IV.A.2.
 """
 
 import math
+from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.weights.archives import MAX_NAME
 from keras_resnet.weights.errors import UnsafeFileError
+from keras_resnet.weights.zip_file import MAX_NAME
 
 MAX_OBJECTS = 50_000  # ResNet-1202 has some 12,000, with an optimizer 20,000.
 MAX_DEPTH = 16
@@ -22,7 +24,7 @@ BFLOAT16 = np.dtype("V2")  # as h5py writes it
 IN_FILE = (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
 
 
-def read(file, size) -> dict[str, np.ndarray]:
+def read(file: Path | BinaryIO, size: int) -> dict[str, np.ndarray]:
     """Path to array, in Keras' order of axes, of each data set of numbers.
 
     Args:
@@ -30,10 +32,19 @@ def read(file, size) -> dict[str, np.ndarray]:
         size: Its size in bytes.
 
     Raises:
-        UnsafeFileError: if the file is not as simple as that.
-        OSError, ValueError, TypeError, RuntimeError, KeyError: of h5py, if it is damaged.
+        UnsafeFileError: if the file is damaged, or not as simple as that.
     """
-    arrays, claimed = {}, 0
+    try:
+        return _arrays(file, size)
+    except UnsafeFileError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:  # h5py's
+        raise UnsafeFileError(str(error).partition("\n")[0][:200]) from error
+
+
+def _arrays(file, size):
+    arrays: dict[str, np.ndarray] = {}
+    claimed = 0
     # h5py's low-level functions, which open a name within its group: a path is sought from the top.
     with h5py.File(file, "r") as opened:
         for name, data in _data_sets(opened.id):

@@ -5,13 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.weights import keras_files
 from keras_resnet.weights.architecture import Architecture, recognise
 from keras_resnet.weights.download import sha256
-from keras_resnet.weights.loading import read
-from keras_resnet.weights.names import as_torchvision
+from keras_resnet.weights.reading import read_checkpoint
 from keras_resnet.weights.registry import PretrainedWeights, find_hash
-from keras_resnet.weights.state_dict import existing_file, read_container
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Inspection:
     published: PretrainedWeights | None
 
 
-def inspect(path) -> Inspection:
+def inspect(path: str | Path) -> Inspection:
     """Looks into a file of weights of any kind.
 
     Args:
@@ -46,23 +43,14 @@ def inspect(path) -> Inspection:
     Raises:
         CheckpointError: if it cannot be read.
     """
-    path = existing_file(path)
-    if path.suffix == ".h5":
-        container, tensors = "hdf5", keras_files.read_arrays(path)
-        architecture = recognise(keras_files.as_torchvision(tensors, path.name)[0])
-    elif path.suffix == ".keras":
-        container, tensors = "keras", read(path, version="v1")
-        architecture = recognise(tensors)
-    else:
-        container, tensors = read_container(path)
-        architecture = recognise(as_torchvision(tensors, path.name))
-    digest = sha256(path)
+    found = read_checkpoint(path)
+    digest = sha256(found.path)
     return Inspection(
-        path,
-        container,
-        path.stat().st_size,
+        found.path,
+        found.container,
+        found.path.stat().st_size,
         digest,
-        tensors,
-        architecture,
+        found.tensors,
+        recognise(found.weights),
         find_hash(digest),
     )

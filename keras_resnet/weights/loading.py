@@ -1,24 +1,28 @@
-"""Loads a weights file of any kind into a model: `load`, and what `weights=` of a builder does."""
+"""Loads a weights file of any kind into a model: `load`, and what `weights=` of a builder does.
+
+file -> `read_checkpoint`: its weights under torchvision's names -> `assign`: checked, assigned
+"""
 
 import logging
 from pathlib import Path
 
-from keras_resnet.weights import keras_files, registry
+import keras
+import numpy as np
+
+from keras_resnet.blocks import BottleneckBlock
+from keras_resnet.weights import registry
+from keras_resnet.weights.assigning import HEAD, assign
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
-from keras_resnet.weights.names import as_torchvision
-from keras_resnet.weights.state_dict import (
-    HEAD,
-    assign,
-    existing_file,
-    read_state_dict,
-    variables_by_key,
-)
+from keras_resnet.weights.reading import existing_file, read_checkpoint
+from keras_resnet.weights.state_dict import variables_by_key
 
 logger = logging.getLogger("keras_resnet")
 
 
-def load(model, path, *, head="strict", first_conv="strict"):
+def load(
+    model: keras.Model, path: str | Path, *, head: str = "strict", first_conv: str = "strict"
+) -> None:
     """Loads a weights file into a model, completely or not at all.
 
     Args:
@@ -40,11 +44,12 @@ def load(model, path, *, head="strict", first_conv="strict"):
     >>> model = keras_resnet.ResNet50(classes=36)
     >>> keras_resnet.weights.load(model, "resnet50-0676ba61.pth", head="skip")  # doctest: +SKIP
     """
-    path = Path(path)
-    assign(model, read(path, model), path.name, head=head, first_conv=first_conv)
+    assign(model, read(path, model), Path(path).name, head=head, first_conv=first_conv)
 
 
-def load_pretrained(model, path, *, classes_given, first_conv="strict"):
+def load_pretrained(
+    model: keras.Model, path: Path, *, classes_given: bool, first_conv: str = "strict"
+) -> None:
     """Loads `path` into a new model; the head is skipped if other classes were asked for.
 
     Args:
@@ -79,7 +84,7 @@ def load_pretrained(model, path, *, classes_given, first_conv="strict"):
     assign(model, state, path.name, head=head, first_conv=first_conv)
 
 
-def locate(weights, variant) -> Path:
+def locate(weights: str | Path, variant: str) -> Path:
     """The file that a builder's `weights` means.
 
     Args:
@@ -106,16 +111,26 @@ def locate(weights, variant) -> Path:
     return existing_file(weights)
 
 
-def read(path, model=None, version="v1.5"):
+def read(
+    path: str | Path, model: keras.Model | None = None, version: str = "v1.5"
+) -> dict[str, np.ndarray]:
     """A file's weights, of whatever library, under torchvision's names.
 
     Args:
-        path: The file. Those of Keras are told by their name's end.
+        path: The file.
         model: The model that they are for, or None.
-        version: Where there is no model: "v1" to take files of keras.applications.
+        version: Where there is no model, that of the network which they are for.
+
+    Raises:
+        CheckpointError: if it cannot be read, or is of a network that strides elsewhere.
     """
-    path = existing_file(path)
-    if path.suffix in (".keras", ".h5"):
-        first = keras_files.strides_first(model) if model else version == "v1"
-        return keras_files.read(path, first)
-    return as_torchvision(read_state_dict(path), path.name)
+    checkpoint = read_checkpoint(path)
+    if model is not None:
+        blocks = [layer for layer in model.layers if isinstance(layer, BottleneckBlock)]
+        version = "v1" if all(block.version == "v1" for block in blocks) else "v1.5"
+    if checkpoint.of_applications and version != "v1":
+        raise CheckpointError(
+            f"{path} is of keras.applications, whose bottlenecks stride on their first "
+            "convolution. Build the model with version='v1'."
+        )
+    return checkpoint.weights

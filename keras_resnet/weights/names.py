@@ -9,17 +9,6 @@ import numpy as np
 
 from keras_resnet.weights.errors import CheckpointError
 
-# Where training checkpoints keep the weights: where there are several, the first of these is taken.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
-MAX_WRAPPERS = 3  # around one another
-# How a name ends that tells a residual network's weights, any network's, or anything.
-TELLING = (
-    (".conv1.weight", ".embedder.embedder.convolution.weight"),
-    (".weight",),
-    ("",),
-)
-# What wrappers of a model put before its names.
-PREFIXES = re.compile(r"^((module|_orig_mod|model|net|backbone)\.|encoder\.(?!stages\.))+")
 # Counts that only training needs: of batches, and of averaged models.
 DROPPED = ("num_batches_tracked", "n_averaged")
 
@@ -46,36 +35,7 @@ RENAMES = (
 )
 
 
-def find_networks(saved) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
-    """Where in nested dicts the tensors of a network are: keys that lead to them, to the tensors.
-
-    Several places, if none of them is one of `WRAPPERS`; none, if there are no tensors.
-    """
-    for telling in TELLING:
-        found = _networks(saved, telling, (), set())
-        if found:
-            return found
-    return {}
-
-
-def _networks(saved, telling, path, seen):
-    if not isinstance(saved, dict) or id(saved) in seen or len(path) > MAX_WRAPPERS:
-        return {}
-    seen.add(id(saved))
-    tensors = {key: value for key, value in saved.items() if isinstance(value, np.ndarray)}
-    if any(f".{key}".endswith(telling) for key in tensors):
-        return {path: tensors}
-    for key in WRAPPERS:
-        found = _networks(saved.get(key), telling, (*path, key), seen)
-        if found:
-            return found
-    found = {}
-    for key, value in saved.items():
-        found |= _networks(value, telling, (*path, key), seen)
-    return found
-
-
-def as_torchvision(state, source):
+def as_torchvision(state: dict[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
     """`state` under torchvision's names and as its network has it, without what is `DROPPED`.
 
     Args:
@@ -100,7 +60,7 @@ def as_torchvision(state, source):
     return biases_into_means(renamed)
 
 
-def biases_into_means(state):
+def biases_into_means(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`state` with the bias of each convolution in the mean of the batch normalization behind it.
 
     That subtracts the mean: torchvision's convolutions have no bias.

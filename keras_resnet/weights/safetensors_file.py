@@ -8,11 +8,12 @@ Source: the format's description in the safetensors library's README.
 
 import json
 import mmap
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.errors import UnsafeFileError
 
 MAX_HEADER = 4 * 2**20  # bytes; some 100 are honest for a tensor
 DTYPES = {
@@ -27,44 +28,40 @@ DTYPES = {
 }
 
 
-def is_safetensors(start) -> bool:
-    """Whether a file that starts with these bytes can be one: a length, then JSON."""
-    return start[8:9] == b"{"
+def read(path: Path, mapped: mmap.mmap) -> dict[str, np.ndarray]:
+    """Name to array, a read-only view, of each tensor of the file.
 
-
-def read(path) -> dict[str, np.ndarray]:
-    """Name to array, read-only and mapped into memory, of each tensor of the file.
+    Args:
+        path: The file.
+        mapped: The same.
 
     Raises:
-        CheckpointError: if the file is damaged.
+        UnsafeFileError: if the file is damaged.
     """
     import safetensors
 
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            if length > MAX_HEADER:
-                raise ValueError(f"it claims a header of {length} bytes")
-            # Reads the header alone: every tensor's size, and that they lie side by side.
-            with safetensors.safe_open(path, framework="numpy"):
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    length = int.from_bytes(mapped[:8], "little")
+    if length > MAX_HEADER:
+        raise UnsafeFileError(f"it claims a header of {length} bytes")
+    try:
+        # Reads the header alone: every tensor's size, and that they lie side by side.
+        with safetensors.safe_open(path, framework="numpy"):
             header = json.loads(mapped[8 : 8 + length])
-            header.pop("__metadata__", None)
-            for name, tensor in header.items():
-                if tensor["dtype"] not in DTYPES:
-                    raise ValueError(f"{name[:60]!r} is of type {tensor['dtype']}, not known here")
-            return {
-                name: np.ndarray(
-                    tensor["shape"],
-                    DTYPES[tensor["dtype"]],
-                    mapped,
-                    8 + length + tensor["data_offsets"][0],
-                )
-                for name, tensor in header.items()
-            }
-        # numpy's TypeError is of a buffer that is too small.
-        except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read as a safetensors file: {error}. If it was cut short, copy "
-                "or download it again."
-            ) from error
+        header.pop("__metadata__", None)
+        unknown = [name for name, tensor in header.items() if tensor["dtype"] not in DTYPES]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0][:60]!r} is of type {header[unknown[0]]['dtype']}, not known here"
+            )
+        return {
+            name: np.ndarray(
+                tensor["shape"],
+                DTYPES[tensor["dtype"]],
+                mapped,
+                8 + length + tensor["data_offsets"][0],
+            )
+            for name, tensor in header.items()
+        }
+    # numpy's TypeError is of a buffer that is too small.
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
+        raise UnsafeFileError(str(error)) from error

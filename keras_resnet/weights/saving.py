@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_resnet.files import replacing
-from keras_resnet.weights import torch_writer
+from keras_resnet.weights import pytorch
 from keras_resnet.weights.state_dict import to_state_dict
 
 SAVED_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".keras", ".weights.h5")
 
 
-def save(model, path) -> Path:
+def save(model: keras.Model, path: str | Path) -> Path:
     """Saves a model's weights in the format that the file's name ends in.
 
     Args:
@@ -48,7 +49,7 @@ def save(model, path) -> Path:
             state = {key: np.ascontiguousarray(value) for key, value in _state(model).items()}
             safetensors.numpy.save_file(state, temporary, {"format": "pt"})
         else:
-            torch_writer.write(_state(model), temporary)
+            pytorch.write(_state(model), temporary)
     return path
 
 
@@ -57,7 +58,7 @@ def _size(model):
     return sum(variable.numpy().nbytes + 4096 for variable in model.weights)
 
 
-def check_target(path):
+def check_target(path: str | Path) -> None:
     """Refuses a path to which `save` cannot write."""
     path = Path(path)
     if not path.name.endswith(SAVED_SUFFIXES):

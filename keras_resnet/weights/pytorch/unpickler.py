@@ -6,8 +6,8 @@ caller's table, so that a hostile file can at worst be refused.
 """
 
 import pickletools
-from collections.abc import Callable
-from typing import IO, cast
+from collections.abc import Callable, Iterable
+from typing import IO, Any, Self, cast
 
 from keras_resnet.weights.errors import UnsafeFileError
 
@@ -21,11 +21,11 @@ MAX_NAME = 1024  # characters of a key
 class Inert:
     """Stands for an object that the reader has no use for; takes any arguments, does nothing."""
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Self:
         """Returns itself, whatever it is called with."""
         return self
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> None:
         """Forgets the state."""
 
 
@@ -33,13 +33,18 @@ class Unpickler:
     """Reads the pickles that follow one another in a buffer, and the bytes between them.
 
     Args:
-        view: memoryview of the file.
+        view: The file.
         find_global: Function from a global's dotted name to a callable that is safe with any
             arguments; raises `UnsafeFileError` for a name that is not allowed.
         persistent_load: Function from a persistent id, any object, to what it stands for.
     """
 
-    def __init__(self, view, find_global, persistent_load):
+    def __init__(
+        self,
+        view: memoryview,
+        find_global: Callable[[str], Any],
+        persistent_load: Callable[[Any], Any],
+    ) -> None:
         self.view = view
         self.find_global = find_global
         self.persistent_load = persistent_load
@@ -47,7 +52,7 @@ class Unpickler:
         self.steps = 0
         self.end = len(view)
 
-    def load(self):
+    def load(self) -> Any:
         """Reads the pickle at `position` and leaves `position` behind it.
 
         Returns:
@@ -70,13 +75,13 @@ class Unpickler:
 
     # The three methods that pickletools.genops asks of a file.
 
-    def read(self, size):
+    def read(self, size: int) -> bytes:
         """Up to `size` of the next bytes."""
         content = bytes(self.view[self.position : min(self.position + size, self.end)])
         self.position += len(content)
         return content
 
-    def readline(self):
+    def readline(self) -> bytes:
         """The next bytes up to a newline."""
         line, newline, _ = bytes(self.view[self.position : self.end][:MAX_LINE]).partition(b"\n")
         if not newline or b"\\" in line:
@@ -84,11 +89,11 @@ class Unpickler:
         self.position += len(line) + 1
         return line + newline
 
-    def tell(self):
+    def tell(self) -> int:
         """Where the next byte is."""
         return self.position
 
-    def count(self, steps):
+    def count(self, steps: int) -> None:
         """Notes steps that are taken; refuses too many."""
         self.steps += steps
         if self.steps > MAX_STEPS:
@@ -210,7 +215,7 @@ STEPS: dict[str, Callable] = {
 }
 
 
-def make_dict(pairs):
+def make_dict(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     """A dict of the pairs whose keys can be names; nothing else is looked for.
 
     Other keys can be made to take for ever: tuples to hash, numbers to tell apart.

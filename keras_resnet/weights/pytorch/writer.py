@@ -9,17 +9,18 @@ import pickle
 import struct
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.weights.torch_objects import DTYPES
+from keras_resnet.weights.pytorch.tensors import DTYPES
 
 ALIGNMENT = 64  # of the numbers within the file, for torch.load(mmap=True)
 EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
 STORAGE_NAMES = {dtype: f"{name}Storage" for name, dtype in DTYPES.items()}
 
 
-def write(state, path):
+def write(state: dict[str, np.ndarray], path: Path) -> None:
     """Writes names and arrays to a zip file of torch.save.
 
     Args:

@@ -1,23 +1,16 @@
-"""Weights in files of Keras: this package's own, and those of keras.applications' ResNets.
+"""The names in files of Keras, this package's own and those of keras.applications' ResNets.
 
-They are read as arrays and named by their places; nothing of Keras is built, so that no file
+The arrays are named by their places in the file; nothing of Keras is built, so that no file
 chooses what is made, or how large. keras.applications' convolutions have a bias each, and the
 epsilon of its batch normalization differs.
 """
 
-import io
-import mmap
 import re
-import struct
 
 import numpy as np
 
-from keras_resnet.blocks import BottleneckBlock
 from keras_resnet.layers import BATCH_NORM_EPSILON
-from keras_resnet.weights import hdf5_file
-from keras_resnet.weights.archives import zip_members
-from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
-from keras_resnet.weights.names import biases_into_means
+from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.state_dict import LEAVES, TO_TORCH, to_torch
 
 # Blocks a stage of keras.applications' networks, by their number of convolutions.
@@ -28,64 +21,20 @@ NUMBERED = ("weight", "bias", "running_mean", "running_var")
 # The only layers of their kind outside of blocks, and those in blocks that have other names there.
 SINGLE = {"conv2d": "conv1", "batch_normalization": "bn1", "dense": "fc"}
 SUBLAYERS = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
-WEIGHTS = "model.weights.h5"  # within a `.keras` file
 
 
-def read(path, strides_first) -> dict[str, np.ndarray]:
-    """The weights of a `.keras`, `.weights.h5` or `.h5` file under torchvision's names.
-
-    Args:
-        path: The file.
-        strides_first: Whether the bottlenecks of the network that they are for stride on their
-            first convolution, as those of keras.applications do.
-
-    Raises:
-        CheckpointError: if it is no such file.
-    """
-    state, ours = as_torchvision(read_arrays(path), path.name)
-    if not ours and not strides_first:
-        raise CheckpointError(
-            f"{path} is of keras.applications, whose bottlenecks stride on their first "
-            "convolution. Build the model with version='v1' (--version v1)."
-        )
-    return state
+def of_applications(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the arrays of a file of Keras, by their paths, are of keras.applications."""
+    if _numbered(arrays):
+        return _convolutions(arrays) in APPLICATIONS
+    return any("conv1_conv/" in path for path in arrays)
 
 
-def strides_first(model) -> bool:
-    """Whether the bottlenecks of a model, if it has any, stride on their first convolution."""
-    return all(
-        layer.version == "v1" for layer in model.layers if isinstance(layer, BottleneckBlock)
-    )
+def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
+    """Arrays of a file of Keras under torchvision's names and in its layout.
 
-
-def read_arrays(path) -> dict[str, np.ndarray]:
-    """Every array of a file of Keras, under its path there and in Keras' order of axes.
-
-    Raises:
-        CheckpointError: if it is no such file.
-    """
-    try:
-        if path.suffix != ".keras":
-            return hdf5_file.read(path, path.stat().st_size)
-        with path.open("rb") as file:
-            members, _ = zip_members(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        if WEIGHTS not in members:
-            raise UnsafeFileError(f"it is a zip, but has no {WEIGHTS}, stored uncompressed")
-        return hdf5_file.read(io.BytesIO(members[WEIGHTS]), len(members[WEIGHTS]))
-    # Most of them h5py's, of files that are damaged.
-    except (struct.error, OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        kind = "a .keras" if path.suffix == ".keras" else "an HDF5"
-        said = str(error).partition("\n")[0][:200]
-        raise CheckpointError(
-            f"{path} cannot be read as {kind} file: {said}. If it was cut short, copy or download "
-            "it again; otherwise save it anew with Keras."
-        ) from error
-
-
-def as_torchvision(arrays, source):
-    """Arrays of a file of Keras under torchvision's names, and whether they are this package's.
-
-    What belongs to no known layer keeps its path as its name.
+    What belongs to no known layer keeps its path as its name. keras.applications' epsilon goes
+    into its variances.
 
     Args:
         arrays: Paths to arrays.
@@ -94,8 +43,8 @@ def as_torchvision(arrays, source):
     Raises:
         CheckpointError: if two arrays get one name.
     """
-    numbered = any(path.startswith("layers/") for path in arrays)
-    names, theirs = (_by_number if numbered else _by_name)(arrays)
+    theirs = of_applications(arrays)
+    names = (_by_number if _numbered(arrays) else _by_name)(arrays, theirs)
     state: dict[str, np.ndarray] = {}
     for path, key in names.items():
         if key in state:
@@ -105,10 +54,21 @@ def as_torchvision(arrays, source):
         state[key] = to_torch(arrays[path]) if arrays[path].ndim in TO_TORCH else arrays[path]
         if theirs and key.endswith(".running_var"):
             state[key] = state[key] + (APPLICATIONS_EPSILON - BATCH_NORM_EPSILON)
-    return biases_into_means(state), not theirs
+    return state
 
 
-def _by_number(arrays):
+def _convolutions(arrays):
+    """How many convolutions there are, of numbered layers that are in no block."""
+    kernels = (re.fullmatch(r"layers/(?:.*/layers/)?(conv2d(?:_\d+)?)/vars/0", a) for a in arrays)
+    return len({match[1] for match in kernels if match})
+
+
+def _numbered(arrays):
+    """Whether Keras 3 named the layers, which counts them: otherwise they have their names."""
+    return any(path.startswith("layers/") for path in arrays)
+
+
+def _by_number(arrays, theirs):
     """Of Keras 3, that counts the layers of a kind: `layers/bottleneck_block_1/bn1/vars/0`."""
     names, places = {}, {}
     for path in arrays:
@@ -119,12 +79,13 @@ def _by_number(arrays):
             places[path] = match[1], NUMBERED[int(match[2])]
         else:
             names[path] = path
-    shapes = {place: arrays[path].shape for path, place in places.items()}
-    theirs = _names_of_applications(shapes)
-    layers = theirs or _names_of_ours(shapes)
+    if theirs:
+        layers = _names_of_applications(APPLICATIONS[_convolutions(arrays)])
+    else:
+        layers = _names_of_ours({place: arrays[path].shape for path, place in places.items()})
     for path, (layer, leaf) in places.items():
         names[path] = f"{layers.get(layer, layer.replace('/', '.'))}.{leaf}"
-    return names, bool(theirs)
+    return names
 
 
 def _names_of_ours(shapes):
@@ -147,15 +108,10 @@ def _names_of_ours(shapes):
     return names
 
 
-def _names_of_applications(shapes):
-    """Convolutions are counted through; without as many as theirs, there are no names."""
-    count = sum(
-        bool(re.fullmatch(r"conv2d(_\d+)?", layer)) for layer, leaf in shapes if leaf == "weight"
-    )
-    if count not in APPLICATIONS:
-        return {}
+def _names_of_applications(depths):
+    """Convolutions are counted through."""
     places = ["conv1"]
-    for stage, depth in enumerate(APPLICATIONS[count], 2):
+    for stage, depth in enumerate(depths, 2):
         for block in range(1, depth + 1):
             # Keras puts the shortcut beside the last convolution.
             order = "1203" if block == 1 else "123"
@@ -168,18 +124,17 @@ def _names_of_applications(shapes):
     return names
 
 
-def _by_name(arrays):
+def _by_name(arrays, theirs):
     """Of Keras 2 and `model.save("file.h5")`: `model_weights/conv1_bn/conv1_bn/gamma:0`."""
     top = "model_weights/"  # beside those of the optimizer
     paths = [path for path in arrays if path.startswith(top)] or list(arrays)
-    theirs = any("conv1_conv/" in path for path in paths)
     names = {}
     for path in paths:
         *layers, leaf = path.removeprefix(top).removesuffix(":0").split("/")
         layers = layers[1:] or layers
         known = _torchvision_name(layers[-1]) if theirs and layers else None
         names[path] = ".".join([*([known] if known else layers), LEAVES.get(leaf, leaf)])
-    return names, theirs
+    return names
 
 
 def _torchvision_name(name):

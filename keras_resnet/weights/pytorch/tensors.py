@@ -5,15 +5,17 @@ Source: torch/_utils.py and torch/serialization.py of PyTorch.
 
 import dataclasses
 import math
+import struct
 import sys
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.weights import safe_pickle
-from keras_resnet.weights.errors import UnknownNameError, UnsafeFileError
-from keras_resnet.weights.safe_pickle import Inert
+from keras_resnet.weights.errors import SAVE_A_STATE_DICT, UnknownNameError, UnsafeFileError
+from keras_resnet.weights.pytorch.unpickler import Inert, Unpickler, make_dict
 
+INT64 = struct.Struct("<q")  # counts between the pickles, and sizes in tar files
 MAX_DIMENSIONS = 16
 NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
 
@@ -68,10 +70,6 @@ INERT = {
     *(f"torch.{kind}Tensor" for kind in DTYPES),
     *(f"torch.cuda.{kind}Tensor" for kind in DTYPES),
 }
-SAVE_A_STATE_DICT = (
-    "Save its weights in PyTorch, with torch.save(model.state_dict(), 'weights.pth'), and load "
-    "that."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +99,15 @@ class Tensor:
 class Parameter:
     """A parameter of torch 0.1 as it is unpickled: empty first, then given its state."""
 
-    tensor = None
+    tensor: Tensor | None = None
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> None:
         """Takes the tensor, which stands first."""
         if isinstance(state, tuple) and state and isinstance(state[0], Tensor):
             self.tensor = state[0]
 
 
-def find_storage(pid):
+def find_storage(pid: Any) -> Storage:
     """What a persistent id stands for: (storage, type, key, location, count, and a view or None).
 
     Zip files leave the view out.
@@ -129,10 +127,26 @@ def find_storage(pid):
         return Storage(key, dtype, count)
     if not isinstance(view, tuple) or len(view) != 3:
         raise UnsafeFileError("it has a view of a storage that is no view")
-    start, size = checked_count(view[1]), checked_count(view[2])
-    if start + size > count:
+    return view_of(Storage(key, dtype, count), *view[1:])
+
+
+def view_of(whole: Storage, start: Any, count: Any) -> Storage:
+    """`count` elements of a storage from `start` on, if it has as many."""
+    start, count = checked_count(start), checked_count(count)
+    if start + count > whole.count:
         raise UnsafeFileError("it has a view that reaches beyond its storage")
-    return Storage(key, dtype, size, start)
+    return Storage(whole.key, whole.dtype, count, whole.start + start)
+
+
+def raw_storage(reader: Unpickler, count: int, dtype: np.dtype) -> memoryview:
+    """The bytes of `count` numbers, where the reader stands; not copied."""
+    start = reader.position
+    reader.position += count * dtype.itemsize
+    if reader.position > len(reader.view):
+        raise UnsafeFileError(
+            f"it has a storage of {count * dtype.itemsize} bytes that ends behind its own end"
+        )
+    return reader.view[start : reader.position]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +168,7 @@ def _rebuild_tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_
     return make_tensor(storage, dtype.dtype, offset, shape, strides)
 
 
-def make_tensor(storage, dtype, offset, shape, strides):
+def make_tensor(storage: Storage, dtype: np.dtype, offset: Any, shape: Any, strides: Any) -> Tensor:
     """The tensor, if its offset, shape and strides stay inside of its storage."""
     if not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise UnsafeFileError("it has a tensor whose shape is not a tuple")
@@ -188,7 +202,7 @@ def _rebuild_parameter(data=None, *_):
 
 
 def _ordered_dict(pairs=(), *_):
-    return safe_pickle.make_dict([(key, value) for key, value in pairs])
+    return make_dict([(key, value) for key, value in pairs])
 
 
 def _size(dimensions=(), *_):
@@ -197,7 +211,7 @@ def _size(dimensions=(), *_):
     return dimensions
 
 
-def checked_count(value):
+def checked_count(value: Any) -> int:
     """`value` if it is a whole number that a size can be; anything else is refused."""
     if isinstance(value, bool) or not isinstance(value, int):
         # Not shown: a nested tuple may take for ever to write out.
@@ -207,7 +221,7 @@ def checked_count(value):
     return value
 
 
-GLOBALS = {
+GLOBALS: dict[str, Any] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda *_: {},
     "collections.deque": lambda *_: [],
@@ -227,7 +241,7 @@ GLOBALS = {
 }
 
 
-def find_global(name):
+def find_global(name: str) -> Any:
     """The inert stand-in for a global that an honest file names; any other name is refused."""
     if name in GLOBALS:
         return GLOBALS[name]
@@ -239,7 +253,7 @@ def find_global(name):
     )
 
 
-def array(tensor, buffer):
+def as_array(tensor: Tensor, buffer: memoryview | np.ndarray) -> np.ndarray:
     """The tensor as a view of `buffer`, the bytes of its storage in this machine's order."""
     storage, itemsize = tensor.storage, tensor.dtype.itemsize
     unit = 1 if storage.dtype is None else itemsize
@@ -260,7 +274,7 @@ def array(tensor, buffer):
     )
 
 
-def byte_swapped(buffer, dtype):
+def byte_swapped(buffer: memoryview, dtype: np.dtype) -> np.ndarray:
     """A copy of `buffer`, numbers of `dtype`, with the bytes of each reversed."""
     size = dtype.itemsize // (2 if dtype.kind == "c" else 1)  # a complex number is two
     return np.frombuffer(buffer, f"u{size}").byteswap().view(np.uint8)

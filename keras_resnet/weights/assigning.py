@@ -1,0 +1,165 @@
+"""Arrays into a model's variables, all of them or none: `assign`."""
+
+import logging
+import mmap
+import re
+
+import keras
+import numpy as np
+
+from keras_resnet.weights.architecture import call_of, recognise
+from keras_resnet.weights.errors import CheckpointError, listed
+from keras_resnet.weights.state_dict import TO_KERAS, TO_TORCH, variables_by_key
+
+logger = logging.getLogger("keras_resnet")
+
+HEAD = ("fc.weight", "fc.bias")
+STEM = "conv1.weight"
+BACKBONE = re.compile(r"(conv|bn|layer)\d")
+
+
+def assign(
+    model: keras.Model,
+    state: dict[str, np.ndarray],
+    source: str,
+    *,
+    head: str = "strict",
+    first_conv: str = "strict",
+) -> None:
+    """Puts the arrays of `state` into the model's variables: all of them, or none.
+
+    Args:
+        model: A model of this package.
+        state: torchvision's names to arrays, as of `Checkpoint.weights`.
+        source: The file's name, for messages.
+        head: "strict", or "skip" to leave the model's `fc` as it is.
+        first_conv: "strict", or "adapt" to fit the file's first kernel to another number of
+            input channels: summed for one channel, otherwise repeated and rescaled.
+
+    Raises:
+        CheckpointError: naming the first of the missing, unused and misshapen keys, and what to do;
+            no variable was changed.
+    """
+    check_choice("head", head, "skip")
+    check_choice("first_conv", first_conv, "adapt")
+    variables, state = _wanted(variables_by_key(model), state, source, skip_head=head == "skip")
+    if first_conv == "adapt" and STEM in variables and getattr(state.get(STEM), "ndim", 0) == 4:
+        state[STEM] = _adapt_channels(state[STEM], variables[STEM].shape[2])
+    _check_fit(model, variables, state, source)
+    for key, variable in variables.items():
+        array = state[key].astype(variable.dtype, copy=state[key].ndim == 1)
+        if array.ndim > 1:  # by the backend, which takes less than half of numpy's time
+            array = keras.ops.transpose(array, TO_KERAS[array.ndim])
+        variable.assign(array)
+        _let_go(state[key])
+
+
+def check_choice(argument: str, value: object, other: str) -> None:
+    """Refuses a value of an argument that is neither "strict" nor the other one that there is."""
+    if value not in ("strict", other):
+        raise ValueError(
+            f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
+        )
+
+
+def _wanted(variables, state, source, *, skip_head):
+    """The variables and arrays that should fit: no head if it is skipped or the model has none."""
+    without_top = not any(key in variables for key in HEAD)
+    ignored = [key for key in HEAD if key in state]
+    if without_top and ignored:
+        logger.warning("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
+    left_out = HEAD if without_top or skip_head else ()
+    return (
+        {key: variable for key, variable in variables.items() if key not in left_out},
+        {key: array for key, array in state.items() if key not in left_out},
+    )
+
+
+def _check_fit(model, variables, state, source):
+    """Raises a CheckpointError that tells which keys do not fit, if there are any."""
+    shapes = {key: _mismatch(variables[key], state[key]) for key in variables.keys() & state.keys()}
+    misshapen = {key: said for key, said in shapes.items() if said}
+    missing = [key for key in variables if key not in state]
+    unused = [key for key in state if key not in variables]
+    if not (misshapen or missing or unused):
+        return
+    lines = {
+        "missing from the file": missing,
+        "unused by the model": unused,
+        "of another shape": [f"{key} is {said}" for key, said in misshapen.items()],
+    }
+    raise CheckpointError(
+        f"{source} does not fit the model {model.name!r}, which was left as it was. "
+        + _advice(variables, state, missing, unused, misshapen)
+        + "".join(
+            f"\n{len(keys)} {title}: {listed(sorted(keys))}"
+            for title, keys in lines.items()
+            if keys
+        )
+    )
+
+
+def _advice(variables, state, missing, unused, misshapen):
+    """What to do about a file that does not fit, by what does not."""
+    wrong = {*missing, *unused, *misshapen}
+    if wrong == {STEM} and _is_adaptable(state.get(STEM), variables.get(STEM)):
+        return "For other channels, pass first_conv='adapt' to the builder or to weights.load."
+    keep = "build it without weights and call keras_resnet.weights.load(model, path, head='skip'"
+    if wrong <= {*HEAD}:
+        return f"To keep the model's own head, {keep})."
+    if wrong <= {STEM, *HEAD} and _is_adaptable(state.get(STEM), variables.get(STEM)):
+        return f"To keep the model's own head, {keep}, first_conv='adapt')."
+    if not misshapen and {*missing} <= {*HEAD} and not any(map(BACKBONE.match, unused)):
+        skip = f", and to keep the model's own head, {keep})" if missing else ""
+        return f"The backbone fits: save the file without the unused keys{skip}."
+    found = recognise(state)
+    if found.variant is None:
+        return f"It looks like {found.text}, which is no network of this package: choose another."
+    ours = recognise({key: np.broadcast_to(0, _expected(var)) for key, var in variables.items()})
+    if (found.variant, found.shortcut) != (ours.variant, ours.shortcut):
+        return f"It looks like {found.text}: load it into {call_of(found)}."
+    return (
+        f"It looks like {found.text}, as the model, but has lost or changed parts: save the whole "
+        "state_dict again, or choose another file."
+    )
+
+
+def _is_adaptable(kernel, variable):
+    """Whether a first kernel and its variable differ in the number of channels alone."""
+    if kernel is None or variable is None or np.iscomplexobj(kernel) or kernel.ndim != 4:
+        return False
+    expected = _expected(variable)
+    return (kernel.shape[0], *kernel.shape[2:]) == (expected[0], *expected[2:])
+
+
+def _expected(variable):
+    """The shape of a variable's array in PyTorch's order of axes."""
+    return tuple(variable.shape[axis] for axis in TO_TORCH[len(variable.shape)])
+
+
+def _mismatch(variable, array):
+    """What an array is, where it does not fit the variable."""
+    if array.shape != _expected(variable):
+        return f"{array.shape}, not {_expected(variable)}"
+    return "of complex numbers" if np.iscomplexobj(array) else None
+
+
+def _let_go(array):
+    """Takes an array's part of a mapped file out of memory again; reading it brings it back."""
+    mapped = array
+    while not isinstance(mapped, mmap.mmap):
+        mapped = getattr(mapped, "obj", getattr(mapped, "base", None))
+        if mapped is None:
+            return
+    if hasattr(mapped, "madvise"):
+        start = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+        page = start // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_DONTNEED, page, start + array.nbytes - page)
+
+
+def _adapt_channels(kernel, channels):
+    """A (filters, channels, height, width) kernel for another number of input channels."""
+    if channels == 1:
+        return kernel.sum(axis=1, keepdims=True)
+    held = kernel.shape[1]
+    return kernel[:, np.arange(channels) % max(held, 1)] * (held / channels)
