@@ -46,7 +46,8 @@ class Preprocessing:
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
         sides = (self.resize, self.crop)
-        if not all(isinstance(side, numbers.Integral) and 1 <= side <= MAX_SIDE for side in sides):
+        whole = all(isinstance(side, numbers.Integral) and side is not True for side in sides)
+        if not whole or not all(1 <= side <= MAX_SIDE for side in sides):
             raise ValueError(
                 f"resize and crop are sides in pixels, from 1 to {MAX_SIDE}. "
                 f"Received: resize={self.resize!r}, crop={self.crop!r}"
@@ -57,6 +58,9 @@ class Preprocessing:
                 "0..1: the mean from 0 to 1, the deviation more than 0. "
                 f"Received: mean={self.mean!r}, std={self.std!r}"
             )
+
+        if not isinstance(self.exif, bool):
+            raise ValueError(f"exif is True or False. Received: exif={self.exif!r}")
 
     @classmethod
     def for_crop(cls, crop, resize=None, **arguments):

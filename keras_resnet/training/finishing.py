@@ -19,7 +19,7 @@ from keras_resnet.training.adorning import adorning
 from keras_resnet.training.evaluation import evaluate
 from keras_resnet.training.phases import Setting
 from keras_resnet.training.report import SHOWN, report, write_history, write_skipped
-from keras_resnet.training.run import BEST, REPORT
+from keras_resnet.training.run import REPORT, load_best
 
 logger = logging.getLogger("keras_resnet")
 
@@ -42,7 +42,7 @@ def finish(setting: Setting, progress, *, note, command):
     history = {name: [row[name] for row in progress.history] for name in progress.history[0]}
     with adorning("curves.png", missing):
         visualize.curves(history, folder / "curves.png")
-    best = keras.saving.load_model(folder / BEST, compile=False)
+    best = load_best(folder)
     weights.save(best, folder / "best.pth")
     found = evaluate(
         best,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import zipfile
 from pathlib import Path
 
 import keras
@@ -159,6 +160,22 @@ def newest_run(parent="runs") -> Path:
     return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
 
 
+def load_best(folder) -> keras.Model:
+    """The network in the `best.keras` of a run folder.
+
+    Raises:
+        ValueError: if the file is damaged, or is of something else.
+    """
+    path = Path(folder) / BEST
+    try:
+        if not zipfile.is_zipfile(path):  # of which Keras says that it is not there
+            raise ValueError("it is no zip file, or was cut short")
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of Keras, zipfile, h5py: there is no end of them
+        said = " ".join(str(error).split()).removesuffix(".")
+        raise ValueError(f"{path} cannot be read: {said[:300]}. {COPY}") from error
+
+
 def _class_names(indices):
     """The names that class_indices.json has."""
     names = tuple(indices[str(number)] for number in range(len(indices)))
@@ -226,15 +243,17 @@ class Run:
         """The network of the best epoch.
 
         Raises:
-            ValueError: if it has not the classes that class_indices.json names.
+            ValueError: if it cannot be read, or does not take the images that recipe.json describes
+                or has not the classes that class_indices.json names.
         """
-        network = keras.saving.load_model(self.folder / BEST, compile=False)
-        if network.output_shape[-1] != len(self.class_names):
-            raise ValueError(
-                f"{self.folder / CLASSES} names {len(self.class_names)} classes, and {BEST} has "
-                f"{network.output_shape[-1]}. Copy both from where the training was done, or train "
-                "again."
-            )
+        network = load_best(self.folder)
+        taken, side, classes = network.input_shape[1:], self.preprocessing.crop, self.class_names
+        if network.output_shape[-1] != len(classes):
+            said = f"{CLASSES} names {len(classes)} classes, and {BEST} has "
+            raise ValueError(f"{self.folder / said}{network.output_shape[-1]}. {COPY}")
+        if taken[:2] != (side, side):
+            said = f"{RECIPE} has images of {side} px, and {BEST} takes {taken}"
+            raise ValueError(f"{self.folder / said}. {COPY}")
         return network
 
     def predict(self, images) -> np.ndarray:
