@@ -21,6 +21,7 @@ _KEPT = 64  # bytes of the name: the suffix, and what makes it known to a reader
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 LARGEST_JSON = 2**26  # bytes: names of a million classes
+LONGEST = 500  # letters of what is said to be wrong, which may quote the file
 
 
 def temporary_path(path):
@@ -161,7 +162,7 @@ def read_json(path, understand=lambda values: values, *, advice, error=ValueErro
     except KeyError as found:
         raise error(f"{path} is not as it should be: {found} is missing. {advice}") from found
     except (TypeError, ValueError, AttributeError, OverflowError) as found:
-        said = str(found).removesuffix(".")
+        said = str(found)[:LONGEST].removesuffix(".")
         raise error(f"{path} is not as it should be: {said}. {advice}") from found
 
 
@@ -179,5 +180,8 @@ def readable(path, advice, error=ValueError):
     """Names the safetensors file that is read inside, if it is damaged, and says what to do."""
     try:
         yield
-    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as found:
+    except (
+        *(safetensors.SafetensorError, TypeError, KeyError, ValueError),
+        *(AttributeError, OverflowError, RecursionError),
+    ) as found:
         raise error(f"{path} cannot be read: {found}. {advice}") from found

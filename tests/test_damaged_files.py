@@ -1,14 +1,19 @@
-"""Files of JSON that are read back, damaged in every way: usable, or an error that names them."""
+"""Files that are read back, damaged in every way: usable, or an error that names them."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 from small_networks import small
 
+from keras_resnet import Preprocessing
 from keras_resnet.data import DataError, tfrecords
+from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.export import record
+from keras_resnet.files import read_json
 from keras_resnet.trained.run import Run
 
 IMAGE = tf.io.encode_png(np.zeros((30, 40, 3), np.uint8)).numpy()
@@ -78,6 +83,7 @@ def test_of_a_run(name, tmp_path):
         assert is_names(run.class_names)
         found = run.preprocessing.batch({"image": IMAGE})
         assert found.shape == (1, *[run.preprocessing.crop] * 2, 3) and np.isfinite(found).all()
+        assert isinstance(run.preprocessing.exif, bool)
 
     read = lambda: Run.open(tmp_path)  # noqa: E731
     check(tmp_path / name, RUN[name], read, use, ValueError, "train again")
@@ -118,6 +124,57 @@ def test_of_another_network(tmp_path):
         ValueError, match=r"class_indices\.json names 3 classes, and best\.keras has 4"
     ):
         Run.open(tmp_path).model()
+
+
+def test_of_another_size(tmp_path):
+    for file, values in RUN.items():
+        (tmp_path / file).write_text(json.dumps(values))
+    small(classes=3, input_shape=(64, 64, 3)).save(tmp_path / "best.keras")
+    with pytest.raises(
+        ValueError, match=r"recipe\.json has images of 32 px, and best\.keras takes"
+    ):
+        Run.open(tmp_path).model()
+
+
+def test_of_a_network(tmp_path):
+    """Cut short, empty, another file, a byte changed anywhere, or a zip of other things."""
+    for file, values in RUN.items():
+        (tmp_path / file).write_text(json.dumps(values))
+    best = tmp_path / "best.keras"
+    small(classes=3, input_shape=(32, 32, 3)).save(best)
+    run, whole = Run.open(tmp_path), best.read_bytes()
+    assert run.model().count_params()
+    contents = [b"", b"no zip", whole[:-9], whole[: len(whole) // 2]]
+    contents += [whole.replace(b"BottleneckBlock", b"BottleneckBlick")]  # a wrong CRC-32
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("config.json", "{}")
+    with zipfile.ZipFile(best) as parts, zipfile.ZipFile(tmp_path / "class.zip", "w") as archive:
+        for name in parts.namelist():
+            archive.writestr(name, parts.read(name).replace(b"BottleneckBlock", b"Stranger"))
+    contents += [(tmp_path / name).read_bytes() for name in ("other.zip", "class.zip")]
+    for content in contents:
+        best.write_bytes(content)
+        with pytest.raises(ValueError, match="train again") as found:
+            run.model()
+        assert str(best) in str(found.value) and "not found" not in str(found.value)
+        assert len(str(found.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "said", ["[" * 100_000, '{"classes": [], "groups": [["a", 1e400]]}', "[1]"]
+)
+def test_of_data(said, tmp_path):
+    arrays = {part: np.zeros(1, np.uint64) for part in ("train", "val")}
+    safetensors.numpy.save_file(arrays, tmp_path / "data.safetensors", {"listed": said})
+    with pytest.raises(DataError, match=r"data\.safetensors cannot be read"):
+        Fingerprint.read(tmp_path)
+
+
+def test_of_a_long_value(tmp_path):
+    (tmp_path / "my.json").write_text(json.dumps({"std": "x" * 10_000}))
+    with pytest.raises(ValueError, match=r"my\.json is not as it should be") as found:
+        read_json(tmp_path / "my.json", lambda said: Preprocessing(**said), advice="Mend it.")
+    assert len(str(found.value)) < 1000 and str(found.value).endswith("Mend it.")
 
 
 def test_of_a_recipe(tmp_path, command_here):

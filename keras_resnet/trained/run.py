@@ -1,6 +1,7 @@
 """The folder that a training leaves, read back."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import keras
@@ -68,16 +69,34 @@ class Run:
         """The network of the best epoch.
 
         Raises:
-            ValueError: if it has not the classes that class_indices.json names.
+            ValueError: if it cannot be read, or does not take the images that recipe.json describes
+                or has not the classes that class_indices.json names.
         """
-        network = keras.saving.load_model(self.folder / BEST, compile=False)
-        if network.output_shape[-1] != len(self.class_names):
-            raise ValueError(
-                f"{self.folder / CLASSES} names {len(self.class_names)} classes, and {BEST} has "
-                f"{network.output_shape[-1]}. Copy both from where the training was done, or train "
-                "again."
-            )
+        network = load_best(self.folder)
+        taken, side, classes = network.input_shape[1:], self.preprocessing.crop, self.class_names
+        if network.output_shape[-1] != len(classes):
+            said = f"{CLASSES} names {len(classes)} classes, and {BEST} has "
+            raise ValueError(f"{self.folder / said}{network.output_shape[-1]}. {ADVICE}")
+        if taken[:2] != (side, side):
+            said = f"{RECIPE} has images of {side} px, and {BEST} takes {taken}"
+            raise ValueError(f"{self.folder / said}. {ADVICE}")
         return network
+
+
+def load_best(folder) -> keras.Model:
+    """The network in the `best.keras` of a run folder.
+
+    Raises:
+        ValueError: if the file is damaged, or is of something else.
+    """
+    path = Path(folder) / BEST
+    try:
+        if not zipfile.is_zipfile(path):  # of which Keras says that it is not there
+            raise ValueError("it is no zip file, or was cut short")
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of Keras, zipfile, h5py: there is no end of them
+        said = " ".join(str(error).split()).removesuffix(".")
+        raise ValueError(f"{path} cannot be read: {said[:300]}. {ADVICE}") from error
 
 
 def _class_names(indices):

@@ -18,5 +18,8 @@ def readable(path, advice):
     """Names the safetensors file that is read inside, if it is damaged, and says what to do."""
     try:
         yield
-    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+    except (
+        *(safetensors.SafetensorError, TypeError, KeyError, ValueError),
+        *(AttributeError, OverflowError, RecursionError),
+    ) as error:
         raise TrainingError(f"{path} cannot be read: {error}. {advice}") from error

@@ -17,7 +17,7 @@ from keras_resnet import export, visualize, weights
 from keras_resnet.export import verification
 from keras_resnet.files import write_csv, write_text
 from keras_resnet.trained import Network, evaluate
-from keras_resnet.trained.run import BEST, REPORT
+from keras_resnet.trained.run import REPORT, load_best
 from keras_resnet.training import adornments
 from keras_resnet.training.adornments import adorning
 
@@ -48,7 +48,7 @@ def finish(training, state, *, note, command):
     history = {name: [row[name] for row in state.history] for name in state.history[0]}
     with adorning("curves.png", missing):
         visualize.curves(history, folder / "curves.png")
-    best = keras.saving.load_model(folder / BEST, compile=False)
+    best = load_best(folder)
     weights.save(best, folder / "best.pth")
     found = evaluate(
         best,
