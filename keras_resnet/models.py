@@ -117,7 +117,7 @@ def create(
     shortcut = builder.check_shortcut(shortcut, config.family)
     inputs, x = builder.inputs(input_tensor, input_shape, data_format, dtype, config.family)
     # Before the seconds that building takes.
-    file = None if weights is None else locate(weights, model_name)
+    file = None if weights is None else locate(weights, str(model_name))
 
     # What every layer gets; a block hands it down to its sublayers.
     common = {"data_format": data_format, "dtype": dtype}

@@ -1,5 +1,6 @@
 """Shared fixtures. Never imports keras: the parity suite has to import torch first."""
 
+import json
 import logging
 import os
 
@@ -50,6 +51,44 @@ def run_python(tmp_path):
     return run
 
 
+@pytest.fixture(scope="session")
+def imported():
+    """A process that has imported the package, and forks for each line of JSON; see forked.py."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, ROOT / "tests" / "forked.py"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def run_imported(imported, tmp_path):
+    """As `run_python("-c", ...)`, without the seconds to import the package: that was done before.
+
+    The program's process is new: it shares nothing with the one that tests, or with others.
+    """
+
+    def run(program, *arguments, variables=None):
+        streams = {name: tmp_path / f".{name}" for name in ("stdout", "stderr")}
+        order = {
+            "program": program,
+            "arguments": list(map(str, arguments)),
+            "folder": str(tmp_path),
+            "variables": variables or {},
+            **{name: str(file) for name, file in streams.items()},
+        }
+        imported.stdin.write(json.dumps(order) + "\n")
+        imported.stdin.flush()
+        status = int(imported.stdout.readline())
+        said = {name: file.read_text() for name, file in streams.items()}
+        for file in streams.values():
+            file.unlink()
+        return types.SimpleNamespace(returncode=status, **said)
+
+    return run
+
+
 @pytest.fixture
 def folder_here(tmp_path, monkeypatch):
     """The current folder, empty, of a program that runs in this process.
@@ -81,6 +120,15 @@ def command_here(folder_here, monkeypatch, capfd):
         return types.SimpleNamespace(returncode=status, stdout=output, stderr=errors)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def tiny_rows():
+    """resnet18 and resnet20 are tiny networks until the file's end, for what happens around one."""
+    from small_networks import tiny_rows
+
+    with tiny_rows():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
 """Networks of each family with two stages of one block, and weights as of a trained one."""
 
+import contextlib
+import dataclasses
+
 import keras
 import numpy as np
+import pytest
 
-from keras_resnet.configs import CIFAR, ResNetConfig
+from keras_resnet import configs
+from keras_resnet.configs import CIFAR, IMAGENET, ResNetConfig
 from keras_resnet.models import create
 
 CONFIGS = {
@@ -13,9 +18,24 @@ CONFIGS = {
     "wide": ResNetConfig("bottleneck", (1, 1), width_per_group=128),
     "cifar": ResNetConfig("basic", (1, 1), family=CIFAR),
 }
+NARROW = dataclasses.replace(IMAGENET, widths=(8, 16, 24, 32))
+# Rows for trainings, of which the network is the least: one block a stage.
+TINY = {
+    "resnet18": ResNetConfig("basic", (1, 1, 1, 1), family=NARROW),
+    "resnet20": ResNetConfig("basic", (1, 1, 1), family=CIFAR),
+}
 # Of the files that a network is exported to.
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9, "cifar": 5}
+
+
+@contextlib.contextmanager
+def tiny_rows():
+    """resnet18 and resnet20 are the networks of TINY, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, config in TINY.items():
+            patch.setitem(configs.CONFIGS, name, config)
+        yield
 
 
 def small(family="resnext", seed=0, **arguments):

@@ -196,27 +196,42 @@ PICKLES = {
 }
 
 
-def write_attacks(folder):
-    """Each pickle in each container: as data.pkl, as the legacy object, as the tar's pickle."""
-    nothing = {"a": tensor(Storage("Float", "0", np.zeros(6, np.float32)), (6,), (1,))}
+def attack_zip(path, attack):
+    """A pickle as data.pkl."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w/data.pkl", attack)
+        archive.writestr("w/data/0", bytes(24))
+
+
+def attack_legacy(path, attack):
+    """A pickle as the object."""
     storage = Storage("Float", "0", np.zeros(6, np.float32))
+    nothing = {"a": tensor(storage, (6,), (1,))}
+    legacy_file(path, nothing, [storage])
+    assert pickled(nothing, (None,)) in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(pickled(nothing, (None,)), attack))
+
+
+def attack_tar(path, attack):
+    """A pickle as the tar's."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in (
+            ("storages", pickled(0) + pickled([])),
+            ("tensors", pickled(0)),
+            ("pickle", attack),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def write_attacks(folder, containers):
+    """Each pickle in so many of the three containers, which take turns."""
+    writers = (attack_zip, attack_legacy, attack_tar)
     for number, opcodes in enumerate(PICKLES.values()):
-        attack = b"\x80\x02" + opcodes + b"."
-        with zipfile.ZipFile(folder / f"{number}.zip", "w") as archive:
-            archive.writestr("w/data.pkl", attack)
-            archive.writestr("w/data/0", storage.values.tobytes())
-        path = legacy_file(folder / f"{number}.legacy", nothing, [storage])
-        assert pickled(nothing, (None,)) in path.read_bytes()
-        path.write_bytes(path.read_bytes().replace(pickled(nothing, (None,)), attack))
-        with tarfile.open(folder / f"{number}.tar", "w") as archive:
-            for name, content in (
-                ("storages", pickled(0) + pickled([])),
-                ("tensors", pickled(0)),
-                ("pickle", attack),
-            ):
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+        for turn in range(number, number + containers):
+            write = writers[turn % 3]
+            write(folder / f"{number}.{write.__name__}", b"\x80\x02" + opcodes + b".")
 
 
 def write_bombs(folder):
@@ -406,13 +421,14 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_attacks_end_soon_in_little_memory(tmp_path, run_python):
+@pytest.mark.parametrize("containers", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_attacks_end_soon_in_little_memory(containers, tmp_path, run_imported):
     folder = tmp_path / "attacks"
     folder.mkdir()
-    write_attacks(folder)
+    write_attacks(folder, containers)
     write_bombs(folder)
     write_hdf5_attacks(folder)
-    done = run_python("-c", WATCH, folder, timeout=400)
+    done = run_imported(WATCH, folder)
     rows = [line.split("|") for line in done.stdout.splitlines()]
     assert len(rows) == len(list(folder.iterdir())), done.stderr
     for name, said, seconds, megabytes in rows:

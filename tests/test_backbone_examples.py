@@ -1,7 +1,9 @@
 """The examples that build on a backbone: a detector and a segmentation of drawn scenes."""
 
 import importlib
+import json
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -271,6 +273,25 @@ numpy.savez("outputs.npz", **{name: keras.ops.convert_to_numpy(x) for name, x in
 """
 
 
+def modules_of(config):
+    """The modules that a file's config names, which loading it would import."""
+    if isinstance(config, dict):
+        yield from [config["module"]] if isinstance(config.get("module"), str) else []
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            yield from modules_of(part)
+
+
+def test_files_name_nothing_of_the_examples(detection, segmentation, tmp_path):
+    for model in (detection.detector(backbone_of(64)), segmentation.segmenter(64)):
+        model.save(tmp_path / "m.keras")
+        with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+            found = set(modules_of(json.loads(archive.read("config.json"))))
+        assert {name.split(".")[0] for name in found} == {"keras", "keras_resnet"}
+
+
+@pytest.mark.slow
 def test_models_load_where_the_examples_are_not(
     detection, segmentation, scenes_of, run_python, tmp_path
 ):

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,17 @@ def command(run_python):
     return lambda *arguments: run_python("-m", "keras_resnet_cli", *arguments)
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    model = keras_resnet.ResNet20(classes=7)
+    return model, weights.save(model, tmp_path_factory.mktemp("saved") / "w.pth")
+
+
 @pytest.fixture
-def resnet18(tmp_path):
-    model = keras_resnet.ResNet18(classes=7)
-    return model, weights.save(model, tmp_path / "w.pth")
+def resnet20(saved, tmp_path):
+    """A network and w.pth, a file of its weights."""
+    model, file = saved
+    return model, Path(shutil.copy(file, tmp_path))
 
 
 @pytest.mark.parametrize("name", keras_resnet_cli.COMMANDS)
@@ -35,6 +43,9 @@ def test_help_has_an_example(name, command_here):
     assert f"Example: keras-resnet {name}" in done.stdout
     assert "--debug" in done.stdout
     assert ("--json" in done.stdout) == (name != "train")  # whose run folder has files for that
+
+
+SAID = "a resnet20 with shortcut A and 7 classes"
 
 
 def test_help_imports_nothing_large(run_python):
@@ -51,9 +62,36 @@ def test_list(command, command_here):
     assert [row["file"] for row in rows] == ["resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"]
 
 
+@pytest.mark.parametrize("closed", [(2,), (1,), (1, 2)], ids=str)
+def test_streams_that_the_caller_closed(closed, command_here, monkeypatch):
+    """As Python starts then: without the stream, and with its number free for the next file."""
+    kept = {number: os.dup(number) for number in closed}
+    try:
+        for number in closed:
+            monkeypatch.setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+            os.close(number)
+        done = command_here("list", "resnet50")
+    finally:
+        for number, duplicate in kept.items():
+            os.dup2(duplicate, number)
+            os.close(duplicate)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == (0 if 1 in closed else 3)
+
+
+def test_a_reader_that_has_left(command_here, monkeypatch):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        done = command_here("list", "resnet50")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 STREAMS = {"no errors": "2>&-", "no output": ">&-", "neither": ">&- 2>&-", "no reader": "| true"}
 
 
+@pytest.mark.slow
 def test_streams_that_are_closed(tmp_path):
     """The answer is the same, and there is no word on the stream that is missing."""
     program = shlex.join([sys.executable, "-m", "keras_resnet_cli", "list", "resnet50"])
@@ -76,27 +114,27 @@ def test_streams_that_are_closed(tmp_path):
     assert said == {"no output": ("", "", 0), "neither": ("", "", 0)}
 
 
-def test_inspect(command_here, resnet18):
+def test_inspect(command_here, resnet20):
     done = command_here("inspect", "w.pth")
     assert done.returncode == 0
     assert done.stderr == ""
-    for part in ("layer4.1.conv2.weight", "[512, 512, 3, 3]", "zip container", "a resnet18 with 7"):
+    for part in ("layer3.2.conv2.weight", "[64, 64, 3, 3]", "zip container", SAID):
         assert part in done.stdout
     found = json.loads(command_here("inspect", "w.pth", "--json").stdout)
-    assert (found["model"], found["classes"], found["container"]) == ("resnet18", 7, "zip")
-    assert found["bytes"] == resnet18[1].stat().st_size
+    assert (found["model"], found["classes"], found["container"]) == ("resnet20", 7, "zip")
+    assert found["bytes"] == resnet20[1].stat().st_size
     assert {"name": "fc.bias", "dtype": "float32", "shape": [7], "bytes": 28} in found["tensors"]
 
 
-def test_inspect_keras_files(command_here, resnet18, tmp_path):
-    model, _ = resnet18
+def test_inspect_keras_files(command_here, resnet20, tmp_path):
+    model, _ = resnet20
     weights.save(model, tmp_path / "w.weights.h5")
     done = command_here("inspect", "w.weights.h5")
     assert "layers/dense/vars/0" in done.stdout
     assert "hdf5 container" in done.stdout
-    assert "a resnet18 with 7 classes" in done.stdout
+    assert SAID in done.stdout
     weights.save(model, tmp_path / "w.keras")
-    assert "a resnet18 with 7 classes" in command_here("inspect", "w.keras").stdout
+    assert SAID in command_here("inspect", "w.keras").stdout
 
 
 @pytest.mark.real_data
@@ -109,49 +147,50 @@ def test_inspect_real_files(command_here, real_data):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".keras", ".weights.h5"])
-def test_convert_there_and_back(suffix, command_here, resnet18, tmp_path):
-    model, _ = resnet18
+def test_convert_there_and_back(suffix, command_here, resnet20, tmp_path):
+    model, _ = resnet20
     done = command_here("convert", "w.pth", "-o", f"x{suffix}", "--verify")
     assert done.returncode == 0, done.stderr
     assert "Verified: the largest difference between the outputs is 0." in done.stdout
     done = command_here("convert", f"x{suffix}", "-o", "y.pth", "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    found = {"file": "y.pth", "model": "resnet18", "classes": 7, "difference": None}
+    found = {"file": "y.pth", "model": "resnet20", "classes": 7, "difference": None}
     assert json.loads(done.stdout) == found
     back = weights.read_state_dict(tmp_path / "y.pth")
     for key, value in weights.to_state_dict(model).items():
         np.testing.assert_array_equal(back[key], value)
 
 
-def test_a_file_whose_network_is_named(command_here, resnet18):
-    weights.save(resnet18[0], resnet18[1].with_name("w.weights.h5"))
+def test_a_file_whose_network_is_named(command_here, resnet20):
+    weights.save(resnet20[0], resnet20[1].with_name("w.weights.h5"))
     stages = json.loads(
-        command_here("summary", "w.weights.h5", "--model", "resnet18", "--json").stdout
+        command_here("summary", "w.weights.h5", "--model", "resnet20", "--json").stdout
     )
     assert stages[-1]["channels"] == 7
-    done = command_here("plot", "w.weights.h5", "--model", "resnet18", "--json")
-    assert json.loads(done.stdout) == {"file": "resnet18.svg"}
+    done = command_here("plot", "w.weights.h5", "--model", "resnet20", "--json")
+    assert json.loads(done.stdout) == {"file": "resnet20.svg"}
 
 
 def test_convert_without_a_head_and_of_other_channels(command_here, tmp_path):
-    model = keras_resnet.ResNet18(include_top=False, input_shape=(None, None, 4))
+    model = keras_resnet.ResNet20(include_top=False, input_shape=(None, None, 4))
     weights.save(model, tmp_path / "w.safetensors")
     done = command_here("convert", "w.safetensors", "--output", "w.keras", "--verify")
     assert done.returncode == 0, done.stderr
-    assert "resnet18, no head" in done.stdout
+    assert "resnet20, no head" in done.stdout
     loaded = keras.saving.load_model(tmp_path / "w.keras")
     assert loaded.input_shape == (None, None, None, 4)
 
 
+@pytest.mark.slow
 def test_convert_keras_applications(command_here, tmp_path):
-    theirs = keras.applications.ResNet50(weights=None, classes=3)
+    theirs = keras.applications.ResNet50(weights=None, classes=3, input_shape=(64, 64, 3))
     theirs.save_weights(tmp_path / "w.weights.h5")
     options = ("--model", "resnet50", "--version", "v1", "--verify")
     done = command_here("convert", "w.weights.h5", "-o", "w.keras", *options)
     assert done.returncode == 0, done.stderr
     loaded = keras.saving.load_model(tmp_path / "w.keras")
-    x = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
     probabilities = keras.ops.softmax(loaded.predict_on_batch(x))
     np.testing.assert_allclose(probabilities, theirs.predict_on_batch(x), rtol=1e-4)
 
@@ -164,7 +203,7 @@ def test_convert_keras_applications(command_here, tmp_path):
         (["inspect", "text.h5"], 1, "cannot be read as an HDF5 file"),
         (["convert", "w.pth", "-o", "w.onnx"], 1, "should end in one of .pth"),
         (["convert", "w.pth", "-o", "no/w.keras"], 1, "The folder no does not exist"),
-        (["convert", "w.pth", "-o", "w.keras", "--model", "resnet34"], 1, "missing from the file"),
+        (["convert", "w.pth", "-o", "w.keras", "--model", "resnet32"], 1, "missing from the file"),
         (["convert", "w.pth", "-o", "w.keras", "--model", "resnet35"], 1, "Did you mean"),
         (["list", "resnet51"], 1, "Unknown model"),
         (["download", "resnet18", "--weights", "IMAGENET1K_V2"], 1, "no such weights"),
@@ -175,7 +214,7 @@ def test_convert_keras_applications(command_here, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_failures(arguments, status, said, command_here, resnet18, tmp_path):
+def test_failures(arguments, status, said, command_here, resnet20, tmp_path):
     for name in ("text.pth", "text.h5"):
         (tmp_path / name).write_text("this is text")
     done = command_here(*arguments)
@@ -187,16 +226,16 @@ def test_failures(arguments, status, said, command_here, resnet18, tmp_path):
     assert not (tmp_path / "w.keras").exists()
 
 
-def test_debug_shows_the_traceback(command, command_here):
-    done = command("inspect", "no.pth", "--debug")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "CheckpointError" in done.stderr
+@pytest.mark.parametrize(
+    "arguments", [("inspect", "no.pth", "--debug"), ("--debug", "inspect", "no.pth")]
+)
+def test_debug_shows_the_traceback(arguments, command_here):
+    """Python does, of an error that leaves the command."""
     with pytest.raises(weights.CheckpointError, match=r"no\.pth does not exist"):
-        command_here("--debug", "inspect", "no.pth")
+        command_here(*arguments)
 
 
-def test_it_is_installed_as_a_command(command):
+def test_it_is_installed_as_a_command():
     installed = Path(sys.executable).with_name("keras-resnet")
     assert "keras_resnet_cli import main" in installed.read_text()
 

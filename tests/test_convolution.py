@@ -193,10 +193,19 @@ def test_unusual_strides(kernel, strides, path):
         assert relative_error(result, exact) <= 1e-5
 
 
-@settings(max_examples=25, deadline=None)
-@given(cases(), st.sampled_from(["onednn", "eigen"]), st.sampled_from(["float16", "bfloat16"]))
-def test_mixed_precision(case, path, dtype):
-    check(*case, path, dtype=f"mixed_{dtype}")
+def examples(few, many):
+    """So many cases that hypothesis draws; many of them in the slow suite."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
+
+
+@examples(8, 60)
+def test_mixed_precision(count):
+    @settings(max_examples=count, deadline=None)
+    @given(cases(), st.sampled_from(["onednn", "eigen"]), st.sampled_from(["float16", "bfloat16"]))
+    def each(case, path, dtype):
+        check(*case, path, dtype=f"mixed_{dtype}")
+
+    each()
 
 
 @settings(max_examples=20, deadline=None)
@@ -211,10 +220,14 @@ def test_dynamic_shapes(case, path):
     check(*case, path, compiled=with_dynamic_shapes)
 
 
-@settings(max_examples=10, deadline=None)
-@given(cases(), st.sampled_from(FAST_PATHS))
-def test_xla(case, path):
-    check(*case, path, compiled=with_xla)
+@examples(4, 30)
+def test_xla(count):
+    @settings(max_examples=count, deadline=None)
+    @given(cases(), st.sampled_from(FAST_PATHS))
+    def each(case, path):
+        check(*case, path, compiled=with_xla)
+
+    each()
 
 
 def test_the_stock_path():
@@ -330,6 +343,7 @@ for groups in (1, 32):
 """
 
 
+@pytest.mark.slow
 def test_a_process_without_onednn_chooses_its_own_path(run_python):
     """Where TensorFlow has no gradient for groups on a CPU, which is so on older processors."""
     program = WITHOUT_ONEDNN.format(tests=str(Path(__file__).parent))

@@ -19,7 +19,7 @@ OPTIONS = {"image_size": 32, "batch_size": 4}
     [
         ("tf_flowers", 5),
         pytest.param("oxford_flowers102", 102, marks=pytest.mark.slow),
-        ("imagenet2012", 1000),
+        pytest.param("imagenet2012", 1000, marks=pytest.mark.slow),
     ],
 )
 def test_data_sets_of_many_kinds(name, classes):
@@ -47,13 +47,12 @@ def test_cifar10():
     import tensorflow_datasets
 
     with tensorflow_datasets.testing.mock_data(num_examples=10):
-        for training in (False, True):
-            batches, names = data.cifar10(training=training, batch_size=4)
-            shapes = [images.shape for images, _ in batches]
-            assert shapes == [(4, 32, 32, 3), (4, 32, 32, 3), (2, 32, 32, 3)]
+        batches, names = data.cifar10(training=True, batch_size=4)
+        shapes = [images.shape for images, _ in batches]
+        assert shapes == [(4, 32, 32, 3), (4, 32, 32, 3), (2, 32, 32, 3)]
         assert len(names) == 10
         batches, _ = data.cifar10(split="test[:3]", batch_size=10)  # the mock takes any split
-        assert [len(labels) for _, labels in batches] == [10]
+        assert [images.shape for images, _ in batches] == [(10, 32, 32, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +64,17 @@ def test_a_builder_over_files(flowers):
     import tensorflow_datasets
 
     builder = tensorflow_datasets.ImageFolder(str(flowers))
-    for split, count in (("train", 20), ("val", 10)):
-        batches, names = data.tfds(builder, split=f"{split}", **OPTIONS)
-        assert names == ["daisy", "dandelion", "rose", "sunflower", "tulip"]
-        images = np.concatenate([x for x, _ in batches])
-        labels = np.concatenate([y for _, y in batches])
-        assert collections.Counter(labels.tolist()) == dict.fromkeys(range(5), count // 5)
-        ours, _ = data.image_folder(flowers / split, **OPTIONS)
-        expected = np.concatenate([x for x, _ in ours])
-        assert {x.tobytes() for x in images} == {x.tobytes() for x in expected}
+    batches, names = data.tfds(builder, split="val", **OPTIONS)
+    assert names == ["daisy", "dandelion", "rose", "sunflower", "tulip"]
+    images = np.concatenate([x for x, _ in batches])
+    labels = np.concatenate([y for _, y in batches])
+    assert collections.Counter(labels.tolist()) == dict.fromkeys(range(5), 2)
+    ours, _ = data.image_folder(flowers / "val", **OPTIONS)
+    expected = np.concatenate([x for x, _ in ours])
+    assert {x.tobytes() for x in images} == {x.tobytes() for x in expected}
+    train, _ = tfds_sources(builder)
+    contents = {content for _, content, _ in train.examples(None, 0).as_numpy_iterator()}
+    assert contents == {file.read_bytes() for file in (flowers / "train").rglob("*.jpg")}
 
 
 def test_what_is_refused(flowers):

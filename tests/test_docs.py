@@ -1,5 +1,6 @@
 """Every code block of README.md and docs/ runs, and what it names exists."""
 
+import json
 import os
 import re
 import shutil
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import typer
 from run_markdown import FENCE, blocks, run_blocks
+from safetensors.numpy import save_file
 
 import keras_resnet
 import keras_resnet_cli
-from keras_resnet import data, training, weights
+from keras_resnet import data, weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
@@ -21,27 +23,40 @@ PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").gl
 REASONS = ("docker", "gpu", "kubernetes", "network", "slurm")
 
 
+def write_36_classes(path):
+    """A ResNet-50's weights with another head."""
+    state = dict(weights.read_state_dict(path.parent / "resnet50-0676ba61.pth"))
+    for name in ("fc.weight", "fc.bias"):
+        state[name] = np.ascontiguousarray(state[name][:36])
+    save_file(state, path)
+
+
+def save_th(model, path):
+    """Under the suffix of the CIFAR networks' trained files, which `weights.save` has not."""
+    weights.save(model, path.with_suffix(".pth")).rename(path)
+
+
+# What a reader brings, and how it is written once a page names it, in this order.
+FILES = {
+    "model.pth": lambda path: weights.save(keras_resnet.ResNet20(), path),
+    "resnet18.pth": lambda path: weights.save(keras_resnet.ResNet18(), path),
+    "resnet50-0676ba61.pth": lambda path: weights.save(keras_resnet.ResNet50(), path),
+    "resnet50-11ad3fa6.pth": lambda path: weights.save(keras_resnet.ResNet50(), path),
+    "my_36_classes.safetensors": write_36_classes,
+    "resnet20-12fca82f.th": lambda path: save_th(keras_resnet.ResNet20(), path),
+    "resnet56-4bfd9763.th": lambda path: save_th(keras_resnet.ResNet56(), path),
+}
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A folder with what a reader brings: photographs and files of weights."""
+    """A folder with what a reader brings: photographs, arrays and, once asked for, weights."""
     folder = tmp_path_factory.mktemp("world")
     drawn = data.drawn_flowers(tmp_path_factory.mktemp("drawn") / "flowers", train=8, val=3)
     shutil.copytree(drawn / "train", folder / "photos")
     shutil.copytree(drawn / "val", folder / "more_photos")
     for kind in ("rose", "tulip"):
         shutil.copy(drawn / "val" / kind / "000.jpg", folder / f"{kind}.jpg")
-    for names, model in (
-        (("model.pth", "resnet18.pth"), keras_resnet.ResNet18()),
-        (("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), keras_resnet.ResNet50()),
-        (("my_36_classes.safetensors",), keras_resnet.ResNet50(classes=36)),
-        (("resnet20-12fca82f.th",), keras_resnet.ResNet20()),
-        (("resnet56-4bfd9763.th",), keras_resnet.ResNet56()),
-    ):
-        suffix = ".safetensors" if names[0].endswith(".safetensors") else ".pth"
-        written = weights.save(model, folder / f"written{suffix}")
-        for name in names:
-            shutil.copy(written, folder / name)
-        written.unlink()
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     np.savez(folder / "cifar10_test.npz", x=pixels, y=np.arange(20) % 10)
     for name in ("examples", "tools", "tests", "pyproject.toml"):
@@ -51,13 +66,17 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """What examples/train_flowers.py leaves, but smaller."""
+    """What examples/train_flowers.py leaves, as far as a run is asked; nothing was trained."""
     folder = tmp_path_factory.mktemp("runs")
-    drawn = data.drawn_flowers(folder / "drawn_flowers", train=8, val=3)
-    recipe = training.Recipe(
-        data=str(drawn), model="resnet18", image_size=64, epochs=1, batch_size=8
-    )
-    training.train(recipe, folder / "flowers")
+    drawn = data.drawn_flowers(folder / "drawn_flowers", train=2, val=1)
+    run = folder / "flowers"
+    run.mkdir()
+    keras_resnet.ResNet18(classes=5, input_shape=(64, 64, 3)).save(run / "best.keras")
+    names = sorted(entry.name for entry in (drawn / "val").iterdir())
+    (run / "class_indices.json").write_text(json.dumps(dict(enumerate(names))))
+    recipe = {"resize": 73, "image_size": 64, "mean": [0.5] * 3, "std": [0.2] * 3}
+    (run / "recipe.json").write_text(json.dumps({**recipe, "data": str(drawn)}))
+    (run / "report.md").write_text("Nothing was trained.")
     return folder
 
 
@@ -72,6 +91,10 @@ def fresh_folder(page, world, folder_here, monkeypatch, request):
 
     There is a run in it only if the page says that it starts from one.
     """
+    code = "".join(block.code for block in blocks(ROOT / page) if block.runs)
+    for name, write in FILES.items():
+        if name in code and not (world / name).exists():
+            write(world / name)
     shutil.copytree(world, folder_here, symlinks=True, dirs_exist_ok=True, copy_function=link)
     if starts_from_a_run(page):
         made = request.getfixturevalue("runs")
@@ -86,8 +109,15 @@ def link(source, target, **_):
     os.link(source, target, follow_symlinks=False)
 
 
+# Pages whose blocks are of networks and images as large as a reader's, or start a process.
+LARGE = ("docs/command_line.md", "docs/data.md", "docs/export.md")
+
+
 @pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page in LARGE else page for page in PAGES],
+)
 def test_blocks_run(page, fresh_folder):
     run_blocks(ROOT / page, slow=False)
 

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import importlib
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from keras_resnet.weights import CheckpointError, registry
 # The function of this name stands before its module.
 module = importlib.import_module("keras_resnet.weights.download")
 
+ADDRESS = "KERAS_RESNET_WEIGHTS_URL"
 CONTENT = np.random.default_rng(0).bytes(8 * module.PIECE)
 OTHER = CONTENT[:-1] + b"?"
 
@@ -88,7 +90,7 @@ def server(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "home"))
     address = f"http://127.0.0.1:{server.server_port}/mirror/"
-    monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", address)
+    monkeypatch.setenv(ADDRESS, address)
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(module, "TIMEOUT", (1, 0.5))
     yield server
@@ -246,7 +248,7 @@ def test_an_older_file_will_do(server, tmp_path):
     assert not server.requests
 
 
-def test_four_processes_fetch_once(server, tmp_path, run_python):
+def test_four_processes_fetch_once(server, tmp_path, run_imported):
     row = row_of(CONTENT)
     program = (
         "import dataclasses, os; from keras_resnet.weights import download, registry\n"
@@ -262,7 +264,8 @@ def test_four_processes_fetch_once(server, tmp_path, run_python):
         "for child in children:\n"
         "    os.waitpid(child, 0)\n"
     )
-    done = run_python("-c", program, timeout=120)
+    variables = {name: os.environ[name] for name in ("KERAS_RESNET_HOME", ADDRESS)}
+    done = run_imported(program, variables=variables)
     assert done.stdout.splitlines() == [str(tmp_path / "home" / row.file)] * 4, done.stderr
     assert len(server.requests) == 1
 

@@ -40,6 +40,7 @@ def test_drawn_flowers_leave_other_folders_alone(flowers, tmp_path):
         data.drawn_flowers(tmp_path / "mine")
 
 
+@pytest.mark.slow
 def test_drawn_flowers_need_shape():
     """A softmax regression on 8x8 thumbnails does not tell them apart: colour gives no clue."""
 

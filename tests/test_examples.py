@@ -21,15 +21,19 @@ def main(name):
     return runpy.run_path(EXAMPLES / name)["main"]
 
 
-def test_train_and_predict(flowers, run_python, folder_here, capsys):
-    done = run_python(
-        *(EXAMPLES / "train_flowers.py", "--data-dir", flowers, "--model", "resnet18"),
-        *("--image-size", 32, "--epochs", 1, "--batch-size", 8, "--output", "out"),
+def test_train_and_predict(flowers, tiny_rows, folder_here, capsys):
+    main("train_flowers.py")(
+        data_dir=flowers,
+        model="resnet18",
+        image_size=32,
+        epochs=1,
+        batch_size=8,
+        output=Path("out"),
     )
-    assert done.returncode == 0, done.stderr
-    assert "20 images train, 10 validate" in done.stdout
-    assert "daisy, dandelion, rose, sunflower, tulip" in done.stdout
-    assert "run in a new process" in done.stdout
+    said = capsys.readouterr().out
+    assert "20 images train, 10 validate" in said
+    assert "daisy, dandelion, rose, sunflower, tulip" in said
+    assert "run in a new process" in said
     image = next((flowers / "val").rglob("*.jpg"))
     predict = main("predict.py")
     predict([image], run=Path("out"))

@@ -92,12 +92,19 @@ def test_where_nothing_speaks_for_the_class():
     np.testing.assert_array_equal(heat, np.zeros((64, 64)))
 
 
-def test_it_is_hot_where_the_object_is(real_data):
+@pytest.mark.parametrize(
+    "file, count",
+    [
+        ("resnet20-12fca82f.th", 20),
+        pytest.param("resnet56-4bfd9763.th", 40, marks=pytest.mark.slow),
+    ],
+)
+def test_it_is_hot_where_the_object_is(file, count, real_data):
     """Of a network trained on CIFAR-10, by covering what it says it looks at (Zeiler, 2013)."""
     folder = real_data / "cifar10"
-    model = keras_resnet.ResNet56(weights=folder / "resnet56-4bfd9763.th", classes=10)
+    model = keras_resnet.create(file.split("-")[0], weights=folder / file, classes=10)
     with np.load(folder / "cifar10_test_0_499.npz") as images:
-        x, labels = keras_resnet.preprocess_input(images["x"][:40]), images["y"][:40]
+        x, labels = keras_resnet.preprocess_input(images["x"][:count]), images["y"][:count]
     covered = {"hot": x.copy(), "cold": x.copy()}
     for index, label in enumerate(labels):
         heat = visualize.grad_cam(model, x[index], int(label))
@@ -105,7 +112,7 @@ def test_it_is_hot_where_the_object_is(real_data):
         for name, places in (("cold", order[:300]), ("hot", order[-300:])):
             covered[name].reshape(len(x), -1, 3)[index, places] = 0
     hot, cold = (
-        model.predict(covered[name], verbose=0)[np.arange(40), labels].mean()
+        model.predict(covered[name], verbose=0)[np.arange(count), labels].mean()
         for name in ("hot", "cold")
     )
     assert hot < cold - 0.1

@@ -44,15 +44,17 @@ def convolutions(path):
     return [shape[0].get_length() if kind[0] == "G" else 1 for kind, shape in shapes]
 
 
-@pytest.mark.parametrize("format", SUFFIXES)
+LARGE = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
+# A ResNeXt has all that the others have but for a CIFAR network's shortcuts.
+FIRST = {("resnext", format) for format in SUFFIXES} | {("cifar", "onnx")}
+
+
 @pytest.mark.parametrize(
-    "family",
+    "family, format",
     [
-        *CONFIGS,
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
-        ),
+        pytest.param(family, format, marks=[] if (family, format) in FIRST else [pytest.mark.slow])
+        for family in (*CONFIGS, *LARGE)
+        for format in SUFFIXES
     ],
 )
 def test_each_family(family, format, tmp_path):
@@ -78,24 +80,30 @@ def test_each_family(family, format, tmp_path):
             assert sorted(groups)[-2:] == [32 if family == "resnext" else 1] * 2
 
 
-def test_a_process_without_this_package(run_python, tmp_path):
+@pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param(format, marks=[] if format == "onnx" else [pytest.mark.slow])
+        for format in ("saved_model", *SUFFIXES)
+    ],
+)
+def test_a_process_without_this_package(format, run_python, tmp_path):
     """Each export in its own runtime, by a program that imports nothing else of this world."""
     model = small(input_shape=(64, 64, 3))
     x = noise(2, 64, 64, 3)
     np.save(tmp_path / "x.npy", x)
-    for format, suffix in {"saved_model": "", **SUFFIXES}.items():
-        path = getattr(export, format)(model, tmp_path / f"m{suffix}")
-        strange = {"keras_resnet"} if format == "saved_model" else {"keras_resnet", "tensorflow"}
-        program = (
-            f"import runpy, sys\nsys.argv[1:] = [{str(path)!r}, 'x.npy', 'out.npz']\n"
-            f"runpy.run_path({run_exported.__file__!r}, run_name='__main__')\n"
-            "loaded = {name.split('.')[0] for name in sys.modules}\n"
-            f"assert not loaded & {strange!r}, loaded"
-        )
-        done = run_python("-c", program)
-        assert done.returncode == 0, done.stderr
-        with np.load(tmp_path / "out.npz") as answers:
-            np.testing.assert_allclose(answers["probabilities"], model(x), atol=1e-5)
+    path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
+    strange = {"keras_resnet"} if format == "saved_model" else {"keras_resnet", "tensorflow"}
+    program = (
+        f"import runpy, sys\nsys.argv[1:] = [{str(path)!r}, 'x.npy', 'out.npz']\n"
+        f"runpy.run_path({run_exported.__file__!r}, run_name='__main__')\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        f"assert not loaded & {strange!r}, loaded"
+    )
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "out.npz") as answers:
+        np.testing.assert_allclose(answers["probabilities"], model(x), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -156,22 +164,28 @@ def test_names_sizes_and_the_record(tmp_path):
     assert export.record.read(path)["preprocessing"] is None
 
 
-def test_pyramids_and_backbones(tmp_path):
+@pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param(format, marks=[] if format == "onnx" else [pytest.mark.slow])
+        for format in SUFFIXES
+    ],
+)
+def test_pyramids_and_backbones(format, tmp_path):
     backbone = small("basic", include_top=False)
     pyramid = features.pyramid(backbone, ("C2", "C3"))
     x = noise(2, 64, 64, 3)
-    for format, suffix in SUFFIXES.items():
-        export_ = getattr(export, format)
-        found = run_exported.load(export_(pyramid, tmp_path / f"p{suffix}"))(x)
-        assert set(found) == {"C2", "C3"}
-        for name, value in pyramid(x).items():
-            scale = np.abs(value).max()
-            np.testing.assert_allclose(found[name], value, atol=1e-4 * scale)
-        found = run_exported.load(export_(backbone, tmp_path / f"b{suffix}", image_size=64))(x)
-        assert found["features"].shape == (2, 8, 8, 128)
+    export_, suffix = getattr(export, format), SUFFIXES[format]
+    found = run_exported.load(export_(pyramid, tmp_path / f"p{suffix}"))(x)
+    assert set(found) == {"C2", "C3"}
+    for name, value in pyramid(x).items():
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(found[name], value, atol=1e-4 * scale)
+    found = run_exported.load(export_(backbone, tmp_path / f"b{suffix}", image_size=64))(x)
+    assert found["features"].shape == (2, 8, 8, 128)
 
 
-@pytest.mark.parametrize("groups", [1, 32])
+@pytest.mark.parametrize("groups", [32, pytest.param(1, marks=pytest.mark.slow)])
 def test_dilated_networks_of_any_size(groups, tmp_path):
     """In ONNX, whose Conv pads by itself only without dilation; each output has its own sides."""
     import onnx
@@ -219,9 +233,8 @@ def test_random_layers_are_still(tmp_path):
     np.testing.assert_allclose(found, model(x, training=False), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "family", ["resnext", pytest.param("resnext50_32x4d", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["resnext", "resnext50_32x4d"])
 def test_keras_own_exports_of_a_grouped_network_run(family, tmp_path, run_python):
     """Without our functions: as the machine computes, in files that a new process loads."""
     options = {"classes": 3, "input_shape": (32, 32, 3), "classifier_activation": None}

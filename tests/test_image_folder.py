@@ -97,7 +97,7 @@ def test_the_current_folder(folder, monkeypatch):
     assert sum(len(labels) for _, labels in batches) == 6
 
 
-def test_memory_a_file_is_bounded(run_python):
+def test_memory_a_file_is_bounded(run_imported):
     """At most 200 bytes a file, its name of 40 included, for both parts of a split."""
     program = """
 import numpy as np, re, tensorflow as tf
@@ -116,7 +116,7 @@ sources = [part.source() for part in parts]
 del images
 print((memory() - before) / count)
 """.replace("\\\\", "\\")
-    done = run_python("-c", program)
+    done = run_imported(program)
     assert 50 < float(done.stdout) < 200, done.stderr
 
 

@@ -254,13 +254,12 @@ def test_saving_in_this_process(config, tmp_path):
         ]
 
 
-def test_saving_in_a_fresh_process(tmp_path, run_python):
-    model = keras_resnet.ResNet50(**SMALL)
+def test_saving_in_a_fresh_process(tmp_path, run_imported):
+    model = create(SMALL_RESNEXT, **SMALL)
     x = images(2, 64, 64, 3)
     model.save(tmp_path / "m.keras")
     np.save(tmp_path / "x.npy", x)
-    done = run_python(
-        "-c",
+    done = run_imported(
         "import keras_resnet, keras, numpy as np\n"
         "model = keras.saving.load_model('m.keras')\n"
         "np.save('y.npy', keras.ops.convert_to_numpy(model(np.load('x.npy'))))",

@@ -77,7 +77,7 @@ def test_resuming(folder, repeats, steps):
         assert batches_equal(uninterrupted[step:], resumed), step
 
 
-def test_another_process_and_another_parallelism_give_the_same(folder, run_python, two_epochs):
+def test_another_process_and_another_parallelism_give_the_same(folder, run_imported, two_epochs):
     program = (
         "import os, sys, hashlib\n"
         "os.cpu_count = lambda: int(sys.argv[2])\n"
@@ -86,7 +86,7 @@ def test_another_process_and_another_parallelism_give_the_same(folder, run_pytho
         "print(hashlib.sha256(b''.join(x.tobytes() for x, _ in batches.as_numpy_iterator()))"
         ".hexdigest())"
     )
-    done = run_python("-c", program, folder, 4 * os.cpu_count())
+    done = run_imported(program, folder, 4 * os.cpu_count())
     ours = b"".join(images.tobytes() for images, _ in two_epochs[0])
     assert done.stdout.strip() == hashlib.sha256(ours).hexdigest(), done.stderr
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -53,14 +54,16 @@ def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
 def test_leftovers_of_the_dead_only(tmp_path):
     program = """
 import sys, time
-from keras_resnet import files
+import files  # by itself: the package's other modules take seconds to import
 with files.replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print(flush=True)
     time.sleep(60)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", program, tmp_path / "x.txt"], stdout=subprocess.PIPE
+        [sys.executable, "-c", program, tmp_path / "x.txt"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(files.__file__).parent)},
     ) as other:
         other.stdout.readline()
         (theirs,) = tmp_path.iterdir()

@@ -268,10 +268,9 @@ def test_what_python_2_and_torch_0_1_wrote(tmp_path):
 
 
 @pytest.mark.real_data
-def test_reading_imports_nothing_of_torch(real_data, run_python):
+def test_reading_imports_nothing_of_torch(real_data, run_imported):
     file = real_data / "cifar10" / "resnet20-12fca82f.th"
-    done = run_python(
-        "-c",
+    done = run_imported(
         f"import sys, keras_resnet; print(len(keras_resnet.weights.read_state_dict({str(file)!r})))"
         "; print('torch' in sys.modules)",
     )

@@ -39,7 +39,7 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tiny_rows, tmp_path_factory):
     """A run that was trained by a path as it is typed in the data's own folder."""
     folder = tmp_path_factory.mktemp("training")
     flowers = data.drawn_flowers(folder / "flowers", train=6, val=3)
@@ -507,10 +507,10 @@ def test_a_training_leaves_the_caller_as_it_was():
     assert not config.is_op_determinism_enabled()
 
 
-def test_commands(finished, run_python, command_here, tmp_path):
+def test_commands(finished, command_here, tmp_path):
     folder, flowers, _ = finished
     arguments = ("evaluate", "--run", folder, "--data", flowers, "--output", "answers.csv")
-    done = run_python("-m", "keras_resnet_cli", *arguments, "--json")
+    done = command_here(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["images"], found["left_out"]) == (15, 1)

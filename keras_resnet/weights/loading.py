@@ -4,6 +4,7 @@ file -> `read_checkpoint`: its weights under torchvision's names -> `assign`: ch
 """
 
 import logging
+import os
 from pathlib import Path
 
 import keras
@@ -84,7 +85,7 @@ def load_pretrained(
     assign(model, state, path.name, head=head, first_conv=first_conv)
 
 
-def locate(weights: str | Path, variant: str) -> Path:
+def locate(weights: str | os.PathLike[str], variant: str) -> Path:
     """The file that a builder's `weights` means.
 
     Args:

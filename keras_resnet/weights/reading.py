@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import io
 import mmap
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     return read_checkpoint(path).state_dict
 
 
-def existing_file(path: str | Path) -> Path:
+def existing_file(path: str | os.PathLike[str]) -> Path:
     """`path` as a Path, or a CheckpointError that says what is there instead."""
     path = Path(path)
     if path.is_file():
