@@ -350,6 +350,25 @@ def test_what_is_no_run(tmp_path, finished):
         trained.Network.from_run(folder).probabilities([good, b"no image"])
 
 
+def test_old_names_warn_and_work(finished, tmp_path):
+    folder, flowers, _ = finished
+    image = next((flowers / "val").rglob("*.jpg"))
+    network = trained.Network.from_run(folder)
+    (answer,) = dict(network.predict([image])).values()
+    with pytest.warns(DeprecationWarning, match=r"training\.Run is trained\.Network now"):
+        run = training.Run.open(folder)
+    assert run.name_files([image]) == {image: answer}
+    assert run.predict([image.read_bytes()])[0].max() == pytest.approx(answer[0][1])
+    assert run.model().count_params() == network.model.count_params()
+    with pytest.warns(DeprecationWarning, match=r"trained\.Network\.explain"):
+        explained = training.explain(image, tmp_path / "seen.png", run=folder)
+    assert explained.class_name == answer[0][0] and explained.picture.is_file()
+    with pytest.warns(DeprecationWarning, match=r"training\.Distribution"):
+        assert training.Placement is training.Distribution
+    with pytest.raises(AttributeError, match="no attribute 'Runs'"):
+        training.Runs  # noqa: B018
+
+
 def test_evaluation(finished, tmp_path):
     """By the run, and by the file of weights: the accuracies that history.csv has."""
     folder, flowers, _ = finished
