@@ -29,13 +29,17 @@ class Augmentation:
 
     crop_scale: tuple[float, float] | None = field(
         (0.08, 1.0),
-        numbers(2, lambda low, high: 0 < low <= high <= 1, "a range within 0 to 1"),
+        numbers(
+            2,
+            lambda low, high: 0 < low <= high <= 1,
+            "a range, low to high, of more than 0 and at most 1",
+        ),
         "Range of the crop's share of the image's area, 0 to 1. None for the evaluation "
         "transform's resizing and crop.",
     )
     crop_ratio: tuple[float, float] = field(
         (3 / 4, 4 / 3),
-        numbers(2, lambda low, high: 0 < low <= high, "a range of positive numbers"),
+        numbers(2, lambda low, high: 0 < low <= high, "a range, low to high, of positive numbers"),
         "Range of the crop's width over its height.",
     )
     padding: int | None = field(

@@ -4,14 +4,18 @@ import contextlib
 import dataclasses
 import math
 import os
+from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_resnet.data import DataError, Skipped
 from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
+from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
+from keras_resnet.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,23 +43,29 @@ class Evaluation:
     trained: int | None = None
 
     @property
-    def top1(self):
+    def top1(self) -> float:
         """The share whose label is the most probable class."""
         return float(np.trace(self.matrix) / self.matrix.sum())
 
     @property
-    def mistakes(self):
+    def mistakes(self) -> list[tuple[str, str, str, str]]:
         """The rows that are wrong, the most certain first."""
         wrong = (row for row in self.rows if row[1] != row[2])
         return sorted(wrong, key=lambda row: -float(row[3]))
 
-    def write(self, path):
+    def write(self, path: str | Path) -> None:
         """Writes the rows as a CSV file: file, label, predicted, probability."""
         write_csv(path, ("file", "label", "predicted", "probability"), self.rows)
 
 
 def evaluate(
-    model, source, preprocessing, *, batch_size=32, skipped=None, pictured=0
+    model: keras.Model,
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 32,
+    skipped: Skipped | None = None,
+    pictured: int = 0,
 ) -> Evaluation:
     """Has a network name the images of a source.
 

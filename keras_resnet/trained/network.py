@@ -238,7 +238,13 @@ class Network:
         return exporting.export_network(self, format, output, **options)
 
 
-def open_network(run=None, model=None, weights=None, *, preprocessing=None) -> Network:
+def open_network(
+    run: str | Path | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    *,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+) -> Network:
     """Opens a run's network, or any with weights.
 
     Args:
@@ -250,11 +256,11 @@ def open_network(run=None, model=None, weights=None, *, preprocessing=None) -> N
     Raises:
         ValueError: if there is no such run or network, or the arguments do not fit one another.
     """
-    if (model is None) != (weights is None) or None not in (run, model):
-        raise ValueError("Pass either run, or model and weights.")
-    if model is None:
+    if model is None and weights is None:
         return Network.from_run(run, preprocessing=preprocessing)
-    return Network.from_weights(model, weights, preprocessing=preprocessing)
+    if run is None and model is not None and weights is not None:
+        return Network.from_weights(model, weights, preprocessing=preprocessing)
+    raise ValueError("Pass either run, or model and weights.")
 
 
 def _changed(usual, preprocessing) -> Preprocessing:

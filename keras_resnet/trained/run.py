@@ -14,7 +14,7 @@ RECIPE, REPORT = "recipe.json", "report.md"
 ADVICE = "Copy it from where the training was done, or train again."
 
 
-def newest_run(parent="runs") -> Path:
+def newest_run(parent: str | Path = "runs") -> Path:
     """The run folder in `parent` whose training ended last.
 
     Args:

@@ -1,9 +1,14 @@
 """Keras' optimizers with PyTorch's rules, what a layer has of its own in them, and schedules."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
 import keras
 from keras import ops
 
 from keras_resnet.layers import PACKAGE
+
+LearningRate: TypeAlias = float | Callable[[Any], Any]  # or a schedule of Keras
 
 START = 0.01  # of the highest learning rate, where a warm-up begins; torchvision's V2 recipe
 
@@ -27,13 +32,13 @@ class _PerVariable(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
+        learning_rate: LearningRate = 0.001,
         *,
-        decay=0.0,
-        decoupled=False,
-        decay_all=False,
-        multipliers=None,
-        **arguments,
+        decay: float = 0.0,
+        decoupled: bool = False,
+        decay_all: bool = False,
+        multipliers: Mapping[str, float] | None = None,
+        **arguments: Any,
     ):
         if arguments.get("weight_decay") is not None:
             raise ValueError(
@@ -119,7 +124,9 @@ class Adam(_PerVariable, keras.optimizers.Adam):
             `keras.optimizers.Adam`: beta_1, beta_2, ....
     """
 
-    def __init__(self, learning_rate=0.001, *, epsilon=1e-8, **arguments):
+    def __init__(
+        self, learning_rate: LearningRate = 0.001, *, epsilon: float = 1e-8, **arguments: Any
+    ):
         super().__init__(learning_rate, epsilon=epsilon, **arguments)
 
 
@@ -166,7 +173,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         steps: How many steps it rises.
     """
 
-    def __init__(self, schedule, steps):
+    def __init__(self, schedule: LearningRate, steps: int):
         self.schedule = schedule
         self.steps = steps
 

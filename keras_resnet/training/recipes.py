@@ -1,6 +1,7 @@
 """The named recipes; each is a row."""
 
 import difflib
+from typing import Any
 
 from keras_resnet.data import Augmentation
 from keras_resnet.training.recipe import Recipe
@@ -87,7 +88,7 @@ RECIPES = {
 }
 
 
-def named_recipe(name, **changes) -> Recipe:
+def named_recipe(name: str, **changes: Any) -> Recipe:
     """A named recipe, with some of its values changed.
 
     Args:
