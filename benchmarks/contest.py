@@ -21,6 +21,9 @@ with quiet():
 HERE = Path(__file__).parent
 STEM_GFLOPS = 112 * 112 * 64 * 7 * 7 * 3 / 1e9  # multiply-adds at 224 px
 TORCHVISION = ("torchvision channels_last", "torchvision")
+WITHOUT_ONEDNN = "keras_resnet without oneDNN"
+VARIABLES = {WITHOUT_ONEDNN: {"TF_ENABLE_ONEDNN_OPTS": "0"}}
+BFLOAT16 = ("keras_resnet bfloat16", "torchvision bfloat16")
 
 # Fresh memory is dear on some machines; glibc then keeps what it has.
 MALLOC = {
@@ -44,7 +47,7 @@ class Contestant:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            env={**os.environ, **MALLOC},
+            env={**os.environ, **MALLOC, **VARIABLES.get(name, {})},
         )
         self.first_step_seconds = self._answer()["first_step_seconds"]
 
@@ -126,6 +129,10 @@ def main(task, description, batches):
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--contestants", nargs="*", help="only these")
+    parser.add_argument("--without-onednn", action="store_true", help="our network without it too")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="beside torch's autocast; for AVX512-BF16 or AMX"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--quick", action="store_true", help="ResNet-18, batch 2, 64 px, 1 round")
     arguments = parser.parse_args()
@@ -136,6 +143,10 @@ def main(task, description, batches):
     for model in arguments.models:
         for batch in arguments.batch:
             names = arguments.contestants or eligible(task, model, arguments.size)
+            if arguments.bfloat16:
+                names = ["keras_resnet", TORCHVISION[0], *BFLOAT16]
+            if arguments.without_onednn:
+                names.append(WITHOUT_ONEDNN)
             rows = contest(
                 names, model, task, batch, arguments.size, arguments.threads, arguments.rounds
             )

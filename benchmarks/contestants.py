@@ -60,6 +60,14 @@ def keras_resnet(name, task, *sizes):
     return keras_step(make, task, *sizes)
 
 
+def keras_resnet_bfloat16(*arguments):
+    """This package, computing in bfloat16 with float32 weights."""
+    import keras
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    return keras_resnet(*arguments)
+
+
 def keras_applications(name, task, *sizes):
     """Keras' own ResNet-50, of version 1 with biases."""
 
@@ -116,7 +124,7 @@ def stock_network(name):
     return keras.Model(inputs, x)
 
 
-def torchvision(name, task, batch, size, threads, memory_format=None):
+def torchvision(name, task, batch, size, threads, memory_format=None, bfloat16=False):
     """The network of torchvision, in PyTorch's default memory format (NCHW)."""
     import torch
     import torchvision
@@ -131,15 +139,16 @@ def torchvision(name, task, batch, size, threads, memory_format=None):
         model.eval()
 
         def step():
-            with torch.inference_mode():
-                return model(x).numpy()
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                return model(x).float().numpy()
 
         return step
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
 
     def step():
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(x), y)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = torch.nn.functional.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -152,6 +161,13 @@ def torchvision_channels_last(*arguments):
     import torch
 
     return torchvision(*arguments, memory_format=torch.channels_last)
+
+
+def torchvision_bfloat16(*arguments):
+    """The same under PyTorch's autocast."""
+    import torch
+
+    return torchvision(*arguments, memory_format=torch.channels_last, bfloat16=True)
 
 
 def onnxruntime(name, task, batch, size, threads):
@@ -191,8 +207,11 @@ def matmul(name, task, batch, size, threads):
 
 CONTESTANTS = {
     "keras_resnet": keras_resnet,
+    "keras_resnet without oneDNN": keras_resnet,  # contest.py sets the variable
+    "keras_resnet bfloat16": keras_resnet_bfloat16,
     "torchvision channels_last": torchvision_channels_last,
     "torchvision": torchvision,
+    "torchvision bfloat16": torchvision_bfloat16,
     "keras.applications": keras_applications,
     "stock Keras layers": stock_keras,
     "onnxruntime": onnxruntime,

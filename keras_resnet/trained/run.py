@@ -26,7 +26,7 @@ def newest_run(parent: str | Path = "runs") -> Path:
     reports = [file for file in Path(parent).glob(f"*/{REPORT}") if (file.parent / BEST).is_file()]
     if not reports:
         raise ValueError(
-            f"There is no finished training in {Path(parent).resolve()}. Name a run folder, or a "
+            f"There is no finished training in {parent}. Name a run folder, or a "
             "model and its weights."
         )
     return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
@@ -77,7 +77,7 @@ class Run:
         if network.output_shape[-1] != len(classes):
             said = f"{CLASSES} names {len(classes)} classes, and {BEST} has "
             raise ValueError(f"{self.folder / said}{network.output_shape[-1]}. {ADVICE}")
-        if taken[:2] != (side, side):
+        if {*taken[:2]} - {side, None}:
             said = f"{RECIPE} has images of {side} px, and {BEST} takes {taken}"
             raise ValueError(f"{self.folder / said}. {ADVICE}")
         return network
