@@ -6,6 +6,7 @@ The only place where strides, dilation and projections are decided.
 import numbers
 
 import keras
+import numpy as np
 
 from keras_resnet.blocks import (
     BasicBlock,
@@ -85,15 +86,12 @@ def blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments)
 
 def pool(pooling, x, name_prefix, data_format, dtype):
     """The mean or the maximum over height and width."""
-    pool_class, name = {
-        "avg": (keras.layers.GlobalAveragePooling2D, "avgpool"),
-        "max": (keras.layers.GlobalMaxPooling2D, "global_maxpool"),  # the stem has a maxpool
-    }[pooling]
     # From here on in full precision: averages, logits and probabilities.
-    pool = pool_class(
-        data_format=data_format, dtype=dtype.variable_dtype, name=f"{name_prefix}{name}"
-    )
-    return pool(x)
+    common = {"data_format": data_format, "dtype": dtype.variable_dtype}
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name=f"{name_prefix}avgpool", **common)(x)
+    # The stem has a maxpool.
+    return keras.layers.GlobalMaxPooling2D(name=f"{name_prefix}global_maxpool", **common)(x)
 
 
 def head(x, classes, activation, dropout, name_prefix, dtype):
@@ -103,7 +101,7 @@ def head(x, classes, activation, dropout, name_prefix, dtype):
     bound = x.shape[-1] ** -0.5  # torch.nn.Linear: uniform in +-1 / sqrt(fan_in), bias too
     return keras.layers.Dense(
         classes,
-        activation=activation,
+        activation,
         kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
         bias_initializer=keras.initializers.RandomUniform(-bound, bound),
         dtype=dtype.variable_dtype,
@@ -122,17 +120,16 @@ def normalisation(x, data_format, dtype, name_prefix):
         )
 
     # With all three axes: of fewer, Rescaling takes the global data format for the model's.
-    def along_channels(values):
-        return [[[value]] for value in values] if channels_first else [[values]]
+    axes = (3, 1, 1) if channels_first else (1, 1, 3)
+    mean, std = (np.reshape(values, axes) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    scale, offset = (1 / (255 * std)).tolist(), (-mean / std).tolist()
+    name = f"{name_prefix}preprocessing"
+    return keras.layers.Rescaling(scale, offset, dtype=dtype.variable_dtype, name=name)(x)
 
-    scale = [1 / (255 * std) for std in IMAGENET_STD]
-    offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
-    return keras.layers.Rescaling(
-        along_channels(scale),
-        along_channels(offset),
-        dtype=dtype.variable_dtype,
-        name=f"{name_prefix}preprocessing",
-    )(x)
+
+def _one_of(argument, value, choices):
+    if value not in choices:
+        raise ValueError(f"{argument} should be one of {choices}. Received: {argument}={value!r}")
 
 
 def check_shortcut(shortcut, family):
@@ -148,14 +145,13 @@ def check_shortcut(shortcut, family):
 
 
 def _check_input_shape(shape, data_format, min_size):
-    expected = "(channels, height, width)"
-    if data_format == "channels_last":
-        expected = "(height, width, channels)"
+    last = data_format == "channels_last"
+    expected = "(height, width, channels)" if last else "(channels, height, width)"
     if len(shape) != 3:
         raise ValueError(
             f"input_shape should be {expected}, without the batch. Received: input_shape={shape}"
         )
-    channels, *sides = shape if data_format == "channels_first" else (shape[2], *shape[:2])
+    channels, *sides = (shape[2], *shape[:2]) if last else shape
     if not channels or channels < 1:
         raise ValueError(
             f"input_shape should be {expected} with a known number of channels. "
@@ -177,32 +173,23 @@ def _check_input_tensor(tensor, input_shape, data_format, min_size):
         )
     shape = tuple(tensor.shape[1:])
     _check_input_shape(shape, data_format, min_size)
-    if input_shape is not None and (
-        len(input_shape) != len(shape)
-        or any(
-            None not in (ours, theirs) and ours != theirs
-            for ours, theirs in zip(shape, input_shape, strict=True)
-        )
-    ):
+    given = shape if input_shape is None else tuple(input_shape)
+    fits = len(given) == len(shape) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(shape, given, strict=True)
+    )
+    if not fits:
         raise ValueError(
             "input_shape does not fit input_tensor; leave it out. "
-            f"Received: input_shape={tuple(input_shape)}, input_tensor.shape={tensor.shape}"
+            f"Received: input_shape={given}, input_tensor.shape={tensor.shape}"
         )
 
 
 def check_arguments(pooling, classes, output_stride, version, dropout, drop_path, data_format):
     """Refuses values that cannot be meant."""
-
-    def one_of(argument, value, choices):
-        if value not in choices:
-            raise ValueError(
-                f"{argument} should be one of {choices}. Received: {argument}={value!r}"
-            )
-
-    one_of("pooling", pooling, (None, "avg", "max"))
-    one_of("output_stride", output_stride, (32, 16, 8))
-    one_of("version", version, ("v1.5", "v1"))
-    one_of("data_format", data_format, ("channels_last", "channels_first"))
+    _one_of("pooling", pooling, (None, "avg", "max"))
+    _one_of("output_stride", output_stride, (32, 16, 8))
+    _one_of("version", version, ("v1.5", "v1"))
+    _one_of("data_format", data_format, ("channels_last", "channels_first"))
     if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise ValueError(
             f"classes should be a whole number, 1 or more. Received: classes={classes!r}"

@@ -167,13 +167,8 @@ def freeze(model: keras.Model, until: str, *, batch_norm: bool = True) -> tuple[
         sum(int(np.prod(variable.shape)) for variable in variables)
         for variables in (model.trainable_weights, model.non_trainable_weights)
     )
-    logger.info(
-        "%s is frozen up to %s: %s numbers train, %s do not.",
-        model.name,
-        until,
-        f"{trained:,}",
-        f"{kept:,}",
-    )
+    numbers = f"{trained:,} numbers train, {kept:,} do not"
+    logger.info("%s is frozen up to %s: %s.", model.name, until, numbers)
     return trained, kept
 
 

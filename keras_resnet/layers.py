@@ -203,17 +203,11 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
         channels = inputs.shape[-1:]
         scale = tf.ones(channels) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         offset = tf.zeros(channels) if self.beta is None else tf.convert_to_tensor(self.beta)
-        moving_mean = tf.convert_to_tensor(self.moving_mean)
-        moving_variance = tf.convert_to_tensor(self.moving_variance)
+        moving = map(tf.convert_to_tensor, (self.moving_mean, self.moving_variance))
+        mean, variance = (None, None) if training else moving
         # In training the operation returns the batch's mean and its unbiased variance.
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            scale,
-            offset,
-            mean=None if training else moving_mean,
-            variance=None if training else moving_variance,
-            epsilon=self.epsilon,
-            is_training=training,
+            inputs, scale, offset, mean, variance, self.epsilon, is_training=training
         )
         if training:
             self._update(mean, variance)

@@ -15,6 +15,8 @@ from keras_resnet.weights.assigning import check_choice
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
 
+__all__ = ["create", "list_models"]
+
 
 def list_models() -> list[str]:
     """The names that `create` takes, in the order of CONFIGS: torchvision's, then CIFAR's.

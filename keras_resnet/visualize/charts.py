@@ -96,10 +96,7 @@ def gallery(
     Args:
         images: RGB pictures, uint8 arrays (height, width, 3) of any size.
         titles: A line for each.
-        path: The picture to write.
-
-    Returns:
-        The path.
+        path: The picture to write, which is returned.
 
     Raises:
         ValueError: if there are no images, or not as many titles.

@@ -124,10 +124,7 @@ def explanation(
         picture: As of `overlay`.
         heat: As of `overlay`.
         title: A line over the heat map: the class and its probability.
-        path: The picture to write.
-
-    Returns:
-        The path.
+        path: The picture to write, which is returned.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -156,11 +153,8 @@ def feature_maps(
         model: A model.
         image: One image as the model takes it.
         layer: Name of the block or layer, "layer1.0", as of `grad_cam`.
-        path: The picture to write.
+        path: The picture to write, which is returned.
         count: How many channels.
-
-    Returns:
-        The path.
 
     Raises:
         ValueError: if there is no such layer, it has no feature map, or the image does not fit.
@@ -187,10 +181,7 @@ def first_kernels(model: keras.Model, path: str | os.PathLike[str]) -> Path:
 
     Args:
         model: A network of this package.
-        path: The picture to write.
-
-    Returns:
-        The path.
+        path: The picture to write, which is returned.
 
     Raises:
         ValueError: if the model has no first convolution.

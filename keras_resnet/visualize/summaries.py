@@ -1,16 +1,13 @@
 """A network in a table, a line a stage."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import keras
+from rich.table import Table
 
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.builder import channels_first
 from keras_resnet.visualize.counts import Part, brief, known_size, parts
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +74,7 @@ def _stage(name, members, total, first):
     return Stage(name, blocks, tuple(size), channels, parameters, cost, cost / total)
 
 
-def summary_table(model: keras.Model, image_size: int | None = None) -> "Table":
+def summary_table(model: keras.Model, image_size: int | None = None) -> Table:
     """`summary` as a table of rich, to be printed.
 
     Args:
@@ -93,32 +90,24 @@ def summary_table(model: keras.Model, image_size: int | None = None) -> "Table":
     Example:
     >>> rich.print(keras_resnet.visualize.summary_table(keras_resnet.ResNet50()))  # doctest: +SKIP
     """
-    from rich.table import Table
-
     stages = summary(model, image_size)
     image = " x ".join(map(str, known_size(model.input_shape[1:], model, image_size)))
     table = Table(title=f"{model.name}, an image of {image}")
     table.add_column("stage")
     for column in ("blocks", "output", "channels", "parameters", "multiply-adds", "share"):
         table.add_column(column, justify="right")
+
+    def add(name, blocks, size, channels, parameters, multiply_adds, share):
+        place = (" x ".join(map(str, size)), str(channels))
+        cost = (f"{parameters:,}", brief(multiply_adds), f"{share:.1%}")
+        table.add_row(name, str(blocks or ""), *place, *cost)
+
     for stage in stages:
-        table.add_row(
-            stage.name,
-            str(stage.blocks or ""),
-            " x ".join(map(str, stage.size)),
-            str(stage.channels),
-            f"{stage.parameters:,}",
-            brief(stage.multiply_adds),
-            f"{stage.share:.1%}",
-        )
+        add(**vars(stage))
     table.add_section()
-    table.add_row(
-        "all",
-        str(sum(stage.blocks for stage in stages)),
-        "",
-        "",
-        f"{sum(stage.parameters for stage in stages):,}",
-        brief(sum(stage.multiply_adds for stage in stages)),
-        "100.0%",
+    blocks, parameters, multiply_adds = (
+        sum(getattr(stage, quantity) for stage in stages)
+        for quantity in ("blocks", "parameters", "multiply_adds")
     )
+    add("all", blocks, (), "", parameters, multiply_adds, 1)
     return table
