@@ -52,15 +52,9 @@ def load_pretrained(
 ) -> None:
     """Loads `path` into a new model; the head is skipped if other classes were asked for.
 
-    Args:
-        model: A model of this package.
-        path: The file, a Path.
-        classes_given: Whether the number of classes was chosen, rather than left to the default.
-        first_conv: As of `load`.
-
     Raises:
         CheckpointError: as `load` does, and if the file has another number of classes than the
-            model and none was asked for.
+            model and none was given.
     """
     state = read(path, model)
     model_head = variables_by_key(model).get(HEAD[1])
@@ -85,12 +79,7 @@ def load_pretrained(
 
 
 def locate(weights: str | Path, variant: str) -> Path:
-    """The file that a builder's `weights` means.
-
-    Args:
-        weights: A path, "imagenet", or the name of published weights, which are downloaded unless
-            they are there already.
-        variant: The network's name in CONFIGS.
+    """The file that a builder's `weights` means: published ones are downloaded, unless there.
 
     Raises:
         ValueError: if the network has no weights of that name.
@@ -114,12 +103,7 @@ def locate(weights: str | Path, variant: str) -> Path:
 def read(
     path: str | Path, model: keras.Model | None = None, version: str = "v1.5"
 ) -> dict[str, np.ndarray]:
-    """A file's weights, of whatever library, under torchvision's names.
-
-    Args:
-        path: The file.
-        model: The model that they are for, or None.
-        version: Where there is no model, that of the network which they are for.
+    """A file's weights under torchvision's names, for a model or a network of a version.
 
     Raises:
         CheckpointError: if it cannot be read, or is of a network that strides elsewhere.
