@@ -142,7 +142,7 @@ def export_network(
     if chosen.quantize:
         common["quantize"] = chosen.quantize
     if chosen.representative_data is not None:
-        common["representative_data"] = export.representative_images(
+        common["calibration_data"] = export.calibration_images(
             network.model,
             chosen.representative_data,
             network.preprocessing,
