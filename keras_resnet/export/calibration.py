@@ -1,6 +1,7 @@
 """Calibration data: the images on which a quantised network's activations are measured."""
 
 import logging
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ FEW = 50
 
 def calibration_images(
     model: keras.Model,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     preprocessing: Preprocessing,
     *,
     number: int = NUMBER,

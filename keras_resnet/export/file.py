@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,12 +56,12 @@ class Format:
 def write_file(
     format: Format,
     model: keras.Model,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None,
     class_names: Sequence[str] | None,
     image_size: int | None,
-    source: str | Path | None,
+    source: str | os.PathLike[str] | None,
     with_preprocessing: bool = False,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,

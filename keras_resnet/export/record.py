@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def weights_hash(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def file_hashes(artefact: str | Path) -> dict[str, str]:
+def file_hashes(artefact: str | os.PathLike[str]) -> dict[str, str]:
     """The sha256 of an export's files, by their names in a SavedModel's folder.
 
     Of OpenVINO's .xml, its .bin too. What is read beside the graph, export.json and
@@ -62,7 +63,7 @@ def describe(
     inside: str,
     class_names: list[str] | None,
     comparison: Comparison,
-    source: str | Path | None,
+    source: str | os.PathLike[str] | None,
     modules: Iterable[str],
 ) -> dict[str, Any]:
     """The record of an export whose files are complete.
@@ -98,7 +99,7 @@ def _versions(modules):
     return found
 
 
-def place(artefact: str | Path) -> Path:
+def place(artefact: str | os.PathLike[str]) -> Path:
     """Where the record of an artefact is: in a SavedModel's folder, or beside a file.
 
     Earlier versions of this package wrote export.json beside a file too: it is taken where there is
@@ -118,7 +119,7 @@ def write(record: dict[str, Any], artefact: Path) -> None:
     write_text(target, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def read(artefact: str | Path) -> dict[str, Any]:
+def read(artefact: str | os.PathLike[str]) -> dict[str, Any]:
     """The record of an artefact.
 
     Raises:

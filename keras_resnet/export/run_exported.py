@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 
-def load(path: str | Path) -> Callable[[Any], dict[str, np.ndarray]]:
+def load(path: str | os.PathLike[str]) -> Callable[[Any], dict[str, np.ndarray]]:
     """Opens an exported network.
 
     Args:

@@ -1,5 +1,6 @@
 """LiteRT (TensorFlow Lite) files, for phones and small machines."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from keras_resnet.preprocessing import Preprocessing
 
 def litert(
     model: keras.Model,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
-    source: str | Path | None = None,
+    source: str | os.PathLike[str] | None = None,
     representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as a LiteRT file, in which each convolution is one `CONV_2D`.

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ OPSET = 17  # ONNX Runtime reads it since 1.12; in 18, tf2onnx averages with a s
 
 def onnx(
     model: keras.Model,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None = None,
     with_preprocessing: bool = False,
@@ -25,7 +26,7 @@ def onnx(
     image_size: int | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
-    source: str | Path | None = None,
+    source: str | os.PathLike[str] | None = None,
     representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as an ONNX file, in which each convolution is one `Conv`, grouped ones too.

@@ -1,5 +1,6 @@
 """OpenVINO files, for Intel's runtime."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from keras_resnet.preprocessing import Preprocessing
 
 def openvino(
     model: keras.Model,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
-    source: str | Path | None = None,
+    source: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Exports a model as an OpenVINO file, in which each convolution is one operation.
 

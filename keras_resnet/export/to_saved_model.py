@@ -36,14 +36,14 @@ DAY = 24 * 3600  # seconds
 
 def saved_model(
     model: keras.Model,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     top_k: int = 5,
     fold: bool = True,
     warmup: bool = False,
-    source: str | Path | None = None,
+    source: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Exports a model as the next version in `directory`.
 

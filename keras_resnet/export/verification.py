@@ -23,7 +23,7 @@ from keras_resnet.preprocessing import Preprocessing
 
 
 def verify(
-    artefact: str | Path,
+    artefact: str | os.PathLike[str],
     images: dict[str, bytes],
     model: keras.Model,
     *,
@@ -74,7 +74,7 @@ def verify(
 
 
 def answers_in_new_process(
-    artefact: str | Path, inputs: np.ndarray | list[bytes]
+    artefact: str | os.PathLike[str], inputs: np.ndarray | list[bytes]
 ) -> dict[str, np.ndarray]:
     """Has an exported network predict in a process that does not know this package.
 

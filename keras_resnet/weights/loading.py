@@ -4,6 +4,7 @@ file -> `read_checkpoint`: its weights under torchvision's names -> `assign`: ch
 """
 
 import logging
+import os
 from pathlib import Path
 
 import keras
@@ -21,7 +22,11 @@ logger = logging.getLogger("keras_resnet")
 
 
 def load(
-    model: keras.Model, path: str | Path, *, head: str = "strict", first_conv: str = "strict"
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    head: str = "strict",
+    first_conv: str = "strict",
 ) -> None:
     """Loads a weights file into a model, completely or not at all.
 
@@ -78,8 +83,13 @@ def load_pretrained(
     assign(model, state, path.name, head=head, first_conv=first_conv)
 
 
-def locate(weights: str | Path, variant: str) -> Path:
-    """The file that a builder's `weights` means: published ones are downloaded, unless there.
+def locate(weights: str | os.PathLike[str], variant: str) -> Path:
+    """The file that a builder's `weights` means.
+
+    Args:
+        weights: A path, "imagenet", or the name of published weights, which are downloaded unless
+            they are there already.
+        variant: The network's name in CONFIGS.
 
     Raises:
         ValueError: if the network has no weights of that name.
@@ -101,7 +111,7 @@ def locate(weights: str | Path, variant: str) -> Path:
 
 
 def read(
-    path: str | Path, model: keras.Model | None = None, version: str = "v1.5"
+    path: str | os.PathLike[str], model: keras.Model | None = None, version: str = "v1.5"
 ) -> dict[str, np.ndarray]:
     """A file's weights under torchvision's names, for a model or a network of a version.
 

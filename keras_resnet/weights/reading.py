@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import io
 import mmap
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Checkpoint:
         return as_torchvision(self.state_dict, self.path.name)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads a file of weights. It is untrusted: nothing that it names is imported or run.
 
     Args:
@@ -93,7 +94,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(path, container, tensors)
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the weights of a file of PyTorch, safetensors or Keras, without PyTorch.
 
     The file is taken for what it contains, not for its name: the zip, legacy or tar container of
@@ -115,7 +116,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     return read_checkpoint(path).state_dict
 
 
-def existing_file(path: str | Path) -> Path:
+def existing_file(path: str | os.PathLike[str]) -> Path:
     """`path` as a Path, or a CheckpointError that says what is there instead."""
     path = Path(path)
     if path.is_file():
