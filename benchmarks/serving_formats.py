@@ -35,7 +35,7 @@ def export_all(name, size, folder):
     shape = (CALIBRATION, size, size, 3)
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     fixed = {"image_size": size}
-    int8 = {**fixed, "quantize": "int8", "representative_data": data}
+    int8 = {**fixed, "quantize": "int8", "calibration_data": data}
     return {
         "SavedModel": export.saved_model(model, folder / "plain", fold=False),
         "SavedModel, folded": export.saved_model(model, folder / "folded"),

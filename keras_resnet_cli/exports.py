@@ -54,8 +54,13 @@ def export(
     quantize: Annotated[
         str | None, typer.Option(help="ONNX and LiteRT: int8; LiteRT: dynamic.")
     ] = None,
-    representative_data: Annotated[
-        Path | None, typer.Option(help="For int8: a folder of images as it will see.")
+    calibration_data: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration-data",
+            "--representative-data",
+            help="For int8: a folder of images as it will see.",
+        ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -74,7 +79,7 @@ def export(
         "any_size": any_size,
         "with_preprocessing": with_preprocessing,
         "quantize": quantize,
-        "representative_data": representative_data,
+        "calibration_data": calibration_data,
     }
     given = {name: value for name, value in options.items() if value}
     if no_fold:

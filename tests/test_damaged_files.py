@@ -99,7 +99,7 @@ def test_of_an_export(tmp_path):
         assert preprocessing is None or np.isfinite(preprocessing.batch({"image": IMAGE})).all()
 
     read = lambda: record.read(tmp_path / "m.onnx")  # noqa: E731
-    check(tmp_path / "export.json", RECORD, read, use, ValueError, "xport")
+    check(tmp_path / "m.onnx.export.json", RECORD, read, use, ValueError, "xport")
 
 
 def test_of_shards(tmp_path):

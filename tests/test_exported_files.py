@@ -65,7 +65,9 @@ def test_each_family(family, format, tmp_path):
         model = trained(keras_resnet.create(family, classes=3, classifier_activation=None))
     path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES[format]}")
     companions = ["m.bin"] if format == "openvino" else []
-    assert sorted(os.listdir(tmp_path)) == sorted(["export.json", path.name, *companions])
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [path.name, f"{path.name}.export.json", *companions]
+    )
     answer = run_exported.load(path)
     for batch, side in ((1, 64), (5, 64), (1, 96)):
         x = noise(batch, side, side, 3)
@@ -141,7 +143,7 @@ def test_names_sizes_and_the_record(tmp_path):
         for tensor in (*graph.graph.input, *graph.graph.output)
     }
     assert sides == {"images": ["batch", 32, 32, 3], "probabilities": ["batch", 3]}
-    said = json.loads((tmp_path / "export.json").read_text())
+    said = json.loads((tmp_path / "m.onnx.export.json").read_text())
     opset = next(entry.version for entry in graph.opset_import if not entry.domain)
     assert said["opset"] == opset == 17
     assert said["signature"] == {
@@ -153,15 +155,24 @@ def test_names_sizes_and_the_record(tmp_path):
     assert said["class_names"] == ["a", "b", "c"] and said["preprocessing"]["resize"] == 36
     assert said["preprocessing_inside"] == "none" and said["error"] < 1e-5
     assert {"onnx", "onnxruntime", "tf2onnx"} < set(said["versions"])
-    # Another file's record does not replace it; nor is a record of somebody else's replaced.
-    export.onnx(model, tmp_path / "other.onnx", image_size=32)
-    assert json.loads((tmp_path / "export.json").read_text())["file"] == "other.onnx"
-    assert json.loads((tmp_path / "m.onnx.export.json").read_text()) == said
     assert export.record.read(path) == said
-    (tmp_path / "export.json").write_text('{"my": "own settings"}')
-    export.onnx(model, path, image_size=32)
-    assert (tmp_path / "export.json").read_text() == '{"my": "own settings"}'
-    assert export.record.read(path)["preprocessing"] is None
+
+
+def test_records_of_earlier_versions_are_read(tmp_path):
+    """They were called export.json, and named their file."""
+    path, other = tmp_path / "m.onnx", tmp_path / "other.onnx"
+    export.onnx(small("cifar"), path, image_size=32)
+    said = export.record.read(path)
+    earlier = tmp_path / "export.json"
+    export.record.place(path).rename(earlier)
+    earlier.write_text(json.dumps({"file": "m.onnx", **said}))
+    assert export.record.read(path)["files_sha256"] == said["files_sha256"]
+    with pytest.raises(ValueError, match=r"other\.onnx has no record"):
+        export.record.read(other)
+    before = earlier.read_bytes()
+    export.onnx(small("cifar", seed=1), path, image_size=32)
+    assert earlier.read_bytes() == before
+    assert export.record.read(path)["files_sha256"] != said["files_sha256"]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-INT8 = ("--quantize", "int8", "--representative-data")
+INT8 = ("--quantize", "int8", "--calibration-data")
 
 
 def slow(*arguments):
@@ -126,7 +126,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
         ),
         (
             ("export", *named, "--format", "onnx", "--quantize", "int8", "-o", "x.onnx"),
-            "representative_data",
+            "calibration_data",
         ),
         (("export", "nowhere"), "is not the folder of a training"),
         (("export",), "no finished training in runs"),
@@ -138,10 +138,11 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
     (tmp_path / "out/m.onnx").write_bytes(content[: len(content) // 2])
     done = command_here("verify", "out/m.onnx", image, *named)
     assert done.returncode == 1 and "out/m.onnx is damaged" in done.stderr, done.stderr
-    (tmp_path / "out/export.json").write_text('{"format": "on')
+    (tmp_path / "out/m.onnx.export.json").write_text('{"format": "on')
     done = command_here("verify", "out/m.onnx", image, *named)
-    assert done.returncode == 1 and "out/export.json is damaged" in done.stderr, done.stderr
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["export.json", "m.onnx"]
+    assert done.returncode == 1 and "out/m.onnx.export.json is damaged" in done.stderr, done.stderr
+    there = sorted(entry.name for entry in (tmp_path / "out").iterdir())
+    assert there == ["m.onnx", "m.onnx.export.json"]
 
 
 def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here):
@@ -260,17 +261,17 @@ def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypat
     monkeypatch.setattr(run_exported, "load", wrong)
     done = command_here("verify", version, photos / "0.png")
     assert done.returncode == 1
-    assert "does not answer as the model does" in done.stderr
+    assert "does not predict as the model does" in done.stderr
 
 
-def test_representative_images(photos, tmp_path):
+def test_calibration_images(photos, tmp_path):
     preprocessing, model = keras_resnet.Preprocessing(36, 32), small("basic")
     (tmp_path / "sub" / "a.jpg").mkdir(parents=True)
     for file in photos.iterdir():
         (tmp_path / "sub" / file.name).write_bytes(file.read_bytes())
 
     def images(model, folder=tmp_path, **options):
-        return export.representative_images(model, folder, preprocessing, **options)
+        return export.calibration_images(model, folder, preprocessing, **options)
 
     found = images(model)
     assert found.shape == (3, 32, 32, 3) and found.dtype == np.float32
@@ -303,7 +304,7 @@ def test_quantised_networks_agree_on_photographs(real_data, tmp_path):
         path = trained.open_network(folder).export(
             format,
             quantize="int8",
-            representative_data=real_data / "flowers" / "train",
+            calibration_data=real_data / "flowers" / "train",
         )
         found = trained.verify_export(path, photographs)
         assert found.images == 100 and found.agreement >= 0.95

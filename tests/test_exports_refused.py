@@ -13,7 +13,7 @@ from small_networks import SUFFIXES, noise, small
 
 import keras_resnet
 from keras_resnet import export, weights
-from keras_resnet.export import verification
+from keras_resnet.export import comparison
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
@@ -24,13 +24,13 @@ def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, mon
     model = small("basic")
     head = model.layers[-1]
     head.set_weights([values * 1000 for values in head.get_weights()])
-    best = np.max(model(verification.sample((64, 64, 3), "float32")), axis=1)
+    best = np.max(model(comparison.sample((64, 64, 3), "float32")), axis=1)
     assert np.median(best) > 0.999
     right = export.folding._folded
     monkeypatch.setattr(
         export.folding, "_folded", lambda *layers: [values * 1.005 for values in right(*layers)]
     )
-    with pytest.raises(ValueError, match="does not answer as the model does"):
+    with pytest.raises(ValueError, match="does not predict as the model does"):
         getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
     assert not list(tmp_path.glob("m*/*"))
 
@@ -152,7 +152,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
         monkeypatch.setattr(keras.Model, "export", fault)
         with pytest.raises(Exception) as raised:  # the runtime's own error, or ours
             export.onnx(model, target)
-        assert fault is broken or "does not answer as the model" in str(raised.value)
+        assert fault is broken or "does not predict as the model" in str(raised.value)
         assert os.listdir(tmp_path) == ["m.onnx"] and target.read_text() == "before"
 
 
@@ -164,26 +164,26 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
         (lambda m, f: export.onnx(m, f / "no" / "m.onnx"), "does not exist"),
         (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int4"), "'int8'"),
         (lambda m, f: export.litert(m, f / "m.tflite", quantize="int4"), "one of"),
-        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int8"), "representative_data"),
+        (lambda m, f: export.onnx(m, f / "m.onnx", quantize="int8"), "calibration_data"),
         (
             lambda m, f: export.litert(
-                m, f / "m.tflite", quantize="int8", representative_data=noise(2, 8, 8, 4)
+                m, f / "m.tflite", quantize="int8", calibration_data=noise(2, 8, 8, 4)
             ),
             "Received: an array of float32",
         ),
         (
-            lambda m, f: export.onnx(m, f / "m.onnx", representative_data=noise(2, 64, 64, 3)),
+            lambda m, f: export.onnx(m, f / "m.onnx", calibration_data=noise(2, 64, 64, 3)),
             "is for quantize='int8'",
         ),
         (
             lambda m, f: export.onnx(
-                m, f / "m.onnx", quantize="int8", representative_data=np.ones((9, 64, 64, 3), int)
+                m, f / "m.onnx", quantize="int8", calibration_data=np.ones((9, 64, 64, 3), int)
             ),
             "Received: an array of int64",
         ),
         (
             lambda m, f: export.litert(
-                m, f / "m.tflite", quantize="int8", representative_data=np.zeros((9, 64, 64, 3))
+                m, f / "m.tflite", quantize="int8", calibration_data=np.zeros((9, 64, 64, 3))
             ),
             "images of one colour",
         ),
@@ -192,7 +192,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
                 m,
                 f / "m.onnx",
                 quantize="int8",
-                representative_data=np.full((9, 64, 64, 3), np.nan),
+                calibration_data=np.full((9, 64, 64, 3), np.nan),
             ),
             "no number",
         ),

@@ -1,7 +1,5 @@
 """ONNX and LiteRT files in 8 bits."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,19 +17,19 @@ def test_quantised(kind, tmp_path):
     """In 8 bits, a scale for each channel of the kernels, grouped ones too."""
     format = kind.split()[0]
     model = small(classes=7, classifier_activation=None)
-    options = {"quantize": "int8", "representative_data": noise(16, 64, 64, 3)}
+    options = {"quantize": "int8", "calibration_data": noise(16, 64, 64, 3)}
     if kind == "litert dynamic":
         options = {"quantize": "dynamic"}
     if kind == "onnx pixels":
         pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
         options |= {
-            "representative_data": pixels,
+            "calibration_data": pixels,
             "with_preprocessing": True,
             "preprocessing": keras_resnet.Preprocessing(),
         }
     path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES[format]}", **options)
     assert path.stat().st_size < 0.3 * 4 * model.count_params()
-    said = json.loads((tmp_path / "export.json").read_text())
+    said = export.record.read(path)
     assert said["quantize"] == options["quantize"] and said["tolerance"] is None
     assert said["error"] < 0.1
     for batch in (1, 5):
@@ -83,7 +81,7 @@ def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
     model = small("basic", seed=2, classes=50, classifier_activation=None)
     narrow = 1e-3 * noise(60, 64, 64, 3)  # other images reach far beyond these
     narrow[4::5] = noise(12, 64, 64, 3)
-    path = export.onnx(model, tmp_path / "m.onnx", quantize="int8", representative_data=narrow)
+    path = export.onnx(model, tmp_path / "m.onnx", quantize="int8", calibration_data=narrow)
     assert "95% is expected of a quantised network" in caplog.text
     assert export.record.read(path)["agreement"] < 0.95
     rng = np.random.default_rng(0)
@@ -94,3 +92,14 @@ def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
     preprocessing = keras_resnet.Preprocessing(64, 64)
     with pytest.raises(ValueError, match="names the same best class as the model on"):
         export.verify(path, images, model, preprocessing=preprocessing).check("It")
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_the_earlier_name_of_calibration_data(format, tmp_path):
+    """It is taken, with a warning: here up to the check that wants another argument beside it."""
+    path = tmp_path / f"m{SUFFIXES[format]}"
+    with (
+        pytest.warns(FutureWarning, match="representative_data is called calibration_data now"),
+        pytest.raises(ValueError, match=r"calibration_data is for quantize='int8'\. Received"),
+    ):
+        getattr(export, format)(small("cifar"), path, representative_data=noise(2, 32, 32, 3))

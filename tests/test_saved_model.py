@@ -334,7 +334,7 @@ def test_a_version_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     folded.layers[-1].set_weights([weight * 1.1 for weight in folded.layers[-1].get_weights()])
     with monkeypatch.context() as patch:
         patch.setattr(export.folding, "fold", lambda model: folded)
-        with pytest.raises(ValueError, match="does not answer as the model does"):
+        with pytest.raises(ValueError, match="does not predict as the model does"):
             export.saved_model(model, tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["7", "notes"]
     assert export.saved_model(model, tmp_path) == tmp_path / "8"

@@ -155,7 +155,7 @@ def test_a_head_without_a_bias_is_a_head(resnet20_state):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".keras", ".weights.h5"])
-@pytest.mark.parametrize("name", ["model_best.pth.tar", "weights"])
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "weights.h5"])
 def test_a_file_is_taken_for_what_it_contains(suffix, name, tmp_path):
     source, model = keras_resnet.ResNet20(), keras_resnet.ResNet20()
     path = weights.save(source, tmp_path / f"source{suffix}").rename(tmp_path / name)

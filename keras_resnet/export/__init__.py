@@ -1,22 +1,23 @@
 """Models in the formats of other systems."""
 
+from keras_resnet.export.calibration import calibration_images
+from keras_resnet.export.comparison import Comparison
 from keras_resnet.export.folding import fold
-from keras_resnet.export.representative import representative_images
 from keras_resnet.export.to_litert import litert
 from keras_resnet.export.to_onnx import onnx
 from keras_resnet.export.to_openvino import openvino
 from keras_resnet.export.to_saved_model import saved_model
-from keras_resnet.export.verification import Comparison, answers_in_new_process, verify
+from keras_resnet.export.verification import answers_in_new_process, verify
 from keras_resnet.export.warmup import write_warmup
 
 __all__ = [
     "Comparison",
     "answers_in_new_process",
+    "calibration_images",
     "fold",
     "litert",
     "onnx",
     "openvino",
-    "representative_images",
     "saved_model",
     "verify",
     "write_warmup",

@@ -9,7 +9,7 @@ from keras_resnet.layers import BatchNormalization, Conv2D
 NETWORKS = (keras.Sequential, keras.Function)  # a functional model is a keras.Function
 
 
-def fold(model, *, dtype=None) -> keras.Model:
+def fold(model: keras.Model, *, dtype: str | None = None) -> keras.Model:
     """Copies a network, each batch normalization becoming part of the convolution before it.
 
     In inference it multiplies a channel by `gamma / sqrt(variance + epsilon)` and adds a constant,
@@ -100,7 +100,10 @@ def _copy_weights(old, new, normalization):
 
 
 def _pairs(model):
-    """(convolution, batch normalization) where the second alone takes what the first gives."""
+    """(convolution, batch normalization) where the second alone takes what the first gives.
+
+    By Keras' private `_inbound_nodes`: nothing public tells who takes a tensor.
+    """
     users = {id(tensor): [model] for tensor in model.outputs}
     for operation in model.operations:
         for node in operation._inbound_nodes:

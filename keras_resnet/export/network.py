@@ -1,13 +1,16 @@
 """What goes into an exported file: the folded network with named inputs and outputs."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 from keras_resnet.builder import channels_first, family_of
 from keras_resnet.export.folding import NETWORKS, fold
-from keras_resnet.preprocessing import affine
+from keras_resnet.preprocessing import Preprocessing, affine
 
 
-def check_backend():
+def check_backend() -> None:
     """Refuses to export with another backend than TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -17,7 +20,7 @@ def check_backend():
         )
 
 
-def activation(model):
+def activation(model: keras.Model) -> Callable[..., Any] | None:
     """The activation of a classifier's head; None if the model has no head."""
     last = model.layers[-1]
     if isinstance(last, NETWORKS):
@@ -34,17 +37,17 @@ def activation(model):
     return last.activation if last.activation in classifying else None
 
 
-def is_classifier(model) -> bool:
+def is_classifier(model: keras.Model) -> bool:
     """Whether a model ends in probabilities or logits, rather than in features."""
     return activation(model) is not None
 
 
-def gives_logits(model) -> bool:
+def gives_logits(model: keras.Model) -> bool:
     """Whether the softmax is still to be taken."""
     return activation(model) is keras.activations.linear
 
 
-def named_outputs(model, outputs) -> dict:
+def named_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:
     """A model's outputs by name: `probabilities` or `logits`; `features`, or each level's.
 
     A pyramid's levels keep the names of their dictionary, or have those of their layers.
@@ -60,7 +63,7 @@ def named_outputs(model, outputs) -> dict:
     return {name: outputs[0]}
 
 
-def checked_names(model, class_names):
+def checked_names(model: keras.Model, class_names: Sequence[object] | None) -> Any:
     """As many names as the model has classes, their numbers by default; None for a backbone.
 
     Each is one line: a line break in a name becomes a space.
@@ -89,23 +92,33 @@ def checked_names(model, class_names):
     return names
 
 
-def normalises_itself(model) -> bool:
+def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
+    """A model's layers, and those inside of them.
+
+    By Keras' private name: its public `layers` leaves out those of blocks.
+    """
+    return list(model._flatten_layers())
+
+
+def normalises_itself(model: keras.Model) -> bool:
     """Whether a model takes pixels, 0..255 (`include_preprocessing=True`)."""
     kinds = (keras.layers.Rescaling, keras.layers.Normalization)
-    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
+    return any(isinstance(layer, kinds) for layer in every_layer(model))
 
 
-def transform(model, preprocessing):
+def transform(model: keras.Model, preprocessing: Preprocessing) -> Callable[[Any], Any]:
     """From an encoded image to what a model takes: normalised, or pixels if it does that itself."""
     return preprocessing.pixels if normalises_itself(model) else preprocessing
 
 
-def laid_out(model, images):
+def laid_out(model: keras.Model, images: Any) -> Any:
     """Images (batch, height, width, channels) as the model has its axes."""
     return keras.ops.transpose(images, (0, 3, 1, 2)) if channels_first(model) else images
 
 
-def check_sizes(model, image_size, preprocessing):
+def check_sizes(
+    model: keras.Model, image_size: int | None, preprocessing: Preprocessing | None
+) -> None:
     """Refuses images that a model cannot take.
 
     Raises:
@@ -136,7 +149,12 @@ def check_sizes(model, image_size, preprocessing):
         )
 
 
-def inference_network(model, *, image_size=None, normalise=None) -> keras.Model:
+def inference_network(
+    model: keras.Model,
+    *,
+    image_size: int | None = None,
+    normalise: Preprocessing | None = None,
+) -> keras.Model:
     """The network as a file of another system holds it: folded, in float32, its ends named.
 
     Args:

@@ -1,9 +1,11 @@
-"""What an export says of itself: export.json."""
+"""What an export says of itself: export.json in a SavedModel, beside a file FILE.export.json."""
 
 import dataclasses
 import hashlib
 import importlib
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 
 import keras_resnet
+from keras_resnet.export.comparison import Comparison
 from keras_resnet.files import read_json, write_text
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.download import sha256
@@ -20,7 +23,7 @@ INSIDE = ("all", "normalisation", "none")  # of the preprocessing
 KEYS = {"format", "preprocessing", "preprocessing_inside", "weights_sha256", "class_names"}
 
 
-def weights_hash(model) -> str:
+def weights_hash(model: keras.Model) -> str:
     """The sha256 of the values of a model's weights, in the order of `model.weights`."""
     digest = hashlib.sha256()
     for variable in model.weights:
@@ -28,7 +31,7 @@ def weights_hash(model) -> str:
     return digest.hexdigest()
 
 
-def file_hashes(artefact) -> dict[str, str]:
+def file_hashes(artefact: str | os.PathLike[str]) -> dict[str, str]:
     """The sha256 of an export's files, by their names in a SavedModel's folder.
 
     Of OpenVINO's .xml, its .bin too. What is read beside the graph, export.json and
@@ -45,46 +48,29 @@ def file_hashes(artefact) -> dict[str, str]:
     return {file.suffix: sha256(file) for file in beside if file.is_file()}
 
 
-def versions(*modules) -> dict[str, str]:
-    """The versions that made an export."""
-    found = {"keras_resnet": keras_resnet.__version__}
-    for name in modules:
-        module = importlib.import_module(name)
-        found[name] = str(getattr(module, "__version__", "not told"))
-    return found
-
-
-def spec(dtype, shape) -> dict:
+def spec(dtype: Any, shape: Iterable[int | None]) -> dict[str, Any]:
     """A tensor's type and shape, null where a side varies."""
     return {"dtype": dtype, "shape": [None if side is None else int(side) for side in shape]}
 
 
 def describe(
-    format,
-    model,
+    format: str,
+    model: keras.Model,
+    artefact: Path,
     *,
-    signature,
-    preprocessing,
-    inside,
-    class_names,
-    comparison,
-    artefact,
-    source=None,
-    modules=(),
-) -> dict:
-    """The record of an export.
+    signature: dict[str, Any],
+    preprocessing: Preprocessing | None,
+    inside: str,
+    class_names: list[str] | None,
+    comparison: Comparison,
+    source: str | os.PathLike[str] | None,
+    modules: Iterable[str],
+) -> dict[str, Any]:
+    """The record of an export whose files are complete.
 
-    Args:
-        format: "saved_model", "onnx", "litert" or "openvino".
-        model: The model that was exported.
-        signature: {name: {"inputs": {name: spec}, "outputs": {name: spec}}}.
-        preprocessing: The `Preprocessing` of its images, or None.
-        inside: What of it is part of the export: "all", "normalisation" or "none".
-        class_names: Names of the classes, or None.
-        comparison: A `Comparison` with the model.
-        artefact: The files, complete.
-        source: The file of the model's weights, or None.
-        modules: Whose versions matter.
+    `signature` is {name: {"inputs": {name: spec}, "outputs": {name: spec}}}, `inside` what of the
+    preprocessing is part of the export (one of `INSIDE`), `modules` are those whose versions
+    matter.
     """
     return {
         "format": format,
@@ -96,7 +82,7 @@ def describe(
         "files_sha256": file_hashes(artefact),
         "weights_sha256": weights_hash(model),
         "source": source and {"file": Path(source).name, "sha256": sha256(Path(source))},
-        "versions": versions(*modules),
+        "versions": _versions(modules),
         "error": comparison.error,
         "agreement": comparison.agreement,
         "compared_on": comparison.images,
@@ -104,65 +90,44 @@ def describe(
     }
 
 
-def place(artefact) -> Path:
+def _versions(modules):
+    """The versions that made an export."""
+    found = {"keras_resnet": keras_resnet.__version__}
+    for name in modules:
+        module = importlib.import_module(name)
+        found[name] = str(getattr(module, "__version__", "not told"))
+    return found
+
+
+def place(artefact: str | os.PathLike[str]) -> Path:
     """Where the record of an artefact is: in a SavedModel's folder, or beside a file.
 
-    Of several files in one folder, export.json is of the last; the others' carry their names.
+    Earlier versions of this package wrote export.json beside a file too: it is taken where there is
+    none of the file's own.
     """
     artefact = Path(artefact)
     if artefact.is_dir():
         return artefact / NAME
-    own = _own_place(artefact)
-    return own if own.is_file() else artefact.with_name(NAME)
+    own, earlier = artefact.with_name(f"{artefact.name}.{NAME}"), artefact.with_name(NAME)
+    return earlier if earlier.is_file() and not own.is_file() else own
 
 
-def _own_place(file):
-    return file.with_name(f"{file.name}.{NAME}")
+def write(record: dict[str, Any], artefact: Path) -> None:
+    """Writes the record of an artefact, of a file as `<file>.export.json`."""
+    folder = artefact.is_dir()
+    target = artefact / NAME if folder else artefact.with_name(f"{artefact.name}.{NAME}")
+    write_text(target, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def write(record, artefact):
-    """Writes the record of an artefact.
-
-    That of another file beside it is kept under its name. An export.json that is no record of ours
-    is left alone, and the new one carries the file's name.
-    """
-    artefact = Path(artefact)
-    if artefact.is_dir():
-        write_text(artefact / NAME, text(record))
-        return
-    target, own = artefact.with_name(NAME), _own_place(artefact)
-    if target.exists():
-        other = _described(target)
-        if other is None:
-            target = own
-        elif other != artefact.name and artefact.with_name(other).is_file():
-            target.replace(_own_place(artefact.with_name(other)))
-    write_text(target, text({"file": artefact.name, **record}))
-    if target != own:
-        own.unlink(missing_ok=True)
-
-
-def _described(path):
-    """The name of the file that a record is of; None if it is no record."""
-    try:
-        record = read_json(path, advice="")
-    except (OSError, ValueError):
-        return None
-    name = record.get("file") if "format" in record else None
-    return name if isinstance(name, str) and name == Path(name).name and name else None
-
-
-def read(artefact) -> dict:
+def read(artefact: str | os.PathLike[str]) -> dict[str, Any]:
     """The record of an artefact.
 
     Raises:
         ValueError: if there is none, or it is damaged.
     """
-    path = place(artefact)
-    record = {}
-    if path.is_file():
-        record = read_json(path, _checked, advice="Export again.")
-    if record.get("file", Path(artefact).name) != Path(artefact).name or not record:
+    path, name = place(artefact), Path(artefact).name
+    record = read_json(path, _checked, advice="Export again.") if path.is_file() else {}
+    if not record or record.get("file", name) != name:  # an earlier export.json may be of another
         raise ValueError(
             f"{artefact} has no record: {path} was expected to describe it. Exports of this "
             "package write it; copy it along with the file."
@@ -185,7 +150,7 @@ def _checked(record):
     return record
 
 
-def preprocessing_of(record) -> Preprocessing | None:
+def preprocessing_of(record: dict[str, Any]) -> Preprocessing | None:
     """The evaluation transform that a record names.
 
     Raises:
@@ -200,8 +165,3 @@ def preprocessing_of(record) -> Preprocessing | None:
         return Preprocessing(**arguments) if values else None
     except (AttributeError, TypeError) as error:
         raise ValueError(f"its preprocessing is {values!r:.80}") from error
-
-
-def text(record) -> str:
-    """A record as JSON."""
-    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"

@@ -10,12 +10,14 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> Callable[[Any], dict[str, np.ndarray]]:
     """Opens an exported network.
 
     Args:
@@ -31,7 +33,7 @@ def load(path):
 
 
 @contextlib.contextmanager
-def full_precision():
+def full_precision() -> Iterator[None]:
     """Has a GPU multiply float32 as such: by itself it rounds to TF32, which has 3 digits."""
     import tensorflow as tf
 
@@ -55,14 +57,14 @@ def _saved_model(path):
         absl.setLevel(level)
 
     @full_precision()
-    def answer(inputs):
+    def predict(inputs):
         if isinstance(inputs, list):
-            answers = loaded.signatures["serving_default"](image_bytes=tf.constant(inputs))
+            outputs = loaded.signatures["serving_default"](image_bytes=tf.constant(inputs))
         else:
-            answers = loaded.signatures["tensor"](images=tf.constant(inputs))
-        return {name: value.numpy() for name, value in answers.items()}
+            outputs = loaded.signatures["tensor"](images=tf.constant(inputs))
+        return {name: value.numpy() for name, value in outputs.items()}
 
-    return answer
+    return predict
 
 
 def _onnx(path):
@@ -88,29 +90,30 @@ def _openvino(path):
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
 
-    def answer(inputs):
-        answers = compiled({"images": inputs})
-        return {output.any_name: answers[output] for output in compiled.outputs}
+    def predict(inputs):
+        outputs = compiled({"images": inputs})
+        return {output.any_name: outputs[output] for output in compiled.outputs}
 
-    return answer
+    return predict
 
 
 RUNTIMES = {".onnx": _onnx, ".tflite": _litert, ".xml": _openvino}
 
 
-def main(path, inputs, output):
+def main(path: str, inputs: str, output: str) -> None:
     """Reads the inputs, runs the network, writes the outputs."""
-    inputs = Path(inputs)
-    if inputs.is_dir():
-        inputs = [file.read_bytes() for file in sorted(inputs.iterdir())]
+    source = Path(inputs)
+    if source.is_dir():
+        images = [file.read_bytes() for file in sorted(source.iterdir())]
     else:
-        inputs = np.load(inputs)
+        images = np.load(source)
     try:
-        answers = load(path)(inputs)
+        outputs = load(path)(images)
     except Exception as error:  # each runtime has its own
         sys.exit(f"Error: {' '.join(str(error).split())[:500]}")
     # Without names of any length, which would be pickled.
-    np.savez(output, **{k: v.astype(bytes) if v.dtype == object else v for k, v in answers.items()})
+    arrays = {k: v.astype(bytes) if v.dtype == object else v for k, v in outputs.items()}
+    np.savez(output, **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

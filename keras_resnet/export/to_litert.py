@@ -1,82 +1,74 @@
 """LiteRT (TensorFlow Lite) files, for phones and small machines."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.export.file import input_signature, write_file
+import keras
+import numpy as np
 
-KINDS = (None, "dynamic", "int8")
+from keras_resnet.export.file import Format, input_signature, write_file
+from keras_resnet.preprocessing import Preprocessing
 
 
 def litert(
-    model,
-    path,
+    model: keras.Model,
+    path: str | os.PathLike[str],
     *,
-    preprocessing=None,
-    class_names=None,
-    image_size=None,
-    quantize=None,
-    representative_data=None,
-    source=None,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    quantize: str | None = None,
+    calibration_data: np.ndarray | None = None,
+    source: str | os.PathLike[str] | None = None,
+    representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as a LiteRT file, in which each convolution is one `CONV_2D`.
 
     The input is `images`, float32 (batch, height, width, channels), whatever the quantisation; the
     output is named as of `export.onnx`, and the file has one signature, `serving_default`. Batch
-    normalization is folded. LiteRT runs the file, and its answers are compared with the model's,
-    before it gets its name. Its export.json says what it is. Needs the export extra
-    (`pip install keras3-resnet[export]`).
+    normalization is folded. LiteRT runs the file, and its predictions are compared with the
+    model's, before it gets its name. Its record, `<file>.export.json`, says what it is. Needs the
+    export extra (`pip install keras3-resnet[export]`).
 
     Args:
         model: A model of this package, channels last.
         path: The file, `resnet.tflite` for example.
-        preprocessing: The `Preprocessing` of its images, for export.json.
-        class_names: Names of the classes, for export.json; their numbers if None.
-        image_size: Side of the images in pixels, to fix what the model leaves open.
+        preprocessing: As `class_names`, `image_size` and `source`, of `export.onnx`.
+        class_names: Likewise.
+        image_size: Likewise.
         quantize: None, "dynamic" for kernels of 8 bits (a quarter of the size), or "int8" for
             kernels, with a scale for each channel, and activations of 8 bits.
-        representative_data: For "int8", some hundred images as the model takes them, float32
+        calibration_data: For "int8", some hundred images as the model takes them, float32
             (number, height, width, channels): the range of each activation is measured on them.
-        source: The file of the model's weights, if any, for export.json.
+        source: Likewise.
+        representative_data: The earlier name of `calibration_data`.
 
     Returns:
         The path. A file of that name is replaced once the new one is complete and right.
 
     Raises:
-        ValueError: if the arguments do not fit, or if the file does not answer as the model does.
+        ValueError: if the arguments do not fit, or if the file does not predict as the model does.
         ImportError: without the export extra.
         OSError: if the disk is full; what was at the path stays.
     """
-    if quantize not in KINDS:
-        raise ValueError(f"quantize should be one of {KINDS}. Received: quantize={quantize!r}")
-
-    def write(network, file, data):
-        network.export(
-            str(file),
-            format="litert",
-            input_signature=input_signature(network),
-            verbose=False,
-            **_conversion(quantize, data),
-        )
-
     return write_file(
-        "litert",
-        write,
+        FORMAT,
         model,
         path,
-        suffix=".tflite",
-        packages={"ai_edge_litert": "ai-edge-litert"},
         preprocessing=preprocessing,
         class_names=class_names,
         image_size=image_size,
         quantize=quantize,
-        representative_data=representative_data,
+        calibration_data=calibration_data,
         source=source,
+        representative_data=representative_data,
     )
 
 
-def _conversion(quantize, data):
-    """The converter's settings: LiteRT's own operations only, so that any interpreter runs them."""
+def _write(network, file, quantize, data):
+    """By LiteRT's own operations only, so that any interpreter runs them."""
     import tensorflow as tf
 
     operations = tf.lite.OpsSet.TFLITE_BUILTINS
@@ -87,4 +79,14 @@ def _conversion(quantize, data):
         settings["optimizations"] = [tf.lite.Optimize.DEFAULT]
     if data is not None:
         settings["representative_dataset"] = lambda: ([image[None]] for image in data)
-    return settings
+    network.export(
+        str(file),
+        format="litert",
+        input_signature=input_signature(network),
+        verbose=False,
+        **settings,
+    )
+
+
+PACKAGES = {"ai_edge_litert": "ai-edge-litert"}
+FORMAT = Format("litert", ".tflite", PACKAGES, _write, quantized=(None, "dynamic", "int8"))

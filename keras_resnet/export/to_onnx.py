@@ -2,26 +2,32 @@
 
 import contextlib
 import gc
+import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from keras_resnet.export.file import input_signature, write_file
+import keras
+import numpy as np
+
+from keras_resnet.export.file import Format, input_signature, write_file
+from keras_resnet.preprocessing import Preprocessing
 
 OPSET = 17  # ONNX Runtime reads it since 1.12; in 18, tf2onnx averages with a slower operation.
-PACKAGES = {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}
 
 
 def onnx(
-    model,
-    path,
+    model: keras.Model,
+    path: str | os.PathLike[str],
     *,
-    preprocessing=None,
-    with_preprocessing=False,
-    class_names=None,
-    image_size=None,
-    quantize=None,
-    representative_data=None,
-    source=None,
+    preprocessing: Preprocessing | None = None,
+    with_preprocessing: bool = False,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    quantize: str | None = None,
+    calibration_data: np.ndarray | None = None,
+    source: str | os.PathLike[str] | None = None,
+    representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as an ONNX file, in which each convolution is one `Conv`, grouped ones too.
 
@@ -29,28 +35,30 @@ def onnx(
     batch is open, and so are the sides where the model leaves them open and `image_size` does not
     fix them. The output is `probabilities`, `logits` or `features`, or each level of a pyramid by
     its name. Batch normalization is folded; the opset is 17. ONNX Runtime runs the file, and its
-    answers are compared with the model's, before it gets its name. Its export.json says what it
-    is. Needs the export extra (`pip install keras3-resnet[export]`).
+    predictions are compared with the model's, before it gets its name. Its record,
+    `<file>.export.json`, says what it is. Needs the export extra
+    (`pip install keras3-resnet[export]`).
 
     Args:
         model: A model of this package.
         path: The file, `resnext.onnx` for example.
-        preprocessing: The `Preprocessing` of its images, for export.json.
+        preprocessing: The `Preprocessing` of its images, for the record.
         with_preprocessing: Whether its normalisation is in the file, which then takes uint8
             pixels, 0..255.
-        class_names: Names of the classes, for export.json; their numbers if None.
+        class_names: Names of the classes, for the record; their numbers if None.
         image_size: Side of the images in pixels, to fix what the model leaves open.
         quantize: None, or "int8" for 8-bit integers, by ONNX Runtime's static quantisation with a
             scale for each channel of the kernels.
-        representative_data: For "int8", some hundred images as the file takes them (number,
+        calibration_data: For "int8", some hundred images as the file takes them (number,
             height, width, channels): the range of each activation is measured on them.
-        source: The file of the model's weights, if any, for export.json.
+        source: The file of the model's weights, if any, for the record.
+        representative_data: The earlier name of `calibration_data`.
 
     Returns:
         The path. A file of that name is replaced once the new one is complete and right.
 
     Raises:
-        ValueError: if the arguments do not fit, or if the file does not answer as the model does.
+        ValueError: if the arguments do not fit, or if the file does not predict as the model does.
         ImportError: without the export extra.
         OSError: if the disk is full; what was at the path stays.
 
@@ -58,27 +66,22 @@ def onnx(
     >>> model = keras_resnet.ResNet18(classes=5)
     >>> keras_resnet.export.onnx(model, "flowers.onnx", image_size=224)  # doctest: +SKIP
     """
-    if quantize not in (None, "int8"):
-        raise ValueError(f"quantize should be None or 'int8'. Received: quantize={quantize!r}")
     return write_file(
-        "onnx",
-        _write,
+        FORMAT,
         model,
         path,
-        suffix=".onnx",
-        packages=PACKAGES,
         preprocessing=preprocessing,
         with_preprocessing=with_preprocessing,
         class_names=class_names,
         image_size=image_size,
         quantize=quantize,
-        representative_data=representative_data,
+        calibration_data=calibration_data,
         source=source,
-        opset=OPSET,
+        representative_data=representative_data,
     )
 
 
-def _write(network, file, data):
+def _write(network, file, quantize, data):
     import onnx
 
     with _frees_often():
@@ -175,3 +178,7 @@ def _quantize(file, data):
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
+
+
+PACKAGES = {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}
+FORMAT = Format("onnx", ".onnx", PACKAGES, _write, quantized=(None, "int8"), said={"opset": OPSET})

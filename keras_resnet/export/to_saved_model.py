@@ -7,15 +7,15 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_resnet.export import folding, record, verification
+from keras_resnet.export import comparison, folding, record
 from keras_resnet.export.network import (
     check_backend,
     check_sizes,
@@ -28,21 +28,22 @@ from keras_resnet.export.network import (
 from keras_resnet.export.warmup import serving_messages, write_warmup
 from keras_resnet.files import disk_errors
 from keras_resnet.layers import convolution_path
+from keras_resnet.preprocessing import Preprocessing
 
 UNFINISHED = ".unfinished"
 DAY = 24 * 3600  # seconds
 
 
 def saved_model(
-    model,
-    directory,
+    model: keras.Model,
+    directory: str | os.PathLike[str],
     *,
-    preprocessing=None,
-    class_names=None,
-    top_k=5,
-    fold=True,
-    warmup=False,
-    source=None,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    top_k: int = 5,
+    fold: bool = True,
+    warmup: bool = False,
+    source: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Exports a model as the next version in `directory`.
 
@@ -72,7 +73,7 @@ def saved_model(
 
     Raises:
         ValueError: if there are not as many names as classes, if the backend is not TensorFlow,
-            or if the new version does not answer as the model does: it is then removed.
+            or if the new version does not predict as the model does: it is then removed.
         OSError: if the disk is full.
     """
     check_backend()
@@ -91,22 +92,25 @@ def saved_model(
     unfinished = directory / f".{uuid.uuid4().hex}{UNFINISHED}"
     try:
         with disk_errors(directory), tempfile.TemporaryDirectory() as folder:
-            _write(model, unfinished, preprocessing, names, top_k, fold, Path(folder))
+            network = folding.fold(model) if fold else model
+            table = None if names is None else _name_table(names, Path(folder))
+            predict = _predict(model, network, table, top_k)
+            signature = _write(model, predict, unfinished, preprocessing, table)
         compared = _try(unfinished, model, preprocessing, names)
         said = record.describe(
             "saved_model",
             model,
-            signature=_signatures(unfinished),
+            unfinished,
+            signature=signature,
             preprocessing=preprocessing,
             inside="all" if preprocessing else "none",
             class_names=names,
             comparison=compared,
-            artefact=unfinished,
             source=source,
             modules=("keras", "tensorflow"),
         )
-        top_k = names and min(top_k, len(names))
-        record.write({**said, "folded": bool(fold), "top_k": top_k}, unfinished)
+        named = names and min(top_k, len(names))
+        record.write({**said, "folded": bool(fold), "top_k": named}, unfinished)
         if warmup:
             write_warmup(unfinished)
         return _place(unfinished, directory)
@@ -114,20 +118,16 @@ def saved_model(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(model, target, preprocessing, names, top_k, folds, folder):
-    """Writes a SavedModel."""
-    network = folding.fold(model) if folds else model
+def _write(model, predict, target, preprocessing, table):
+    """Writes a SavedModel; gives each signature's inputs and outputs."""
     archive = keras.export.ExportArchive()
     # Not archive.track(network): the variables are found, and would be written twice.
-    table = None
-    if names is not None:
-        table = _name_table(names, folder)
+    if table is not None:
         archive.track(table)
-    answer = _answer(model, network, table, top_k)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
 
     def tensor(images):
-        return answer(images)
+        return predict(images)
 
     def prepare(content):
         return tf.cast(transform(model, preprocessing)(content), tf.float32)
@@ -136,21 +136,30 @@ def _write(model, target, preprocessing, names, top_k, folds, folder):
         size = (preprocessing.crop, preprocessing.crop, 3)
         spec = tf.TensorSpec(size, tf.float32)
         images = tf.map_fn(prepare, image_bytes, fn_output_signature=spec)
-        return answer(laid_out(model, images))
+        return predict(laid_out(model, images))
 
-    if preprocessing is None:
-        archive.add_endpoint("serving_default", tensor, [images])
-    else:
+    endpoints = {"serving_default": (tensor, images), "tensor": (tensor, images)}
+    if preprocessing is not None:
         contents = tf.TensorSpec((None,), tf.string, name="image_bytes")
-        archive.add_endpoint("serving_default", image_bytes, [contents])
-    archive.add_endpoint("tensor", tensor, [images])
-    if names is None:
-        archive.add_endpoint("features", tensor, [images])
+        endpoints["serving_default"] = (image_bytes, contents)
+    if table is None:
+        endpoints["features"] = (tensor, images)
+    functions = {
+        name: archive.add_endpoint(name, function, [spec])
+        for name, (function, spec) in endpoints.items()
+    }
     # A server takes no gradients, and tracing those of every convolution tripled the time.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     # Groups as plain convolutions: TensorFlow's own fail where a server has no oneDNN.
     with convolution_path("eigen"):
         archive.write_out(str(target), options=options, verbose=False)
+        return {
+            name: {
+                "inputs": _specs({spec.name: spec}),
+                "outputs": _specs(functions[name].get_concrete_function().structured_outputs),
+            }
+            for name, (_, spec) in sorted(endpoints.items())
+        }
 
 
 def _name_table(names, folder):
@@ -168,7 +177,7 @@ def _name_table(names, folder):
     return tf.lookup.StaticHashTable(numbered, default_value="")
 
 
-def _answer(model, network, table, top_k):
+def _predict(model, network, table, top_k):
     """Function from normalised images to the dict that a signature returns."""
 
     def outputs(images):
@@ -178,7 +187,7 @@ def _answer(model, network, table, top_k):
     if table is None:
         return outputs
 
-    def answer(images):
+    def predict(images):
         (probabilities,) = outputs(images).values()
         if gives_logits(model):
             probabilities = tf.nn.softmax(probabilities)
@@ -189,44 +198,32 @@ def _answer(model, network, table, top_k):
             "probabilities": probabilities,
         }
 
-    return answer
+    return predict
 
 
 def _try(version, model, preprocessing, names):
     """Runs a SavedModel, from tensors and from images, and compares it with the model."""
-    allowed = verification.tolerance(model)
-    inputs = verification.sample(model.input_shape[1:], "float32")
-    answer = verification.opened(version)
+    allowed = comparison.tolerance(model)
+    inputs = comparison.sample(model.input_shape[1:], "float32")
+    predict = comparison.opened(version)
     pairs: list[tuple[Any, np.ndarray]] = [(inputs[:1], inputs[:1]), (inputs, inputs)]
     if preprocessing is not None:
         side = preprocessing.resize
-        pixels = verification.sample((side, side + 17, 3), "uint8")
+        pixels = comparison.sample((side, side + 17, 3), "uint8")
         contents = {str(number): tf.io.encode_png(p).numpy() for number, p in enumerate(pixels)}
-        inputs = verification.model_inputs(model, preprocessing, contents)
+        inputs = comparison.model_inputs(model, preprocessing, contents)
         pairs.append((list(contents.values()), inputs))
     for given, inputs in pairs:
-        answers = answer(given)
-        compared = verification.compare(answers, model, inputs, allowed)
+        outputs = predict(given)
+        compared = comparison.compare(outputs, model, inputs, allowed)
         compared.check("The SavedModel")
-        verification.check_names(answers, names)
+        comparison.check_names(outputs, names)
     return compared
-
-
-def _signatures(version):
-    """Each signature's inputs and outputs, as the file says."""
-    graph = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
-    return {
-        name: {"inputs": _specs(signature.inputs), "outputs": _specs(signature.outputs)}
-        for name, signature in sorted(graph.meta_graphs[0].signature_def.items())
-        if not name.startswith("__")
-    }
 
 
 def _specs(tensors):
     return {
-        name: record.spec(
-            tf.as_dtype(tensor.dtype).name, tf.TensorShape(tensor.tensor_shape).as_list()
-        )
+        name: record.spec(tensor.dtype.name, tensor.shape)
         for name, tensor in sorted(tensors.items())
     }
 

@@ -1,6 +1,9 @@
 """Requests that TensorFlow Serving runs before it serves a version, so that no user waits."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +14,7 @@ from keras_resnet.files import replacing
 FREE_SIDE = 224  # Of the images where the network leaves the size open.
 
 
-def write_warmup(version, *, batch_sizes=(1,)) -> Path:
+def write_warmup(version: str | os.PathLike[str], *, batch_sizes: Sequence[int] = (1,)) -> Path:
     """Writes warm-up requests for each signature of a SavedModel.
 
     TensorFlow builds parts of a graph when it is first run. The server runs what it finds in
@@ -53,7 +56,7 @@ def write_warmup(version, *, batch_sizes=(1,)) -> Path:
     return target
 
 
-def serving_messages():
+def serving_messages() -> tuple[Any, Any]:
     """TensorFlow Serving's own protocol buffers: of requests, and of logs of them.
 
     Raises:

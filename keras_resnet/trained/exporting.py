@@ -22,10 +22,10 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
     if format in SUFFIXES:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         options["image_size"] = None if any_size else network.preprocessing.crop
-    if "representative_data" in options:
-        options["representative_data"] = export.representative_images(
+    if "calibration_data" in options:
+        options["calibration_data"] = export.calibration_images(
             network.model,
-            options["representative_data"],
+            options["calibration_data"],
             network.preprocessing,
             pixels=options.get("with_preprocessing", False),
         )
@@ -57,10 +57,10 @@ def _check(format, options):
                 if formats
                 else f"No format has the option {name}."
             )
-    quantize, images = options.get("quantize"), options.get("representative_data")
+    quantize, images = options.get("quantize"), options.get("calibration_data")
     if (quantize == "int8") != (images is not None):
         raise ValueError(
             "quantize='int8' measures the range of each activation on images such as the network "
-            "will see: pass their folder as representative_data, and only then. "
-            f"Received: quantize={quantize!r}, representative_data={images!r}"
+            "will see: pass their folder as calibration_data, and only then. "
+            f"Received: quantize={quantize!r}, calibration_data={images!r}"
         )

@@ -28,17 +28,8 @@ def assign(
 ) -> None:
     """Puts the arrays of `state` into the model's variables: all of them, or none.
 
-    Args:
-        model: A model of this package.
-        state: torchvision's names to arrays, as of `Checkpoint.weights`.
-        source: The file's name, for messages.
-        head: "strict", or "skip" to leave the model's `fc` as it is.
-        first_conv: "strict", or "adapt" to fit the file's first kernel to another number of
-            input channels: summed for one channel, otherwise repeated and rescaled.
-
-    Raises:
-        CheckpointError: naming the first of the missing, unused and misshapen keys, and what to do;
-            no variable was changed.
+    `state` is as of `Checkpoint.weights`, `source` the file's name; the rest is as of `load`, its
+    CheckpointError too.
     """
     check_choice("head", head, "skip")
     check_choice("first_conv", first_conv, "adapt")

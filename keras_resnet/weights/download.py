@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.registry import PretrainedWeights
 
 logger = logging.getLogger("keras_resnet")
 
@@ -34,12 +35,12 @@ def folder() -> Path:
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
-def url_of(row) -> str:
+def url_of(row: PretrainedWeights) -> str:
     """Where a file is fetched from."""
     return f"{os.environ.get('KERAS_RESNET_WEIGHTS_URL', URL).rstrip('/')}/{row.file}"
 
 
-def download(row) -> Path:
+def download(row: PretrainedWeights) -> Path:
     """The file of published weights, fetched unless it is there already.
 
     It is written beside its name, continued where a connection broke, and gets its name once its
@@ -75,7 +76,7 @@ def download(row) -> Path:
         raise CheckpointError(f"{row.file} cannot be kept: {error}. {_by_hand(row)}") from error
 
 
-def sha256(path) -> str:
+def sha256(path: Path) -> str:
     """The hash of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -90,8 +91,7 @@ def _present(row):
             if not digest.startswith(prefix):
                 raise CheckpointError(
                     f"{path} is damaged: its sha256 starts with {digest[: len(prefix)]}, not "
-                    f"{prefix}. "
-                    "Remove it, and it is fetched again."
+                    f"{prefix}. Remove it, and it is fetched again."
                 )
             return path
     return None
@@ -126,14 +126,12 @@ def _fetch(row, target):
             if resumed:
                 continue
             break
-        digest = sha256(part)
-        if digest.startswith(row.sha256):
+        digest = sha256(part)[: len(row.sha256)]
+        if digest == row.sha256:
             part.replace(target)
             return
         part.unlink()
-        reason = (
-            f"the sha256 of what came starts with {digest[: len(row.sha256)]}, not {row.sha256}"
-        )
+        reason = f"the sha256 of what came starts with {digest}, not {row.sha256}"
         if not resumed:  # else the part that was there before may be to blame
             break
     raise CheckpointError(
@@ -226,23 +224,10 @@ def _by_hand(row):
 def _progress(name, total):
     """Gives a function that moves a progress bar on; nothing is shown in a pipe."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count: progress.advance(task, count)

@@ -23,10 +23,6 @@ PREFIXES = re.compile(r"^((module|_orig_mod|model|net|backbone)\.|encoder\.(?!st
 def network_in(saved: Any, source: object) -> dict[str, np.ndarray]:
     """Name to array of the one network in dicts within dicts, without a wrapper's prefix.
 
-    Args:
-        saved: What a file holds.
-        source: The file, for the message.
-
     Raises:
         CheckpointError: if there is none, or there are several and none is one of `WRAPPERS`.
     """

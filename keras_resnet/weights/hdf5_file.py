@@ -25,11 +25,7 @@ IN_FILE = (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
 
 
 def read(file: Path | BinaryIO, size: int) -> dict[str, np.ndarray]:
-    """Path to array, in Keras' order of axes, of each data set of numbers.
-
-    Args:
-        file: A path, or a file of bytes that is open.
-        size: Its size in bytes.
+    """Path to array, in Keras' order of axes, of each data set of numbers; `size` is in bytes.
 
     Raises:
         UnsafeFileError: if the file is damaged, or not as simple as that.

@@ -1,6 +1,7 @@
 """What a file of weights holds, without a model: `inspect`."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class Inspection:
     published: PretrainedWeights | None
 
 
-def inspect(path: str | Path) -> Inspection:
+def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Looks into a file of weights of any kind.
 
     Args:

@@ -31,14 +31,10 @@ def of_applications(arrays: dict[str, np.ndarray]) -> bool:
 
 
 def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
-    """Arrays of a file of Keras under torchvision's names and in its layout.
+    """Arrays of a file of Keras, by their paths, under torchvision's names and in its layout.
 
     What belongs to no known layer keeps its path as its name. keras.applications' epsilon goes
     into its variances.
-
-    Args:
-        arrays: Paths to arrays.
-        source: The file's name, for the message.
 
     Raises:
         CheckpointError: if two arrays get one name.

@@ -22,7 +22,11 @@ logger = logging.getLogger("keras_resnet")
 
 
 def load(
-    model: keras.Model, path: str | Path, *, head: str = "strict", first_conv: str = "strict"
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    head: str = "strict",
+    first_conv: str = "strict",
 ) -> None:
     """Loads a weights file into a model, completely or not at all.
 
@@ -53,15 +57,9 @@ def load_pretrained(
 ) -> None:
     """Loads `path` into a new model; the head is skipped if other classes were asked for.
 
-    Args:
-        model: A model of this package.
-        path: The file, a Path.
-        classes_given: Whether the number of classes was chosen, rather than left to the default.
-        first_conv: As of `load`.
-
     Raises:
         CheckpointError: as `load` does, and if the file has another number of classes than the
-            model and none was asked for.
+            model and none was given.
     """
     state = read(path, model)
     model_head = variables_by_key(model).get(HEAD[1])
@@ -113,14 +111,9 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
 
 
 def read(
-    path: str | Path, model: keras.Model | None = None, version: str = "v1.5"
+    path: str | os.PathLike[str], model: keras.Model | None = None, version: str = "v1.5"
 ) -> dict[str, np.ndarray]:
-    """A file's weights, of whatever library, under torchvision's names.
-
-    Args:
-        path: The file.
-        model: The model that they are for, or None.
-        version: Where there is no model, that of the network which they are for.
+    """A file's weights under torchvision's names, for a model or a network of a version.
 
     Raises:
         CheckpointError: if it cannot be read, or is of a network that strides elsewhere.

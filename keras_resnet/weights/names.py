@@ -38,10 +38,6 @@ RENAMES = (
 def as_torchvision(state: dict[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
     """`state` under torchvision's names and as its network has it, without what is `DROPPED`.
 
-    Args:
-        state: Names to arrays.
-        source: The file's name, for the message.
-
     Raises:
         CheckpointError: if two names become one.
     """

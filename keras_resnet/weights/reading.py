@@ -45,8 +45,8 @@ class Checkpoint:
     Args:
         path: The file.
         container: "zip", "legacy" or "tar" (of torch.save), "safetensors", "keras" or "hdf5".
-        tensors: Name to array, as they are in the file, less a wrapper's prefix. The arrays are
-            read-only, and views of the file where it has them in one piece.
+        tensors: Name to array, as they are in the file, less a wrapper's prefix; those of PyTorch
+            and safetensors are read-only views of the file.
     """
 
     path: Path
@@ -79,7 +79,7 @@ class Checkpoint:
         return as_torchvision(self.state_dict, self.path.name)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads a file of weights. It is untrusted: nothing that it names is imported or run.
 
     Args:
@@ -94,7 +94,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(path, container, tensors)
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the weights of a file of PyTorch, safetensors or Keras, without PyTorch.
 
     The file is taken for what it contains, not for its name: the zip, legacy or tar container of
@@ -107,7 +107,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         path: The file. It is untrusted: nothing that it names is imported or run.
 
     Returns:
-        Names to arrays in PyTorch's layout. The arrays are read-only and may be views of the file.
+        Names to arrays in PyTorch's layout. The arrays may be read-only views of the file.
 
     Raises:
         CheckpointError: if the file does not exist, is damaged, or holds no state_dict, or several
@@ -136,21 +136,20 @@ def _read_container(path: Path) -> tuple[str, Any]:
         raise CheckpointError(f"{path} is empty. Copy or download it again.")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    kind = "torch"
+    kind = {".h5": "hdf5", ".keras": "keras"}.get(path.suffix, "torch")  # for messages
     try:
         if mapped[8:9] == b"{":  # after a length, JSON
             kind = "safetensors"
             return kind, safetensors_file.read(path, mapped)
-        if mapped[:8] == HDF5_START or path.suffix == ".h5":
+        if mapped[:8] == HDF5_START:
             kind = "hdf5"
             return kind, hdf5_file.read(path, size)
         if mapped[:4] == START:
             members, compressed = zip_members(mapped)
-            if KERAS_WEIGHTS in compressed:
+            if KERAS_WEIGHTS in members or KERAS_WEIGHTS in compressed:
                 kind = "keras"
-                raise UnsafeFileError(f"its {KERAS_WEIGHTS} is compressed or encrypted")
-            if KERAS_WEIGHTS in members:
-                kind = "keras"
+                if KERAS_WEIGHTS in compressed:
+                    raise UnsafeFileError(f"its {KERAS_WEIGHTS} is compressed or encrypted")
                 content = members[KERAS_WEIGHTS]
                 return kind, hdf5_file.read(io.BytesIO(content), len(content))
         return pytorch.read(mapped)

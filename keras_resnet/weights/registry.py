@@ -103,7 +103,7 @@ class WeightsTable(tuple):
 
     COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "parameters", "gflops", "file")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """A line for each row, under a line of titles."""
         cells = [[str(getattr(row, column)) for column in self.COLUMNS] for row in self]
         table = [list(self.COLUMNS), *cells]
@@ -115,7 +115,7 @@ class WeightsTable(tuple):
         return "\n".join(line.rstrip() for line in lines)
 
 
-def list_weights(model=None) -> WeightsTable:
+def list_weights(model: str | None = None) -> WeightsTable:
     """The published weights of a network, or of all of them.
 
     Args:
@@ -138,12 +138,8 @@ def list_weights(model=None) -> WeightsTable:
     return WeightsTable(row for row in REGISTRY if model in (None, row.model))
 
 
-def find(model, name="imagenet") -> PretrainedWeights:
-    """The row of a network's weights.
-
-    Args:
-        model: A name of `list_models()`.
-        name: "imagenet" or the name of the weights.
+def find(model: str, name: str = "imagenet") -> PretrainedWeights:
+    """The row of a network's weights, by their name or "imagenet".
 
     Raises:
         ValueError: if there are no such weights.
@@ -158,7 +154,7 @@ def find(model, name="imagenet") -> PretrainedWeights:
     return row
 
 
-def find_hash(sha256) -> PretrainedWeights | None:
+def find_hash(sha256: str) -> PretrainedWeights | None:
     """The row of the file with this hash, all of it, if it is a published one."""
     return next(
         (row for row in REGISTRY for prefix in row.files.values() if sha256.startswith(prefix)),
@@ -166,6 +162,6 @@ def find_hash(sha256) -> PretrainedWeights | None:
     )
 
 
-def find_file(name) -> PretrainedWeights | None:
+def find_file(name: str) -> PretrainedWeights | None:
     """The row of a published file's name, of an older one's too."""
     return next((row for row in REGISTRY if name in row.files), None)

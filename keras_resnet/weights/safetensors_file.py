@@ -29,11 +29,7 @@ DTYPES = {
 
 
 def read(path: Path, mapped: mmap.mmap) -> dict[str, np.ndarray]:
-    """Name to array, a read-only view, of each tensor of the file.
-
-    Args:
-        path: The file.
-        mapped: The same.
+    """Name to array, a read-only view of the mapped file, of each tensor in it.
 
     Raises:
         UnsafeFileError: if the file is damaged.

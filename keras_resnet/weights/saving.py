@@ -1,5 +1,6 @@
 """Writes a model's weights to the files of PyTorch, safetensors and Keras: `save`."""
 
+import os
 from pathlib import Path
 
 import keras
@@ -12,7 +13,7 @@ from keras_resnet.weights.state_dict import to_state_dict
 SAVED_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".keras", ".weights.h5")
 
 
-def save(model: keras.Model, path: str | Path) -> Path:
+def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     """Saves a model's weights in the format that the file's name ends in.
 
     Args:
@@ -58,7 +59,7 @@ def _size(model):
     return sum(variable.numpy().nbytes + 4096 for variable in model.weights)
 
 
-def check_target(path: str | Path) -> None:
+def check_target(path: str | os.PathLike[str]) -> None:
     """Refuses a path to which `save` cannot write."""
     path = Path(path)
     if not path.name.endswith(SAVED_SUFFIXES):

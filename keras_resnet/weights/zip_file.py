@@ -29,9 +29,6 @@ ENCRYPTED = 1
 def zip_members(mapped: mmap.mmap) -> tuple[dict[str, memoryview], set[str]]:
     """Name to content of each member of a zip file, and names of those compressed or encrypted.
 
-    Args:
-        mapped: The file.
-
     Raises:
         UnsafeFileError: if the file is cut short, or is not as simple as torch.save writes it.
     """

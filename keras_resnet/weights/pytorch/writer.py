@@ -21,12 +21,7 @@ STORAGE_NAMES = {dtype: f"{name}Storage" for name, dtype in DTYPES.items()}
 
 
 def write(state: dict[str, np.ndarray], path: Path) -> None:
-    """Writes names and arrays to a zip file of torch.save.
-
-    Args:
-        state: Names to arrays, of the types of `DTYPES`.
-        path: The file.
-    """
+    """Writes names and arrays, of the types of `DTYPES`, to a zip file of torch.save."""
     with (
         path.open("wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,

@@ -1,0 +1,111 @@
+"""Calibration data: the images on which a quantised network's activations are measured."""
+
+import logging
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data.images import SUFFIXES
+from keras_resnet.export.network import laid_out, transform
+from keras_resnet.preprocessing import Preprocessing
+
+logger = logging.getLogger("keras_resnet")
+
+NUMBER = 200
+# From so many on, a fifth is held back, to compare the file with the model; fewer are all used, and
+# a warning says that they are few.
+FEW = 50
+
+
+def calibration_images(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    *,
+    number: int = NUMBER,
+    pixels: bool = False,
+) -> np.ndarray:
+    """Images of a folder, as a network takes them: a random choice, the same each time.
+
+    Args:
+        model: The network, which says whether it normalises, and what its axes are.
+        directory: The folder; its subfolders are searched too.
+        preprocessing: The evaluation transform.
+        number: How many images at most. Those that cannot be decoded are left out.
+        pixels: Whether to leave out the normalisation, for `with_preprocessing`.
+
+    Returns:
+        float32 (number, crop, crop, 3), or with `pixels` uint8; channels first as the model.
+
+    Raises:
+        ValueError: if there is no such folder, or no image in it.
+    """
+    if not Path(directory).is_dir():
+        raise ValueError(f"There is no folder {directory}. Pass one of images.")
+    files = sorted(
+        file
+        for file in Path(directory).rglob("*")
+        if file.name.lower().endswith(SUFFIXES) and file.is_file()
+    )
+    random.Random(0).shuffle(files)  # noqa: S311 (no secret)
+    prepare = preprocessing.pixels if pixels else transform(model, preprocessing)
+    images: list[Any] = []
+    for file in files:
+        try:
+            images.append(prepare(file.read_bytes()))
+        except tf.errors.InvalidArgumentError:
+            continue
+        if len(images) == number:
+            break
+    if not images:
+        raise ValueError(
+            f"{directory} has no images ({', '.join(SUFFIXES)}) that can be decoded, to measure "
+            "the range of the activations on. Pass a folder of such as the network will see."
+        )
+    return np.asarray(laid_out(model, np.stack(images).astype("uint8" if pixels else "float32")))
+
+
+def split(data: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Calibration data for an input, checked: what is measured on, and what is held back.
+
+    Raises:
+        ValueError: if they are not images as the network takes them.
+    """
+    shape, dtype = tuple(images.shape[1:]), np.dtype(images.dtype)
+    received = "none"
+    if data is not None:
+        data = np.asarray(data)
+        received = f"an array of {data.dtype}, {data.shape}"
+    if data is None or data.dtype.kind != dtype.kind or not _fits(data.shape, shape):
+        raise ValueError(
+            "quantize='int8' measures the range of each activation on calibration_data: images "
+            f"as the file takes them, {dtype}, of shape (number, {', '.join(map(str, shape))}). "
+            f"Received: {received}"
+        )
+    if not np.isfinite(data).all() or (data == data[:1, :1, :1]).all():
+        raise ValueError(
+            "calibration_data should be images such as the network will see. Received: images "
+            "of one colour, or with what is no number"
+        )
+    data = data.astype(dtype)
+    if len(data) < FEW:
+        logger.warning(
+            "Only %d calibration images: the range of an activation is better measured on a "
+            "hundred or more, of the kind that the network will see.",
+            len(data),
+        )
+        return data, data
+    held_back = np.arange(len(data)) % 5 == 4
+    return data[~held_back], data[held_back]
+
+
+def _fits(given, shape):
+    """Whether a shape is that of images, of which None is open."""
+    if len(given) != 4 or not given[0]:
+        return False
+    return all(side in (None, other) for side, other in zip(shape, given[1:], strict=True))

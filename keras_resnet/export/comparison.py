@@ -1,0 +1,191 @@
+"""Compares what an exported network predicts with what the model does."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.export import run_exported
+from keras_resnet.export.network import (
+    every_layer,
+    gives_logits,
+    laid_out,
+    named_outputs,
+    normalises_itself,
+)
+from keras_resnet.preprocessing import Preprocessing
+
+# Of the largest value: rounding, through some hundred layers.
+TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1}
+TOLERANCE = 1e-4
+# What a quantised network has to reach, since rounding explains no fixed difference.
+AGREEMENT = 0.95
+QUANTISED_TOLERANCE = 0.5  # of features
+IMAGES = 5
+LEAST_PROBABILITY = 1e-30  # which float32 still has all its digits for
+BATCH_SIZE = 32
+FREE_SIDE = 64  # Of the images that are tried where a model leaves the size open.
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An exported network's predictions beside the model's.
+
+    Args:
+        images: How many images both predicted.
+        error: The largest difference, divided by the largest value; of probabilities, that of
+            their logarithms, unless the network is quantised.
+        agreement: The share of images whose best class is the same; None without classes.
+        tolerance: The error that is allowed; None for a quantised network, which has to agree on
+            the best class of 95 % of the images.
+    """
+
+    images: int
+    error: float
+    agreement: float | None
+    tolerance: float | None
+
+    def check(self, what: object) -> None:
+        """Raises a ValueError if the predictions are not the model's."""
+        if not np.isfinite(self.error):
+            raise ValueError(
+                f"{what} or the model it is of predicts what is no number, or infinite."
+            )
+        if self.tolerance is None and self.agreement is not None:
+            if self.agreement < AGREEMENT:
+                raise ValueError(
+                    f"{what} names the same best class as the model on {self.agreement:.0%} of "
+                    f"{self.images} images; {AGREEMENT:.0%} is expected of a quantised network."
+                )
+            return
+        allowed = QUANTISED_TOLERANCE if self.tolerance is None else self.tolerance
+        if self.error > allowed:
+            raise ValueError(
+                f"{what} does not predict as the model does: the largest difference on "
+                f"{self.images} images is {self.error:.2g} of the largest value; {allowed} is "
+                "allowed. Do not use it."
+            )
+
+
+def tolerance(model: keras.Model) -> float:
+    """What rounding explains, in the lowest precision that the model computes in."""
+    used = {layer.compute_dtype for layer in every_layer(model)}
+    return max((TOLERANCES[dtype] for dtype in used if dtype in TOLERANCES), default=TOLERANCE)
+
+
+def opened(artefact: Path) -> Callable[[Any], dict[str, np.ndarray]]:
+    """`run_exported.load`, in batches, and what a runtime says against a file as a ValueError."""
+
+    def tried(function, argument):
+        try:
+            return function(argument)
+        except Exception as error:  # each runtime has its own
+            reason = " ".join(str(error).split())[:500]
+            raise ValueError(f"{artefact} cannot be run: {reason}") from error
+
+    predict = tried(run_exported.load, artefact)
+
+    def in_batches(inputs):
+        starts = range(0, len(inputs), BATCH_SIZE)
+        parts = [tried(predict, inputs[start : start + BATCH_SIZE]) for start in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    return in_batches
+
+
+def compare(
+    outputs: dict[str, np.ndarray], model: keras.Model, inputs: np.ndarray, allowed: float | None
+) -> Comparison:
+    """Compares an exported network's outputs, by name, with the model's for the same images.
+
+    `inputs` is what the model takes, `allowed` the `Comparison`'s tolerance.
+    """
+    expected = named_outputs(model, _predict(model, inputs))
+    if "probabilities" in outputs and gives_logits(model):
+        expected = {"probabilities": keras.ops.softmax(expected["logits"])}
+    error, agreement = 0.0, None
+    for name, value in expected.items():
+        value = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
+        output = outputs.get(name)
+        if output is None or output.shape != value.shape:
+            raise ValueError(
+                f"There should be an output {name!r} of shape {value.shape}. Received: "
+                f"{ {name: output.shape for name, output in outputs.items()} }"
+            )
+        if name in ("probabilities", "logits"):
+            agreement = float(np.mean(output.argmax(-1) == value.argmax(-1)))
+        if name == "probabilities" and allowed is not None:
+            output, value = _logarithms(output), _logarithms(value)
+        difference = np.abs(output - value).max() / (np.abs(value).max() or 1.0)
+        error = float(np.maximum(error, difference))  # NaN stays
+    return Comparison(len(inputs), error, agreement, allowed)
+
+
+def _predict(model, inputs):
+    """What a model predicts, in the precision that it says."""
+    if keras.backend.backend() != "tensorflow":
+        return model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+    import tensorflow as tf
+
+    # A function of its own: that of `predict` may have been compiled for TF32 before.
+    predict = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    with run_exported.full_precision():
+        parts = [
+            predict(tf.convert_to_tensor(inputs[start : start + BATCH_SIZE]))
+            for start in range(0, len(inputs), BATCH_SIZE)
+        ]
+    return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
+
+
+def _logarithms(probabilities):
+    """What a network that is sure of its class computed: its probabilities are all 0 or 1."""
+    logarithms = np.log(np.maximum(np.asarray(probabilities, np.float64), LEAST_PROBABILITY))
+    return logarithms - 1  # none is near 0, so that the largest is a measure of all
+
+
+def check_names(outputs: dict[str, np.ndarray], class_names: list[str] | None) -> None:
+    """Refuses names that are not those of the classes that a network predicts.
+
+    A SavedModel says them too: they have to be the best of its probabilities.
+    """
+    class_names = class_names or []
+    probabilities = outputs.get("probabilities", outputs.get("logits", np.empty(0)))
+    number = probabilities.shape[-1]
+    if number != len(class_names):
+        raise ValueError(
+            f"The network predicts {number} classes, and export.json names {len(class_names)}: it "
+            "was changed, or is of another network. Export again."
+        )
+    if "classes" not in outputs:
+        return
+    classes = outputs["classes"]
+    best = np.argsort(-probabilities, kind="stable")[:, : classes.shape[1]]
+    named = [
+        [class_names[index].encode("utf-8", "backslashreplace") for index in row] for row in best
+    ]
+    scores = np.take_along_axis(probabilities, best, 1)
+    if classes.tolist() != named or not np.array_equal(scores, outputs["scores"]):
+        raise ValueError(
+            "The SavedModel's classes and scores are not the best of its probabilities, by the "
+            "names in export.json. Export it again."
+        )
+
+
+def model_inputs(
+    model: keras.Model, preprocessing: Preprocessing, images: dict[str, bytes]
+) -> np.ndarray:
+    """Encoded images, bytes by name, as a model takes them."""
+    inputs = preprocessing.batch(images, normalise=not normalises_itself(model))
+    return np.asarray(laid_out(model, inputs.astype(np.float32)))
+
+
+def sample(shape: Iterable[int | None], dtype: str) -> np.ndarray:
+    """Noise for a network to predict from: values of normalised images, or of pixels."""
+    size = (IMAGES, *(side or FREE_SIDE for side in shape))
+    random = np.random.default_rng(0)
+    if dtype == "uint8":
+        return random.integers(0, 256, size, np.uint8)
+    return random.normal(size=size).astype(dtype)
