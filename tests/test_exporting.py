@@ -77,14 +77,15 @@ def test_every_format_of_a_run(options, path, inside, run, photos, command_here)
     assert said["preprocessing_inside"] == inside
     assert said["class_names"] == NAMES and said["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
     assert said["source"] == {"file": "best.keras", "sha256": digest}
-    assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, 32, 32, 3]
+    side = None if path.startswith("saved_model") else 32
+    assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, side, side, 3]
     done = command_here("verify", run / path, *images, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["images"] == 3 and found["agreement"] == 1
     assert found["error"] < (1e-4 if said["tolerance"] else 0.2)
     if "--warmup" in options:
-        assert (run / "saved_model/1/assets.extra/tf_serving_warmup_requests").is_file()
+        assert (run / path / "assets.extra/tf_serving_warmup_requests").is_file()
     if path == "onnx/model.onnx":
         x = noise(2, 32, 32, 3)
         found = run_exported.load(run / path)(x)["probabilities"]
@@ -162,7 +163,8 @@ def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here):
 
 
 @pytest.mark.real_data
-def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path):
+@pytest.mark.parametrize("normalisations", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_what_a_file_of_weights_was_trained_on(normalisations, real_data, command_here, tmp_path):
     """By the reference logits if nothing is said; else by NumPy's normalisation of the pixels."""
     cifar = real_data / "cifar10"
     with np.load(cifar / "cifar10_test_0_499.npz") as arrays:
@@ -174,11 +176,11 @@ def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path
     named = ("--model", "resnet20", "--weights", weights_file)
     data = ("--data", cifar / "cifar10_test_0_499.npz", "-o", "answers.csv")
     accuracies = []
-    for mean, std in (
+    for mean, std in [
         (None, None),
         ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         ((0, 0, 0), (1, 1, 1)),
-    ):
+    ][-normalisations:]:
         given = ("--mean", *mean, "--std", *std) if mean else ()
         done = command_here("evaluate", *named, *data, *given)
         assert done.returncode == 0, done.stderr
@@ -194,7 +196,7 @@ def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path
         with (tmp_path / "answers.csv").open(newline="") as file:
             answers = [float(row["probability"]) for row in csv.DictReader(file)]
         np.testing.assert_allclose(answers, expected, atol=1e-4)
-    assert accuracies[0] == 0.91 and accuracies[2] < 0.8
+    assert accuracies[-1] < 0.8 and (normalisations == 1 or accuracies[0] == 0.91)
     Image.fromarray(x[0]).save(tmp_path / "0.png")
     for command in ("predict", "explain"):
         done = command_here(command, "0.png", *named, *given, "--crop", 32, "--json")
@@ -239,16 +241,19 @@ def test_the_images_size_changes_nothing_else(run):
     assert other.class_names is None and other.model.output_shape == (None, 3)
 
 
-def test_many_images_are_verified_in_batches(run, photos):
-    version = training.export_network("saved_model", run=run)
+@pytest.fixture(scope="module")
+def version(run):
+    return training.export_network("saved_model", run=run)
+
+
+def test_many_images_are_verified_in_batches(version, run, photos):
     content = (photos / "0.png").read_bytes()
-    images = {str(number): content for number in range(70)}
+    images = {str(number): content for number in range(40)}
     found = export.verify(version, images, training.Run.open(run).model())
-    assert found.images == 70 and found.error < 1e-5 and found.agreement == 1
+    assert found.images == 40 and found.error < 1e-5 and found.agreement == 1
 
 
-def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypatch):
-    version = training.export_network("saved_model", run=run)
+def test_an_answer_that_differs_ends_with_1(version, photos, command_here, monkeypatch):
     load = run_exported.load
 
     def wrong(path):

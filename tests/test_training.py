@@ -224,7 +224,9 @@ def test_a_folder_that_cannot_be_written(finished):
         training.train(recipe, "/proc/run")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number(finished, tmp_path):
+    """Its step is named, though losses are looked at a few dozen at a time."""
     _, _, recipe = finished
     recipe = recipe.changed(
         {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "step", "milestones": (1,)}
@@ -273,6 +275,7 @@ def fine_tuned(finished, tmp_path_factory):
     return run, warnings.getvalue()
 
 
+@pytest.mark.slow
 def test_what_only_adorns_never_stops_the_work(fine_tuned):
     """One warning each, and the report says what is missing."""
     run, warnings = fine_tuned
@@ -286,6 +289,7 @@ def test_what_only_adorns_never_stops_the_work(fine_tuned):
     assert "![" not in report
 
 
+@pytest.mark.slow
 def test_two_phases(finished, fine_tuned):
     """The head alone, on features that are computed once; then the stages that are not frozen."""
     (folder, _, _), (run, _) = finished, fine_tuned
