@@ -46,17 +46,19 @@ class Preprocessing:
     def __post_init__(self):
         """Refuses numbers that cannot be meant."""
         sides = (self.resize, self.crop)
-        if not all(isinstance(side, numbers.Integral) and 1 <= side <= MAX_SIDE for side in sides):
+        whole = (isinstance(side, numbers.Integral) and side is not True for side in sides)
+        if not all(whole) or not 1 <= min(sides) <= max(sides) <= MAX_SIDE:
             raise ValueError(
-                f"resize and crop are sides in pixels, from 1 to {MAX_SIDE}. "
-                f"Received: resize={self.resize!r}, crop={self.crop!r}"
+                f"resize and crop are sides in pixels and should be 1 to {MAX_SIDE:,}, whole "
+                f"numbers. Received: resize={self.resize!r}, crop={self.crop!r}"
             )
         if not _three(self.mean, 0, 1) or not _three(self.std, MIN_STD, math.inf):
             raise ValueError(
-                "mean and std are three finite numbers each, of red, green and blue scaled to "
-                "0..1: the mean from 0 to 1, the deviation more than 0. "
+                "mean and std should be three numbers each, of RGB in 0..1, and std more than 0. "
                 f"Received: mean={self.mean!r}, std={self.std!r}"
             )
+        if not isinstance(self.exif, bool):
+            raise ValueError(f"exif should be True or False. Received: exif={self.exif!r}")
 
     @classmethod
     def for_crop(cls, crop, resize=None, **arguments):
