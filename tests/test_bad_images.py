@@ -99,6 +99,7 @@ def test_evaluation_leaves_bad_images_out_and_keeps_its_steps(folder):
     assert {os.path.basename(name) for name in skipped.reasons} == bad
 
 
+@pytest.mark.slow
 def test_files_that_break_or_vanish_in_training(folder):
     skipped = data.Skipped()
     batches, _ = data.image_folder(folder, **arguments(skipped=skipped))
@@ -113,6 +114,7 @@ def test_files_that_break_or_vanish_in_training(folder):
     assert "No such file" in reasons["02.png"]
 
 
+@pytest.mark.slow
 def test_training_ends_when_nothing_is_left(folder):
     batches, _ = data.image_folder(folder, **arguments())
     for path in folder.rglob("*.png"):

@@ -96,7 +96,10 @@ def nested():
     return model, {len(model.weights) - 2, len(model.weights) - 1}
 
 
-@pytest.mark.parametrize("make", [stock, until_a_stage, by_block, nested])
+@pytest.mark.parametrize(
+    "make",
+    [by_block, nested, *(pytest.param(f, marks=pytest.mark.slow) for f in (stock, until_a_stage))],
+)
 def test_a_copy_keeps_what_is_frozen(make, tmp_path):
     model, free = make()
     trained = [variable.shape for variable in model.trainable_weights]
