@@ -18,6 +18,22 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+# Of two processes the one must not be left alone with a long file at the end.
+LONGEST = ("test_training.py", "test_bad_images.py", "test_exporting.py", "test_image_folder.py")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """What compares with torch imports it, and much else, only to be deselected."""
+    if collection_path == ROOT / "tests" / "parity" and "not parity" in config.option.markexpr:
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """Reports travel between processes as UTF-8, and names of files in logs may be none."""

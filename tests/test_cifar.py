@@ -50,7 +50,7 @@ def cifar(real_data):
     return folder, pixels, labels, logits
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["resnet20", pytest.param("resnet56", marks=pytest.mark.slow)])
 def test_real_files_give_the_reference_logits(cifar, name):
     folder, pixels, labels, logits = cifar
     build = {"resnet20": keras_resnet.ResNet20, "resnet56": keras_resnet.ResNet56}[name]

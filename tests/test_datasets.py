@@ -38,9 +38,6 @@ def test_data_sets_of_many_kinds(name, classes):
                 assert called.decode().endswith(f"/{index}")
                 assert content[:2] in (b"\xff\xd8", b"\x89P")  # not decoded
                 assert 0 <= label < classes
-        batches, names = data.tfds(name, training=True, **OPTIONS)
-        assert sum(len(labels) for _, labels in batches) == sources[0].count
-        assert len(names) == classes
 
 
 def test_cifar10():
@@ -51,8 +48,7 @@ def test_cifar10():
         shapes = [images.shape for images, _ in batches]
         assert shapes == [(4, 32, 32, 3), (4, 32, 32, 3), (2, 32, 32, 3)]
         assert len(names) == 10
-        batches, _ = data.cifar10(split="test[:3]", batch_size=10)  # the mock takes any split
-        assert [images.shape for images, _ in batches] == [(10, 32, 32, 3)]
+        assert [labels.shape for _, labels in batches] == [(4,), (4,), (2,)]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +65,10 @@ def test_a_builder_over_files(flowers):
     images = np.concatenate([x for x, _ in batches])
     labels = np.concatenate([y for _, y in batches])
     assert collections.Counter(labels.tolist()) == dict.fromkeys(range(5), 2)
-    ours, _ = data.image_folder(flowers / "val", **OPTIONS)
-    expected = np.concatenate([x for x, _ in ours])
-    assert {x.tobytes() for x in images} == {x.tobytes() for x in expected}
-    train, _ = tfds_sources(builder)
-    contents = {content for _, content, _ in train.examples(None, 0).as_numpy_iterator()}
-    assert contents == {file.read_bytes() for file in (flowers / "train").rglob("*.jpg")}
+    assert images.shape == (10, 32, 32, 3)
+    for source, part in zip(tfds_sources(builder), ("train", "val"), strict=True):
+        contents = {content for _, content, _ in source.examples(None, 0).as_numpy_iterator()}
+        assert contents == {file.read_bytes() for file in (flowers / part).rglob("*.jpg")}
 
 
 def test_what_is_refused(flowers):

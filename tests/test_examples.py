@@ -1,10 +1,12 @@
 """The example programs, as a user runs them."""
 
 import csv
+import json
 import runpy
 from pathlib import Path
 
 import pytest
+from small_networks import small
 
 from keras_resnet import data
 
@@ -21,6 +23,7 @@ def main(name):
     return runpy.run_path(EXAMPLES / name)["main"]
 
 
+@pytest.mark.slow
 def test_train_and_predict(flowers, tiny_rows, folder_here, capsys):
     main("train_flowers.py")(
         data_dir=flowers,
@@ -35,8 +38,19 @@ def test_train_and_predict(flowers, tiny_rows, folder_here, capsys):
     assert "daisy, dandelion, rose, sunflower, tulip" in said
     assert "run in a new process" in said
     image = next((flowers / "val").rglob("*.jpg"))
+    main("predict.py")([image], run=Path("out"))
+    assert "probability" in capsys.readouterr().out
+
+
+def test_predict(flowers, folder_here, capsys):
+    """By a run folder, as far as it is asked."""
+    (run := folder_here / "out").mkdir()
+    small(classes=2, input_shape=(32, 32, 3)).save(run / "best.keras")
+    (run / "class_indices.json").write_text('{"0": "rose", "1": "tulip"}')
+    recipe = {"resize": 36, "image_size": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
+    (run / "recipe.json").write_text(json.dumps(recipe))
     predict = main("predict.py")
-    predict([image], run=Path("out"))
+    predict([next((flowers / "val").rglob("*.jpg"))], run=Path("out"))
     assert "probability" in capsys.readouterr().out
     assert (folder_here / "prediction.png").stat().st_size > 5000
 

@@ -62,7 +62,9 @@ def twice(backbone, head):
     return functional(keras.Sequential([backbone, keras.layers.Dropout(0.5)], name="inner"), head)
 
 
-@pytest.mark.parametrize("wrap", [nested, functional, twice])
+@pytest.mark.parametrize(
+    "wrap", [twice, *(pytest.param(wrap, marks=pytest.mark.slow) for wrap in (nested, functional))]
+)
 def test_a_network_inside_of_a_model_is_explained_as_by_itself(wrap, tmp_path):
     flat = small("basic", input_shape=(64, 64, 3))
     backbone = keras.Model(flat.input, flat.get_layer("avgpool").output, name="backbone")
@@ -130,7 +132,7 @@ def test_a_heat_map_over_a_picture():
         visualize.overlay(picture, heat[1:])
 
 
-@pytest.mark.parametrize("channels", [3, 5])
+@pytest.mark.parametrize("channels", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_pictures(tmp_path, channels):
     model = small("basic", input_shape=(64, 64, channels))
     image = noise(1, 64, 64, channels)[0]

@@ -196,7 +196,8 @@ def test_pyramids_and_backbones(format, tmp_path):
     assert found["features"].shape == (2, 8, 8, 128)
 
 
-@pytest.mark.parametrize("groups", [32, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [1, 32])
 def test_dilated_networks_of_any_size(groups, tmp_path):
     """In ONNX, whose Conv pads by itself only without dilation; each output has its own sides."""
     import onnx

@@ -77,14 +77,15 @@ def test_every_format_of_a_run(options, path, inside, run, photos, command_here)
     assert said["preprocessing_inside"] == inside
     assert said["class_names"] == NAMES and said["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
     assert said["source"] == {"file": "best.keras", "sha256": digest}
-    assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, 32, 32, 3]
+    side = None if path.startswith("saved_model") else 32
+    assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, side, side, 3]
     done = command_here("verify", run / path, *images, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["images"] == 3 and found["agreement"] == 1
     assert found["error"] < (1e-4 if said["tolerance"] else 0.2)
     if "--warmup" in options:
-        assert (run / "saved_model/1/assets.extra/tf_serving_warmup_requests").is_file()
+        assert (run / path / "assets.extra/tf_serving_warmup_requests").is_file()
     if path == "onnx/model.onnx":
         x = noise(2, 32, 32, 3)
         found = run_exported.load(run / path)(x)["probabilities"]
@@ -118,11 +119,14 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
         (("verify", photos, image, *named), "is no export"),
         (("export", *named, "--format", "onnx"), "pass output"),
         (("export", *named, "--format", "tflite", "-o", "x"), "format should be one of"),
-        (("export", *named, "--format", "onnx", "--no-fold", "-o", "x.onnx"), "(--no-fold) is for"),
-        (("export", *named, "--quantize", "int8", "-o", "x"), "(--quantize) is for"),
+        (
+            ("export", *named, "--format", "onnx", "--no-fold", "-o", "x.onnx"),
+            "fold is for the format",
+        ),
+        (("export", *named, "--quantize", "int8", "-o", "x"), "quantize is for the format"),
         (
             ("export", *named, "--format", "onnx", "--quantize", "dynamic", "-o", "x.onnx"),
-            "should be one of (None, 'int8')",
+            "quantize",
         ),
         (
             ("export", *named, "--format", "onnx", "--quantize", "int8", "-o", "x.onnx"),
@@ -138,11 +142,10 @@ def test_a_file_of_weights(tmp_path, photos, command_here):
     (tmp_path / "out/m.onnx").write_bytes(content[: len(content) // 2])
     done = command_here("verify", "out/m.onnx", image, *named)
     assert done.returncode == 1 and "out/m.onnx is damaged" in done.stderr, done.stderr
-    (tmp_path / "out/m.onnx.export.json").write_text('{"format": "on')
+    (tmp_path / "out/export.json").write_text('{"format": "on')
     done = command_here("verify", "out/m.onnx", image, *named)
-    assert done.returncode == 1 and "out/m.onnx.export.json is damaged" in done.stderr, done.stderr
-    there = sorted(entry.name for entry in (tmp_path / "out").iterdir())
-    assert there == ["m.onnx", "m.onnx.export.json"]
+    assert done.returncode == 1 and "out/export.json is damaged" in done.stderr, done.stderr
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["export.json", "m.onnx"]
 
 
 def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here):
@@ -163,7 +166,8 @@ def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here):
 
 
 @pytest.mark.real_data
-def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path):
+@pytest.mark.parametrize("normalisations", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_what_a_file_of_weights_was_trained_on(normalisations, real_data, command_here, tmp_path):
     """By the reference logits if nothing is said; else by NumPy's normalisation of the pixels."""
     cifar = real_data / "cifar10"
     with np.load(cifar / "cifar10_test_0_499.npz") as arrays:
@@ -175,11 +179,11 @@ def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path
     named = ("--model", "resnet20", "--weights", weights_file)
     data = ("--data", cifar / "cifar10_test_0_499.npz", "-o", "answers.csv")
     accuracies = []
-    for mean, std in (
+    for mean, std in [
         (None, None),
         ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         ((0, 0, 0), (1, 1, 1)),
-    ):
+    ][-normalisations:]:
         given = ("--mean", *mean, "--std", *std) if mean else ()
         done = command_here("evaluate", *named, *data, *given)
         assert done.returncode == 0, done.stderr
@@ -195,7 +199,7 @@ def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path
         with (tmp_path / "answers.csv").open(newline="") as file:
             answers = [float(row["probability"]) for row in csv.DictReader(file)]
         np.testing.assert_allclose(answers, expected, atol=1e-4)
-    assert accuracies[0] == 0.91 and accuracies[2] < 0.8
+    assert accuracies[-1] < 0.8 and (normalisations == 1 or accuracies[0] == 0.91)
     Image.fromarray(x[0]).save(tmp_path / "0.png")
     for command in ("predict", "explain"):
         done = command_here(command, "0.png", *named, *given, "--crop", 32, "--json")
@@ -240,16 +244,19 @@ def test_the_images_size_changes_nothing_else(run):
     assert other.class_names is None and other.model.output_shape == (None, 3)
 
 
-def test_many_images_are_verified_in_batches(run, photos):
-    version = trained.open_network(run).export("saved_model")
+@pytest.fixture(scope="module")
+def version(run):
+    return trained.open_network(run).export("saved_model")
+
+
+def test_many_images_are_verified_in_batches(version, run, photos):
     content = (photos / "0.png").read_bytes()
-    images = {str(number): content for number in range(70)}
+    images = {str(number): content for number in range(40)}
     found = export.verify(version, images, trained.Network.from_run(run).model)
-    assert found.images == 70 and found.error < 1e-5 and found.agreement == 1
+    assert found.images == 40 and found.error < 1e-5 and found.agreement == 1
 
 
-def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypatch):
-    version = trained.open_network(run).export("saved_model")
+def test_an_answer_that_differs_ends_with_1(version, photos, command_here, monkeypatch):
     load = run_exported.load
 
     def wrong(path):
@@ -261,7 +268,7 @@ def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypat
     monkeypatch.setattr(run_exported, "load", wrong)
     done = command_here("verify", version, photos / "0.png")
     assert done.returncode == 1
-    assert "does not predict as the model does" in done.stderr
+    assert "does not answer as the model does" in done.stderr
 
 
 def test_calibration_images(photos, tmp_path):

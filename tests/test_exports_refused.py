@@ -18,7 +18,11 @@ from keras_resnet.export import comparison
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
 
-@pytest.mark.parametrize("format", ["saved_model", "onnx", "litert"])
+def slow(*names):
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("format", ["onnx", *slow("saved_model", "litert")])
 def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, monkeypatch):
     """Its probabilities are all near 0 or 1, whatever small thing is wrong before."""
     model = small("basic")
@@ -35,7 +39,7 @@ def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, mon
     assert not list(tmp_path.glob("m*/*"))
 
 
-@pytest.mark.parametrize("format", ["saved_model", *SUFFIXES])
+@pytest.mark.parametrize("format", ["saved_model", "onnx", *slow("litert", "openvino")])
 def test_a_damaged_file_is_not_verified(format, tmp_path):
     model, preprocessing = small("basic"), keras_resnet.Preprocessing(36, 32)
     path = getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
@@ -89,7 +93,11 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    "writer", ["saved_model", *SUFFIXES, ".pth", ".safetensors", ".weights.h5", ".keras"]
+    "writer",
+    [
+        *("onnx", ".pth", ".safetensors", ".weights.h5", ".keras"),
+        *slow("saved_model", "litert", "openvino"),
+    ],
 )
 def test_a_full_disk_leaves_what_was_there(writer, tmp_path):
     """The kernel refuses the write; each library has an exception of its own for that."""

@@ -6,11 +6,13 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from small_networks import noise, small
+from small_networks import NARROW, noise, small
 
 import keras_resnet
 from keras_resnet import features
 from keras_resnet.blocks import BasicBlock
+from keras_resnet.builder import build
+from keras_resnet.configs import CONFIGS, ResNetConfig
 
 
 def moved_by_a_step(model):
@@ -27,7 +29,8 @@ def moved_by_a_step(model):
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_what_is_frozen_does_not_move(batch_norm):
-    model = keras_resnet.ResNet18(classes=4, input_shape=(32, 32, 3))
+    config = ResNetConfig("basic", (1, 1, 2, 1), family=NARROW)
+    model = build(config, classes=4, input_shape=(32, 32, 3))
     trained, kept = features.freeze(model, "layer3.0", batch_norm=batch_norm)
     assert trained + kept == model.count_params()
     moved = {model.weights[number].path for number in moved_by_a_step(model)}
@@ -93,7 +96,10 @@ def nested():
     return model, {len(model.weights) - 2, len(model.weights) - 1}
 
 
-@pytest.mark.parametrize("make", [stock, until_a_stage, by_block, nested])
+@pytest.mark.parametrize(
+    "make",
+    [by_block, nested, *(pytest.param(f, marks=pytest.mark.slow) for f in (stock, until_a_stage))],
+)
 def test_a_copy_keeps_what_is_frozen(make, tmp_path):
     model, free = make()
     trained = [variable.shape for variable in model.trainable_weights]
@@ -135,6 +141,7 @@ def test_a_block_made_frozen_is():
         BasicBlock(8, parts={"bn3": {"trainable": False}})
 
 
+@pytest.mark.slow
 def test_all_batch_normalization_is_frozen_as_in_keras_applications():
     """By the usual loop over `model.layers`, which there are side by side."""
     stock = keras.applications.ResNet50(weights=None)
@@ -148,9 +155,12 @@ def test_all_batch_normalization_is_frozen_as_in_keras_applications():
     biases = sum(v.shape[0] for v in stock.trainable_weights if v.path.endswith("conv/bias"))
     numbers = [sum(int(np.prod(v.shape)) for v in m.trainable_weights) for m in (model, stock)]
     assert numbers[0] == numbers[1] - biases
-    small_one = small("basic", input_shape=(32, 32, 3))
-    features.freeze_batch_norm(small_one)
-    moved = {small_one.weights[number].path for number in moved_by_a_step(small_one)}
+
+
+def test_frozen_batch_normalization_does_not_move():
+    model = small("basic", input_shape=(32, 32, 3))
+    assert features.freeze_batch_norm(model) == 6
+    moved = {model.weights[number].path for number in moved_by_a_step(model)}
     assert moved and not any("bn" in path or "downsample.1" in path for path in moved)
 
 
@@ -194,7 +204,9 @@ def test_what_is_no_layer():
     assert len(model.trainable_variables) == 62
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)]
+)
 def test_pyramid(data_format):
     """The sizes and channels of Lin et al.'s C2 to C5 for a picture of 352 pixels."""
     shape = (352, 352, 3) if data_format == "channels_last" else (3, 352, 352)
@@ -236,12 +248,29 @@ def test_strides_of_a_dilated_pyramid(output_stride, strides):
     assert [64 // map_.shape[1] for map_ in backbone.output.values()] == strides
 
 
-@pytest.mark.parametrize("version", ["v1", "v1.5"])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+DILATED = {
+    "basic": ResNetConfig("basic", (1, 1, 2, 2)),
+    "bottleneck": ResNetConfig("bottleneck", (1, 1, 2, 2)),
+    "resnext": ResNetConfig("bottleneck", (1, 1, 2, 2), groups=32, width_per_group=4),
+    **{name: CONFIGS[name] for name in ("resnet18", "resnet50", "resnext50_32x4d")},
+}
+
+
+@pytest.mark.parametrize(
+    "name, version",
+    [
+        *(("basic", "v1.5"), ("bottleneck", "v1"), ("resnext", "v1.5")),
+        *(
+            pytest.param(name, version, marks=pytest.mark.slow)
+            for name in ("resnet18", "resnet50", "resnext50_32x4d")
+            for version in ("v1", "v1.5")
+        ),
+    ],
+)
 def test_dilation_keeps_the_numbers(name, version):
     """What the strided network has is there, between what it has not."""
     networks = [
-        keras_resnet.create(name, include_top=False, version=version, output_stride=output_stride)
+        build(DILATED[name], include_top=False, version=version, output_stride=output_stride)
         for output_stride in (32, 16, 8)
     ]
     strided, *dilated = networks

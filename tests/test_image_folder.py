@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,21 +81,23 @@ def test_what_is_no_file_is_named(folder):
 
 
 def test_names_that_are_no_unicode(folder):
-    path = os.fsencode(folder / "a class") + b"/\xff\xfe.jpg"
-    shutil.copy(folder / "a class" / "0 ü.JPG", path)
-    batches, _ = data.image_folder(folder, image_size=32)
-    assert sum(len(labels) for _, labels in batches) == 7
-    with open(path, "wb") as file:
+    good, bad = (
+        os.fsencode(folder / "a class") + name for name in (b"/\xff\xfe.jpg", b"/\xfe.jpg")
+    )
+    shutil.copy(folder / "a class" / "0 ü.JPG", good)
+    with open(bad, "wb") as file:
         file.write(b"no image")
     skipped = data.Skipped()
     batches, _ = data.image_folder(folder, image_size=32, max_bad=0.5, skipped=skipped)
-    assert [os.fsencode(name) for name in skipped.reasons] == [path]
+    assert sum(len(labels) for _, labels in batches) == 7
+    assert [os.fsencode(name) for name in skipped.reasons] == [bad]
 
 
 def test_the_current_folder(folder, monkeypatch):
+    contents = [Path(file).read_bytes() for file in files(list_images(folder))]
     monkeypatch.chdir(folder)
-    batches, _ = data.image_folder(".", image_size=32)
-    assert sum(len(labels) for _, labels in batches) == 6
+    source = list_images(".").source()
+    assert [source.read(item).numpy() for _, item, _ in source.examples(None, 0)] == contents
 
 
 def test_memory_a_file_is_bounded(run_imported):
@@ -131,7 +134,7 @@ def test_evaluation_order_and_pixels(folder):
 
 
 def test_class_indices(folder, tmp_path):
-    _, names = data.image_folder(folder, image_size=32)
+    names = list_images(folder).class_names
     data.save_class_indices(names, tmp_path / "class_indices.json")
     text = (tmp_path / "class_indices.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"0": "a class", "1": "ünïcode"}
@@ -151,12 +154,13 @@ def test_splits(folder, tmp_path):
     for part in ("train", "val"):
         shutil.copytree(folder, tmp_path / "apart" / part)
     (tmp_path / "apart" / "val" / "ünïcode" / "deeper" / "1 ü.JPG").unlink()
-    counts = {}
-    for part in ("train", "val"):
-        batches, names = data.image_folder(tmp_path / "apart", split=part, image_size=32)
-        counts[part] = collections.Counter(np.concatenate([y for _, y in batches]).tolist())
-        assert names == ["a class", "ünïcode"]
-    assert counts == {"train": {0: 3, 1: 3}, "val": {0: 3, 1: 2}}
+    assert [source.counts for source in data.training_sources(tmp_path / "apart")] == [
+        (3, 3),
+        (3, 2),
+    ]
+    batches, names = data.image_folder(tmp_path / "apart", split="val", image_size=32)
+    assert names == ["a class", "ünïcode"]
+    assert collections.Counter(np.concatenate([y for _, y in batches]).tolist()) == {0: 3, 1: 2}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ PARAMETERS = {
     "wide_resnet50_2": 68883240,
     "wide_resnet101_2": 126886696,
 }
+SMALLEST = ("resnet18", "resnet50", "resnext50_32x4d")
 SMALL = {"classes": 7, "input_shape": (64, 64, 3)}
 
 
@@ -63,7 +64,14 @@ def test_a_row_is_all_that_a_variant_needs(monkeypatch, tmp_path):
     assert list(keras_resnet.features.pyramid("tiny", ("C2", "C3")).output) == ["C2", "C3"]
 
 
-@pytest.fixture(scope="module", params=PARAMETERS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        # Of each kind the smallest: the others are the same rows with other numbers.
+        name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow)
+        for name in PARAMETERS
+    ],
+)
 def network(request):
     """(name, model, state_dict) of each network in turn, with 7 classes and values by the rule."""
     name = request.param
@@ -225,7 +233,7 @@ SMALL_RESNEXT = ResNetConfig("bottleneck", (2, 1, 1, 1), groups=32, width_per_gr
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(CONFIGS["resnet18"], id="resnet18"),
+        pytest.param(CONFIGS["resnet18"], marks=pytest.mark.slow, id="resnet18"),
         pytest.param(SMALL_RESNEXT, id="small resnext"),
         pytest.param(CONFIGS["resnext50_32x4d"], marks=pytest.mark.slow, id="resnext50_32x4d"),
     ],

@@ -44,7 +44,13 @@ MIXED = data.Augmentation(
 )
 
 
-@pytest.mark.parametrize("augmentation", [None, MIXED], ids=["plain", "mixed"])
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        pytest.param(None, id="plain"),
+        pytest.param(MIXED, id="mixed", marks=pytest.mark.slow),
+    ],
+)
 def test_training_is_fixed_by_its_seed(folder, augmentation, two_epochs):
     def epochs(count=2, **changes):
         batches, _ = data.image_folder(folder, **arguments(augmentation=augmentation, **changes))
@@ -65,7 +71,9 @@ def test_an_epoch_has_each_image_once(two_epochs):
     assert orders[0] != orders[1] != list(range(COUNT))
 
 
-@pytest.mark.parametrize("repeats, steps", [(1, (1, 5)), (3, (2,))])
+@pytest.mark.parametrize(
+    "repeats, steps", [(3, (2,)), pytest.param(1, (1, 5), marks=pytest.mark.slow)]
+)
 def test_resuming(folder, repeats, steps):
     augmentation = data.Augmentation(repeats=repeats, mixup=0.2)
     (folder / "a" / "04.png").write_text("broken")  # the bad take part in it
@@ -126,7 +134,14 @@ def classes_of_one(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("repeats, batch_size", [(1, 32), (2, 32), (4, 64)])
+@pytest.mark.parametrize(
+    "repeats, batch_size",
+    [
+        (2, 32),
+        pytest.param(1, 32, marks=pytest.mark.slow),
+        pytest.param(4, 64, marks=pytest.mark.slow),
+    ],
+)
 def test_images_are_mixed_with_those_of_torchvisions_sampler(classes_of_one, repeats, batch_size):
     def labels_of(**mixtures):
         augmentation = data.Augmentation(repeats=repeats, **mixtures)

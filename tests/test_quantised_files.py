@@ -12,7 +12,16 @@ from keras_resnet.export import run_exported
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
 
-@pytest.mark.parametrize("kind", ["onnx", "litert", "litert dynamic", "onnx pixels"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "onnx",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("litert", "litert dynamic", "onnx pixels")
+        ),
+    ],
+)
 def test_quantised(kind, tmp_path):
     """In 8 bits, a scale for each channel of the kernels, grouped ones too."""
     format = kind.split()[0]

@@ -1,8 +1,10 @@
 """Trainings that are killed, and go on to the same bits; and what happens where nothing fits."""
 
+import contextlib
 import csv
 import errno
 import json
+import logging
 import os
 import resource
 import signal
@@ -10,23 +12,16 @@ import subprocess
 import sys
 import time
 import zipfile
-from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 from keras_resnet import data
-from keras_resnet.training import Distribution, Recipe, TrainingError, checkpoint
-from keras_resnet.training.callbacks import (
-    CROSS_ENTROPY,
-    Averages,
-    CheckpointCallback,
-    averages,
-)
+from keras_resnet.trained import open_network
+from keras_resnet.training import SGD, Recipe, TrainingError, checkpoint, train
+from keras_resnet.training.callbacks import CROSS_ENTROPY, Averages
 from keras_resnet.training.checkpoint import TrainingState
-from keras_resnet.training.optimizers import create_optimizer
-from keras_resnet.training.phases import Phase, Training
 
 # All that has a state: order, augmentation, dropout, schedule, momentum, moving averages.
 ARGUMENTS = (
@@ -98,109 +93,102 @@ def test_killed_at_random_moments(tmp_path, run_python):
     assert not (folder / checkpoint.NAME).exists()
 
 
-def small(**recipe):
-    """A network of two layers, compiled, its data, and its keeper's arguments."""
+def small(optimizer):
+    """A compiled network of two layers, and its data."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, "softmax", name="fc")(inputs))
-    plain = keras.models.clone_model(model)
-    model.compile(
-        create_optimizer(Recipe(optimizer="sgd", **recipe), 0.5),
-        keras.losses.CategoricalCrossentropy(),
-        weighted_metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(name="top5"),
-            keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY),
-        ],
-    )
+    model.compile(optimizer, "categorical_crossentropy", weighted_metrics=[METRIC])
     rng = np.random.default_rng(0)
-    batches = rng.normal(size=(32, 4)).astype("float32"), np.eye(3)[rng.integers(0, 3, 32)]
-    return model, plain, batches
+    return model, (rng.normal(size=(32, 4)).astype("float32"), np.eye(3)[rng.integers(0, 3, 32)])
 
 
-class Bar:
-    """What a keeper asks of the progress bar."""
-
-    batch_size, epochs, images_per_second = 8, 5, 1.0
+METRIC = keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY)
 
 
-def keeper(model, plain, folder, **recipe):
-    skipped = (data.Skipped(), data.Skipped())
-    sources = (SimpleNamespace(count=32), SimpleNamespace(count=32))
-    training = Training(
-        Recipe(**recipe), model, plain, sources, skipped, folder, None, Distribution()
-    )
-    phase = Phase("network", model, model, model.optimizer, 0.5, range(5), 4, 8, None, None)
-    return CheckpointCallback(training, phase, TrainingState((32, 32)), Bar)
-
-
-def fit(model, batches, *callbacks, **arguments):
-    model.fit(
+def fit(model, batches, *callbacks):
+    return model.fit(
         *batches,
         batch_size=8,
+        epochs=2,
         validation_data=batches,
         shuffle=False,
         verbose=0,
-        callbacks=[Averages(), *callbacks],
-        **arguments,
-    )
+        callbacks=[*callbacks],
+    ).history
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
-    """The kernel refuses the write, as it would on a full disk."""
-    model, plain, batches = small()
-    keep = keeper(model, plain, tmp_path)
-    fit(model, batches, keep, epochs=1)
-    kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert set(kept) == {"best.keras", checkpoint.NAME, "history.csv", "skipped.csv"}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
-    try:
-        with pytest.raises(OSError, match="What was saved before is intact") as error:
-            keep.save()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert os.strerror(errno.EFBIG) in str(error.value)
-    assert f"{tmp_path / checkpoint.NAME} cannot be written after epoch 1" in str(error.value)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == kept
+class Watch(keras.callbacks.Callback):
+    """Notes the weights after each step."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(self.model.get_weights())
 
 
-def test_moving_averages_are_validated_and_saved(tmp_path):
+def test_moving_averages_are_validated():
     """Against NumPy; and training goes on with the weights themselves, to the bit."""
-    model, plain, batches = small(ema_momentum=0.8)
-    twin, *_ = small()
-    kernels = []
-    watch = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: kernels.append(np.array(twin.layers[1].kernel))
-    )
-    fit(twin, batches, watch, epochs=2)
-    fit(model, batches, keeper(model, plain, tmp_path), epochs=2)
-    np.testing.assert_array_equal(np.array(model.layers[1].kernel), kernels[-1])
-    average = kernels[0]
-    for kernel in kernels[1:]:
-        average = 0.8 * average + 0.2 * kernel
-    found = averages(model.optimizer)[id(model.layers[1].kernel)]
-    np.testing.assert_allclose(np.array(found), average, rtol=1e-5)
-    saved = keras.saving.load_model(tmp_path / "best.keras")
-    saved.compile(loss=keras.losses.CategoricalCrossentropy())
-    with (tmp_path / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    losses = [float(row["val_loss"]) for row in rows]
-    assert any(saved.evaluate(*batches, verbose=0) == pytest.approx(loss) for loss in losses)
+    twin, batches = small(SGD(0.5))
+    fit(twin, batches, plain := Watch())
+    model, _ = small(SGD(0.5, use_ema=True, ema_momentum=0.8))
+    history = fit(model, batches, watch := Watch(), Averages())
+    for ours, theirs in zip(watch.seen, plain.seen, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+    average = plain.seen[0]
+    for step, weights in enumerate(plain.seen, 1):
+        if step > 1:
+            average = [0.8 * a + 0.2 * w for a, w in zip(average, weights, strict=True)]
+        if step % 4 == 0:
+            twin.set_weights(average)
+            expected = twin.evaluate(*batches, verbose=0)[0]
+            assert history["val_loss"][step // 4 - 1] == pytest.approx(expected, rel=1e-5)
+
+
+def saved(folder):
+    """A checkpoint, and the variable that is its weights."""
+    layer = keras.layers.Dense(3)
+    layer.build((None, 4))
+    history = [{"epoch": 1, "val_accuracy": 0.5}]
+    progress = TrainingState((32, 32), history, skipped=[{"a.jpg": "it is empty"}, {}])
+    checkpoint.save(folder, progress, {"weights": layer.weights})
+    return layer, progress
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
-    model, plain, batches = small()
-    keep = keeper(model, plain, tmp_path)
-    fit(model, batches, keep, epochs=1)
+    layer, progress = saved(tmp_path)
     before = (tmp_path / checkpoint.NAME).read_bytes()
-    model.layers[1].kernel.assign(np.full((4, 3), np.nan))
+    layer.kernel.assign(np.full((4, 3), np.nan))
     with pytest.raises(TrainingError, match="no finite numbers after epoch 1"):
-        keep.save()
+        checkpoint.save(tmp_path, progress, {"weights": layer.weights})
     assert (tmp_path / checkpoint.NAME).read_bytes() == before
 
 
-def test_patience(tmp_path):
+@contextlib.contextmanager
+def files_of(size):
+    """The kernel refuses longer ones, as it would on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    layer, progress = saved(tmp_path)
+    before = (tmp_path / checkpoint.NAME).read_bytes()
+    layer.kernel.assign(np.ones((4, 3)))
+    with files_of(200), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        checkpoint.save(tmp_path, progress, {"weights": layer.weights})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
+        checkpoint.NAME: before
+    }
+
+
+def test_patience():
     history = [{"val_accuracy": value} for value in (0.1, 0.5, 0.4, 0.5, 0.3)]
     recipe = Recipe(early_stopping=3)
     state = TrainingState((32, 32), history)
@@ -208,27 +196,76 @@ def test_patience(tmp_path):
     assert state.ends(recipe)
     assert not state.ends(Recipe(early_stopping=3, head_epochs=3, weights="w.pth"))
     assert not state.ends(Recipe())
-    model, plain, batches = small()
-    model.optimizer.learning_rate = 0.0
-    fit(model, batches, keeper(model, plain, tmp_path, early_stopping=2), epochs=5)
-    with (tmp_path / "history.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 3
-    assert (tmp_path / "last.keras").exists()
+
+
+def rows(folder):
+    with (folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_training_meets_a_full_disk_and_goes_on(tmp_path, tiny_rows):
+    """What was saved stays; the best network answers as it was validated, by moving averages."""
+    drawn = data.drawn_flowers(tmp_path / "flowers", train=4, val=2)
+    sizes = {"model": "resnet20", "image_size": 32, "batch_size": 8, "epochs": 2}
+    recipe = Recipe(data=str(drawn), optimizer="sgd", ema_momentum=0.8, **sizes)
+    folder = tmp_path / "run"
+    kept = {}
+
+    class Full(logging.Handler):
+        """Fills the disk once the first epoch is told of."""
+
+        def emit(self, record):
+            if record.getMessage().startswith("Epoch 1/2"):
+                kept.update({name: (folder / name).read_bytes() for name in STATE})
+                size = len(kept[checkpoint.NAME]) // 2
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    handler, logger = Full(), logging.getLogger("keras_resnet")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with files_of(resource.RLIM_INFINITY), pytest.raises(OSError, match="epoch 2") as error:
+            train(recipe, folder)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert f"cannot be written after epoch 2: {os.strerror(errno.EFBIG)}" in str(error.value)
+    assert "What was saved before is intact" in str(error.value)
+    assert {name: (folder / name).read_bytes() for name in STATE} == kept
+    assert train(recipe, folder) == folder
+    history = rows(folder)
+    assert len(history) == 2
+    best = max(history, key=lambda row: float(row["val_accuracy"]))
+    found = open_network(folder).evaluate(str(drawn))
+    assert found.loss == pytest.approx(float(best["val_loss"]), rel=1e-4)
+
+
+STATE = ("best.keras", checkpoint.NAME, "history.csv", "skipped.csv")
+
+
+@pytest.mark.slow
+def test_patience_ends_a_training(tmp_path, tiny_rows):
+    """That learns nothing: two epochs after the first."""
+    drawn = data.drawn_flowers(tmp_path / "flowers", train=4, val=2)
+    sizes = {"model": "resnet20", "image_size": 32, "batch_size": 8, "epochs": 5}
+    recipe = Recipe(data=str(drawn), optimizer="sgd", learning_rate=0.0, early_stopping=2, **sizes)
+    folder = train(recipe, tmp_path / "run")
+    assert len(rows(folder)) == 3 and (folder / "last.keras").exists()
 
 
 def test_what_a_checkpoint_is_not(tmp_path):
-    model, plain, batches = small()
-    fit(model, batches, keeper(model, plain, tmp_path), epochs=1)
+    _, written = saved(tmp_path)
     progress, state = checkpoint.load(tmp_path)
-    assert (progress.epoch, progress.step, progress.counts) == (1, 0, (32, 32))
+    assert progress == written
     other = keras.layers.Dense(5)
     other.build((None, 4))
     with pytest.raises(TrainingError, match="of another version"):
         checkpoint.restore(state, {"weights": other.weights})
     path = tmp_path / checkpoint.NAME
-    written = path.read_bytes()
-    for bit in np.random.default_rng(0).permutation(8 * len(written))[:500]:
-        flipped = bytearray(written)
+    content = path.read_bytes()
+    for bit in np.random.default_rng(0).permutation(8 * len(content))[:500]:
+        flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << (bit % 8)
         path.write_bytes(flipped)
         try:
@@ -238,7 +275,7 @@ def test_what_a_checkpoint_is_not(tmp_path):
         else:  # where the bit says nothing
             assert found == progress
             assert all(np.array_equal(arrays[name], state[name]) for name in state)
-    path.write_bytes(written[:50])
+    path.write_bytes(content[:50])
     with pytest.raises(TrainingError, match="cannot be read"):
         checkpoint.load(tmp_path)
     header = json.dumps({"__metadata__": {"progress": "{}"}}).encode()

@@ -101,6 +101,7 @@ def test_export_json(exported):
     assert re.fullmatch("[0-9a-f]{64}", said["weights_sha256"]) and said["source"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("onednn", ["0", "1"])
 def test_a_new_process_answers_alike(onednn, exported, monkeypatch):
     """With oneDNN or without, and without XLA, which the graph does not name."""
@@ -241,10 +242,10 @@ def test_arguments_that_do_not_fit(arguments, options, message, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"include_preprocessing": True},
         {"include_preprocessing": True, "data_format": "channels_first"},
-        {"data_format": "channels_first"},
-        {"classifier_activation": "sigmoid"},
+        pytest.param({"include_preprocessing": True}, marks=pytest.mark.slow),
+        pytest.param({"data_format": "channels_first"}, marks=pytest.mark.slow),
+        pytest.param({"classifier_activation": "sigmoid"}, marks=pytest.mark.slow),
     ],
 )
 def test_images_are_prepared_as_the_model_takes_them(arguments, tmp_path):
@@ -303,15 +304,16 @@ def test_processes_and_what_they_left(tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"1", "2", "²", ".new.unfinished"}
 
 
-def test_embeddings_are_no_classes(tmp_path):
+@pytest.mark.parametrize(
+    "arguments", [(8, "relu"), pytest.param((1,), marks=pytest.mark.slow)], ids=str
+)
+def test_embeddings_are_no_classes(arguments, tmp_path):
     backbone = small("basic", include_top=False, pooling="avg")
-    for layer in (keras.layers.Dense(8, "relu"), keras.layers.Dense(1)):
-        model = keras.Sequential([backbone, layer])
-        version = export.saved_model(model, tmp_path)
-        said = json.loads((version / "export.json").read_text())
-        assert said["class_names"] is None and set(said["signature"]["tensor"]["outputs"]) == {
-            "features"
-        }
+    model = keras.Sequential([backbone, keras.layers.Dense(*arguments)])
+    version = export.saved_model(model, tmp_path)
+    said = json.loads((version / "export.json").read_text())
+    assert said["class_names"] is None
+    assert set(said["signature"]["tensor"]["outputs"]) == {"features"}
 
 
 def test_a_pyramid_in_half_precision_answers_in_float32(tmp_path):

@@ -14,8 +14,13 @@ import keras_resnet
 from keras_resnet import visualize
 from keras_resnet.visualize.counts import brief
 
+SLOW = pytest.mark.slow
 
-@pytest.fixture(scope="module", params=["resnet18", "resnext50_32x4d", "resnet152", "resnet20"])
+
+@pytest.fixture(
+    scope="module",
+    params=["resnet18", "resnext50_32x4d", "resnet20", pytest.param("resnet152", marks=SLOW)],
+)
 def network(request):
     return request.param, keras_resnet.create(request.param)
 
@@ -85,7 +90,16 @@ def test_charts(tmp_path):
             assert np.asarray(image.convert("L")).std() > 5
 
 
-@pytest.mark.parametrize("row", keras_resnet.list_weights(), ids=lambda row: row.file)
+@pytest.mark.parametrize(
+    "row",
+    [
+        # A basic block and a grouped bottleneck: the others are rows with other numbers.
+        pytest.param(
+            row, id=row.file, marks=[] if row.model in ("resnet18", "resnext50_32x4d") else SLOW
+        )
+        for row in keras_resnet.list_weights()
+    ],
+)
 def test_multiply_adds_are_the_published_ones(row, models={}):  # noqa: B006 (built once)
     if row.model not in models:
         models.clear()

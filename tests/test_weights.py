@@ -175,11 +175,11 @@ def test_no_top_ignores_the_head(tmp_path, resnet18_state, caplog):
 
 
 @pytest.fixture(scope="module")
-def rgb_files(tmp_path_factory, resnet18_state):
-    """A ResNet-18 of 7 classes for RGB, in each format."""
+def rgb_files(tmp_path_factory, resnet20_state):
+    """A ResNet-20 for RGB, in each format."""
     folder = tmp_path_factory.mktemp("rgb")
-    path = state_dict_file(folder / "w.pth", resnet18_state)
-    model = keras_resnet.ResNet18(weights=path, classes=7, input_shape=(32, 32, 3))
+    path = state_dict_file(folder / "w.pth", resnet20_state)
+    model = keras_resnet.ResNet20(weights=path)
     for name in ("w.safetensors", "w.keras", "w.weights.h5"):
         weights.save(model, folder / name)
     return folder
@@ -187,15 +187,15 @@ def rgb_files(tmp_path_factory, resnet18_state):
 
 @pytest.mark.parametrize("channels", [1, 6])
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.keras", "w.weights.h5"])
-def test_the_first_convolution_adapts_when_asked(name, channels, rgb_files, resnet18_state):
-    kernel = resnet18_state["conv1.weight"]
-    shape = {"classes": 7, "input_shape": (32, 32, channels)}
-    model = keras_resnet.ResNet18(**shape)
+def test_the_first_convolution_adapts_when_asked(name, channels, rgb_files, resnet20_state):
+    kernel = resnet20_state["conv1.weight"]
+    shape = {"input_shape": (32, 32, channels)}
+    model = keras_resnet.ResNet20(**shape)
     advice = r"(?s)pass first_conv='adapt' to the builder or to weights\.load.*conv1\.weight"
     with pytest.raises(CheckpointError, match=advice):
         weights.load(model, rgb_files / name)
     weights.load(model, rgb_files / name, first_conv="adapt")
-    built = keras_resnet.ResNet18(weights=rgb_files / name, first_conv="adapt", **shape)
+    built = keras_resnet.ResNet20(weights=rgb_files / name, first_conv="adapt", **shape)
     for network in (model, built):
         adapted = weights.to_state_dict(network)["conv1.weight"]
         # The same grey in all channels gives the same answer.
@@ -204,7 +204,7 @@ def test_the_first_convolution_adapts_when_asked(name, channels, rgb_files, resn
 
 def test_the_builder_says_how_to_adapt(rgb_files):
     with pytest.raises(CheckpointError, match="pass first_conv='adapt' to the builder"):
-        keras_resnet.ResNet18(weights=rgb_files / "w.pth", classes=7, input_shape=(64, 64, 1))
+        keras_resnet.ResNet20(weights=rgb_files / "w.pth", input_shape=(64, 64, 1))
     with pytest.raises(ValueError, match="first_conv should be 'strict' or 'adapt'"):
         keras_resnet.ResNet18(first_conv="adopt")
 
