@@ -444,14 +444,14 @@ def test_which_data_a_training_goes_on_with(finished, tmp_path):
     (moved / "train" / "rose").rename(moved / "train" / "a")
     (moved / "train" / "tulip").rename(moved / "train" / "rose")
     (moved / "train" / "a").rename(moved / "train" / "tulip")
-    with pytest.raises(training.TrainingError, match=r"gone, .* of rose, .*; new, .* rose/000.jpg"):
+    with pytest.raises(data.DataError, match=r"gone, .* of rose, .*; new, .* rose/000.jpg"):
         training.train(recipe.changed({"data": str(moved)}), run)
     assert json.loads((run / "recipe.json").read_text())["data"] == str(flowers)
 
     def said(change):
         photos = shutil.copytree(flowers, tmp_path / change.__name__)
         change(photos / "train")
-        with pytest.raises(training.TrainingError, match="The data has changed") as error:
+        with pytest.raises(data.DataError, match="The data has changed") as error:
             known.check(training_sources(photos), run)
         return str(error.value)
 
@@ -480,10 +480,10 @@ def test_a_damaged_fingerprint(finished, tmp_path):
     folder, _, _ = finished
     known = Fingerprint.read(folder)
     dataclasses.replace(known, groups=[("rose", 2**60)]).write(tmp_path)
-    with pytest.raises(training.TrainingError, match=r"data\.safetensors cannot be read"):
+    with pytest.raises(data.DataError, match=r"data\.safetensors cannot be read"):
         Fingerprint.read(tmp_path)
     (tmp_path / "data.safetensors").write_bytes((folder / "data.safetensors").read_bytes()[:60])
-    with pytest.raises(training.TrainingError, match=r"data\.safetensors cannot be read"):
+    with pytest.raises(data.DataError, match=r"data\.safetensors cannot be read"):
         Fingerprint.read(tmp_path)
 
 
@@ -496,14 +496,14 @@ def test_the_fingerprints_of_shards_and_of_data_sets(finished, tmp_path):
     known = Fingerprint.of(sources[0])
     known.check(training_sources(shutil.copytree(tmp_path / "one", tmp_path / "two")), folder)
     assert (known.find(sources[0][0]), known.find(sources[0][1])) == ((False, 30), (True, 0))
-    with pytest.raises(training.TrainingError, match=r"00000-of-00002\.tfrecord"):
+    with pytest.raises(data.DataError, match=r"00000-of-00002\.tfrecord"):
         known.check(sources[1], folder)
     builder = tensorflow_datasets.ImageFolder(str(flowers))
     train, val = datasets.tfds_sources(builder)
     known = Fingerprint.of((train, val))
     known.check(datasets.tfds_sources(builder), folder)
     assert (known.find(train)[1], known.find(val)) == (train.count, (True, 0))
-    with pytest.raises(training.TrainingError, match="The data has changed"):
+    with pytest.raises(data.DataError, match="The data has changed"):
         known.check((val, train), folder)
 
 
