@@ -142,14 +142,15 @@ class Network:
         Args:
             files: Their paths.
             top: How many classes.
-            skipped: Is told of those that cannot be decoded, which are left out.
+            skipped: Is told of those that cannot be decoded, which are left out. Without it they
+                are logged.
 
         Yields:
             (path, [(class name, probability), ...], the best first) of each that can be decoded;
             the class's number where nobody knows its name.
 
         Raises:
-            ValueError: if there are no files.
+            ValueError: if there are no files; without `skipped`, if none can be decoded.
         """
         names = checked_names(self.model, self.class_names)
         return prediction.predict(self.model, self.preprocessing, names, files, top, skipped)

@@ -24,9 +24,7 @@ def probabilities(model, preprocessing, images) -> np.ndarray:
     )
     rows = [row for _, row in _answers(model, preprocessing, source, skipped)]
     if skipped:
-        name, reason = next(iter(skipped.reasons.items()))
-        more = f" So are {len(skipped) - 1} more." if len(skipped) > 1 else ""
-        raise ValueError(f"{name} cannot be decoded: {reason}.{more}")
+        _refuse(skipped)
     return np.stack(rows)
 
 
@@ -36,10 +34,20 @@ def predict(
     """What `Network.predict` answers, by a model and what belongs to it."""
     files = [Path(file) for file in files]
     paths = [os.fsencode(file) for file in files]
-    source = _source(paths, paths, tf.io.read_file, why_bad)
-    for place, row in _answers(model, preprocessing, source, skipped):
-        best = np.argsort(-row)[:top]
+    source, bad, none = _source(paths, paths, tf.io.read_file, why_bad), skipped, True
+    if bad is None:
+        bad = Skipped()
+    for place, row in _answers(model, preprocessing, source, bad):
+        best, none = np.argsort(-row)[:top], False
         yield files[place], [(class_names[index], float(row[index])) for index in best]
+    if none and skipped is None:
+        _refuse(bad)
+
+
+def _refuse(skipped):
+    name, reason = next(iter(skipped.reasons.items()))
+    more = f" So are {len(skipped) - 1} more." if len(skipped) > 1 else ""
+    raise ValueError(f"{name} cannot be decoded: {reason}.{more}")
 
 
 def _source(names, items, read, why_bad) -> Source:
