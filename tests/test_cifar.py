@@ -78,7 +78,7 @@ def test_converting_a_real_file(cifar, tmp_path):
     assert np.abs(found - logits["resnet20"][:50]).max() <= 1e-4
 
 
-@pytest.mark.parametrize("shortcut", ["A", "B"])
+@pytest.mark.parametrize("shortcut", ["B", pytest.param("A", marks=pytest.mark.slow)])
 def test_the_shortcut_is_told_by_the_file(shortcut, tmp_path):
     model = keras_resnet.ResNet20(shortcut=shortcut, classes=7)
     found = recognise(weights.to_state_dict(model))

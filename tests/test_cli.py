@@ -146,7 +146,14 @@ def test_inspect_real_files(command_here, real_data):
     assert "sha256        4bfd9763" in done.stdout
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".keras", ".weights.h5"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".safetensors",
+        ".keras",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (".pth", ".weights.h5")),
+    ],
+)
 def test_convert_there_and_back(suffix, command_here, resnet20, tmp_path):
     model, _ = resnet20
     done = command_here("convert", "w.pth", "-o", f"x{suffix}", "--verify")

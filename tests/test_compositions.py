@@ -31,7 +31,7 @@ def step(model, x, y):
     return [old - new for old, new in zip(before, after, strict=True)]
 
 
-@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("nested", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_inputs_of_different_channels(nested, tmp_path):
     """Colour and depth, a network each, joined in one head."""
     inputs = [keras.Input((32, 32, channels)) for channels in (3, 1)]

@@ -164,10 +164,19 @@ def check(case, shape, path, dtype="float32", data_format="channels_last", compi
         assert relative_error(tf.cast(result, tf.float64), exact) <= limit, index
 
 
-@settings(max_examples=60, deadline=None)
-@given(cases(), st.sampled_from(FAST_PATHS))
-def test_paths(case, path):
-    check(*case, path)
+def examples(few, many):
+    """So many cases that hypothesis draws; many of them in the slow suite."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
+
+
+@examples(30, 120)
+def test_paths(count):
+    @settings(max_examples=count, deadline=None)
+    @given(cases(), st.sampled_from(FAST_PATHS))
+    def each(case, path):
+        check(*case, path)
+
+    each()
 
 
 @pytest.mark.parametrize("path", ["onednn", "eigen"])
@@ -193,11 +202,6 @@ def test_unusual_strides(kernel, strides, path):
         assert relative_error(result, exact) <= 1e-5
 
 
-def examples(few, many):
-    """So many cases that hypothesis draws; many of them in the slow suite."""
-    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
-
-
 @examples(8, 60)
 def test_mixed_precision(count):
     @settings(max_examples=count, deadline=None)
@@ -208,16 +212,24 @@ def test_mixed_precision(count):
     each()
 
 
-@settings(max_examples=20, deadline=None)
-@given(cases(), st.sampled_from(["onednn", "eigen"]))
-def test_channels_first(case, path):
-    check(*case, path, data_format="channels_first")
+@examples(8, 40)
+def test_channels_first(count):
+    @settings(max_examples=count, deadline=None)
+    @given(cases(), st.sampled_from(["onednn", "eigen"]))
+    def each(case, path):
+        check(*case, path, data_format="channels_first")
+
+    each()
 
 
-@settings(max_examples=20, deadline=None)
-@given(cases(), st.sampled_from(FAST_PATHS))
-def test_dynamic_shapes(case, path):
-    check(*case, path, compiled=with_dynamic_shapes)
+@examples(8, 40)
+def test_dynamic_shapes(count):
+    @settings(max_examples=count, deadline=None)
+    @given(cases(), st.sampled_from(FAST_PATHS))
+    def each(case, path):
+        check(*case, path, compiled=with_dynamic_shapes)
+
+    each()
 
 
 @examples(4, 30)

@@ -111,7 +111,7 @@ def link(source, target, **_):
 
 
 # Pages whose blocks are of networks and images as large as a reader's, or start a process.
-LARGE = ("docs/command_line.md", "docs/data.md", "docs/export.md", "docs/migrate.md")
+LARGE = [f"docs/{name}.md" for name in ("command_line", "data", "export", "migrate", "pictures")]
 
 
 @pytest.mark.filterwarnings("ignore")  # the converters warn of their own code

@@ -259,7 +259,8 @@ DILATED = {
 @pytest.mark.parametrize(
     "name, version",
     [
-        *(("basic", "v1.5"), ("bottleneck", "v1"), ("resnext", "v1.5")),
+        *(("basic", "v1.5"), ("resnext", "v1.5")),
+        pytest.param("bottleneck", "v1", marks=pytest.mark.slow),
         *(
             pytest.param(name, version, marks=pytest.mark.slow)
             for name in ("resnet18", "resnet50", "resnext50_32x4d")

@@ -43,7 +43,11 @@ def stock_losses():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"jit_compile": False}, {"jit_compile": True}, {"steps_per_execution": 2}],
+    [
+        {"jit_compile": False},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        {"steps_per_execution": 2},
+    ],
     ids=lambda arguments: "-".join(f"{key}-{value}" for key, value in arguments.items()),
 )
 def test_losses_are_those_of_stock_convolutions(arguments, stock_losses):

@@ -136,10 +136,12 @@ def trained_plainly():
     "mode, more, run_eagerly, path",
     [
         ("full", {}, False, BEST),
-        ("full", {}, True, BEST),
+        pytest.param("full", {}, True, BEST, marks=pytest.mark.slow),
         ("full", {}, False, "eigen"),
-        ("activations", {}, False, BEST),
-        ("larger_than", {"output_size_threshold": 10}, False, BEST),
+        pytest.param("activations", {}, False, BEST, marks=pytest.mark.slow),
+        pytest.param(
+            "larger_than", {"output_size_threshold": 10}, False, BEST, marks=pytest.mark.slow
+        ),
         ("list_of_layers", {"layer_names": ["conv1", "bn1", "layer2.0"]}, False, BEST),
     ],
 )

@@ -195,7 +195,9 @@ def test_include_preprocessing_takes_pixels():
     np.testing.assert_allclose(answer(model, pixels), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("resnext50_32x4d", marks=pytest.mark.slow)]
+)
 def test_channels_first_equals_channels_last(name):
     last = keras_resnet.create(name, **SMALL)
     first = keras_resnet.create(

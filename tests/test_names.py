@@ -106,7 +106,10 @@ def resnet50():
     )
 
 
-@pytest.mark.parametrize("file", ["w.weights.h5", "w.h5", "w.keras"])
+@pytest.mark.parametrize(
+    "file",
+    ["w.weights.h5", *(pytest.param(file, marks=pytest.mark.slow) for file in ("w.h5", "w.keras"))],
+)
 def test_files_of_keras_applications(file, resnet50, tmp_path):
     """Against the live network: ResNet50 in the three formats."""
     if file == "w.weights.h5":
@@ -142,6 +145,7 @@ def check_equal(ours, theirs, side=224):
     assert np.abs(ours(x) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_keras_applications_needs_version_1(tmp_path):
     theirs = keras.applications.ResNet50(weights=None, include_top=False)
     theirs.save_weights(tmp_path / "w.weights.h5")

@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from small_networks import TINY
 
-from keras_resnet import models
+from keras_resnet.builder import build
 from keras_resnet.training import SGD, Adam, Recipe, WarmUp
 from keras_resnet.training.optimizers import create_optimizer, create_schedule
 
@@ -116,7 +117,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(precision):
     """A step runs; what has to be exact is float32; a step that overflows is left out."""
-    model = models.create("resnet18", classes=5, input_shape=(32, 32, 3), dtype=precision)
+    model = build(TINY["resnet18"], classes=5, input_shape=(32, 32, 3), dtype=precision)
     assert model.output.dtype == "float32"
     assert model.get_layer("avgpool").compute_dtype == "float32"
     assert {v.dtype for v in model.variables} == {"float32"}
@@ -148,11 +149,16 @@ AVERAGED = {"use_ema": True, "ema_momentum": 0.9}
     "ours, theirs, arguments",
     [
         (Adam, keras_adam, AVERAGED),
-        (SGD, keras.optimizers.SGD, AVERAGED | {"ema_overwrite_frequency": 3}),
         (SGD, keras.optimizers.SGD, AVERAGED | {"gradient_accumulation_steps": 2}),
-        (SGD, keras.optimizers.SGD, AVERAGED | {"swapped": True}),
-        (SGD, keras.optimizers.SGD, AVERAGED | {"scaled": True}),
-        (SGD, keras.optimizers.SGD, {"loss_scale_factor": 8.0, "clipnorm": 0.5}),
+        *(
+            pytest.param(SGD, keras.optimizers.SGD, arguments, marks=pytest.mark.slow)
+            for arguments in (
+                AVERAGED | {"ema_overwrite_frequency": 3},
+                AVERAGED | {"swapped": True},
+                AVERAGED | {"scaled": True},
+                {"loss_scale_factor": 8.0, "clipnorm": 0.5},
+            )
+        ),
     ],
 )
 def test_a_fit_ends_as_with_keras_own_optimizer(ours, theirs, arguments, tmp_path):

@@ -44,25 +44,28 @@ MIXED = data.Augmentation(
 )
 
 
-@pytest.mark.parametrize(
-    "augmentation",
-    [
-        pytest.param(None, id="plain"),
-        pytest.param(MIXED, id="mixed", marks=pytest.mark.slow),
-    ],
-)
-def test_training_is_fixed_by_its_seed(folder, augmentation, two_epochs):
+def test_another_seed_gives_another_epoch(folder, two_epochs):
+    """That the same one gives the same, test_resuming says."""
+    batches, _ = data.image_folder(folder, **arguments(seed=4))
+    first, second = two_epochs
+    assert not batches_equal(first, list(batches.as_numpy_iterator()))
+    assert not batches_equal(first, second)
+    assert [len(labels) for _, labels in first] == [8, 8, 6]
+
+
+@pytest.mark.slow
+def test_training_is_fixed_by_its_seed(folder):
+    """With all that is drawn at random."""
+
     def epochs(count=2, **changes):
-        batches, _ = data.image_folder(folder, **arguments(augmentation=augmentation, **changes))
+        batches, _ = data.image_folder(folder, **arguments(augmentation=MIXED, **changes))
         assert len(batches) == 3
         return [list(batches.as_numpy_iterator()) for _ in range(count)]
 
-    first = epochs() if augmentation else two_epochs
-    again, (other,) = epochs(), epochs(1, seed=4)
+    first, again, (other,) = epochs(), epochs(), epochs(1, seed=4)
     assert batches_equal(first[0], again[0]) and batches_equal(first[1], again[1])
     assert not batches_equal(first[0], first[1])
     assert not batches_equal(first[0], other)
-    assert [len(labels) for _, labels in first[0]] == [8, 8, 6]
 
 
 def test_an_epoch_has_each_image_once(two_epochs):
@@ -71,10 +74,15 @@ def test_an_epoch_has_each_image_once(two_epochs):
     assert orders[0] != orders[1] != list(range(COUNT))
 
 
-@pytest.mark.parametrize(
-    "repeats, steps", [(3, (2,)), pytest.param(1, (1, 5), marks=pytest.mark.slow)]
-)
-def test_resuming(folder, repeats, steps):
+def test_resuming(folder, two_epochs):
+    rest, _ = data.image_folder(folder, **arguments(first_step=2))
+    uninterrupted = [batch for epoch in two_epochs for batch in epoch]
+    assert batches_equal(uninterrupted[2:], list(rest.take(4).as_numpy_iterator()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeats, steps", [(1, (1, 5)), (3, (2,))])
+def test_resuming_with_mixtures_and_bad_images(folder, repeats, steps):
     augmentation = data.Augmentation(repeats=repeats, mixup=0.2)
     (folder / "a" / "04.png").write_text("broken")  # the bad take part in it
     every, _ = data.image_folder(folder, **arguments(augmentation=augmentation))
@@ -85,6 +93,7 @@ def test_resuming(folder, repeats, steps):
         assert batches_equal(uninterrupted[step:], resumed), step
 
 
+@pytest.mark.slow
 def test_another_process_and_another_parallelism_give_the_same(folder, run_imported, two_epochs):
     program = (
         "import os, sys, hashlib\n"
@@ -134,14 +143,8 @@ def classes_of_one(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "repeats, batch_size",
-    [
-        (2, 32),
-        pytest.param(1, 32, marks=pytest.mark.slow),
-        pytest.param(4, 64, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("repeats, batch_size", [(1, 32), (2, 32), (4, 64)])
 def test_images_are_mixed_with_those_of_torchvisions_sampler(classes_of_one, repeats, batch_size):
     def labels_of(**mixtures):
         augmentation = data.Augmentation(repeats=repeats, **mixtures)
@@ -175,6 +178,7 @@ def test_a_row_without_partner_stays_as_it_is():
     np.testing.assert_allclose(mixed, images[:2], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_workers_share_an_epoch(folder):
     orders = []
     for which in range(2):
@@ -184,6 +188,7 @@ def test_workers_share_an_epoch(folder):
     assert sorted(orders) == list(range(COUNT))
 
 
+@pytest.mark.slow
 def test_keras_trains_on_it(folder):
     import keras
 

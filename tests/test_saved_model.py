@@ -291,6 +291,7 @@ def test_names_that_were_changed_are_found(tmp_path):
         export.verify(version, images_, model)
 
 
+@pytest.mark.slow
 def test_processes_and_what_they_left(tmp_path):
     """Several write at once; what a killed one left is removed after a day."""
     left, fresh = tmp_path / ".old.unfinished", tmp_path / ".new.unfinished"
@@ -304,9 +305,8 @@ def test_processes_and_what_they_left(tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"1", "2", "²", ".new.unfinished"}
 
 
-@pytest.mark.parametrize(
-    "arguments", [(8, "relu"), pytest.param((1,), marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(8, "relu"), (1,)], ids=str)
 def test_embeddings_are_no_classes(arguments, tmp_path):
     backbone = small("basic", include_top=False, pooling="avg")
     model = keras.Sequential([backbone, keras.layers.Dense(*arguments)])
@@ -316,6 +316,7 @@ def test_embeddings_are_no_classes(arguments, tmp_path):
     assert set(said["signature"]["tensor"]["outputs"]) == {"features"}
 
 
+@pytest.mark.slow
 def test_a_pyramid_in_half_precision_answers_in_float32(tmp_path):
     model = small("basic", include_top=False, dtype="mixed_float16")
     pyramid = features.pyramid(model, ("C2", "C3"))

@@ -98,6 +98,7 @@ def test_reading(written, flowers):
     assert {x.tobytes() for x in images} == {x.tobytes() for x in expected}
 
 
+@pytest.mark.slow
 def test_training_order_and_resuming(written):
     def labels(batches, count):
         return [(x.tobytes(), y.tolist()) for x, y in batches.take(count).as_numpy_iterator()]
@@ -117,6 +118,7 @@ def test_training_order_and_resuming(written):
     assert labels(rest, 5) == (first + second)[3:]
 
 
+@pytest.mark.slow
 def test_workers_read_shards_of_their_own(written):
     seen = []
     for which in range(2):
@@ -144,6 +146,7 @@ def test_files_of_others(written, tmp_path):
         data.tfrecords(tmp_path, class_names=list("abcde"))
 
 
+@pytest.mark.slow
 def test_bad_images_are_left_out_of_shards_or_replaced_when_read(flowers, tmp_path, monkeypatch):
     import shutil
 
@@ -168,6 +171,7 @@ def test_bad_images_are_left_out_of_shards_or_replaced_when_read(flowers, tmp_pa
         assert sorted(skipped.reasons) == ["rose/000.jpg", "rose/001.jpg"]
 
 
+@pytest.mark.slow
 def test_many_cores(written, monkeypatch):
     monkeypatch.setattr(module, "PARALLEL", 128)
     batches, _ = data.tfrecords(written, **OPTIONS)
@@ -208,7 +212,7 @@ def test_labels_beyond_the_classes(written):
         data.tfrecords(written, class_names=["a", "b"], **OPTIONS)
 
 
-@pytest.mark.parametrize("filename", [None, b"same.jpg"])
+@pytest.mark.parametrize("filename", [b"same.jpg", pytest.param(None, marks=pytest.mark.slow)])
 def test_records_without_names_of_their_own(filename, flowers, tmp_path):
     """Each is told apart by its file and place."""
     good = next((flowers / "train" / "rose").iterdir()).read_bytes()

@@ -185,8 +185,18 @@ def rgb_files(tmp_path_factory, resnet20_state):
     return folder
 
 
-@pytest.mark.parametrize("channels", [1, 6])
-@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.keras", "w.weights.h5"])
+@pytest.mark.parametrize(
+    "name, channels",
+    [
+        *(("w.pth", 6), ("w.safetensors", 1), ("w.keras", 6), ("w.weights.h5", 1)),
+        *(
+            pytest.param(name, channels, marks=pytest.mark.slow)
+            for name, channels in (
+                *(("w.pth", 1), ("w.safetensors", 6), ("w.keras", 1), ("w.weights.h5", 6)),
+            )
+        ),
+    ],
+)
 def test_the_first_convolution_adapts_when_asked(name, channels, rgb_files, resnet20_state):
     kernel = resnet20_state["conv1.weight"]
     shape = {"input_shape": (32, 32, channels)}
