@@ -16,10 +16,10 @@ from keras_resnet.data.errors import DataError
 from keras_resnet.data.image_folder import list_parts, save_class_indices
 from keras_resnet.data.images import Images
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.rules import is_whole
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.smaller import QUALITY, smaller
 from keras_resnet.data.source import Source, stream_source, why_bad_image
+from keras_resnet.fields import whole
 from keras_resnet.files import LOCK, locked, read_json, remove_leftovers, replacing, write_text
 
 INDEX = "shards.json"
@@ -65,12 +65,12 @@ def write_shards(
     """
     if shards < 1:
         raise ValueError(f"shards should be 1 or more. Received: shards={shards}")
-    if max_side is not None and not is_whole(1)(max_side):
+    if max_side is not None and not whole(1).fits(max_side):
         raise ValueError(
             "max_side should be a whole number of pixels, 1 or more, or None to store images as "
             f"they are. Received: max_side={max_side!r}"
         )
-    if quality is not None and not (is_whole(1)(quality) and quality <= 100):
+    if quality is not None and not (whole(1).fits(quality) and quality <= 100):
         raise ValueError(
             f"quality should be a whole number, 1 to 100. Received: quality={quality!r}"
         )
