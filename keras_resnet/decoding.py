@@ -78,7 +78,7 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
         content = _after(refused, image_bytes)  # all that decodes waits for it, in branches too
         if not exif:
             return upright(content, size)
-        turn = _orientation(content)
+        turn = orientation(content)
         return tf.cond(turn == 1, lambda: upright(content, size), lambda: turned(content, turn))
 
     def upright(content, size):
@@ -282,7 +282,7 @@ def _decode_bmp(image_bytes):
     return tf.cond(tf.shape(image)[2] == 1, palette, lambda: image[..., :3])
 
 
-def _orientation(image_bytes):
+def orientation(image_bytes):
     """The EXIF orientation of a JPEG, 1 to 8; 1 where there is none.
 
     Source: TIFF 6.0, section 2; EXIF 2.32, 4.5.2 and 4.6.4 (tag 0x0112).
