@@ -19,6 +19,14 @@ MAX_BLOCKS = 50_000  # of 255 bytes, before a GIF's first frame and in it
 REDUCTIONS = (1, 2, 4, 8)  # by which libjpeg can reduce while it decodes
 
 
+def _rarely(function):
+    """Keeps what few images need out of the graph of the others, as one node that calls it.
+
+    Whoever takes another branch still passes all nodes of this one, and each epoch optimizes them.
+    """
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+
+
 def decode(image_bytes, *, exif=False):
     """Decodes an image to RGB, the first frame if there are several.
 
@@ -71,6 +79,8 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
         uint8 tensor (height, width, 3), the image's (height, width) and the window, int32. The
         part is smaller than the window where it was reduced.
     """
+    # A function that is given bytes would be traced for each image, with these as a constant.
+    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
 
     def jpeg():
         size = tf.image.extract_jpeg_shape(image_bytes)[:2]
@@ -91,6 +101,7 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
             lambda: part(tf.io.decode_jpeg(content, **JPEG)),
         )
 
+    @_rarely
     def turned(content, turn):
         return part(_turn(tf.io.decode_jpeg(content, **JPEG), turn))
 
@@ -120,6 +131,7 @@ def _decode_jpeg_window(image_bytes, window, target):
     return tf.switch_case(step, [functools.partial(reduced, ratio) for ratio in REDUCTIONS])
 
 
+@_rarely
 def _decode_other(image_bytes):
     """All of an image that is no JPEG."""
 
@@ -160,14 +172,16 @@ def _refuse_scans(image_bytes, size):
     """Refuses a JPEG that would be decoded again and again."""
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
 
+    @_rarely
     def counted():
         scans = _count(image_bytes, SCAN)
         said = tf.strings.format("it has {} scans of {} pixels", (scans, pixels))
-        return tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])
+        with tf.control_dependencies([tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])]):
+            return tf.constant(True)
 
     # Most files are too short for too many, and are not looked through.
     most = tf.cast(tf.strings.length(image_bytes) // SCAN_BYTES, tf.int64)
-    return tf.cond(most * pixels <= MAX_SCANNED, tf.no_op, counted)
+    return tf.cond(most * pixels <= MAX_SCANNED, lambda: tf.constant(True), counted)
 
 
 def _refuse_texts(image_bytes):
