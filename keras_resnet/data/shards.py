@@ -16,7 +16,6 @@ from keras_resnet.data.errors import DataError
 from keras_resnet.data.image_folder import list_parts, save_class_indices
 from keras_resnet.data.images import Images
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.rules import is_whole
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.smaller import QUALITY, smaller
 from keras_resnet.data.source import Source, stream_source, why_bad_image
