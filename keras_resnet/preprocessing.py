@@ -7,79 +7,112 @@ image; its image functions are TensorFlow's, to run in tf.data and in exported g
 import dataclasses
 import functools
 import importlib.resources
-import math
-import numbers
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
+from keras_resnet.fields import Rule, a, check, documented, field, numbers, one_of, whole
 
 __all__ = ["Preprocessing", "decode_predictions", "imagenet_classes", "preprocess_input"]
 
 MAX_SIDE = 2**14  # pixels: an image of that side takes 3 GB as float32
 MIN_STD = 1e-6  # less would make of any pixel what is too large for 16 bits
+# Of each interpolation: TensorFlow's name of Pillow's filter, and how many pixels that reaches.
+FILTERS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2)}
+
+SIDES = Rule(
+    lambda sides: (
+        len(pair(sides)) == 2
+        and all(whole(1).fits(side) and side <= MAX_SIDE for side in pair(sides))
+    ),
+    f"a side in pixels or (height, width), whole numbers from 1 to {MAX_SIDE:,}",
+)
+MEAN = numbers(3, lambda *mean: 0 <= min(mean) <= max(mean) <= 1, "of RGB, each 0 to 1")
+STD = numbers(3, lambda *std: min(std) >= MIN_STD, "of RGB in 0..1, each more than 0")
+INTERPOLATION, CROP_MODE = one_of(*FILTERS), one_of("center", "squash", "border")
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The evaluation transform: resize the shorter side, crop the centre, normalise.
-
-    Args:
-        resize: Length of the shorter side after resizing, in pixels.
-        crop: Side of the square cut from the centre, in pixels; black where the image is smaller.
-        mean: Mean of each RGB channel, of values scaled to 0..1.
-        std: Standard deviation of each RGB channel, of values scaled to 0..1.
-        exif: True to turn JPEGs as their EXIF orientation says. torchvision does not.
+    """The evaluation transform: resize, crop the centre, normalise.
 
     Example:
     >>> preprocessing = keras_resnet.Preprocessing(resize=256, crop=224)
     >>> image = preprocessing(tf.io.read_file("daisy.jpg"))  # doctest: +SKIP
     """
 
-    resize: int = 256
-    crop: int = 224
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    exif: bool = False
+    resize: int | tuple[int, int] = field(
+        256,
+        SIDES,
+        "Length of the shorter side after resizing, in pixels, or as `crop_mode` says; "
+        "(height, width) for a crop of two lengths.",
+    )
+    crop: int | tuple[int, int] = field(
+        224,
+        SIDES,
+        "Side of the square cut from the centre, in pixels, or (height, width); black where the "
+        "image is smaller.",
+    )
+    mean: tuple[float, float, float] = field(
+        IMAGENET_MEAN, MEAN, "Mean of each RGB channel, of values scaled to 0..1."
+    )
+    std: tuple[float, float, float] = field(
+        IMAGENET_STD, STD, "Standard deviation of each RGB channel, of values scaled to 0..1."
+    )
+    exif: bool = field(
+        False, a(bool), "True to turn JPEGs as their EXIF orientation says. torchvision does not."
+    )
+    interpolation: str = field(
+        "bilinear", INTERPOLATION, '"bilinear" or "bicubic", each with Pillow\'s pixels.'
+    )
+    crop_mode: str = field(
+        "center",
+        CROP_MODE,
+        'What is resized, as timm has it: the shorter side ("center"), both, whatever the image\'s '
+        'shape ("squash"), or the longer one, with the mean around it ("border").',
+    )
 
-    def __post_init__(self):
-        """Refuses numbers that cannot be meant."""
-        sides = (self.resize, self.crop)
-        whole = (isinstance(side, numbers.Integral) and side is not True for side in sides)
-        if not all(whole) or not 1 <= min(sides) <= max(sides) <= MAX_SIDE:
-            raise ValueError(
-                f"resize and crop are sides in pixels and should be 1 to {MAX_SIDE:,}, whole "
-                f"numbers. Received: resize={self.resize!r}, crop={self.crop!r}"
-            )
-        if not _three(self.mean, 0, 1) or not _three(self.std, MIN_STD, math.inf):
-            raise ValueError(
-                "mean and std should be three numbers each, of RGB in 0..1, and std more than 0. "
-                f"Received: mean={self.mean!r}, std={self.std!r}"
-            )
-        if not isinstance(self.exif, bool):
-            raise ValueError(f"exif should be True or False. Received: exif={self.exif!r}")
+    def __post_init__(self) -> None:
+        """Refuses values that cannot be meant."""
+        for name in ("resize", "crop", "mean", "std"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        check(self)
 
     @classmethod
-    def for_crop(cls, crop, resize=None, **arguments):
+    def for_crop(cls, crop: int, resize: int | None = None, **arguments: Any) -> "Preprocessing":
         """The transform for images of `crop` pixels; by default, `resize` is 256 / 224 of it."""
         return cls(resize or round(crop * 256 / 224), crop, **arguments)
 
-    def __call__(self, image_bytes):
+    def of_side(self, crop: int | tuple[int, int]) -> "Preprocessing":
+        """The same for another crop, of which `resize` is the share that it was of this one."""
+        sides = zip(pair(crop), pair(self.resize), self.sides, strict=True)
+        resize = tuple(round(side * resized / before) for side, resized, before in sides)
+        return dataclasses.replace(self, crop=crop, resize=resize)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width) of the crop, in pixels."""
+        return pair(self.crop)
+
+    def __call__(self, image_bytes: Any) -> Any:
         """Turns one encoded image into the network's input.
 
         Args:
             image_bytes: Scalar string tensor: a whole JPEG, PNG, GIF, BMP or WebP file.
 
         Returns:
-            float32 tensor (crop, crop, 3), RGB, normalised.
+            float32 tensor (height, width, 3), RGB, normalised.
 
         Raises:
             tf.errors.InvalidArgumentError: when it runs, if the bytes are no such image.
         """
         return self.normalise(self.pixels(image_bytes))
 
-    def batch(self, images, *, normalise=True) -> np.ndarray:
+    def batch(self, images: Mapping[str, bytes], *, normalise: bool = True) -> np.ndarray:
         """Turns encoded images into the network's input.
 
         Args:
@@ -87,7 +120,7 @@ class Preprocessing:
             normalise: False for pixels, uint8.
 
         Returns:
-            Array (images, crop, crop, 3).
+            Array (images, height, width, 3).
 
         Raises:
             ValueError: if one cannot be decoded.
@@ -108,42 +141,63 @@ class Preprocessing:
                 ) from error
         return np.stack(inputs)
 
-    def pixels(self, image_bytes):
+    def pixels(self, image_bytes: Any) -> Any:
         """As a call, but before normalising: uint8, 0..255."""
         import tensorflow as tf
 
         from keras_resnet.decoding import decode_window
 
+        _, radius = FILTERS[self.interpolation]
+
         def needed(size):
             """The part of the image that the crop is made of, with what the filter reaches."""
-            scale, corner = self._placed(size)
+            resized, corner = self._placed(size)
+            scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
             first = tf.cast(corner, tf.float32) / scale
-            # The triangle reaches one pixel, or 1 / scale; a JPEG's chroma two more.
-            reach = tf.math.ceil(1 / scale) + 4
-            last = tf.cast(first + self.crop / scale + reach, tf.int32)
+            # The filter reaches its radius, or radius / scale; a JPEG's chroma two more.
+            reach = tf.math.ceil(radius / scale) + 4
+            last = tf.cast(first + self.sides / scale + reach, tf.int32)
             first = tf.clip_by_value(tf.cast(first - reach, tf.int32), 0, size - 1)
             return tf.concat([first, tf.clip_by_value(last, first + 1, size) - first], 0)
 
         image, size, window = decode_window(image_bytes, needed, exif=self.exif)
-        scale, corner = self._placed(size)
+        resized, corner = self._placed(size)
+        scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
         shift = tf.cast(window[:2], tf.float32) * scale - tf.cast(corner, tf.float32)
-        return resample(image, self.crop, scale, shift)
+        pixels = resample(image, self.sides, scale, shift, self.interpolation)
+        if self.crop_mode != "border":
+            return pixels
+        rows, columns = (
+            (0 <= corner[axis] + tf.range(side)) & (corner[axis] + tf.range(side) < resized[axis])
+            for axis, side in enumerate(self.sides)
+        )
+        inside = rows[:, tf.newaxis, tf.newaxis] & columns[:, tf.newaxis]
+        return tf.where(inside, pixels, tf.constant([round(255 * m) for m in self.mean], tf.uint8))
 
     def _placed(self, size):
-        """How an image of (height, width) lies: its scale, float32 (2,); the crop's corner, int32.
+        """How an image of (height, width) lies: (height, width) resized, the crop's corner; int32.
 
         The corner's coordinates are negative for padding, of which torchvision puts less before.
         """
         import tensorflow as tf
 
-        # The longer side is rounded down, as torchvision does.
-        resized = tf.maximum(size * self.resize // tf.reduce_min(size), 1)
-        spare = resized - self.crop
+        sides = pair(self.resize)
+        if self.crop_mode == "squash":
+            resized = tf.constant(sides)
+        elif self.crop_mode == "center" and sides[0] == sides[1]:
+            # The longer side is rounded down, as torchvision does.
+            resized = size * sides[0] // tf.reduce_min(size)
+        else:  # rounded as timm's ResizeKeepRatio
+            lengths = tf.cast(size, tf.float64)
+            ratios = lengths / sides
+            ratio = tf.reduce_max(ratios) if self.crop_mode == "border" else tf.reduce_min(ratios)
+            resized = tf.cast(tf.round(lengths / ratio), tf.int32)
+        resized = tf.maximum(resized, 1)
+        spare = resized - self.sides
         cut = tf.cast(tf.round(tf.cast(spare, tf.float32) / 2), tf.int32)
-        corner = tf.where(spare < 0, -((-spare) // 2), cut)
-        return tf.cast(resized, tf.float32) / tf.cast(size, tf.float32), corner
+        return resized, tf.where(spare < 0, -((-spare) // 2), cut)
 
-    def normalise(self, pixels, ops=None):
+    def normalise(self, pixels: Any, ops: Any = None) -> Any:
         """From 0..255 to zero mean and unit variance, float32, over the last axis.
 
         Args:
@@ -162,35 +216,39 @@ class Preprocessing:
         return ops.reshape(ops.cast(rows, "float32") * factor + offset, (*sides, width, 3))
 
 
-def _three(values, least, most):
-    """Whether these are three finite numbers in a range."""
-    return (
-        isinstance(values, (tuple, list))
-        and len(values) == 3
-        and all(
-            isinstance(value, numbers.Real) and least <= value <= most and math.isfinite(value)
-            for value in values
-        )
-    )
+def pair(side: Any) -> tuple[Any, ...]:
+    """(height, width) of one length or of both."""
+    return tuple(side) if isinstance(side, (tuple, list)) else (side, side)
 
 
-def affine(mean, std):
+def _plain(values):
+    """Tuples of Python's numbers; of a square, its side."""
+    if isinstance(values, (tuple, list)):
+        values = tuple(map(_plain, values))
+        return values[0] if len(values) == 2 and values[0] == values[1] else values
+    return values.item() if isinstance(values, np.generic) else values
+
+
+def affine(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
     """(factor, offset) so that pixels * factor + offset is normalised; float32 a channel."""
     mean, std = np.asarray(mean), np.asarray(std)
     return np.float32(1 / (255 * std)), np.float32(-mean / std)
 
 
-def resample(image, size, scale, shift):
-    """Resizes with PIL's antialiased bilinear filter and crops, in one step.
+def resample(
+    image: Any, sides: tuple[int, int], scale: Any, shift: Any, interpolation: str = "bilinear"
+) -> Any:
+    """Resizes with one of PIL's antialiased filters and crops, in one step.
 
     Args:
         image: uint8 tensor (height, width, 3).
-        size: Side of the square result.
+        sides: (height, width) of the result.
         scale: How much larger things become: (vertically, horizontally), float32.
         shift: Where the image's (top, left) lies in the result, in its pixels, float32.
+        interpolation: As of `Preprocessing`.
 
     Returns:
-        uint8 tensor (size, size, 3), 0 outside of the image.
+        uint8 tensor (height, width, 3), 0 outside of the image.
     """
     import tensorflow as tf
 
@@ -200,20 +258,28 @@ def resample(image, size, scale, shift):
         others = tf.shape(image)[1] * 3
         resized = tf.raw_ops.ScaleAndTranslate(
             images=tf.reshape(image, tf.stack([1, -1, 1, others])),
-            size=(size, 1),
+            size=(sides[axis], 1),
             scale=tf.stack([scale[axis], 1.0]),
             translation=tf.stack([shift[axis], 0.0]),
-            kernel_type="triangle",
+            kernel_type=FILTERS[interpolation][0],
             antialias=True,
         )
-        return tf.transpose(tf.reshape(resized, (size, -1, 3)), (1, 0, 2))
+        return tf.transpose(tf.reshape(resized, (sides[axis], -1, 3)), (1, 0, 2))
 
-    image = along_first_axis(along_first_axis(image, 0), 1)
-    # Weights are positive and sum to 1: nothing is below 0, or above 255 by more than rounding.
-    return tf.ensure_shape(tf.cast(image + 0.5, tf.uint8), (size, size, 3))
+    if interpolation == "bilinear":
+        # Weights are positive and sum to 1: nothing is below 0, or above 255 by more than rounding.
+        image = tf.cast(along_first_axis(along_first_axis(image, 0), 1) + 0.5, tf.uint8)
+    else:
+        # What overshoots is cut off in between, as Pillow does, which begins with the rows.
+        image = tf.transpose(image, (1, 0, 2))
+        for axis in (1, 0):
+            image = tf.clip_by_value(along_first_axis(image, axis) + 0.5, 0, 255)
+            image = tf.cast(image, tf.uint8)
+        image = tf.transpose(image, (1, 0, 2))
+    return tf.ensure_shape(image, (*sides, 3))
 
 
-def preprocess_input(x, data_format=None):
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Normalises images as the networks expect them: torchvision's way, by mean and deviation.
 
     Args:
@@ -250,7 +316,7 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     return tuple((wnid, name) for wnid, name in lines)
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """Names ImageNet predictions.
 
     Args:

@@ -44,6 +44,16 @@ Mean = Annotated[
 Std = Annotated[
     tuple[float, float, float] | None, typer.Option(help="Their standard deviation, likewise.")
 ]
+Interpolation = Annotated[
+    str | None,
+    typer.Option(help="Of resizing: bilinear or bicubic. \\[default: the run's or weights']"),
+]
+CropMode = Annotated[
+    str | None,
+    typer.Option(
+        help="What is resized: center, squash or border. \\[default: the run's or weights']"
+    ),
+]
 
 
 def with_parameters(function, command, options, *, without):
@@ -91,6 +101,8 @@ def open_network(
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,
+    interpolation: Interpolation = None,
+    crop_mode: CropMode = None,
 ):
     """The network that is meant: of the newest finished run, and then which is said, by default."""
     trained = terminal.room("trained")
@@ -98,5 +110,6 @@ def open_network(
         run = trained.newest_run()
         print(terminal.printable(f"The newest finished run is asked: {run}."), file=sys.stderr)
     given = {"crop": image_size, "resize": resize, "mean": mean, "std": std}
+    given |= {"interpolation": interpolation, "crop_mode": crop_mode}
     given = {name: value for name, value in given.items() if value is not None}
     return trained.open_network(run, model, weights, preprocessing=given)

@@ -213,12 +213,14 @@ def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path
 @pytest.mark.parametrize(
     "given, said",
     [
-        (("--std", 0, 1, 1), "std more than 0"),
-        (("--std", "nan", 1, 1), "three numbers each"),
-        (("--mean", "inf", 0, 0), "three numbers each"),
-        (("--mean", 123.7, 116.3, 103.5), "of RGB in 0..1"),
-        (("--crop", 0), "sides in pixels"),
-        (("--resize", 2**40), "sides in pixels"),
+        (("--std", 0, 1, 1), "each more than 0"),
+        (("--std", "nan", 1, 1), "std should be 3 numbers"),
+        (("--mean", "inf", 0, 0), "mean should be 3 numbers"),
+        (("--mean", 123.7, 116.3, 103.5), "each 0 to 1"),
+        (("--crop", 0), "side in pixels"),
+        (("--resize", 2**40), "side in pixels"),
+        (("--interpolation", "lanczos"), "one of bilinear, bicubic"),
+        (("--crop-mode", "centre"), "one of center, squash, border"),
     ],
 )
 def test_what_no_preprocessing_is(given, said, run, photos, command_here):
@@ -227,7 +229,7 @@ def test_what_no_preprocessing_is(given, said, run, photos, command_here):
         done = command_here(*command, *named, *given)
         assert done.returncode == 1 and said in done.stderr, done.stderr
     for values in ((0.5, 0.5), (0.5, 0.5, "0.5"), 0.5, None):
-        with pytest.raises(ValueError, match="three numbers each"):
+        with pytest.raises(ValueError, match="mean should be 3 numbers"):
             trained.open_network(run, preprocessing={"mean": values})
 
 

@@ -26,28 +26,49 @@ def noise(height, width, mode="RGB"):
     return Image.fromarray(pixels).convert(mode)
 
 
-def pil_transform(image, resize, crop):
+def pil_transform(image, resize, crop, interpolation="bilinear"):
     """torchvision's Resize and CenterCrop, written with PIL alone."""
     width, height = image.size
     shorter = min(width, height)
     size = (width * resize // shorter, height * resize // shorter)
-    image = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    image = image.convert("RGB").resize(size, Image.Resampling[interpolation.upper()])
     left, top = (
         round((side - crop) / 2) if side >= crop else -((crop - side) // 2) for side in size
     )
     return np.asarray(image.crop((left, top, left + crop, top + crop)), np.float32)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("resize, crop", [(73, 64), (64, 64), (37, 48)])
 @pytest.mark.parametrize(
     "height, width", [(120, 90), (91, 121), (1, 1), (1, 500), (500, 1), (20, 1500), (30, 31)]
 )
-def test_pixels_are_pils(height, width, resize, crop):
+def test_pixels_are_pils(height, width, resize, crop, interpolation):
     image = noise(height, width)
-    pixels = keras_resnet.Preprocessing(resize, crop).pixels(encoded(image)).numpy().astype(int)
-    difference = np.abs(pixels - pil_transform(image, resize, crop))
+    preprocessing = keras_resnet.Preprocessing(resize, crop, interpolation=interpolation)
+    pixels = preprocessing.pixels(encoded(image)).numpy().astype(int)
+    difference = np.abs(pixels - pil_transform(image, resize, crop, interpolation))
     assert difference.max() <= 1
     assert difference.mean() <= 0.3
+
+
+@pytest.mark.parametrize("height, width", [(120, 90), (91, 121), (9, 500)])
+def test_the_other_crop_modes(height, width):
+    """Squashed to (60, 50); the longer side to 60, on the mean; each then cropped to (48, 40)."""
+    image, options = noise(height, width), {"interpolation": "bicubic", "mean": (0.5, 0.4, 0.3)}
+    squashed = image.resize((50, 60), Image.Resampling.BICUBIC).crop((5, 6, 45, 54))
+    found = keras_resnet.Preprocessing((60, 50), (48, 40), crop_mode="squash", **options)
+    difference = found.pixels(encoded(image)).numpy() - np.asarray(squashed, np.float32)
+    assert np.abs(difference).max() <= 1
+
+    share = 60 / max(height, width)
+    size = (round(width * share), round(height * share))
+    bordered = Image.new("RGB", (64, 64), (128, 102, 76))
+    place = [(64 - side) // 2 for side in size]
+    bordered.paste(image.resize(size, Image.Resampling.BICUBIC), place)
+    found = keras_resnet.Preprocessing(60, 64, crop_mode="border", **options)
+    difference = found.pixels(encoded(image)).numpy() - np.asarray(bordered, np.float32)
+    assert np.abs(difference).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -267,6 +288,10 @@ def test_a_window_is_a_part_of_the_whole(kind):
         {"std": (-0.2, 0.2, 0.2)},
         {"mean": (0.5, float("inf"), 0.5)},
         {"mean": ("0.5", 0.5, 0.5)},
+        {"interpolation": "nearest"},
+        {"crop_mode": None},
+        {"crop": (64, 64, 3)},
+        {"exif": 1},
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_resnet.data import Augmentation
+from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training import RECIPES, Recipe, named_recipe
 from keras_resnet_cli import app
 
@@ -82,7 +83,7 @@ def test_changes():
     assert recipe.augmentation == Augmentation(mixup=0.2)
     assert (recipe.epochs, recipe.milestones) == (3, (1,))
     assert named_recipe("imagenet_v2", image_size=128).preprocessing.resize == 146
-    run = {**json.loads(Recipe().to_json()), "resize": 256, "classes": ["a"], "command": "x"}
+    run = {**json.loads(Recipe().to_json()), "classes": ["a"], "command": "x"}
     assert Recipe.from_json(json.dumps(run)) == Recipe()
     with pytest.raises(ValueError, match="Did you mean epochs"):
         Recipe().changed({"epoch": 3})
@@ -94,6 +95,20 @@ def test_changes():
         Recipe.from_json("[]")
     with pytest.raises(ValueError, match="Did you mean 'flowers'"):
         named_recipe("flower")
+
+
+def test_what_a_recipe_leaves_to_its_weights():
+    """It is theirs, at the recipe's size; what is said counts, until there are other weights."""
+    theirs = Preprocessing(236, 224, (0.5,) * 3, (0.4,) * 3, False, "bicubic", "squash")
+    recipe = Recipe(image_size=128, std=(0.3, 0.3, 0.3), exif=True).with_pixels_of(theirs)
+    expected = Preprocessing(135, 128, (0.5,) * 3, (0.3,) * 3, True, "bicubic", "squash")
+    assert recipe.preprocessing == expected
+    assert Recipe.from_json(recipe.to_json()) == recipe == recipe.with_pixels_of(Preprocessing())
+    assert Recipe(image_size=128, exif=True).resolved_as(recipe).preprocessing == expected
+    assert recipe.changed({"weights": "w.pth"}) == Recipe(
+        image_size=128, exif=True, weights="w.pth"
+    )
+    assert Recipe().preprocessing == Preprocessing() == Recipe().training_preprocessing
 
 
 def test_the_help_of_fields_stands_once():

@@ -86,6 +86,8 @@ def test_export_json(exported):
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "exif": False,
+        "interpolation": "bilinear",
+        "crop_mode": "center",
     }
     assert said["signature"]["serving_default"]["inputs"] == {
         "image_bytes": {"dtype": "string", "shape": [None]}

@@ -94,23 +94,29 @@ class Augmentation:
         return self.mixes_images or self.label_smoothing > 0
 
     def image(self, image_bytes, preprocessing, key):
-        """One augmented image, uint8 (crop, crop, 3), and the part to erase, int32 (4,).
+        """One augmented image, uint8 (height, width, 3), and the part to erase, int32 (4,).
 
         Args:
             image_bytes: Scalar string tensor: an encoded image.
-            preprocessing: The evaluation transform, whose crop is the result's side.
+            preprocessing: The evaluation transform, whose crop, interpolation and `exif` hold.
             key: int64 tensor (2,): equal keys, equal images.
         """
-        size, exif = preprocessing.crop, preprocessing.exif
+        sides, exif = preprocessing.sides, preprocessing.exif
         keys = tf.unstack(tf.random.split(key, 5))
         if self.padding is None and self.crop_scale is None:
             image = preprocessing.pixels(image_bytes)
         elif self.padding is None:
             image = windows.random_resized_crop(
-                image_bytes, size, keys[0], self.crop_scale, self.crop_ratio, exif=exif
+                image_bytes,
+                sides,
+                keys[0],
+                self.crop_scale,
+                self.crop_ratio,
+                exif=exif,
+                interpolation=preprocessing.interpolation,
             )
         else:
-            image = windows.random_padded_crop(image_bytes, size, keys[0], self.padding, exif=exif)
+            image = windows.random_padded_crop(image_bytes, sides, keys[0], self.padding, exif=exif)
         if self.flip:
             image = windows.random_flip(image, keys[1], self.flip)
         if self.color_jitter is not None:
@@ -119,13 +125,13 @@ class Augmentation:
             image = POLICIES[self.policy](image, keys[3])
         if not self.erasing:
             return image, tf.zeros(4, tf.int32)
-        return image, windows.random_erasure(size, keys[4], self.erasing)
+        return image, windows.random_erasure(sides, keys[4], self.erasing)
 
     def drawn(self, pixels, labels, erasures, key, classes):
         """A batch with what is drawn for it, but not yet applied.
 
         Args:
-            pixels: uint8 (batch, size, size, 3).
+            pixels: uint8 (batch, height, width, 3).
             labels: int64 (batch,).
             erasures: int32 (batch, 4), from `image`.
             key: int64 tensor (2,).
@@ -157,7 +163,7 @@ class Augmentation:
             ops: `tf`, or `keras.ops` in a step of Keras' backend.
 
         Returns:
-            float32 (batch, size, size, 3).
+            float32 (batch, height, width, 3).
         """
 
         def erased(pixels, erasures):

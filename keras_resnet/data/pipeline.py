@@ -17,12 +17,12 @@ def training_batches(source: Source, *, preprocessing: Preprocessing, augmentati
 
     Args:
         source: As the other arguments, of `drawn_batches`.
-        preprocessing: Whose crop is the images' side, and whose mean and deviation are used.
+        preprocessing: Whose crop, interpolation, mean and deviation are used.
         augmentation: What is done to images at random.
         **options: batch_size, seed, first_step and skipped.
 
     Returns:
-        `tf.data.Dataset` of (images, labels): float32 (batch, crop, crop, 3), normalised; int64
+        `tf.data.Dataset` of (images, labels): float32 (batch, height, width, 3), normalised; int64
         (batch,), or float32 (batch, classes) if `augmentation.mixes_labels`.
     """
     augmentation = augmentation or Augmentation()
@@ -53,7 +53,7 @@ def drawn_batches(
 
     Args:
         source: The images.
-        preprocessing: Whose crop is the images' side.
+        preprocessing: Whose crop and interpolation are used.
         augmentation: What is done to images at random.
         batch_size: Images of a batch; the last one of an epoch may have fewer.
         seed: Fixes the order and the augmentation.
@@ -133,7 +133,7 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
         **options: batch_size and skipped.
 
     Returns:
-        `tf.data.Dataset` of (images, labels, names): float32 (batch, crop, crop, 3), int64
+        `tf.data.Dataset` of (images, labels, names): float32 (batch, height, width, 3), int64
         (batch,), string (batch,): what the source calls the image.
     """
     batches = pixel_batches(source, preprocessing, **options)
@@ -188,6 +188,7 @@ def batches(
     image_size=224,
     resize=None,
     exif=False,
+    preprocessing=None,
     batch_size=16,
     seed=0,
     augmentation=None,
@@ -206,6 +207,7 @@ def batches(
         resize: Length of the shorter side before the centre crop of the evaluation transform.
             Default: 256 / 224 of `image_size`.
         exif: True to turn JPEGs as their EXIF orientation says; torchvision does not.
+        preprocessing: A `Preprocessing`, instead of these three: what a network was trained for.
         batch_size: Images of a batch; the last one may have fewer.
         seed: Fixes the order and the augmentation.
         augmentation: A `data.Augmentation`; by default crops and mirroring.
@@ -235,7 +237,7 @@ def batches(
         raise DataError("augmentation, first_step and worker are for training=True.")
     skipped = Skipped() if skipped is None else skipped
     check_sample(source, skipped, max_bad=max_bad, seed=seed)
-    preprocessing = Preprocessing.for_crop(image_size, resize, exif=exif)
+    preprocessing = preprocessing or Preprocessing.for_crop(image_size, resize, exif=exif)
     if training:
         dataset = training_batches(
             source.part(*worker),

@@ -6,27 +6,35 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.decoding import decode, decode_window
-from keras_resnet.preprocessing import resample
+from keras_resnet.preprocessing import pair, resample
 
 ATTEMPTS = 10  # torchvision's: then it falls back
 ERASED_SCALE, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # of random erasing, as torchvision
 
 
 def random_resized_crop(
-    image_bytes, size, key, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), *, exif=False
+    image_bytes,
+    size,
+    key,
+    scale=(0.08, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    *,
+    exif=False,
+    interpolation="bilinear",
 ):
-    """Decodes a random window of an image and resizes it to a square.
+    """Decodes a random window of an image and resizes it.
 
     Args:
         image_bytes: Scalar string tensor: an encoded image.
-        size: Side of the result, in pixels.
+        size: Side of the result, in pixels, or (height, width).
         key: int64 tensor (2,): equal keys give equal windows.
         scale: Range of the window's share of the image's area.
         ratio: Range of the window's width over its height; its logarithm is uniform.
         exif: True to turn JPEGs as their EXIF orientation says.
+        interpolation: "bilinear" or "bicubic".
 
     Returns:
-        uint8 tensor (size, size, 3).
+        uint8 tensor (height, width, 3).
 
     Source: torchvision.transforms.RandomResizedCrop (Szegedy et al.,
     https://arxiv.org/abs/1409.4842, section 6).
@@ -35,10 +43,10 @@ def random_resized_crop(
         image_bytes,
         lambda height_width: random_window(height_width, key, scale, ratio),
         exif=exif,
-        target=size,
+        target=max(pair(size)),
     )
-    scale = size / tf.cast(tf.shape(pixels)[:2], tf.float32)
-    return resample(pixels, size, scale, tf.zeros(2))
+    scale = pair(size) / tf.cast(tf.shape(pixels)[:2], tf.float32)
+    return resample(pixels, pair(size), scale, tf.zeros(2), interpolation)
 
 
 def random_window(height_width, key, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
@@ -68,7 +76,7 @@ def _draw_sides(sides, key, scale, ratio):
 
 
 def random_padded_crop(image_bytes, size, key, padding, *, exif=False):
-    """A random square of an image with black pixels around it.
+    """A random part of an image with black pixels around it.
 
     Args:
         image_bytes: As of random_resized_crop.
@@ -80,13 +88,14 @@ def random_padded_crop(image_bytes, size, key, padding, *, exif=False):
     Source: He et al., https://arxiv.org/abs/1512.03385, section 4.2.
     """
     image = decode(image_bytes, exif=exif)
-    missing = tf.maximum(size - tf.shape(image)[:2] - 2 * padding, 0)
+    height, width = pair(size)
+    missing = tf.maximum((height, width) - tf.shape(image)[:2] - 2 * padding, 0)
     pads = padding + tf.stack([missing // 2, (missing + 1) // 2], 1)
     image = tf.pad(image, tf.concat([pads, tf.zeros((1, 2), tf.int32)], 0))
-    spare = tf.shape(image)[:2] - size
+    spare = tf.shape(image)[:2] - (height, width)
     corner = tf.cast(_uniform((2,), key, 0) * tf.cast(spare + 1, tf.float32), tf.int32)
     top, left = tf.unstack(tf.minimum(corner, spare))
-    return tf.ensure_shape(image[top : top + size, left : left + size], (size, size, 3))
+    return tf.ensure_shape(image[top : top + height, left : left + width], (height, width, 3))
 
 
 def random_flip(image, key, share=0.5):
@@ -99,15 +108,15 @@ def random_erasure(size, key, share):
     """(top, left, height, width) of a rectangle to erase, int32; 0 for none.
 
     Args:
-        size: Side of the image, in pixels.
+        size: Side of the image, in pixels, or (height, width).
         key: As of random_resized_crop.
         share: How often there is one, 0 to 1.
 
     Source: torchvision.transforms.RandomErasing (https://arxiv.org/abs/1708.04896).
     """
-    sides = tf.constant([size, size], tf.float32)
+    sides = tf.constant(pair(size), tf.float32)
     fits, windows = _draw_sides(sides, key, ERASED_SCALE, ERASED_RATIO)
-    fits &= tf.reduce_all(windows < size, 1)
+    fits &= tf.reduce_all(windows < sides, 1)
     window = windows[tf.argmax(tf.cast(fits, tf.int32))]
     corner = tf.minimum(tf.floor(_uniform((2,), key, 2) * (sides - window + 1)), sides - window)
     chosen = tf.reduce_any(fits) & (_uniform((), key, 3) < share)

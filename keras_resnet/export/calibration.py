@@ -40,7 +40,7 @@ def calibration_images(
         pixels: Whether to leave out the normalisation, for `with_preprocessing`.
 
     Returns:
-        float32 (number, crop, crop, 3), or with `pixels` uint8; channels first as the model.
+        float32 (number, height, width, 3), or with `pixels` uint8; channels first as the model.
 
     Raises:
         ValueError: if there is no such folder, or no image in it.

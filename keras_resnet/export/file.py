@@ -60,7 +60,7 @@ def write_file(
     *,
     preprocessing: Preprocessing | None,
     class_names: Sequence[str] | None,
-    image_size: int | None,
+    image_size: int | tuple[int, int] | None,
     source: str | os.PathLike[str] | None,
     with_preprocessing: bool = False,
     quantize: str | None = None,

@@ -7,7 +7,7 @@ import keras
 
 from keras_resnet.builder import channels_first, family_of
 from keras_resnet.export.folding import NETWORKS, fold
-from keras_resnet.preprocessing import Preprocessing, affine
+from keras_resnet.preprocessing import Preprocessing, affine, pair
 
 
 def check_backend() -> None:
@@ -117,7 +117,9 @@ def laid_out(model: keras.Model, images: Any) -> Any:
 
 
 def check_sizes(
-    model: keras.Model, image_size: int | None, preprocessing: Preprocessing | None
+    model: keras.Model,
+    image_size: int | tuple[int, int] | None,
+    preprocessing: Preprocessing | None,
 ) -> None:
     """Refuses images that a model cannot take.
 
@@ -128,20 +130,20 @@ def check_sizes(
     if not channels_first(model):
         *sides, channels = model.input_shape[1:]
     least = family_of(model).min_size
-    if image_size is not None and not image_size >= least:
+    given = [] if image_size is None else [pair(image_size)]
+    if given and min(given[0]) < least:
         raise ValueError(
             f"image_size should be at least {least}: of a smaller image, a network leaves "
             f"nothing. Received: image_size={image_size}"
         )
-    sides = [side for side in (*sides, image_size) if side is not None]
     if preprocessing is not None:
-        sides.append(preprocessing.crop)
+        given.append(preprocessing.sides)
         if channels != 3:
             raise ValueError(
                 f"A preprocessing gives RGB images; {model.name} takes {channels} channels. Leave "
                 "preprocessing out."
             )
-    if len(set(sides)) > 1 and (image_size is not None or preprocessing is not None):
+    if given and any(len({*axis} - {None}) > 1 for axis in zip(sides, *given, strict=True)):
         raise ValueError(
             f"The sizes of the images differ: the model takes {model.input_shape[1:]}, "
             f"image_size is {image_size}, and the preprocessing crops to "
@@ -152,14 +154,15 @@ def check_sizes(
 def inference_network(
     model: keras.Model,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     normalise: Preprocessing | None = None,
 ) -> keras.Model:
     """The network as a file of another system holds it: folded, in float32, its ends named.
 
     Args:
         model: A model of this package.
-        image_size: Side of the images in pixels, to fix what the model leaves open.
+        image_size: Side of the images in pixels, or (height, width), to fix what the model leaves
+            open.
         normalise: A `Preprocessing` whose normalisation is put in front, if any: the images are
             then uint8, 0..255.
 
@@ -169,7 +172,7 @@ def inference_network(
     shape = list(model.input_shape[1:])
     if image_size:
         first = 1 if channels_first(model) else 0
-        shape[first : first + 2] = [image_size, image_size]
+        shape[first : first + 2] = pair(image_size)
     images = keras.Input(shape, dtype="uint8" if normalise else "float32", name="images")
     x = images
     if normalise:

@@ -18,7 +18,7 @@ def litert(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
     source: str | os.PathLike[str] | None = None,

@@ -23,7 +23,7 @@ def onnx(
     preprocessing: Preprocessing | None = None,
     with_preprocessing: bool = False,
     class_names: Sequence[str] | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
     source: str | os.PathLike[str] | None = None,
@@ -46,7 +46,8 @@ def onnx(
         with_preprocessing: Whether its normalisation is in the file, which then takes uint8
             pixels, 0..255.
         class_names: Names of the classes, for the record; their numbers if None.
-        image_size: Side of the images in pixels, to fix what the model leaves open.
+        image_size: Side of the images in pixels, or (height, width), to fix what the model leaves
+            open.
         quantize: None, or "int8" for 8-bit integers, by ONNX Runtime's static quantisation with a
             scale for each channel of the kernels.
         calibration_data: For "int8", some hundred images as the file takes them (number,

@@ -16,7 +16,7 @@ def openvino(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     source: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Exports a model as an OpenVINO file, in which each convolution is one operation.

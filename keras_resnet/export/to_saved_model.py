@@ -28,7 +28,7 @@ from keras_resnet.export.network import (
 from keras_resnet.export.warmup import serving_messages, write_warmup
 from keras_resnet.files import disk_errors
 from keras_resnet.layers import convolution_path
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.preprocessing import Preprocessing, pair
 
 UNFINISHED = ".unfinished"
 DAY = 24 * 3600  # seconds
@@ -133,8 +133,7 @@ def _write(model, predict, target, preprocessing, table):
         return tf.cast(transform(model, preprocessing)(content), tf.float32)
 
     def image_bytes(image_bytes):
-        size = (preprocessing.crop, preprocessing.crop, 3)
-        spec = tf.TensorSpec(size, tf.float32)
+        spec = tf.TensorSpec((*preprocessing.sides, 3), tf.float32)
         images = tf.map_fn(prepare, image_bytes, fn_output_signature=spec)
         return predict(laid_out(model, images))
 
@@ -208,7 +207,7 @@ def _try(version, model, preprocessing, names):
     predict = comparison.opened(version)
     pairs: list[tuple[Any, np.ndarray]] = [(inputs[:1], inputs[:1]), (inputs, inputs)]
     if preprocessing is not None:
-        side = preprocessing.resize
+        side, _ = pair(preprocessing.resize)
         pixels = comparison.sample((side, side + 17, 3), "uint8")
         contents = {str(number): tf.io.encode_png(p).numpy() for number, p in enumerate(pixels)}
         inputs = comparison.model_inputs(model, preprocessing, contents)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_resnet.export import record
 from keras_resnet.files import replacing
+from keras_resnet.preprocessing import pair
 
 FREE_SIDE = 224  # Of the images where the network leaves the size open.
 
@@ -37,6 +38,7 @@ def write_warmup(version: str | os.PathLike[str], *, batch_sizes: Sequence[int] 
         raise ValueError(f"batch_sizes should be 1 or more. Received: batch_sizes={batch_sizes}")
     version = Path(version).resolve()
     said = record.read(version)
+    preprocessing = record.preprocessing_of(said)
     target = version / "assets.extra" / "tf_serving_warmup_requests"
     target.parent.mkdir(exist_ok=True)
     with replacing(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as file:
@@ -47,7 +49,7 @@ def write_warmup(version: str | os.PathLike[str], *, batch_sizes: Sequence[int] 
                 request.model_spec.signature_name = signature
                 for name, spec in ends["inputs"].items():
                     request.inputs[name].CopyFrom(
-                        tf.make_tensor_proto(_images(spec, size, said["preprocessing"]))
+                        tf.make_tensor_proto(_images(spec, size, preprocessing))
                     )
                 log = prediction_log_pb2.PredictionLog(
                     predict_log=prediction_log_pb2.PredictLog(request=request)
@@ -74,7 +76,10 @@ def serving_messages() -> tuple[Any, Any]:
 def _images(spec, size, preprocessing):
     """Images as an input takes them: encoded, or numbers."""
     if spec["dtype"] != "string":
-        side = preprocessing["crop"] if preprocessing else FREE_SIDE
-        return np.zeros([size, *(length or side for length in spec["shape"][1:])], spec["dtype"])
-    pixels = tf.zeros((preprocessing["resize"], preprocessing["resize"], 3), tf.uint8)
+        sides = preprocessing.sides if preprocessing else (FREE_SIDE, FREE_SIDE)
+        _, *lengths = spec["shape"]
+        usual = (3, *sides) if lengths[0] == 3 else (*sides, sides[1])  # channels first or last
+        shape = [length or side for length, side in zip(lengths, usual, strict=True)]
+        return np.zeros([size, *shape], spec["dtype"])
+    pixels = tf.zeros((*pair(preprocessing.resize), 3), tf.uint8)
     return [tf.io.encode_jpeg(pixels).numpy()] * size

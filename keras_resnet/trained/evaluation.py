@@ -27,7 +27,7 @@ class Evaluation:
         matrix: How many images of each class (rows) were taken for each class (columns).
         loss: The mean cross-entropy.
         top5: The share whose label is among the five most probable classes.
-        pictures: {file: pixels, uint8 (crop, crop, 3)} of the first mistakes, as it saw them.
+        pictures: {file: pixels, uint8 (height, width, 3)} of the first mistakes, as it saw them.
         skipped: {file: reason} of the images that could not be decoded.
         counted: Which images these are, in words.
         trained: How many of them trained the network; None if nobody knows.

@@ -21,7 +21,7 @@ from keras_resnet.trained.run import BEST, Run, newest_run
 from keras_resnet.weights import CheckpointError
 from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.loading import locate
-from keras_resnet.weights.registry import find_file
+from keras_resnet.weights.pixels import preprocessing_of
 
 logger = logging.getLogger("keras_resnet")
 
@@ -106,24 +106,25 @@ class Network:
             preprocessing: A `Preprocessing`, or {name: value} of what of it differs from the
                 published weights', or from what is assumed of any other file, and logged:
                 ImageNet's mean and deviation, and the sides that the network was made for, 256
-                and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is 256 / 224
-                of it.
+                and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is the same
+                share of it.
 
         Raises:
             ValueError: if there is no such network, or the file is of none with classes.
         """
         file = locate(weights, model)
         network = _classifier(file, model)
-        published, family = find_file(file.name), CONFIGS[model].family
-        usual = Preprocessing(family.resize, family.image_size)
-        usual = published.preprocessing if published else usual
+        said, family = preprocessing_of(file), CONFIGS[model].family
+        usual = said or Preprocessing(family.resize, family.image_size)
         used = _changed(usual, preprocessing)
-        assumed = used.mean == usual.mean and used.std == usual.std and not published
+        assumed = used.mean == usual.mean and used.std == usual.std and not said
         logger.info(
-            "%s: images are resized to %d px, cropped to %d, and normalised by the mean %s and the "
-            "deviation %s%s.",
+            "%s: images are resized to %s px (%s, %s), cropped to %s, and normalised by the mean "
+            "%s and the deviation %s%s.",
             file.name,
             used.resize,
+            used.crop_mode,
+            used.interpolation,
             used.crop,
             used.mean,
             used.std,
@@ -269,9 +270,7 @@ def _changed(usual, preprocessing) -> Preprocessing:
     if isinstance(preprocessing, Preprocessing):
         return preprocessing
     given = dict(preprocessing or {})
-    if given.get("crop", usual.crop) != usual.crop:
-        given = {"resize": Preprocessing.for_crop(given["crop"]).resize, **given}
-    return dataclasses.replace(usual, **given)
+    return dataclasses.replace(usual.of_side(given.get("crop", usual.crop)), **given)
 
 
 def _classifier(file, model):

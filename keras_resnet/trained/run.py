@@ -8,9 +8,10 @@ import keras
 
 from keras_resnet.files import read_json
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.weights.pixels import RECIPE, of_recipe
 
 BEST, CLASSES = "best.keras", "class_indices.json"
-RECIPE, REPORT = "recipe.json", "report.md"
+REPORT = "report.md"
 ADVICE = "Copy it from where the training was done, or train again."
 
 
@@ -114,10 +115,4 @@ def _data(recipe):
     share = recipe.get("validation_split")
     if share is not None and not (isinstance(share, float) and 0 < share < 1):
         raise ValueError(f"validation_split should be null or between 0 and 1, not {share!r}")
-    mean, std = (
-        tuple(values) if isinstance(values, list) else values
-        for values in (recipe["mean"], recipe["std"])
-    )
-    exif = recipe.get("exif", False)
-    preprocessing = Preprocessing(recipe["resize"], recipe["image_size"], mean, std, exif)
-    return preprocessing, {"validation_split": share, "seed": recipe.get("seed", 0)}
+    return of_recipe(recipe), {"validation_split": share, "seed": recipe.get("seed", 0)}

@@ -23,10 +23,12 @@ from keras_resnet.fields import (
     one_of,
     whole,
 )
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.preprocessing import CROP_MODE, INTERPOLATION, MEAN, STD, Preprocessing
 
 # What a run adds to its recipe.json.
-ADDED = ("mean", "std", "classes", "command")
+ADDED = ("classes", "command")
+# What of the evaluation transform is the weights', if a recipe does not say it.
+PIXELS = ("resize", "mean", "std", "interpolation", "crop_mode")
 
 
 @documented
@@ -75,7 +77,28 @@ class Recipe:
         None,
         whole(1),
         "Length of the shorter side before the centre crop of the evaluation transform. Default: "
-        "256 / 224 of `image_size`.",
+        "as much of `image_size` as in the weights' transform, else 256 / 224.",
+    )
+    interpolation: str | None = field(
+        None,
+        INTERPOLATION,
+        'How images are resized, "bilinear" or "bicubic", in training and validation. Default: '
+        "the weights', else bilinear.",
+    )
+    crop_mode: str | None = field(
+        None,
+        CROP_MODE,
+        'What the evaluation transform resizes, "center", "squash" or "border", as of '
+        "`Preprocessing`. Default: the weights', else center.",
+    )
+    mean: tuple[float, float, float] | None = field(
+        None,
+        MEAN,
+        "Mean of each RGB channel, of values scaled to 0..1. Default: the weights', else "
+        "ImageNet's.",
+    )
+    std: tuple[float, float, float] | None = field(
+        None, STD, "Their standard deviation. Default: the weights', else ImageNet's."
     )
     exif: bool = field(
         False,
@@ -201,7 +224,8 @@ class Recipe:
     @property
     def preprocessing(self) -> Preprocessing:
         """The evaluation transform."""
-        return Preprocessing.for_crop(self.image_size, self.resize, exif=self.exif)
+        said = {name: getattr(self, name) for name in PIXELS if getattr(self, name) is not None}
+        return Preprocessing.for_crop(self.image_size, exif=self.exif, **said)
 
     @property
     def training_preprocessing(self) -> Preprocessing:
@@ -246,25 +270,31 @@ class Recipe:
         if not isinstance(values, dict):
             raise ValueError('A recipe is a JSON object: {"model": "resnet50", ...}.')
         values = {key: value for key, value in values.items() if key not in ADDED}
-        size, resize = values.get("image_size"), values.get("resize")
-        if isinstance(size, int) and resize == Preprocessing.for_crop(size).resize:
-            del values["resize"]  # a run's recipe.json has it resolved
         return cls().changed(values)
 
     def resolved_as(self, other) -> "Recipe":
-        """The recipe with what it leaves to the machine as another one has it."""
-        changes = {}
-        if self.precision is None:
-            changes["precision"] = other.precision
-        if self.jit_compile is None:
-            changes["jit_compile"] = other.jit_compile
-        return self.changed(changes)
+        """The recipe with what it leaves to the machine and the weights as another one has it."""
+        left = ["precision", "jit_compile"]
+        if self.image_size == other.image_size:
+            left += PIXELS
+        return self._filled({name: getattr(other, name) for name in left})
+
+    def with_pixels_of(self, usual: Preprocessing) -> "Recipe":
+        """The recipe with what it leaves to the weights as their preprocessing has it."""
+        usual = usual.of_side(self.image_size)
+        return self._filled({name: getattr(usual, name) for name in PIXELS})
+
+    def _filled(self, values):
+        left = {name: value for name, value in values.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **left)
 
     def located(self) -> "Recipe":
         """The recipe with paths that mean the same from any current folder."""
         paths = {"data": self.data, "weights": self.weights}
         here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
-        return self.changed({name: os.path.abspath(path) for name, path in here.items()})
+        return dataclasses.replace(
+            self, **{name: os.path.abspath(path) for name, path in here.items()}
+        )
 
     def changed(self, changes) -> "Recipe":
         """The recipe with other values.
@@ -272,7 +302,7 @@ class Recipe:
         Args:
             changes: {name: value}; `augmentation.mixup` for a value of the augmentation. Lists, as
                 JSON has them, become tuples. With another `image_size` and no `resize`, that
-                becomes the default again.
+                becomes the default again; with other `weights`, all that is theirs by default.
 
         Raises:
             ValueError: if there is no such name, or a value will not do.
@@ -290,6 +320,8 @@ class Recipe:
         _check_fields(Augmentation, augmentation, "augmentation.")
         if "image_size" in own:
             own = {"resize": None, **own}
+        if "weights" in own:
+            own = {**dict.fromkeys(PIXELS), **own}
         if augmentation:
             base = own.get("augmentation", self.augmentation)
             own["augmentation"] = dataclasses.replace(base, **_tuples(augmentation))

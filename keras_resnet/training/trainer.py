@@ -25,6 +25,7 @@ from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
+from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.trained.run import CLASSES, RECIPE
 from keras_resnet.training import adornments, checkpoint
 from keras_resnet.training.adornments import adorning
@@ -35,6 +36,7 @@ from keras_resnet.training.phases import Features, Training, fit, head_phase, ne
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import finish, write_skipped
 from keras_resnet.training.run_folder import locked, recipe_of, run_folder
+from keras_resnet.weights.pixels import preprocessing_of
 
 logger = logging.getLogger("keras_resnet")
 
@@ -112,7 +114,12 @@ def _train_in(folder, recipe, distribution, save_every, note, command):
         distribution = Distribution()  # the others may have left: only the report is missing
     scope = distribution.start()
     sources, parts, skipped = _data(recipe, distribution)
-    recipe = recipe.resolved_as(recipe_of(folder) or recipe)
+    before, usual = recipe_of(folder), Preprocessing()
+    if before:
+        recipe = recipe.resolved_as(before)
+    elif recipe.weights:
+        usual = preprocessing_of(recipe.weights, recipe.model) or usual
+    recipe = recipe.with_pixels_of(usual)
     recipe = distribution.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
     weights = None if found else recipe.weights
     plain, model = _networks(recipe, weights, sources[0].class_names, scope, distribution)
@@ -218,12 +225,7 @@ def _state(found, folder, sources, distribution):
 def _write_beginning(training, sources, command):
     recipe, folder, classes = training.recipe, training.folder, sources[0].class_names
     if not (folder / RECIPE).exists():
-        used = recipe.preprocessing
-        content = {
-            **dataclasses.asdict(recipe),
-            **{"resize": used.resize, "mean": used.mean, "std": used.std},
-            **{"classes": list(classes), "command": command},
-        }
+        content = {**dataclasses.asdict(recipe), "classes": list(classes), "command": command}
         write_text(folder / RECIPE, json.dumps(content, indent=2))
     save_class_indices(classes, folder / CLASSES)
     write_skipped(training.skipped, folder)

@@ -4,6 +4,7 @@ from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.inspection import inspect
 from keras_resnet.weights.loading import load
+from keras_resnet.weights.pixels import preprocessing_of
 from keras_resnet.weights.reading import read_state_dict
 from keras_resnet.weights.registry import PretrainedWeights, list_weights
 from keras_resnet.weights.saving import save
@@ -16,6 +17,7 @@ __all__ = [
     "inspect",
     "list_weights",
     "load",
+    "preprocessing_of",
     "read_state_dict",
     "save",
     "to_state_dict",

@@ -95,8 +95,8 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
         ValueError: if the network has no weights of that name.
         CheckpointError: if there is no such file, or it cannot be downloaded.
     """
-    if isinstance(weights, str) and (weights == "imagenet" or weights.startswith("IMAGENET1K_")):
-        row = registry.find(variant, weights)
+    if registry.is_name(weights):
+        row = registry.find(variant, str(weights))
         if weights == "imagenet":
             others = [other for other in registry.list_weights(variant) if other != row]
             logger.warning(

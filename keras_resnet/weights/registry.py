@@ -61,7 +61,7 @@ class PretrainedWeights:
     @property
     def preprocessing(self) -> Preprocessing:
         """The transform with which the accuracy was measured."""
-        return Preprocessing(self.resize, self.crop)
+        return Preprocessing(self.resize, self.crop, interpolation=self.interpolation)
 
     @property
     def max_bytes(self) -> int:
@@ -136,6 +136,11 @@ def list_weights(model: str | None = None) -> WeightsTable:
             f"Unknown model. Received: model={model!r}. There are: {', '.join(CONFIGS)}."
         )
     return WeightsTable(row for row in REGISTRY if model in (None, row.model))
+
+
+def is_name(weights: object) -> bool:
+    """Whether this is a name of published weights, and no file."""
+    return isinstance(weights, str) and (weights == "imagenet" or weights.startswith("IMAGENET1K_"))
 
 
 def find(model: str, name: str = "imagenet") -> PretrainedWeights:

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import timm.data
 import torch
 import torchvision
 from PIL import Image
@@ -13,6 +14,8 @@ from torchvision.transforms import functional, v2
 
 import tensorflow as tf  # isort: skip (torch comes first)
 import keras_resnet  # isort: skip
+from small_networks import small
+
 from keras_resnet.data import mixing, operations, policies, windows
 from keras_resnet.data.images import list_images
 
@@ -61,6 +64,57 @@ def test_evaluation_on_odd_shapes(kind, resize, crop):
         difference = np.abs(preprocessing.pixels(content).numpy() - expected)
         assert difference.max() <= 1, (height, width)
         assert difference.mean() <= 0.3, (height, width)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Function from a preprocessing to a network, and the SavedModel of it that takes images."""
+
+    def export(preprocessing):
+        model = small("basic", input_shape=(*preprocessing.sides, 3))
+        folder = tmp_path_factory.mktemp("served")
+        version = keras_resnet.export.saved_model(model, folder, preprocessing=preprocessing)
+        return model, tf.saved_model.load(version)
+
+    return export
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "side, share, mode, interpolation",
+    [
+        (224, 0.875, "center", "bicubic"),
+        (224, 0.95, "squash", "bilinear"),
+        (224, 0.9, "border", "bicubic"),
+        (288, 0.95, "center", "bilinear"),
+        (288, 1.0, "center", "bicubic"),
+        (288, 0.95, "squash", "bicubic"),
+        (288, 1.0, "border", "bilinear"),
+        ((224, 288), 0.9, "center", "bicubic"),
+        ((288, 224), 0.95, "squash", "bicubic"),
+        ((224, 288), 0.9, "border", "bicubic"),
+    ],
+)
+def test_timms_evaluation_on_photographs(real_data, served, side, share, mode, interpolation):
+    """In tf.data to a grey level; and a SavedModel answers as its model does on these pixels."""
+    sides = side if isinstance(side, tuple) else (side, side)
+    theirs = timm.data.create_transform(
+        (3, *sides), interpolation=interpolation, crop_pct=share, crop_mode=mode, normalize=False
+    )
+    resize = tuple(math.floor(length / share) for length in sides)
+    options = {"interpolation": interpolation, "crop_mode": mode}
+    preprocessing = keras_resnet.Preprocessing(resize, side, **options)
+    files = sorted((real_data / "imagenet").glob("*.JPEG"))
+    assert len(files) == 100
+    contents = [file.read_bytes() for file in files]
+    images = tf.data.Dataset.from_tensor_slices(contents).map(preprocessing.pixels)
+    for file, pixels in zip(files, images, strict=True):
+        expected = theirs(Image.open(file).convert("RGB")).permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(pixels.numpy() - expected).max() <= 1, file
+    model, loaded = served(preprocessing)
+    answers = loaded.signatures["serving_default"](tf.constant(contents))["probabilities"]
+    inputs = preprocessing.normalise(np.stack(list(images))).numpy()
+    np.testing.assert_allclose(answers, model.predict_on_batch(inputs), rtol=1e-5, atol=1e-6)
 
 
 def test_normalising_is_torchvisions():
