@@ -4,6 +4,7 @@ pytest -m slow tests/test_fuzz.py --hypothesis-show-statistics
 """
 
 import os
+import pickle
 import sys
 import zipfile
 
@@ -30,6 +31,13 @@ def watch(event, arguments):
 
 def safetensors_file(path, value, storages):
     save_file({"conv1.weight": storages[0].values}, path)
+    return path
+
+
+def pickle_file(path, value, storages):
+    """Of numpy arrays, as detectron2 writes them."""
+    arrays = {"stem.conv1.weight": storages[0].values, "fc.bias": storages[2].values}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "somebody"}, 2))
     return path
 
 
@@ -90,7 +98,7 @@ def model():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [*CONTAINERS, safetensors_file])
+@pytest.mark.parametrize("write", [*CONTAINERS, safetensors_file, pickle_file])
 def test_mutations(write, tmp_path_factory, model):
     path = tmp_path_factory.mktemp("fuzz") / "w.pth"
     content = checkpoint(path, write).read_bytes()
@@ -128,7 +136,7 @@ def test_mutations(write, tmp_path_factory, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", CONTAINERS)
+@pytest.mark.parametrize("write", [*CONTAINERS, pickle_file])
 def test_every_bit_of_the_description(write, tmp_path):
     """Each byte of a small file changed in three ways, one at a time, the numbers left out."""
     path = tmp_path / "w.pth"
@@ -145,7 +153,7 @@ def test_every_bit_of_the_description(write, tmp_path):
 @pytest.mark.slow
 def test_random_pickles(tmp_path):
     """Rows of opcodes and of the names that are allowed, which get further than flipped bits."""
-    from keras_resnet.weights.pytorch.tensors import GLOBALS
+    from keras_resnet.weights.pytorch.known_names import GLOBALS
 
     names = [b"c%s\n%s\n" % tuple(n.encode() for n in name.rsplit(".", 1)) for name in GLOBALS]
     parts = st.sampled_from(
