@@ -170,6 +170,21 @@ def test_a_small_stem_is_called_so(tmp_path, resnet18_state):
     assert "adapt" not in message
 
 
+def test_the_network_of_clip_is_called_so(tmp_path, resnet18_state):
+    stem = {
+        "visual.conv1.weight": np.zeros((32, 3, 3, 3), np.float32),
+        "visual.conv2.weight": np.zeros((32, 32, 3, 3), np.float32),
+        "visual.conv3.weight": np.zeros((64, 32, 3, 3), np.float32),
+    }
+    layers = {f"visual.{k}": v for k, v in resnet18_state.items() if k.startswith("layer")}
+    pool = {"visual.attnpool.k_proj.weight": np.zeros((512, 512), np.float32)}
+    path = state_dict_file(
+        tmp_path / "w.pth", {"logit_scale": np.ones(1, "f4"), **stem, **layers, **pool}
+    )
+    message = message_of(path, keras_resnet.ResNet18(classes=7))
+    assert "with a stem of three convolutions, as CLIP's" in message
+
+
 def test_what_no_network_here_fits(tmp_path, resnet20_state):
     """A file of another kind, a relative, and a file of this very network that lost a part."""
     others = {f"features.{number}.weight": np.zeros(1, np.float32) for number in range(3000)}
