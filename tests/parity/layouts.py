@@ -224,8 +224,8 @@ def simclr(net):
     }
 
 
-@layout("SupContrast")
-def supcon(net):
+@layout("an encoder beside a projection head")
+def encoder_and_head(net):
     size = features(net)
     state = put(net.state_dict(), "module.encoder.")
     return {
