@@ -51,6 +51,14 @@ def assign(
         _let_go(held)
 
 
+def check_backbone(
+    model: keras.Model, state: dict[str, np.ndarray], source: str, ignore: Sequence[str] = ()
+) -> None:
+    """Raises a CheckpointError if what is not the head does not fit, as `assign` does."""
+    variables, state = _wanted(variables_by_key(model), state, source, skip_head=True)
+    _check_fit(model, variables, state, source, ignore, {})
+
+
 def check_choice(argument: str, value: object, other: str) -> None:
     """Refuses a value of an argument that is neither "strict" nor the other one that there is."""
     if value not in ("strict", other):

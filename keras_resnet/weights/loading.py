@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from keras_resnet.weights import registry
-from keras_resnet.weights.assigning import HEAD, assign
+from keras_resnet.weights.assigning import HEAD, assign, check_backbone
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.names import CAFFE2, DETECTRON
@@ -93,6 +93,8 @@ def load_pretrained(
     head = "strict"
     if model_head is not None and file_head is None and checkpoint.found.network:
         if not classes_given:
+            if first_conv == "strict":
+                check_backbone(model, weights.state, path.name, ignore)
             raise CheckpointError(
                 f"{path.name} has no classifier that is known as one. Pass classes= for a new "
                 "head, or include_top=False. Beside its network it has: "

@@ -7,6 +7,7 @@ The sweep through all of them has a marker of its own, and writes docs/relatives
 
 import csv
 import logging
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,9 @@ def test_sweep(tmp_path, caplog):
             alone = "assumed, and said"
         path.unlink()
         shown = name if kind == "timm" else " ".join(f"{k}={v}" for k, v in name.items())
-        rows.append((kind, shown, what, alone, (why or why_alone).split("\n")[0][:240]))
+        rows.append(
+            (kind, shown, what, alone, textwrap.shorten(why or why_alone, 240, placeholder=" ..."))
+        )
         print(*rows[-1], sep="|", flush=True)
     with TABLE.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
