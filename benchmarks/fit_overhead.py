@@ -1,6 +1,6 @@
 """What a step costs in `train` beyond the step itself, with networks so small that it shows.
 
-    python benchmarks/fit_overhead.py [--rounds 3] [--json] [--quick]
+    python benchmarks/fit_overhead.py [--rounds 2] [--json] [--quick]
 
 Milliseconds a step of: the compiled step alone, called in a loop; Keras' plain `fit`; and `train`,
 whose figure is that of history.csv, from its second epoch on. The first two have one batch, ready
@@ -112,8 +112,8 @@ def measure(contestant, name, folder, steps):
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Rounds; the medians count.", min=1)] = 3,
-    steps: Annotated[int, typer.Option(help="Steps of an epoch.", min=1)] = 400,
+    rounds: Annotated[int, typer.Option(help="Rounds; the medians count.", min=1)] = 2,
+    steps: Annotated[int, typer.Option(help="Steps of an epoch.", min=1)] = 200,
     quick: Annotated[
         bool, typer.Option(help="One round of few steps, to see that it runs.")
     ] = False,
@@ -138,6 +138,7 @@ def main(
                     if done.returncode:
                         sys.exit(done.stderr[-2000:])
                     taken[contestant].append(float(done.stdout.split()[-1]))
+                    print(f"{name}, {contestant}: {taken[contestant][-1]:.2f} ms", file=sys.stderr)
             found[name] = {key: statistics.median(values) for key, values in taken.items()}
             found[name]["train - fit"] = found[name]["train"] - found[name]["fit"]
     if as_json:

@@ -2,14 +2,15 @@
 
     python benchmarks/input_pipeline.py FOLDER
 
-FOLDER is one of class folders; its photographs are repeated to 1,000 files. The contestants are
-`data.image_folder`, torchvision's ImageFolder with a DataLoader of as many workers as cores, both
-with the same transforms and batches, and decoding alone: TensorFlow's, in as many threads, which
-no pipeline of these can beat. Each has a process of its own, on as many cores, with the same
-settings of the memory allocator; they take turns, an epoch each, and the medians of the rounds
-count. Memory is what the process and its workers hold in the middle of an epoch above what the
-process held before it built the pipeline: shared pages are split between those that share them.
-Needs the parity extra.
+FOLDER is one of class folders; its photographs are repeated to 1,000 files, and these written as
+shards too, in which no side is longer than 400 pixels. The contestants are `data.image_folder`,
+`data.tfrecords` of the shards, torchvision's ImageFolder with a DataLoader of as many workers as
+cores, all with the same transforms and batches, and decoding the files alone: TensorFlow's, in as
+many threads, which no pipeline of the files can beat. Each has a process of its own, on as many
+cores, with the same settings of the memory allocator; they take turns, an epoch each, and the
+medians of the rounds count. Memory is what the process and its workers hold in the middle of an
+epoch above what the process held before it built the pipeline: shared pages are split between
+those that share them. Needs the parity extra.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from rich.table import Table
 
 FILES = 1000
 BATCH = 32
-CONTESTANTS = ("keras_resnet", "torchvision", "decoding alone")
+MAX_SIDE = 400  # of what is in shards
+CONTESTANTS = ("keras_resnet", "torchvision", f"shards of {MAX_SIDE} px", "decoding alone")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -68,6 +70,16 @@ def torchvision_batches(folder, task, size, cores):
     return lambda: (len(labels) for _, labels in loader)
 
 
+def shards_batches(folder, task, size, cores):
+    """Of `data.tfrecords`, of the same images made smaller."""
+    from keras_resnet import data
+
+    batches, _ = data.tfrecords(
+        f"{folder}_shards", training=task == "training", image_size=size, batch_size=BATCH
+    )
+    return lambda: (len(labels) for _, labels in batches)
+
+
 def decoding_alone(folder, task, size, cores):
     """Of TensorFlow's decoder, of whole images."""
     import tensorflow as tf
@@ -81,7 +93,11 @@ def decoding_alone(folder, task, size, cores):
 
 
 MAKERS = dict(
-    zip(CONTESTANTS, (keras_resnet_batches, torchvision_batches, decoding_alone), strict=True)
+    zip(
+        CONTESTANTS,
+        (keras_resnet_batches, torchvision_batches, shards_batches, decoding_alone),
+        strict=True,
+    )
 )
 
 
@@ -176,8 +192,10 @@ def main():
             arguments.cores,
         )
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = f"{temporary}/files"
         repeat(arguments.folder, folder)
+        write(folder)
         tasks = [arguments.task] if arguments.task else ["training", "evaluation"]
         for task in tasks:
             found = contest(folder, task, arguments.size, arguments.cores, arguments.rounds)
@@ -216,8 +234,22 @@ def repeat(source, target):
         raise SystemExit(f"There is no JPEG in {source}.")
     for number, file in zip(range(FILES), itertools.cycle(files), strict=False):
         copy = Path(target, file.parent.name, f"{number}.jpg")
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
+
+
+def write(folder):
+    """Writes the files as shards of smaller images, and says how large both are."""
+    from keras_resnet import data
+
+    start = time.perf_counter()
+    data.write_shards(folder, f"{folder}_shards", shards=8, max_side=MAX_SIDE)
+    seconds = time.perf_counter() - start
+    before, after = (
+        sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()) / 1e6
+        for path in (folder, f"{folder}_shards")
+    )
+    print(f"{FILES} images, {before:.1f} MB; as shards {after:.1f} MB, in {seconds:.1f} s")
 
 
 if __name__ == "__main__":

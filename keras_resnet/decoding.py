@@ -11,10 +11,20 @@ MAX_PIXELS = 178_956_970  # as Pillow: what claims more is taken for a decompres
 MAX_SCANNED = 20 * MAX_PIXELS
 SCAN = b"\xff\xda\0"  # how a scan starts: its marker and the upper half of its header's length
 SCAN_BYTES = 10  # of the smallest scan
+TEXTS = (b"zTXt", b"iTXt")  # chunks of a PNG that may be compressed; libpng makes 8 MB of 8 kB
+MAX_TEXTS = 16
 # Pillow decodes JPEGs with the accurate DCT; TensorFlow's default is the fast one.
 JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
 MAX_BLOCKS = 50_000  # of 255 bytes, before a GIF's first frame and in it
 REDUCTIONS = (1, 2, 4, 8)  # by which libjpeg can reduce while it decodes
+
+
+def _rarely(function):
+    """Keeps what few images need out of the graph of the others, as one node that calls it.
+
+    Whoever takes another branch still passes all nodes of this one, and each epoch optimizes them.
+    """
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def decode(image_bytes, *, exif=False):
@@ -32,7 +42,8 @@ def decode(image_bytes, *, exif=False):
     Raises:
         tf.errors.InvalidArgumentError: when it runs, if the bytes are no such image, or claim
             more than 178,956,970 pixels (of a simple WebP, nothing is asked, whose sides
-            are at most 16,383), or 20 times as many in all scans of a JPEG.
+            are at most 16,383), or 20 times as many in all scans of a JPEG, or a PNG has more than
+            16 chunks of text that may be compressed.
     """
     pixels, _, _ = decode_window(image_bytes, lambda size: tf.pad(size, [[2, 0]]), exif=exif)
     return pixels
@@ -41,9 +52,9 @@ def decode(image_bytes, *, exif=False):
 def reason(error) -> str:
     """Why an image cannot be decoded, in words, of the error that `decode` gave."""
     said = str(error)
-    scans = re.search("it has [0-9]+ scans of [0-9]+ pixels", said)
-    if scans:
-        return f"{scans[0]}, more than are decoded"
+    many = re.search("it has [0-9]+ (scans of [0-9]+ pixels|texts)", said)
+    if many:
+        return f"{many[0]}, more than are decoded"
     if "claims more than" in said or "too large" in said:
         return "it claims to be larger than is allowed"
     if "Unknown image file format" in said:
@@ -68,28 +79,31 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
         uint8 tensor (height, width, 3), the image's (height, width) and the window, int32. The
         part is smaller than the window where it was reduced.
     """
+    # A function that is given bytes would be traced for each image, with these as a constant.
+    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
 
     def jpeg():
         size = tf.image.extract_jpeg_shape(image_bytes)[:2]
-        with tf.control_dependencies([_refuse_bombs(size), _refuse_scans(image_bytes, size)]):
-            size = tf.identity(size)  # all that decodes waits for it
+        refused = [_refuse_bombs(size), _refuse_scans(image_bytes, size)]
+        content = _after(refused, image_bytes)  # all that decodes waits for it, in branches too
         if not exif:
-            return upright(size)
-        turn = _orientation(image_bytes)
-        return tf.cond(turn == 1, lambda: upright(size), lambda: turned(turn))
+            return upright(content, size)
+        turn = orientation(content)
+        return tf.cond(turn == 1, lambda: upright(content, size), lambda: turned(content, turn))
 
-    def upright(size):
+    def upright(content, size):
         window = choose_window(size)
         # The decoder stops after the window: it would not see that a file is cut off after it.
-        complete = tf.strings.substr(image_bytes, -2, 2) == b"\xff\xd9"
+        complete = tf.strings.substr(content, -2, 2) == b"\xff\xd9"
         return tf.cond(
             complete,
-            lambda: (_decode_jpeg_window(image_bytes, window, target), size, window),
-            lambda: part(tf.io.decode_jpeg(image_bytes, **JPEG)),
+            lambda: (_decode_jpeg_window(content, window, target), size, window),
+            lambda: part(tf.io.decode_jpeg(content, **JPEG)),
         )
 
-    def turned(turn):
-        return part(_turn(tf.io.decode_jpeg(image_bytes, **JPEG), turn))
+    @_rarely
+    def turned(content, turn):
+        return part(_turn(tf.io.decode_jpeg(content, **JPEG), turn))
 
     def part(image):
         size = tf.shape(image)[:2]
@@ -117,13 +131,14 @@ def _decode_jpeg_window(image_bytes, window, target):
     return tf.switch_case(step, [functools.partial(reduced, ratio) for ratio in REDUCTIONS])
 
 
+@_rarely
 def _decode_other(image_bytes):
     """All of an image that is no JPEG."""
 
     def plain(content, size):
-        with tf.control_dependencies([_refuse_bombs(size)]):
-            # Never with channels=0: an animated WebP then crashes TensorFlow 2.21.
-            return tf.io.decode_image(content, channels=3, expand_animations=False)
+        content = _after([_refuse_bombs(size), _refuse_texts(content)], content)
+        # Never with channels=0: an animated WebP then crashes TensorFlow 2.21.
+        return tf.io.decode_image(content, channels=3, expand_animations=False)
 
     def gif():
         content, size = _first_frame(image_bytes)
@@ -136,6 +151,12 @@ def _decode_other(image_bytes):
         ],
         default=lambda: plain(image_bytes, _claimed_size(image_bytes)),
     )
+
+
+def _after(operations, value):
+    """The value, once these are done."""
+    with tf.control_dependencies(operations):
+        return tf.identity(value)
 
 
 def _refuse_bombs(size):
@@ -151,14 +172,33 @@ def _refuse_scans(image_bytes, size):
     """Refuses a JPEG that would be decoded again and again."""
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
 
+    @_rarely
     def counted():
-        scans = tf.size(tf.strings.split(image_bytes, SCAN), tf.int64) - 1
+        scans = _count(image_bytes, SCAN)
         said = tf.strings.format("it has {} scans of {} pixels", (scans, pixels))
-        return tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])
+        with tf.control_dependencies([tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])]):
+            return tf.constant(True)
 
     # Most files are too short for too many, and are not looked through.
     most = tf.cast(tf.strings.length(image_bytes) // SCAN_BYTES, tf.int64)
-    return tf.cond(most * pixels <= MAX_SCANNED, tf.no_op, counted)
+    return tf.cond(most * pixels <= MAX_SCANNED, lambda: tf.constant(True), counted)
+
+
+def _refuse_texts(image_bytes):
+    """Refuses a PNG that has texts without end, each of which is kept."""
+
+    def counted():
+        texts = tf.add_n([_count(image_bytes, mark) for mark in TEXTS])
+        said = tf.strings.format("it has {} texts", (texts,))
+        return tf.debugging.Assert(texts <= MAX_TEXTS, [said])
+
+    is_png = tf.strings.substr(image_bytes, 0, 4) == b"\x89PNG"
+    return tf.cond(is_png, counted, tf.no_op)
+
+
+def _count(image_bytes, mark):
+    """How often some bytes are there."""
+    return tf.size(tf.strings.split(image_bytes, mark), tf.int64) - 1
 
 
 def _head(image_bytes):
@@ -256,7 +296,7 @@ def _decode_bmp(image_bytes):
     return tf.cond(tf.shape(image)[2] == 1, palette, lambda: image[..., :3])
 
 
-def _orientation(image_bytes):
+def orientation(image_bytes):
     """The EXIF orientation of a JPEG, 1 to 8; 1 where there is none.
 
     Source: TIFF 6.0, section 2; EXIF 2.32, 4.5.2 and 4.6.4 (tag 0x0112).

@@ -17,6 +17,15 @@ def shards(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     number: Annotated[int, typer.Option("--shards", help="How many files.", min=1)] = 128,
     seed: Annotated[int, typer.Option(help="Fixes the order of the images.")] = 0,
+    max_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Store images whose longer side exceeds this many pixels smaller, as JPEG.", min=1
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="Of those JPEGs; 90 by default.", min=1, max=100)
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -30,7 +39,13 @@ def shards(
     logging.getLogger("keras_resnet").setLevel(logging.ERROR)  # they are listed below
     with progress("writing shards") as on_progress:
         skipped = data.write_shards(
-            directory, output, shards=number, seed=seed, on_progress=on_progress
+            directory,
+            output,
+            shards=number,
+            seed=seed,
+            max_side=max_side,
+            quality=quality,
+            on_progress=on_progress,
         )
     written = len(list(output.rglob("*.tfrecord")))
     if as_json:

@@ -2,7 +2,7 @@
 
 import io
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 
 def segments(jpeg):
@@ -25,6 +25,21 @@ def many_scans(image, scans):
     shortest = min((part for part in parts if part[1] == 0xDA), key=len)
     repeated = scans - sum(part[1] == 0xDA for part in parts)
     return b"\xff\xd8" + b"".join(parts) + shortest * repeated + b"\xff\xd9"
+
+
+def many_texts(image, texts):
+    """A PNG with so many texts of 8 MB each, in 8 kB, before its pixels and after a short one."""
+
+    def saved(text):
+        info, stream = PngImagePlugin.PngInfo(), io.BytesIO()
+        info.add_text("comment", text, zip=True)
+        image.save(stream, "PNG", pnginfo=info)
+        content = stream.getvalue()
+        start, end = content.index(b"zTXt") - 4, content.index(b"IDAT") - 4
+        return content[:start], content[start:end], content[end:]
+
+    before, short, after = saved("a")
+    return before + short + saved("a" * 7_900_000)[1] * texts + after
 
 
 def gif_frame(width, height):

@@ -91,7 +91,7 @@ def test_shards_as_a_command(spoilt, command_here, tmp_path):
     assert "out: 3 shards, 2 images left out" in done.stdout
     assert "writing shards" in done.stderr
     index = json.loads((tmp_path / "out" / "shards.json").read_text())
-    assert len(index["class_names"]) == 5 and index["counts"] == [5, 5, 5]
+    assert len(index["class_names"]) == 5 and sum(index["counts"]) == 15
     done = command_here("shards", spoilt / "train", "-o", "out", "--shards", 2)
     assert done.returncode == 1
     assert "shards of other images" in done.stderr

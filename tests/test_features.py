@@ -11,8 +11,8 @@ from small_networks import NARROW, noise, small
 import keras_resnet
 from keras_resnet import features
 from keras_resnet.blocks import BasicBlock
-from keras_resnet.builder import build
 from keras_resnet.configs import CONFIGS, ResNetConfig
+from keras_resnet.models import create
 
 
 def moved_by_a_step(model):
@@ -30,7 +30,7 @@ def moved_by_a_step(model):
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_what_is_frozen_does_not_move(batch_norm):
     config = ResNetConfig("basic", (1, 1, 2, 1), family=NARROW)
-    model = build(config, classes=4, input_shape=(32, 32, 3))
+    model = create(config, classes=4, input_shape=(32, 32, 3))
     trained, kept = features.freeze(model, "layer3.0", batch_norm=batch_norm)
     assert trained + kept == model.count_params()
     moved = {model.weights[number].path for number in moved_by_a_step(model)}
@@ -271,7 +271,7 @@ DILATED = {
 def test_dilation_keeps_the_numbers(name, version):
     """What the strided network has is there, between what it has not."""
     networks = [
-        build(DILATED[name], include_top=False, version=version, output_stride=output_stride)
+        create(DILATED[name], include_top=False, version=version, output_stride=output_stride)
         for output_stride in (32, 16, 8)
     ]
     strided, *dilated = networks

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_networks import TINY
 
-from keras_resnet.builder import build
+from keras_resnet.models import create
 from keras_resnet.training import SGD, Adam, Recipe, WarmUp
 from keras_resnet.training.optimizers import create_optimizer, create_schedule
 
@@ -117,7 +117,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(precision):
     """A step runs; what has to be exact is float32; a step that overflows is left out."""
-    model = build(TINY["resnet18"], classes=5, input_shape=(32, 32, 3), dtype=precision)
+    model = create(TINY["resnet18"], classes=5, input_shape=(32, 32, 3), dtype=precision)
     assert model.output.dtype == "float32"
     assert model.get_layer("avgpool").compute_dtype == "float32"
     assert {v.dtype for v in model.variables} == {"float32"}

@@ -1,16 +1,18 @@
 """The evaluation transform against PIL, whose resizing torchvision calls."""
 
+import functools
 import io
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from hostile_images import gif_frame, gif_with_a_large_frame, many_scans
+from hostile_images import gif_frame, gif_with_a_large_frame, many_scans, many_texts
 from PIL import Image, ImageOps
 
 import keras_resnet
 from keras_resnet.data.source import why_bad_image
-from keras_resnet.decoding import decode, decode_window
+from keras_resnet.decoding import decode, decode_window, reason
 
 
 def encoded(image, kind="PNG"):
@@ -103,6 +105,47 @@ def test_scans_of_a_jpeg_are_bounded():
     assert said in why_bad_image(large)
     with pytest.raises(ValueError, match=f"a.jpg cannot be decoded: (.|\n)*{said}"):
         keras_resnet.Preprocessing().batch({"a.jpg": large})
+
+
+SCANS = "it has 2000 scans of 36000000 pixels"
+
+
+@pytest.mark.parametrize(
+    "change, exif, said",
+    [  # whole, cut short, turned: each is decoded by another operation of the graph
+        (lambda jpeg: jpeg, False, SCANS),
+        (lambda jpeg: jpeg[:-2], False, SCANS),
+        (lambda jpeg: turned(jpeg), True, SCANS),
+        (lambda jpeg: many_texts(Image.new("L", (40, 40)), 150), False, "it has 151 texts"),
+    ],
+    ids=["whole", "cut", "turned", "texts"],
+)
+def test_what_is_refused_in_a_graph_is_not_decoded(change, exif, said):
+    """Which took 7 seconds of the JPEGs, 10 and 900 MB of the texts."""
+    content = change(many_scans(Image.new("L", (6000, 6000)), 2000))
+    graph = tf.function(
+        functools.partial(decode, exif=exif), input_signature=[tf.TensorSpec((), tf.string)]
+    )
+    graph(encoded(noise(30, 40)))
+    before = time.process_time()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said) as found:
+        graph(content)
+    assert time.process_time() - before < 1
+    assert said in reason(found.value)
+
+
+def turned(jpeg):
+    """A JPEG that is to be turned, by EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    held = exif.tobytes()
+    return jpeg[:2] + b"\xff\xe1" + (len(held) + 2).to_bytes(2, "big") + held + jpeg[2:]
+
+
+def test_a_few_texts_are_no_harm():
+    content = many_texts(noise(30, 40), 2)
+    expected = np.asarray(Image.open(io.BytesIO(encoded(noise(30, 40)))).convert("RGB"))
+    np.testing.assert_array_equal(decode(content), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -249,7 +249,9 @@ def test_patience_ends_a_training(tmp_path, tiny_rows):
     """That learns nothing: two epochs after the first."""
     drawn = data.drawn_flowers(tmp_path / "flowers", train=4, val=2)
     sizes = {"model": "resnet20", "image_size": 32, "batch_size": 8, "epochs": 5}
-    recipe = Recipe(data=str(drawn), optimizer="sgd", learning_rate=0.0, early_stopping=2, **sizes)
+    recipe = Recipe(
+        data=str(drawn), optimizer="sgd", learning_rate=1e-12, early_stopping=2, **sizes
+    )
     folder = train(recipe, tmp_path / "run")
     assert len(rows(folder)) == 3 and (folder / "last.keras").exists()
 

@@ -1,14 +1,17 @@
 """TFRecord shards, read back; tensorflow-datasets; CIFAR-10."""
 
+import io
 import json
 import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_resnet import data
 from keras_resnet.data import shards as module
+from keras_resnet.decoding import decode
 
 OPTIONS = {"image_size": 32, "batch_size": 8}
 
@@ -250,3 +253,132 @@ def test_one_writer_at_a_time(flowers, tmp_path):
     assert refused == [1, 2, 3, 4]
     data.write_shards(flowers, tmp_path / "out", shards=2)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train", "val"]
+
+
+def picture(width, height, mode="RGB"):
+    """A smooth one, of which a JPEG loses little."""
+    small = np.random.default_rng(0).integers(64, 192, (3, 3, 3), np.uint8)
+    image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    return image.quantize(dither=Image.Dither.NONE) if mode == "P" else image.convert(mode)
+
+
+def encoded(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def oriented(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+SIXTEEN = Image.fromarray((np.arange(60 * 90, dtype=np.uint16) * 12).reshape(60, 90))
+ALPHA = picture(90, 60)
+ALPHA.putalpha(Image.linear_gradient("L").resize((90, 60)))
+LARGE = {
+    "long.jpg": encoded(picture(90, 60), "JPEG", quality=95),
+    "tall.jpg": encoded(picture(41, 97), "JPEG", quality=95),
+    "thin.png": encoded(picture(400, 2), "PNG"),
+    "grey.jpg": encoded(picture(90, 60, "L"), "JPEG", quality=95),
+    "cmyk.jpg": encoded(picture(90, 60, "CMYK"), "JPEG", quality=95),
+    "palette.png": encoded(picture(90, 60, "P"), "PNG"),
+    "alpha.png": encoded(ALPHA, "PNG"),
+    "sixteen.png": encoded(SIXTEEN, "PNG"),
+    "first.gif": encoded(picture(90, 60, "P"), "GIF"),
+    "plain.bmp": encoded(picture(90, 60), "BMP"),
+    "plain.webp": encoded(picture(90, 60), "WEBP", quality=95),
+    "turned.jpg": encoded(picture(90, 60), "JPEG", quality=95, exif=oriented(6)),
+    "turned.png": encoded(picture(90, 60), "PNG", exif=oriented(6)),
+    "profile.jpg": encoded(picture(90, 60), "JPEG", quality=95, icc_profile=b"x" * 3000),
+}
+SMALL = {
+    "equal.jpg": encoded(picture(40, 30), "JPEG", exif=oriented(3)),
+    "alpha.png": encoded(ALPHA.resize((40, 40)), "PNG"),
+}
+
+
+@pytest.fixture(scope="module")
+def of_sizes(tmp_path_factory):
+    """(the folder, {file: its bytes in shards of at most 40 pixels a side})."""
+    folder = tmp_path_factory.mktemp("sizes")
+    for name, files in {"large": LARGE, "small": SMALL}.items():
+        (folder / "in" / name).mkdir(parents=True)
+        for file, content in files.items():
+            (folder / "in" / name / file).write_bytes(content)
+    (folder / "in" / "large" / "cut.jpg").write_bytes(LARGE["long.jpg"][:-500])
+    skipped = data.write_shards(folder / "in", folder / "out", shards=2, max_side=40, quality=95)
+    assert [os.path.basename(name) for name in skipped.reasons] == ["cut.jpg"]
+    stored = {
+        os.fsdecode(feature["image/filename"].bytes_list.value[0]): feature[
+            "image/encoded"
+        ].bytes_list.value[0]
+        for _, feature in records(folder / "out")
+    }
+    return folder, stored
+
+
+@pytest.mark.parametrize("exif", [False, True])
+@pytest.mark.parametrize("file", LARGE)
+def test_large_images_are_the_same_pictures_smaller(of_sizes, file, exif):
+    content = of_sizes[1][f"large/{file}"]
+    before = Image.fromarray(decode(LARGE[file], exif=exif).numpy())
+    longer = max(before.size)
+    size = tuple(max(1, round(side * 40 / longer)) for side in before.size)
+    pixels = decode(content, exif=exif).numpy()
+    assert pixels.shape == (size[1], size[0], 3)
+    expected = np.asarray(before.resize(size, Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(pixels - expected).mean() < 3
+    image = Image.open(io.BytesIO(content))
+    assert image.format == "JPEG"
+    assert image.mode == ("L" if file in ("grey.jpg", "sixteen.png") else "RGB")
+    # Other readers turn it as they turned the original, if that was a JPEG.
+    assert image.getexif().get(0x0112, 1) == (6 if file == "turned.jpg" else 1)
+
+
+def test_small_images_are_stored_as_they_are(of_sizes):
+    for file, content in SMALL.items():
+        assert of_sizes[1][f"small/{file}"] == content
+
+
+def test_other_sizes_are_refused(of_sizes, tmp_path):
+    folder, _ = of_sizes
+    index = json.loads((folder / "out" / "shards.json").read_text())
+    assert (index["max_side"], index["quality"]) == (40, 95)
+    before = {file: file.stat().st_mtime_ns for file in (folder / "out").iterdir()}
+    data.write_shards(folder / "in", folder / "out", shards=2, max_side=40, quality=95)
+    assert before == {file: file.stat().st_mtime_ns for file in (folder / "out").iterdir()}
+    for options, said in (
+        ({}, "max_side=None, quality=None"),
+        ({"max_side": 40}, "max_side=40, quality=90"),
+        ({"max_side": 30, "quality": 95}, "max_side=30, quality=95"),
+    ):
+        with pytest.raises(data.DataError, match=f"of max_side=40, quality=95; .* of {said}"):
+            data.write_shards(folder / "in", folder / "out", shards=2, **options)
+
+
+def test_shards_of_before_there_were_sizes_go_on(flowers, written, tmp_path):
+    folder = copy_of(written, tmp_path / "old")
+    index = json.loads((folder / "shards.json").read_text())
+    del index["max_side"], index["quality"]
+    (folder / "shards.json").write_text(json.dumps(index))
+    assert not data.write_shards(flowers / "train", folder, shards=4)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"max_side": 0}, "max_side=0"),
+        ({"max_side": 400.5}, r"max_side=400\.5"),
+        ({"max_side": "400"}, "max_side='400'"),
+        ({"max_side": True}, "max_side=True"),
+        ({"max_side": 400, "quality": 0}, "quality=0"),
+        ({"max_side": 400, "quality": 101}, "quality=101"),
+        ({"quality": 80}, "Pass max_side too"),
+    ],
+)
+def test_sizes_that_cannot_be_meant(flowers, tmp_path, options, said):
+    with pytest.raises(ValueError, match=said):
+        data.write_shards(flowers, tmp_path / "none", **options)
+    assert not (tmp_path / "none").exists()

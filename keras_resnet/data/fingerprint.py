@@ -112,7 +112,7 @@ class Fingerprint:
             raise DataError(
                 f"The data has changed since the training in {folder} began: {changed}. What it "
                 "has learnt would get other labels. Put the data back as it was, or choose another "
-                "output (--output)."
+                "output."
             )
 
     def _classes_changed(self, now):

@@ -17,7 +17,9 @@ from keras_resnet.data.image_folder import list_parts, save_class_indices
 from keras_resnet.data.images import Images
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
+from keras_resnet.data.smaller import QUALITY, smaller
 from keras_resnet.data.source import Source, stream_source, why_bad_image
+from keras_resnet.fields import whole
 from keras_resnet.files import LOCK, locked, read_json, remove_leftovers, replacing, write_text
 
 INDEX = "shards.json"
@@ -31,7 +33,9 @@ FEATURES = {
 }
 
 
-def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> Skipped:
+def write_shards(
+    directory, output, *, shards=128, seed=0, max_side=None, quality=None, on_progress=None
+) -> Skipped:
     """Writes an image folder as TFRecords: the files' own bytes, label and name, in random order.
 
     Shards are written in parallel, each beside its target and renamed. Run again after an
@@ -44,6 +48,10 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
             `class_indices.json`.
         shards: How many files; fewer where there are fewer images.
         seed: Fixes the order.
+        max_side: Pixels. An image whose longer side exceeds it is stored at that size, as a JPEG of
+            the pixels that the pipelines would decode, resized by Pillow's Lanczos filter. All
+            others, and all if it is None, are stored as they are.
+        quality: Of those JPEGs, 1 to 100. Default: 90.
         on_progress: Function of (shards done, shards in all), called after each.
 
     Returns:
@@ -52,11 +60,27 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
     Raises:
         DataError: if the folder is no such folder, the output holds something else, or another
             process or thread writes there.
-        ValueError: if there are to be less than 1 shard.
+        ValueError: if there are to be less than 1 shard, or max_side or quality is out of range.
         OSError: if the output cannot be written.
     """
     if shards < 1:
         raise ValueError(f"shards should be 1 or more. Received: shards={shards}")
+    if max_side is not None and not whole(1).fits(max_side):
+        raise ValueError(
+            "max_side should be a whole number of pixels, 1 or more, or None to store images as "
+            f"they are. Received: max_side={max_side!r}"
+        )
+    if quality is not None and not (whole(1).fits(quality) and quality <= 100):
+        raise ValueError(
+            f"quality should be a whole number, 1 to 100. Received: quality={quality!r}"
+        )
+    if quality is not None and max_side is None:
+        raise ValueError(
+            "quality is of the images that max_side makes smaller. Pass max_side too, or leave it "
+            f"out. Received: quality={quality}, max_side=None"
+        )
+    quality = QUALITY if max_side and quality is None else quality
+    stored = {"max_side": max_side, "quality": quality}
     output, parts = Path(output), list_parts(directory)
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     busy = DataError(
@@ -67,7 +91,8 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
         with locked(output, busy):
             for name, images in parts.items():
                 skipped.add_all(images.unusable | images.unread)
-                part = _write_part(images, output / name, min(shards, len(images)), seed, skipped)
+                number = min(shards, len(images))
+                part = _write_part(images, output / name, number, seed, stored, skipped)
                 with contextlib.closing(part):  # its threads end before the lock does
                     for _ in part:
                         done += 1
@@ -78,7 +103,7 @@ def write_shards(directory, output, *, shards=128, seed=0, on_progress=None) -> 
     return skipped
 
 
-def _write_part(images: Images, output, shards, seed, skipped):
+def _write_part(images: Images, output, shards, seed, stored, skipped):
     """Writes one folder of shards, yielding after each."""
     names = tf.strings.reduce_join(images.names, separator="\0").numpy()
     content = hashlib.sha256(names + images.labels.tobytes() + f"{seed}".encode())
@@ -98,12 +123,20 @@ def _write_part(images: Images, output, shards, seed, skipped):
                 f"order (this would be {shards} shards of {len(images)} images, seed {seed}). "
                 "Choose another folder or remove it."
             )
+        if {key: before.get(key) for key in stored} != stored:
+            raise DataError(
+                "{} holds shards of max_side={}, quality={}; these would be of max_side={}, "
+                "quality={}. Pass the same, choose another folder or remove it.".format(
+                    output, *map(before.get, stored), *stored.values()
+                )
+            )
     elif any(entry.name != LOCK for entry in output.iterdir()):
         raise DataError(f"{output} holds other files. Choose another folder or remove it.")
     if before is not None and "counts" in before:
         skipped.add_all(before["skipped"])
         yield from range(shards)
         return
+    plan |= stored
     _write_json(index, plan)
     save_class_indices(images.class_names, output / "class_indices.json")
     order = np.random.default_rng(seed).permutation(len(images))
@@ -113,7 +146,7 @@ def _write_part(images: Images, output, shards, seed, skipped):
         account = file.with_suffix(".json")
         if not (file.exists() and account.exists()):
             chosen = np.array_split(order, shards)[number]
-            _write_json(account, _write_shard(images, chosen, file))
+            _write_json(account, _write_shard(images, chosen, file, **stored))
         return read_json(account, _account, advice=AGAIN, error=DataError)
 
     counts: list[int] = []
@@ -158,7 +191,7 @@ def _write_json(path, content):
     write_text(path, json.dumps(content, indent=1))
 
 
-def _write_shard(images, chosen, file):
+def _write_shard(images, chosen, file, max_side, quality):
     """Writes the images of one shard; returns how many, and {name: reason} of those left out."""
     count, bad = 0, {}
     with replacing(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
@@ -172,6 +205,8 @@ def _write_shard(images, chosen, file):
             if reason:
                 bad[name] = reason
                 continue
+            if max_side is not None:
+                content = smaller(content, max_side, quality)
             label = int(images.labels[images.chosen[place]])
             below = os.fsencode(name)[len(images.folder) :]
             values = {

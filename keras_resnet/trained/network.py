@@ -127,7 +127,7 @@ class Network:
             used.crop,
             used.mean,
             used.std,
-            ", ImageNet's, as most are; --mean and --std say others" if assumed else "",
+            ", ImageNet's, as most are; mean and std say others" if assumed else "",
         )
         names = None
         if network.output_shape[-1] == len(imagenet_classes()):

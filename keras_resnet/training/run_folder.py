@@ -30,8 +30,7 @@ def run_folder(output, recipe: Recipe) -> Path:
     while True:
         if folder.is_file():
             raise ValueError(
-                f"The run folder {folder} is a file. Choose another output (--output), or "
-                "remove it."
+                f"The run folder {folder} is a file. Choose another output, or remove it."
             )
         if not folder.exists() or all(entry.name == LOCK for entry in folder.iterdir()):
             return folder
@@ -59,7 +58,7 @@ def recipe_of(folder) -> Recipe | None:
         folder / RECIPE,
         Recipe.from_config,
         advice="It is of an unfinished training, perhaps by another release of the package: go on "
-        "with that one, choose another output (--output), or remove the folder.",
+        "with that one, choose another output, or remove the folder.",
     )
 
 
@@ -79,7 +78,7 @@ def _check_same(folder, before, recipe):
     if others:
         raise ValueError(
             f"{folder} holds an unfinished training with other arguments: {'; '.join(others)}. "
-            "Run it with the same ones to go on, choose another output (--output), or remove "
+            "Run it with the same ones to go on, choose another output, or remove "
             "the folder."
         )
 
@@ -111,16 +110,14 @@ def locked(output, recipe: Recipe):
 @contextlib.contextmanager
 def _lock(folder):
     new = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-    busy = ValueError(
-        f"Another process trains in {folder}. Wait for it, or choose another output (--output)."
-    )
+    busy = ValueError(f"Another process trains in {folder}. Wait for it, or choose another output.")
     with contextlib.ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(files.locked(folder, busy))
         except OSError as error:
             raise WritingError(
-                f"The training in {folder} stopped: {error}. Choose another output (--output), or "
+                f"The training in {folder} stopped: {error}. Choose another output, or "
                 "make this one writable."
             ) from error
         try:
