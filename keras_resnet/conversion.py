@@ -107,10 +107,9 @@ def named_network(
 def look_into(path, model=None, version=None, prefix=None):
     """A file's weights, the architecture that they are of, and the version."""
     checkpoint = read_checkpoint(path, prefix)
-    if version is None:
-        checkpoint.refuse_two_versions()
-        version = checkpoint.origin.version
-    checkpoint.refuse_others(version or "v1.5")
+    given = version is not None
+    version = version or checkpoint.origin.version
+    checkpoint.check_version(version or "v1.5", given)
     weights = checkpoint.weights()
     found = recognise(weights.state)
     found = dataclasses.replace(found, variant=model or found.variant)

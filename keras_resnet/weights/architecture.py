@@ -41,7 +41,7 @@ def recognise(state: Mapping[str, Any]) -> Architecture:
     depths = tuple(sum(stage == number for stage, _ in blocks) for number in range(1, last + 1))
     kernel = _shape(state, "layer1.0.conv2.weight")
     if len(kernel) != 4:
-        return Architecture(f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}")
+        return Architecture(_no_resnet(state))
     block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
     name, variant = f"an unknown {block} ResNet with stages of {depths} blocks", None
     family, shortcut = IMAGENET, None
@@ -65,6 +65,18 @@ def recognise(state: Mapping[str, Any]) -> Architecture:
     if others and not classes:
         head = f"{joint} a head of another name, {listed(others[-1:])}"
     return Architecture(f"{name} {head}", variant, classes, channels, shortcut)
+
+
+def _no_resnet(state):
+    shapes = [array.shape for array in state.values()]
+    if any(len(shape) == 5 for shape in shapes):
+        return "a network of three-dimensional convolutions, of videos or volumes"
+    if shapes and all(0 in shape for shape in shapes):
+        return (
+            "a network whose tensors are empty, as ZeRO-3 leaves them (DeepSpeed's zero_to_fp32.py "
+            "gathers their numbers)"
+        )
+    return f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}"
 
 
 def _differences(state, others, family):

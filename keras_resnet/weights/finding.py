@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_resnet.weights.errors import SAVE_A_STATE_DICT, CheckpointError, listed
 from keras_resnet.weights.names import CAFFE2, WRAPPER, renamed, with_statistics
-from keras_resnet.weights.structure import Network, Site, sites_in
+from keras_resnet.weights.structure import Network, Site, sites_in, with_plain_stages
 
 MAX_DEPTH = 12  # of dicts in dicts, of which TorchScript has one for each module
 MAX_NAME = 1024  # characters, of the names of a dict's tensors put together
@@ -43,11 +43,15 @@ class Found:
 class Candidate:
     """A network that may be meant; without a site it is any dict of tensors."""
 
-    where: str
     path: Path
     libraries: frozenset[str] = frozenset()
     site: Site | None = None
     state: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """As of `Found`. Not kept: there may be thousands."""
+        return ".".join([*self.path, self.site.prefix if self.site else ""]).strip(".")
 
 
 def find(
@@ -70,10 +74,9 @@ def find(
     candidates: list[Candidate] = []
     for path, group in arrays.items():
         state, libraries = renamed(group)
-        state = with_statistics(state) if CAFFE2 in libraries else state
+        state = with_statistics(state) if CAFFE2 in libraries else with_plain_stages(state)
         for site in sites_in(state):
-            where = ".".join([*path, site.prefix]).strip(".")
-            candidates.append(Candidate(where, path, frozenset(libraries), site, state))
+            candidates.append(Candidate(path, frozenset(libraries), site, state))
     with_stem = [one for one in candidates if one.site and one.site.stem]
     candidates = _distinct(with_stem or candidates)
     if not candidates:
@@ -82,7 +85,7 @@ def find(
             for end in (ending for (ending,) in TELLING)
         ]
         paths: list[Path] = next(filter(None, told), [])
-        candidates = [Candidate(".".join(path), path) for path in paths]
+        candidates = [Candidate(path) for path in paths]
     if not candidates:
         raise CheckpointError(f"{source} {_nothing(passed_over)} {SAVE_A_STATE_DICT}")
     one = _chosen(candidates, source, prefix)
@@ -142,11 +145,13 @@ def _without(prefix, tensors):
 
 
 def _distinct(candidates):
-    """Without networks that are held twice, as one whose attacker or average holds it too."""
-    places: dict[tuple[int, ...], Candidate] = {}
-    for one in sorted(candidates, key=lambda candidate: len(candidate.where)):
-        places.setdefault(one.site.places, one)
-    return [*places.values()]
+    """Without networks whose numbers others hold too, as an attacker or a decoder's encoder has."""
+    kept, held = [], set()
+    for one in sorted(candidates, key=lambda one: (-len(one.site.places), len(one.where))):
+        if not held.issuperset(one.site.places):
+            kept.append(one)
+            held.update(one.site.places)
+    return kept
 
 
 def _chosen(candidates, source, prefix):

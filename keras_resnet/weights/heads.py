@@ -12,7 +12,7 @@ import numpy as np
 from keras_resnet.weights.structure import Network
 
 NAME = re.compile(
-    r"(.*\.)?(fc|linear|last_linear|classifier|logits|head\.fc|cls_head\.fc_cls)(\.\d)?"
+    r"(.*\.)?(fc|linear|last_linear|classifier|logits|output|head\.fc|cls_head\.fc_cls)(\.\d)?"
 )
 # Of contrastive learning, whose encoders end in a projection that is often called `fc`.
 CONTRASTIVE = re.compile(r"(.*\.)?(encoder_[qk]|queue|queue_ptr|base_encoder|momentum_encoder)\b.*")

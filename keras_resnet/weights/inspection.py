@@ -8,8 +8,7 @@ import numpy as np
 
 from keras_resnet.weights.architecture import Architecture, call_of, recognise
 from keras_resnet.weights.download import sha256
-from keras_resnet.weights.names import CAFFE2, DETECTRON
-from keras_resnet.weights.reading import KERAS, TWO_NETWORKS, Checkpoint, read_checkpoint
+from keras_resnet.weights.reading import KERAS, Checkpoint, read_checkpoint
 from keras_resnet.weights.registry import PretrainedWeights, find_hash
 from keras_resnet.weights.selection import Weights, said_of
 
@@ -99,9 +98,7 @@ def _preprocessing(checkpoint: Checkpoint, published: PretrainedWeights | None) 
         return str(published.preprocessing)
     if checkpoint.of_applications:
         return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
-    if checkpoint.found.libraries & {DETECTRON, CAFFE2}:
-        return TWO_NETWORKS.format(checkpoint.origin.name or "its author is not said")
-    return ASSUMED
+    return checkpoint.origin.preprocessing or checkpoint.two_networks or ASSUMED
 
 
 def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None) -> str:
@@ -113,7 +110,7 @@ def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None
     version = "v1" if checkpoint.of_applications else checkpoint.origin.version
     more = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
-    if checkpoint.found.libraries & {DETECTRON, CAFFE2}:
+    if checkpoint.asks_for_version:
         more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1 or v1.5"
     given = "".join(f", {key}={value!r}" for key, value in more.items() if value is not None)
     return f"{call_of(architecture).removesuffix(')')}{given})"

@@ -14,10 +14,8 @@ from keras_resnet.weights import registry
 from keras_resnet.weights.assigning import HEAD, assign, check_backbone
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
-from keras_resnet.weights.names import CAFFE2, DETECTRON
 from keras_resnet.weights.reading import (
     KERAS,
-    TWO_NETWORKS,
     Checkpoint,
     Source,
     existing_file,
@@ -37,6 +35,7 @@ def load(
     first_conv: str = "strict",
     prefix: str | None = None,
     ignore: Sequence[str] = (),
+    version: str | None = None,
 ) -> None:
     """Loads weights into a model, completely or not at all.
 
@@ -53,17 +52,27 @@ def load(
         prefix: Which network, where the file holds several, as the error says: "teacher".
         ignore: Patterns, as of `fnmatch`, of names that may be left over where they would be an
             error: `["layer?.*.attention.*"]`.
+        version: Where the file's bottlenecks stride, "v1" or "v1.5", as of the builders: to be said
+            where its names are those of two networks, as detectron2's. It is the model's, too.
 
     Raises:
         CheckpointError: if the file cannot be read, or does not fit: the message counts the
-            missing, unused and misshapen keys and names the first. The model is unchanged.
+            missing, unused and misshapen keys and names the first; or if its network is another,
+            or may be another and no version was given. The model is unchanged.
 
     Example:
     >>> model = keras_resnet.ResNet50(classes=36)
     >>> keras_resnet.weights.load(model, "resnet50-0676ba61.pth", head="skip")  # doctest: +SKIP
     """
+    if version not in (None, "v1", "v1.5"):
+        raise ValueError(f"version should be 'v1' or 'v1.5'. Received: version={version!r}")
+    own = version_of(model)
+    if version and own and version != own:
+        raise CheckpointError(
+            f"The model {model.name!r} is of version={own!r}. Build it with version={version!r}."
+        )
     checkpoint = read_checkpoint(source, prefix)
-    weights = fitting(checkpoint, model)
+    weights = fitting(checkpoint, model, version is not None)
     _assign(model, checkpoint, weights, head, first_conv, ignore)
 
 
@@ -84,9 +93,7 @@ def load_pretrained(
             and none was given; or if its names are those of two networks and no version was.
     """
     checkpoint = read_checkpoint(path, prefix)
-    if not version_given:
-        checkpoint.refuse_two_versions()
-    weights = fitting(checkpoint, model)
+    weights = fitting(checkpoint, model, version_given)
     model_head = variables_by_key(model).get(HEAD[1])
     file_head = weights.state.get(HEAD[1], weights.state.get(HEAD[0]))
     classes = 0 if file_head is None else (*file_head.shape, 0)[0]
@@ -142,10 +149,8 @@ def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | N
     name = checkpoint.path.name
     if weights.left_over:
         logger.info("%s: left over beside its network: %s.", name, said_of(weights.left_over))
-    if checkpoint.found.libraries & {DETECTRON, CAFFE2}:
-        logger.warning(
-            "%s: %s", name, TWO_NETWORKS.format(checkpoint.origin.name or "its author is not said")
-        )
+    if checkpoint.two_networks:
+        logger.warning("%s: %s", name, checkpoint.two_networks)
     elif checkpoint.container not in KERAS and not checkpoint.origin.said_by:
         if registry.find_file(name) is None:
             logger.info(
@@ -184,12 +189,12 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
     return existing_file(weights)
 
 
-def fitting(checkpoint: Checkpoint, model: keras.Model) -> Weights:
+def fitting(checkpoint: Checkpoint, model: keras.Model, version_given: bool) -> Weights:
     """A file's weights for a model: its classifier is known by the model's number of classes too.
 
     Raises:
-        CheckpointError: if it is of a network that computes otherwise.
+        CheckpointError: as of `Checkpoint.check_version`.
     """
-    checkpoint.refuse_others(version_of(model))
+    checkpoint.check_version(version_of(model), version_given)
     head = variables_by_key(model).get(HEAD[1])
     return checkpoint.weights(None if head is None else head.shape[0])

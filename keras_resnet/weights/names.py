@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.layers import BATCH_NORM_EPSILON
+from keras_resnet.weights.structure import BLOCK
 
 # Counts that only training needs: of batches, and of averaged models.
 DROPPED = ("num_batches_tracked", "n_averaged")
@@ -20,14 +21,28 @@ WRAPPER = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
     r"|(?:(?<=\.\d\.)|(?<=\.\d\d\.))(?:model|net)\."  # within a block
 )
-DETECTRON, CAFFE2, HUGGING_FACE = "detectron2", "Caffe2", "transformers"
+HUGGING_FACE, PYTORCHCV = "transformers", "pytorchcv"
+DETECTRON, CAFFE2, BENCHMARK = "detectron2", "Caffe2", "maskrcnn_benchmark"
+_MSRA_OR_TORCHVISION = (
+    "MSRA's, with version='v1' and BGR in 0..255, and torchvision's, with version='v1.5' and "
+    "normalised RGB"
+)
+# Libraries whose bottlenecks are of two networks under equal names, and which.
+TWO_NETWORKS = {
+    **dict.fromkeys((DETECTRON, CAFFE2, BENCHMARK), _MSRA_OR_TORCHVISION),
+    PYTORCHCV: "its resnet50, with version='v1', and its resnet50b, with version='v1.5'",
+}
 
 
 def _next(match):
     return f"{match[1]}{int(match[2]) + 1}{match[3]}"
 
 
-# Library, pattern and replacement, applied in order to every name.
+def _unit(match):
+    return f"{match[1]}{int(match[2]) - 1}."
+
+
+# Library, pattern and replacement, applied in order to every name that is not torchvision's.
 RULES = (
     # ResNetForImageClassification and ResNetModel, which count from 0.
     (HUGGING_FACE, r"(^|\.)embedder\.embedder\.convolution\.", r"\1conv1."),
@@ -64,10 +79,20 @@ RULES = (
     (CAFFE2, r"^((?:stem|res\d\.\d{1,4}|fc)\..*)\bb$", r"\1bias"),
     (CAFFE2, r"^((?:stem|res\d\.\d{1,4})\..*)\brm$", r"\1running_mean"),
     (CAFFE2, r"^((?:stem|res\d\.\d{1,4})\..*)\briv$", r"\1running_var"),
+    # Its stem is a part of its own, as detectron2's, but its blocks are torchvision's.
+    (BENCHMARK, r"(^|\.)stem\.bn1\.", r"\1stem.bn1."),
     # A convolution there has its batch normalization inside.
     (DETECTRON, r"\.conv([123])\.norm\.", r".bn\1."),
     (DETECTRON, r"\.shortcut\.norm\.", ".downsample.1."),
     (DETECTRON, r"\.shortcut\.(weight|bias)$", r".downsample.0.\1"),
+    # A unit there counts from 1, and has each convolution in a block with its normalization.
+    (PYTORCHCV, r"(^|\.)init_block\.conv\.conv\.", r"\1conv1."),
+    (PYTORCHCV, r"(^|\.)init_block\.conv\.bn\.", r"\1bn1."),
+    (PYTORCHCV, r"(\bstage\d\.)unit(\d{1,4})\.(?:body\.)?", _unit),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)conv(\d)\.conv\.", r"\1conv\2."),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)conv(\d)\.bn\.", r"\1bn\2."),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.conv\.", r"\1downsample.0."),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.bn\.", r"\1downsample.1."),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
     ("", r"\.shortcut\.([01])\.", r".downsample.\1."),
 )
@@ -119,7 +144,8 @@ def renamed(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     state, libraries = {}, set()
     for key, value in kept.items():
         name = plain[key]
-        for library, pattern, replacement in RULES:
+        rules = () if BLOCK.fullmatch(name) else RULES
+        for library, pattern, replacement in rules:
             name, count = re.subn(pattern, replacement, name)
             if count and library:
                 libraries.add(library)

@@ -14,6 +14,10 @@ from keras_resnet.files import read_json
 from keras_resnet.weights.errors import CheckpointError
 
 CONFIG = "config.json"
+MAX_OPTIONS = 2**20  # letters that are looked through
+STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's words for where bottlenecks stride
+# Of timm's options, those of the images.
+IMAGES = ("mean", "std", "input_size", "interpolation", "crop_pct", "crop_mode")
 VERSION = "keras_resnet.version"  # in the metadata of what this package saves
 # timm's names for the networks that are torchvision's; whatever else a name has is a difference.
 PLAIN = re.compile(r"(tv_|gluon_)?(wide_)?resne(t|xt)\d+(_\d+x\d+d|_2|_v1b)?(\..*)?")
@@ -38,12 +42,14 @@ class Origin:
         name: The network's name, in the library's words.
         differences: What it does that no network here does.
         version: Where its bottlenecks stride, as of the builders; None if that is not said.
+        preprocessing: What images it takes, in words; nothing if that is not said.
     """
 
     said_by: str = ""
     name: str = ""
     differences: tuple[str, ...] = ()
     version: str | None = None
+    preprocessing: str = ""
 
     def refuse_others(self, source: object, version: str | None) -> None:
         """Raises a CheckpointError if the network computes otherwise than a model of `version`."""
@@ -66,7 +72,7 @@ def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
     Args:
         path: The file, which a config.json may stand beside.
         metadata: What the file itself says.
-        saved: What was in it; unused but for detectron2's author.
+        saved: What was in it, of which OpenMMLab's options and detectron2's author are used.
     """
     beside = path.parent / CONFIG
     if beside.is_file():
@@ -78,9 +84,32 @@ def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
         return Origin("its metadata", "keras_resnet's of version 'v1'", (), "v1")
     if "architecture" in metadata:
         return _of_timm({**metadata, "model_args": None}, "its metadata")
-    if isinstance(saved, dict) and isinstance(saved.get("__author__"), str):
-        return Origin("its metadata", f"by {saved['__author__'][:40]!r}")
+    if isinstance(saved, dict):
+        return _of_options(saved.get("meta")) or _of_author(saved.get("__author__")) or Origin()
     return Origin()
+
+
+def _of_author(author):
+    return isinstance(author, str) and Origin("its metadata", f"by {author[:40]!r}")
+
+
+def _of_options(meta):
+    """What the options of a training say that OpenMMLab's checkpoints have as a text of Python."""
+    text = isinstance(meta, dict) and meta.get("config", meta.get("cfg"))
+    if not isinstance(text, str) or "backbone=dict(" not in text:
+        return None
+    text = text[:MAX_OPTIONS]
+    # Where none is named, it is "pytorch".
+    styles = {*re.findall(r"\bstyle=['\"](\w{1,20})['\"]", text)} or {"pytorch"}
+    version = STYLES.get(styles.pop()) if len(styles) == 1 else None
+    if version is None:
+        return None
+    said = dict(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
+    images = ", ".join(f"{name}={value}" for name, value in said.items())
+    return Origin(
+        *("its metadata", "OpenMMLab's", (), version),
+        images and f"of values in 0..255, by its options: {images}",
+    )
 
 
 def _understood(config):
@@ -106,13 +135,26 @@ def _of_timm(config, said_by):
     ]
     if config.get("global_pool", "avg") not in ("avg", "", None):
         differences.append(f"pools by {str(config['global_pool'])[:40]!r}")
-    return Origin(said_by, f"timm's {name[:60]}", tuple(differences))
+    return Origin(said_by, f"timm's {name[:60]}", tuple(differences), None, _images_of(config))
+
+
+def _images_of(config):
+    """What a timm network's config says of its images, in words."""
+    said = config.get("pretrained_cfg")
+    said = {name: said[name] for name in IMAGES if name in said} if isinstance(said, dict) else {}
+    words = ", ".join(f"{name}={str(value)[:60]}" for name, value in said.items())
+    return words and f"RGB in 0..1, {words}"
 
 
 def _of_transformers(config, said_by):
     kind = config["model_type"]
-    if kind != "resnet":
-        return Origin(said_by, f"transformers' {kind[:60]}", ("is another kind of network",))
+    if kind != "resnet":  # its backbone may be one
+        backbone = config.get("backbone_config") or config.get("backbone")
+        if isinstance(backbone, str) and "/" not in backbone:
+            return _of_timm({"architecture": backbone}, said_by)
+        if isinstance(backbone, dict) and backbone.get("model_type") == "resnet":
+            return _of_transformers(backbone, said_by)
+        return Origin()
     differences = []
     if config.get("hidden_act", "relu") != "relu":
         differences.append(f"has hidden_act={str(config['hidden_act'])[:40]!r}, not ReLU")

@@ -21,7 +21,7 @@ from keras_resnet.weights import hdf5_file, keras_names, pytorch, safetensors_fi
 from keras_resnet.weights.errors import CheckpointError, UnsafeFileError, listed
 from keras_resnet.weights.finding import Found, find, flat
 from keras_resnet.weights.foreign import refuse_other_kind, refuse_other_zip
-from keras_resnet.weights.names import CAFFE2, DETECTRON
+from keras_resnet.weights.names import TWO_NETWORKS
 from keras_resnet.weights.origin import Origin, origin_of
 from keras_resnet.weights.selection import Weights, select
 from keras_resnet.weights.structure import sites_in
@@ -31,10 +31,6 @@ logger = logging.getLogger("keras_resnet")
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5", ".h5")
 KERAS_WEIGHTS = "model.weights.h5"  # within a `.keras` file, which is a zip
-TWO_NETWORKS = (
-    "its names are detectron2's, which two kinds of networks have: MSRA's, with version='v1' and "
-    "BGR in 0..255, and torchvision's, with version='v1.5' and normalised RGB; {}."
-)
 Source = str | os.PathLike[str] | Mapping[str, Any]
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 KERAS = ("keras", "hdf5")
@@ -92,22 +88,45 @@ class Checkpoint:
             self.found.network, classes, self.found.alone, self.container == "safetensors"
         )
 
-    def refuse_others(self, version: str | None) -> None:
-        """Raises a CheckpointError if its network computes otherwise than one of `version`."""
+    @property
+    def two_networks(self) -> str:
+        """Which two networks have its names, in words; nothing if they tell one."""
+        for library in self.found.libraries & TWO_NETWORKS.keys():
+            author = self.origin.name or "its author is not said"
+            return (
+                f"its names are {library}'s, which two kinds of networks have: "
+                f"{TWO_NETWORKS[library]}; {author}."
+            )
+        return ""
+
+    @property
+    def asks_for_version(self) -> bool:
+        """Whether nothing in the file tells where its bottlenecks stride."""
+        network = self.found.network
+        bottlenecks = network is not None and network.has_bottlenecks
+        return bottlenecks and bool(self.two_networks) and not self.origin.version
+
+    def check_version(self, version: str | None, given: bool) -> None:
+        """Refuses the file for a model of another network.
+
+        Args:
+            version: The model's, as of the builders; None if it has no bottlenecks.
+            given: Whether the version was asked for, and is no default.
+
+        Raises:
+            CheckpointError: if the network is known to compute otherwise than one of `version`, or
+                if its names are those of two and neither the file nor the caller says which.
+        """
         self.origin.refuse_others(self.path, version)
         if self.of_applications and version not in (None, "v1"):
             raise CheckpointError(
                 f"{self.path} is of keras.applications, whose bottlenecks stride on their first "
                 "convolution. Build the model with version='v1'."
             )
-
-    def refuse_two_versions(self) -> None:
-        """Raises a CheckpointError if the version has to be given: bottlenecks of detectron2."""
-        network = self.found.network
-        if network and self.found.libraries & {DETECTRON, CAFFE2}:
-            if "layer1.0.conv3.weight" in network.state:
-                said = TWO_NETWORKS.format(self.origin.name or "its author is not said")
-                raise CheckpointError(f"{self.path}: {said} Pass version='v1' or version='v1.5'.")
+        if self.asks_for_version and not given:
+            raise CheckpointError(
+                f"{self.path}: {self.two_networks} Pass version='v1' or version='v1.5'."
+            )
 
 
 def read_checkpoint(source: Source, prefix: str | None = None) -> Checkpoint:

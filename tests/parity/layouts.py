@@ -11,6 +11,7 @@ import re
 
 import torch
 import torch.nn.utils.prune
+import torchvision
 
 LAYOUTS = {}
 
@@ -128,6 +129,44 @@ def byol(net):
         **put(net.state_dict(), "net."),
         **linear("projector.0", 32, features(net)) | norm("projector.1", 32),
         **linear("projector.3", 16, 32),
+    }
+
+
+@layout("BYOL (lucidrains), the learner", prefix="online_encoder")
+def byol_learner(net):
+    state = {}
+    for name, source in (("online", net.state_dict()), ("target", other(net))):
+        state |= put(source, f"learner.{name}_encoder.net.")
+        state |= linear(f"learner.{name}_encoder.projector.net.0", 32, features(net))
+    return {"state_dict": state | linear("learner.online_predictor.net.0", 32, 32)}
+
+
+@layout("OpenSelfSup's MoCo, whose encoder_q is its backbone too", prefix="backbone")
+def openselfsup(net):
+    size, state = features(net), net.state_dict()
+    query = put(state, "encoder_q.0.") | linear("encoder_q.1.mlp.0", size, size)
+    key = put(other(net), "encoder_k.0.") | linear("encoder_k.1.mlp.0", size, size)
+    return {"state_dict": query | key | put(state, "backbone.") | {"queue": torch.zeros(8, 4)}}
+
+
+@layout("DomainBed", head=True)
+def domainbed(net):
+    state = put(net.state_dict(), "featurizer.network.")
+    state |= put({k: v for k, v in net.state_dict().items() if "fc." in k}, "", "classifier")
+    shared = {
+        key.replace("featurizer", "network.0").replace("classifier", "network.1"): value
+        for key, value in state.items()
+    }
+    return {"args": {"lr": 0.1}, "model_dict": state | shared}
+
+
+@layout("DeepSpeed", head=True)
+def deepspeed(net):
+    return {
+        "module": net.state_dict(),
+        "optimizer": None,
+        "ds_config": {"zero": 0},
+        "dp_world_size": 1,
     }
 
 
@@ -292,31 +331,63 @@ def mmdetection(net):
     }
 
 
+def stages(net, *names):
+    return torchvision.models._utils.IntermediateLayerGetter(net, {n: n for n in names})
+
+
 @layout("torchvision's FCN")
 def fcn(net):
-    size = features(net)
-    head = (
-        conv("classifier.0", 16, size) | norm("classifier.1", 16) | conv("classifier.4", 21, 16, 1)
-    )
-    return put(net.state_dict(), "backbone.") | head
+    head = torchvision.models.segmentation.fcn.FCNHead(features(net), 21)
+    return torchvision.models.segmentation.FCN(stages(net, "layer4"), head).state_dict()
 
 
 @layout("torchvision's DeepLabV3")
 def deeplab(net):
-    size = features(net)
-    head = conv("classifier.0.convs.0.0", 16, size, 1) | norm("classifier.0.convs.0.1", 16)
-    head |= conv("classifier.1", 16, 16) | conv("aux_classifier.0", 16, size // 2)
-    return put(net.state_dict(), "backbone.") | head
+    segmentation = torchvision.models.segmentation
+    head = segmentation.deeplabv3.DeepLabHead(features(net), 21)
+    auxiliary = segmentation.fcn.FCNHead(features(net) // 2, 21)
+    return segmentation.DeepLabV3(stages(net, "layer3", "layer4"), head, auxiliary).state_dict()
 
 
 @layout("torchvision's Faster R-CNN")
 def faster_rcnn(net):
-    fpn = conv("backbone.fpn.inner_blocks.0.0", 8, 64, 1) | conv(
-        "backbone.fpn.layer_blocks.0.0", 8, 8
+    detection, names = torchvision.models.detection, [f"layer{n}" for n in range(1, 5)]
+    columns = [features(net) // 2**n for n in (3, 2, 1, 0)]
+    backbone = detection.backbone_utils.BackboneWithFPN(
+        copy.deepcopy(net), dict(zip(names, "0123", strict=True)), columns, 8
     )
-    rpn = conv("rpn.head.conv.0.0", 8, 8) | linear("roi_heads.box_head.fc6", 16, 8 * 49)
-    roi = linear("roi_heads.box_predictor.cls_score", 91, 16)
-    return put(net.state_dict(), "backbone.body.") | fpn | rpn | roi
+    return detection.FasterRCNN(backbone, 91).state_dict()
+
+
+@layout("DETR")
+def detr(net):
+    size = features(net)
+    state = put(net.state_dict(), "backbone.0.body.") | conv("input_proj", 256, size, 1)
+    state |= linear("transformer.encoder.layers.0.linear1", 64, 256) | linear(
+        "class_embed", 92, 256
+    )
+    return {"model": state | {"query_embed.weight": torch.randn(100, 256)}}
+
+
+@layout("YOLACT")
+def yolact(net):
+    state = {
+        re.sub(r"^layer(\d)", lambda match: f"layers.{int(match[1]) - 1}", key): value
+        for key, value in net.state_dict().items()
+    }
+    fpn = conv("fpn.lat_layers.0", 8, features(net), 1) | conv(
+        "prediction_layers.0.bbox_layer", 12, 8
+    )
+    return put(state, "backbone.") | fpn
+
+
+@layout("NVIDIA's DeepLearningExamples", head=True)
+def nvidia(net):
+    state = {
+        re.sub(r"^layer(\d)", lambda match: f"layers.{int(match[1]) - 1}", key): value
+        for key, value in net.state_dict().items()
+    }
+    return {"epoch": 1, "arch": "resnet18", "state_dict": put(state, "module.", "fc")}
 
 
 @layout("segmentation_models.pytorch")
@@ -328,6 +399,35 @@ def smp(net):
 @layout("a network with a decoder beside its layers")
 def unet(net):
     return put(net.state_dict(), "") | conv("up1.conv1", 64, 512) | norm("up1.bn1", 64)
+
+
+def unet_parts(net):
+    """A stage stands behind its pooling in a sequence, as UNets are often made."""
+    children = [*net.children()]
+    parts = {"layer0": torch.nn.Sequential(*children[:3])}
+    parts |= {"layer1": torch.nn.Sequential(*children[3:5])}
+    return parts | {f"layer{n}": children[3 + n] for n in (2, 3, 4)}
+
+
+@layout("a decoder that has its encoder in parts")
+def unet_in_parts(net):
+    state = torch.nn.ModuleDict(unet_parts(net)).state_dict()
+    return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
+
+
+@layout("a decoder that has its encoder whole too, which shares the numbers of its parts")
+def unet_twice(net):
+    state = torch.nn.ModuleDict({"base_model": net, **unet_parts(net)}).state_dict()
+    return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
+
+
+@layout("MiDaS")
+def midas(net):
+    children = [*net.children()]
+    parts = {"layer1": torch.nn.Sequential(*children[:5])}
+    parts |= {f"layer{n}": children[3 + n] for n in (2, 3, 4)}
+    state = put(torch.nn.ModuleDict(parts).state_dict(), "pretrained.")
+    return state | conv("scratch.layer1_rn", 256, 64) | conv("scratch.output_conv.0", 128, 256)
 
 
 @layout("fastai")
@@ -420,6 +520,48 @@ def detectron2_detector(net):
     return {"model": fpn | state, "iteration": 9}
 
 
+@layout("detectron2's stages in a part of their own", version="v1.5")
+def detectron2_stages(net):
+    state = {key: v for key, v in detectron_names(net.state_dict()).items() if "fc." not in key}
+    return {key.replace("res", "stages.res", 1): value for key, value in state.items()}
+
+
+@layout("maskrcnn_benchmark", version="v1.5")
+def maskrcnn_benchmark(net):
+    """Its normalizations are frozen, and count no batches."""
+    state = {
+        f"stem.{key}" if key.startswith(("conv1.", "bn1.")) else key: value
+        for key, value in net.state_dict().items()
+        if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
+    }
+    rpn = conv("module.rpn.head.conv", 8, 8)
+    return {"model": put(state, "module.backbone.body.") | rpn, "iteration": 9}
+
+
+def unit_names(state):
+    """As pytorchcv calls them."""
+    names = {}
+    for key, value in state.items():
+        match = re.fullmatch(r"(layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d)\.(\w+)", key)
+        if not match:
+            names[key.replace("fc.", "output.")] = value
+            continue
+        block, stage, number, part, digit, leaf = match.groups()
+        is_norm = part == "bn" or (part, digit) == ("downsample.", "1")
+        name = f"stage{stage}.unit{int(number) + 1}." if block else "init_block."
+        if part == "downsample.":
+            name += "identity_conv."
+        else:
+            name += f"body.conv{digit}." if block else "conv."
+        names[f"features.{name}{'bn' if is_norm else 'conv'}.{leaf}"] = value
+    return names
+
+
+@layout("pytorchcv", head=True, version="v1.5")
+def pytorchcv(net):
+    return unit_names(net.state_dict())
+
+
 @layout("Cadene's pretrained-models", head=True)
 def cadene(net):
     return put(net.state_dict(), "", "last_linear")
@@ -486,9 +628,10 @@ def averaged(net):
 def simsiam(net):
     size = features(net)
     encoder = put(net.state_dict(), "module.encoder.")
-    for number in (0, 3):
+    for number in (0, 3, 6):
         encoder[f"module.encoder.fc.{number}.weight"] = torch.randn(size, size)
         encoder |= norm(f"module.encoder.fc.{number + 1}", size)
+    encoder["module.encoder.fc.6.bias"] = torch.randn(size)
     return {"state_dict": encoder | linear("module.predictor.0", 64, size)}
 
 

@@ -82,12 +82,19 @@ def test_layout(name, networks, expected, tmp_path):
     project, has_head, how, make = LAYOUTS[name]
     theirs, without_top, with_top = networks[NETWORKS[name]]
     path = write(make(theirs), tmp_path / ("w.pkl" if name in PICKLES else "w.pth"))
-    options = {"prefix": how["prefix"]} if "prefix" in how else {}
-    if options:
+    prefix = {"prefix": how["prefix"]} if "prefix" in how else {}
+    options = prefix | ({"version": how["version"]} if "version" in how else {})
+    if prefix:
         with pytest.raises(weights.CheckpointError, match=r"holds 2 networks\. Choose one") as said:
             weights.read_state_dict(path)
         assert len(str(said.value).splitlines()) <= 5
     clear(without_top)
+    if "version" in how:
+        with pytest.raises(weights.CheckpointError, match=r"two kinds of networks have.*Pass ver"):
+            weights.load(without_top, path)
+        with pytest.raises(weights.CheckpointError, match=r"Build it with version='v1'\."):
+            weights.load(without_top, path, version="v1")
+        assert not any(np.any(variable) for variable in without_top.variables)
     weights.load(without_top, path, **options)
     pooled, logits = expected[NETWORKS[name]]
     check_equal(without_top, pooled)
@@ -101,7 +108,7 @@ def test_layout(name, networks, expected, tmp_path):
         weights.load(with_top, path, head="skip", **options)
         check_equal(features_of(with_top), pooled)
 
-    found = weights.inspect(path, **options)
+    found = weights.inspect(path, **prefix)
     assert NETWORKS[name] in found.architecture.text and NETWORKS[name] in found.call
     head = found.head.partition(";")[0]
     if "classes" in how:
@@ -135,6 +142,39 @@ def test_the_table():
     if os.environ.get("KERAS_RESNET_WRITE_TABLE"):
         TABLE.write_text(table)
     assert TABLE.read_text() == table
+
+
+def rcnn(net):
+    """As faster-rcnn.pytorch (jwyang) has it: the last stage is in another part."""
+    state = torch.nn.Sequential(*[*net.children()][:7]).state_dict()
+    state = {f"RCNN_base.{key}": value for key, value in state.items()}
+    top = {f"RCNN_top.0.{key}": value for key, value in net.layer4.state_dict().items()}
+    return {"model": state | top, "class_agnostic": False}
+
+
+def emptied(net):
+    """As DeepSpeed's ZeRO-3 leaves the weights, which are in other files."""
+    return {"module": {key: torch.empty(0) for key in net.state_dict()}}
+
+
+def in_three_dimensions(_):
+    return torchvision.models.video.r3d_18(weights=None, num_classes=7).state_dict()
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (rcnn, "stages of (2, 2, 2) blocks"),
+        (emptied, "tensors are empty"),
+        (in_three_dimensions, "videos"),
+    ],
+)
+def test_what_is_no_whole_network_is_said_so(make, said, networks, tmp_path):
+    theirs, _, with_top = networks["resnet18"]
+    path = write(make(theirs), tmp_path / "w.pth")
+    with pytest.raises(weights.CheckpointError) as error:
+        weights.load(with_top, path)
+    assert said in str(error.value) and len(str(error.value).splitlines()) <= 5
 
 
 def clear(model):

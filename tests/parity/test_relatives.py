@@ -6,6 +6,7 @@ The sweep through all of them has a marker of its own, and writes docs/relatives
 """
 
 import csv
+import json
 import logging
 import textwrap
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 import transformers
 
 import keras_resnet  # isort: skip (torch comes first)
@@ -134,6 +136,78 @@ def test_options_of_transformers(options, said, tmp_path):
     if said is None:
         with pytest.raises(keras_resnet.weights.CheckpointError, match="version='v1'"):
             keras_resnet.ResNet50(weights=path, classes=7)
+
+
+OPTIONS_OF_OPENMMLAB = """model = dict(
+    type='FasterRCNN',
+    backbone=dict(type='ResNet', depth=50, norm_eval=True, style='{}'),
+    neck=dict(type='FPN'))
+img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
+"""
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("key", ["config", "cfg"])
+@pytest.mark.parametrize("style, version", [("pytorch", "v1.5"), ("caffe", "v1")])
+def test_options_of_openmmlab(style, version, key, tmp_path):
+    """Which stand in its checkpoints as a text: where a bottleneck strides."""
+    theirs = randomise(torchvision.models.resnet50()).eval()
+    for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
+        if style == "caffe":
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    state = {f"backbone.{key}": v for key, v in theirs.state_dict().items() if "fc." not in key}
+    path = tmp_path / "w.pth"
+    torch.save({"meta": {key: OPTIONS_OF_OPENMMLAB.format(style)}, "state_dict": state}, path)
+    found = keras_resnet.weights.inspect(path)
+    assert "mean=[103.53, 116.28, 123.675]" in found.preprocessing
+    assert "to_rgb=False" in found.preprocessing
+    assert ("version='v1'" in found.call) == (version == "v1")
+    options = {"include_top": False, "weights": path, "pooling": "avg"}
+    with pytest.raises(keras_resnet.weights.CheckpointError, match=f"version='{version}'"):
+        keras_resnet.ResNet50(version={"v1": "v1.5", "v1.5": "v1"}[version], **options)
+    x = np.random.default_rng(0).normal(size=(1, 3, 96, 64)).astype(np.float32)
+    with torch.no_grad():
+        features = torch.nn.Sequential(*[*theirs.children()][:-1], torch.nn.Flatten())
+        wanted = features(torch.from_numpy(x)).numpy()
+    ours = keras_resnet.ResNet50(version=version, **options)
+    assert np.abs(ours(x.transpose(0, 2, 3, 1)) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "said, why",
+    [
+        ({"backbone": "resnet18", "use_timm_backbone": True}, None),
+        ({"backbone": "resnetblur18"}, "blurs where it strides"),
+        ({"backbone": "someone/resnet-18"}, None),
+        ({"backbone_config": {"model_type": "resnet", "hidden_act": "gelu"}}, "not ReLU"),
+        ({}, None),
+    ],
+)
+def test_the_backbone_of_another_model(said, why, tmp_path):
+    """A detector of transformers, whose config.json says what its backbone is."""
+    theirs = randomise(torchvision.models.resnet18())
+    prefix = "model.backbone.conv_encoder.model."
+    state = {f"{prefix}{key}": v for key, v in theirs.state_dict().items() if "fc." not in key}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    config = {"model_type": "detr", "architectures": ["DetrForObjectDetection"], **said}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = keras_resnet.ResNet18(include_top=False)
+    if why:
+        with pytest.raises(keras_resnet.weights.CheckpointError, match=why):
+            keras_resnet.weights.load(model, tmp_path / "pytorch_model.bin")
+        return
+    keras_resnet.weights.load(model, tmp_path / "pytorch_model.bin")
+    for key, value in keras_resnet.weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(value, theirs.state_dict()[key].numpy())
+
+
+@pytest.mark.parity
+def test_images_of_timm(tmp_path):
+    _, path = timm_file("resnet18.a1_in1k", tmp_path)
+    found = keras_resnet.weights.inspect(path)
+    assert "timm's resnet18" in found.layout
+    assert "interpolation=bicubic" in found.preprocessing and "crop_pct=0.95" in found.preprocessing
 
 
 @pytest.mark.sweep
