@@ -517,6 +517,14 @@ def networks_side_by_side(n):
     return kernels, every
 
 
+def stages_in_sequences(n):
+    """As behind a pooling, in so many networks."""
+    storage = Storage("Float", "0", np.zeros(1, np.float32))
+    parts = ("layer0.0", "layer1.1.0.conv1", "layer2.0.conv1")
+    names = [f"{number}.{part}.weight" for number in range(n) for part in parts]
+    return {name: tensor(storage, (1,) * 4, (1,) * 4) for name in names}, [storage]
+
+
 def heads_side_by_side(n):
     """Beside one network, each of which may be its classifier."""
     storage = Storage("Float", "0", np.zeros(1, np.float32))
@@ -566,7 +574,7 @@ def steps_of(function):
     "content",
     [
         *(tensors_of_one_hash, networks, storages, names_to_strip),
-        *(networks_side_by_side, heads_side_by_side, kernels_of_parts),
+        *(networks_side_by_side, stages_in_sequences, heads_side_by_side, kernels_of_parts),
     ],
     ids=lambda f: f.__name__,
 )

@@ -98,7 +98,15 @@ def load_pretrained(
     file_head = weights.state.get(HEAD[1], weights.state.get(HEAD[0]))
     classes = 0 if file_head is None else (*file_head.shape, 0)[0]
     head = "strict"
-    if model_head is not None and file_head is None and checkpoint.found.network:
+    has_head = file_head is not None
+    units = classes if model_head is None else model_head.shape[0]
+    if classes != units and (has_head or checkpoint.found.network):
+        if not classes_given and has_head:
+            raise CheckpointError(
+                f"{path.name} has {classes} classes, and the model {units}. Pass classes={classes} "
+                "to use the file's head, any other number to start with a new one, or "
+                "include_top=False."
+            )
         if not classes_given:
             if first_conv == "strict":
                 check_backbone(model, weights.state, path.name, ignore)
@@ -110,23 +118,10 @@ def load_pretrained(
             )
         head = "skip"
         logger.warning(
-            "%s has no classifier: its backbone is loaded; the new head of %d classes is random.",
+            "%s has %s: its backbone is loaded; the new head of %d classes is random.",
             path.name,
-            model_head.shape[0],
-        )
-    elif model_head is not None and file_head is not None and classes != model_head.shape[0]:
-        if not classes_given:
-            raise CheckpointError(
-                f"{path.name} has {classes} classes, and the model {model_head.shape[0]}. "
-                f"Pass classes={classes} to use the file's head, any other number to start "
-                "with a new one, or include_top=False."
-            )
-        head = "skip"
-        logger.warning(
-            "%s has %d classes: its backbone is loaded; the new head of %d classes is random.",
-            path.name,
-            classes,
-            model_head.shape[0],
+            f"{classes} classes" if has_head else "no classifier",
+            units,
         )
     _assign(model, checkpoint, weights, head, first_conv, ignore)
 

@@ -130,11 +130,11 @@ def _of_timm(config, said_by):
     if not isinstance(arguments, dict):
         raise TypeError("model_args should be an object")
     differences += [
-        f"was made with {key[:40]}={str(arguments[key])[:40]}"
+        f"was made with {key[:40]}={_shown(arguments[key])}"
         for key in sorted(arguments.keys() - HARMLESS)[:3]
     ]
     if config.get("global_pool", "avg") not in ("avg", "", None):
-        differences.append(f"pools by {str(config['global_pool'])[:40]!r}")
+        differences.append(f"pools by {_shown(config['global_pool'])}")
     return Origin(said_by, f"timm's {name[:60]}", tuple(differences), None, _images_of(config))
 
 
@@ -142,8 +142,20 @@ def _images_of(config):
     """What a timm network's config says of its images, in words."""
     said = config.get("pretrained_cfg")
     said = {name: said[name] for name in IMAGES if name in said} if isinstance(said, dict) else {}
-    words = ", ".join(f"{name}={str(value)[:60]}" for name, value in said.items())
+    words = ", ".join(f"{name}={_shown(value)}" for name, value in said.items())
     return words and f"RGB in 0..1, {words}"
+
+
+def _shown(value):
+    """A value of a config in a few letters, however it may be nested."""
+    if isinstance(value, list) and len(value) < 9:
+        return f"[{', '.join(map(_shown_alone, value))}]"
+    return _shown_alone(value)
+
+
+def _shown_alone(value):
+    plain = value is None or isinstance(value, str | int | float)
+    return repr(value[:40] if isinstance(value, str) else value)[:42] if plain else "..."
 
 
 def _of_transformers(config, said_by):
@@ -157,7 +169,7 @@ def _of_transformers(config, said_by):
         return Origin()
     differences = []
     if config.get("hidden_act", "relu") != "relu":
-        differences.append(f"has hidden_act={str(config['hidden_act'])[:40]!r}, not ReLU")
+        differences.append(f"has hidden_act={_shown(config['hidden_act'])}, not ReLU")
     if config.get("downsample_in_first_stage"):
         differences.append("strides in its first stage too (downsample_in_first_stage)")
     inside = bool(config.get("downsample_in_bottleneck"))
