@@ -11,7 +11,8 @@ from keras_resnet import models
 from keras_resnet.weights.architecture import recognise
 from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.errors import CheckpointError
-from keras_resnet.weights.loading import read
+from keras_resnet.weights.loading import say
+from keras_resnet.weights.reading import read_checkpoint
 from keras_resnet.weights.saving import check_target, save
 
 __all__ = ["convert", "named_network"]
@@ -25,7 +26,8 @@ def convert(
     target: str | os.PathLike[str],
     *,
     model: str | None = None,
-    version: str = "v1.5",
+    version: str | None = None,
+    prefix: str | None = None,
     verify: bool = False,
 ) -> tuple[str, int | None, float | None]:
     """Converts a file of weights.
@@ -34,7 +36,9 @@ def convert(
         path: A file that `keras_resnet.weights.load` takes.
         target: The file to write, in a format that `keras_resnet.weights.save` takes.
         model: Name of the network; told from the file by default.
-        version: As of the builders: "v1" for the files of keras.applications.
+        version: As of the builders: "v1" for the files of keras.applications. Default: what the
+            config.json beside the file says, or "v1.5".
+        prefix: Which network, where the file holds several.
         verify: Whether to load the written file into a new network and compare the logits.
 
     Returns:
@@ -47,7 +51,7 @@ def convert(
     """
     path, target = Path(path), Path(target)
     check_target(target)
-    state, found = look_into(path, model, version)
+    state, found, version = look_into(path, model, version, prefix)
 
     def build():
         return build_found(found, version)
@@ -58,7 +62,7 @@ def convert(
     difference = None
     if verify:
         again = build()
-        assign(again, read(target, again), target.name)
+        assign(again, read_checkpoint(target).weights(found.classes).state, target.name)
         shape = (2, SIDE, SIDE, found.channels or 3)
         images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         before, after = (net.predict_on_batch(images) for net in (network, again))
@@ -73,7 +77,7 @@ def convert(
 
 
 def named_network(
-    name_or_file: str | os.PathLike[str], *, model: str | None = None, version: str = "v1.5"
+    name_or_file: str | os.PathLike[str], *, model: str | None = None, version: str | None = None
 ) -> keras.Model:
     """A network by its name, or that of a file of weights.
 
@@ -94,26 +98,31 @@ def named_network(
     # Of what is neither a network nor a file, `create` says what there is.
     if name_or_file in models.list_models() or not (path.suffix or path.exists()):
         return models.create(str(name_or_file), version=version, classifier_activation=None)
-    state, found = look_into(path, model, version)
+    state, found, version = look_into(path, model, version)
     network = build_found(found, version)
     assign(network, state, path.name)
     return network
 
 
-def look_into(path, model=None, version="v1.5"):
-    """A file's weights, and the architecture that they are of."""
-    state = read(path, version=version)
-    found = recognise(state)
+def look_into(path, model=None, version=None, prefix=None):
+    """A file's weights, the architecture that they are of, and the version."""
+    checkpoint = read_checkpoint(path, prefix)
+    given = version is not None
+    version = version or checkpoint.origin.version
+    checkpoint.check_version(version or "v1.5", given)
+    weights = checkpoint.weights()
+    found = recognise(weights.state)
     found = dataclasses.replace(found, variant=model or found.variant)
     if found.variant is None:
         raise CheckpointError(
             f"{path} looks like {found.text}, which is none of the networks that this version "
             f"builds: {', '.join(models.list_models())}."
         )
-    return state, found
+    say(checkpoint, weights, found.variant, version)
+    return weights.state, found, version
 
 
-def build_found(found, version="v1.5", classifier_activation=None):
+def build_found(found, version=None, classifier_activation=None):
     """A network of an architecture that `look_into` found, with random weights."""
     return models.create(
         found.variant,

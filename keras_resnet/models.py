@@ -40,7 +40,7 @@ def create(
     name: str | None = None,
     *,
     output_stride: int = 32,
-    version: str = "v1.5",
+    version: str | None = None,
     shortcut: str | None = None,
     dropout: float = 0.0,
     drop_path: float = 0.0,
@@ -51,6 +51,8 @@ def create(
     data_format: str | None = None,
     dtype: str | keras.DTypePolicy | None = None,
     first_conv: str = "strict",
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> keras.Model:
     """Builds the network called `model_name`.
 
@@ -77,7 +79,7 @@ def create(
             32, the last stages are dilated instead of strided; the weights stay the same. No
             effect on CIFAR networks, which end at 4.
         version: "v1.5" strides on a bottleneck's 3x3 convolution, as torchvision does; "v1" on
-            its first 1x1, as in the paper. No effect on basic blocks.
+            its first 1x1, as in the paper. No effect on basic blocks. Default: "v1.5".
         shortcut: Of CIFAR networks only, where the shape changes: "A" (their default) skips
             pixels and adds channels of zeros, "B" projects with a 1x1 convolution.
         dropout: Rate of dropout before `fc`: 0 or more and less than 1.
@@ -92,6 +94,8 @@ def create(
         dtype: Dtype or dtype policy of the layers. Default: Keras' setting.
         first_conv: "strict", or "adapt" to fit the first convolution of `weights` to another
             number of input channels, as `keras_resnet.weights.load` does.
+        prefix: Which network of `weights`, as of `keras_resnet.weights.load`.
+        ignore: What of `weights` may be left over, as of `keras_resnet.weights.load`.
 
     Returns:
         A functional `keras.Model` from images, already normalised (see
@@ -112,6 +116,8 @@ def create(
     """
     config = model_name if isinstance(model_name, ResNetConfig) else _find(model_name)
     check_choice("first_conv", first_conv, "adapt")
+    given = {"classes_given": classes is not None, "version_given": version is not None}
+    version = version or "v1.5"
     data_format = data_format or keras.config.image_data_format()
     dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     units = config.family.classes if classes is None else classes
@@ -147,7 +153,7 @@ def create(
             x = builder.pool(pooling, x, name_prefix, data_format, dtype)
         model = keras.Model(inputs, x, name=name or (None if config is model_name else model_name))
     if file is not None:
-        load_pretrained(model, file, classes_given=classes is not None, first_conv=first_conv)
+        load_pretrained(model, file, first_conv=first_conv, prefix=prefix, ignore=ignore, **given)
     return model
 
 

@@ -10,6 +10,12 @@ import typer
 from keras_resnet_cli.options import Debug, Json
 from keras_resnet_cli.terminal import printable, room
 
+Prefix = Annotated[
+    str | None, typer.Option(help="Which network, where the file has several: teacher.")
+]
+# What is said of a file in words.
+WORDS = ("layout", "head", "preprocessing", "call")
+
 
 def list_(
     model: Annotated[str | None, typer.Argument(help="Only this network: resnet50.")] = None,
@@ -29,6 +35,7 @@ def list_(
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    prefix: Prefix = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -38,7 +45,7 @@ def inspect(
 
     [bold]Example:[/bold] keras-resnet inspect resnet50-0676ba61.pth
     """
-    found = room("weights").inspect(file)
+    found = room("weights").inspect(file, prefix=prefix)
     rows = [(name, str(t.dtype), list(t.shape), t.nbytes) for name, t in found.tensors.items()]
     published = found.published and f"{found.published.model} {found.published.name}"
     if as_json:
@@ -51,6 +58,7 @@ def inspect(
             "model": found.architecture.variant,
             "classes": found.architecture.classes,
             "published": published,
+            **{name: getattr(found, name) for name in WORDS},
             "tensors": [
                 dict(zip(("name", "dtype", "shape", "bytes"), row, strict=True)) for row in rows
             ],
@@ -65,6 +73,8 @@ def inspect(
     print(f"tensors       {len(rows)}, {sum(t.size for t in found.tensors.values()):,} numbers")
     print(f"architecture  {printable(found.architecture.text)}")
     print(f"published     {published or 'no, or not known here'}")
+    for name in WORDS:
+        print(f"{name:13} {printable(getattr(found, name))}")
 
 
 def convert(
@@ -77,8 +87,10 @@ def convert(
         str | None, typer.Option(help="The network, if the file does not tell: resnet50.")
     ] = None,
     version: Annotated[
-        str, typer.Option(help="v1 for files of keras.applications, whose blocks stride first.")
-    ] = "v1.5",
+        str | None,
+        typer.Option(help="v1 for files of keras.applications, whose blocks stride first."),
+    ] = None,
+    prefix: Prefix = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the outputs before and after.")
     ] = False,
@@ -90,7 +102,7 @@ def convert(
     [bold]Example:[/bold] keras-resnet convert resnet50-0676ba61.pth -o resnet50.keras --verify
     """
     variant, classes, difference = room("conversion").convert(
-        file, output, model=model, version=version, verify=verify
+        file, output, model=model, version=version, prefix=prefix, verify=verify
     )
     if as_json:
         found = {"file": str(output), "model": variant, "classes": classes}

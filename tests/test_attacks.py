@@ -30,17 +30,27 @@ from keras_resnet import weights
 from keras_resnet.weights import CheckpointError
 
 
-def test_an_attack_is_refused_and_runs_nothing(tmp_path):
+def test_an_attack_is_passed_over_and_runs_nothing(tmp_path, caplog):
+    """Beside tensors, within them, and alone."""
     mark = tmp_path / "ran"
     for name in ("os.system", "posix.system", "builtins.eval", "subprocess.Popen"):
         storage = Storage("Float", "0", np.zeros(1, np.float32))
-        attack = {"a": tensor(storage, (1,), (1,)), "b": Call(name, f"touch {mark}")}
-        for write in (zip_file, legacy_file):
+        attack = Call(name, f"touch {mark}")
+        whole = {"conv1.weight": tensor(storage, (1,), (1,))}
+        for write in CONTAINERS:
+            path = write(tmp_path / "w.pth", {**whole, "b": attack}, [storage])
+            caplog.clear()
+            assert list(weights.read_state_dict(path)) == ["conv1.weight"]
+            (said,) = [record.getMessage() for record in caplog.records]
+            assert f"passed over, since weights have no need of it: {name!r}" in said
             with pytest.raises(CheckpointError, match=f"{name}.*nothing of it was run"):
-                weights.read_state_dict(write(tmp_path / "w.pth", attack, [storage]))
+                weights.read_state_dict(write(path, {"b": attack}, []))
+        within = {"conv1.weight": tensor(attack, (1,), (1,))}
+        with pytest.raises(CheckpointError, match=f"{name}.*nothing of it was run"):
+            weights.read_state_dict(zip_file(path, within, [storage]))
     path = tmp_path / "w.pth"
     path.write_bytes(pickle.dumps(OsSystem(f"touch {mark}"), 2))
-    with pytest.raises(CheckpointError, match=r"posix\.system"):
+    with pytest.raises(CheckpointError, match=r"posix\.system.*nothing of it was run"):
         weights.read_state_dict(path)
     assert not mark.exists()
 
@@ -183,6 +193,23 @@ PICKLES = {
     "a dict of a number": global_("collections.OrderedDict") + b"K\x05\x85R",
     "a dict of a storage": global_("collections.OrderedDict") + STORAGE + b"\x85R",
     "a set as a key": b"}" + global_("builtins.set") + b")RNs",
+    "names of great length": b"X"
+    + struct.pack("<I", 4_000_000)
+    + b"a" * 4_000_000
+    + put(0)
+    + b"0"
+    + (get(0) + get(0) + b"\x930") * 50_000,
+    "objects of numpy": global_("numpy.ndarray") + b")R" + (b"}b" * 100_000),
+    "an array of laughs": global_("numpy.ndarray") + b")R(K\x01" + LAUGHS + b"NNNtb",
+    "an array beyond its bytes": global_("numpy.ndarray")
+    + b")R(K\x01"
+    + long(2**61)
+    + b"\x85"
+    + global_("numpy.dtype")
+    + text("f4")
+    + b"\x85R\x89"
+    + text("abcd")
+    + b"tb",
     "an empty stack": b"0",
     "a mark that is missing": b"t",
     "a persistent id of another kind": text("storage") + b"Q",
@@ -225,12 +252,24 @@ def attack_tar(path, attack):
             archive.addfile(member, io.BytesIO(content))
 
 
+def attack_pickle(path, attack):
+    """A pickle alone, as of numpy arrays."""
+    path.write_bytes(attack)
+
+
+def attack_script(path, attack):
+    """A pickle as a TorchScript archive's."""
+    attack_zip(path, attack)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("w/constants.pkl", b"")
+
+
 def write_attacks(folder, containers):
-    """Each pickle in so many of the three containers, which take turns."""
-    writers = (attack_zip, attack_legacy, attack_tar)
+    """Each pickle in so many of the containers, which take turns."""
+    writers = (attack_zip, attack_legacy, attack_tar, attack_pickle, attack_script)
     for number, opcodes in enumerate(PICKLES.values()):
         for turn in range(number, number + containers):
-            write = writers[turn % 3]
+            write = writers[turn % len(writers)]
             write(folder / f"{number}.{write.__name__}", b"\x80\x02" + opcodes + b".")
 
 
@@ -421,7 +460,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.parametrize("containers", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("containers", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_attacks_end_soon_in_little_memory(containers, tmp_path, run_imported):
     folder = tmp_path / "attacks"
     folder.mkdir()
@@ -466,6 +505,47 @@ def names_to_strip(n):
     return {f"{prefix}{key}": value for key, value in values.items()}, every
 
 
+def networks_side_by_side(n):
+    """In one dict, each with stages and a first convolution of its own."""
+    every = [Storage("Float", str(number), np.zeros(1, np.float32)) for number in range(n)]
+    parts = ("conv1", "layer1.0.conv1", "layer2.0.conv1")
+    kernels = {
+        f"{storage.key}.{part}.weight": tensor(storage, (1,) * 4, (1,) * 4)
+        for storage in every
+        for part in parts
+    }
+    return kernels, every
+
+
+def stages_in_sequences(n):
+    """As behind a pooling, in so many networks."""
+    storage = Storage("Float", "0", np.zeros(1, np.float32))
+    parts = ("layer0.0", "layer1.1.0.conv1", "layer2.0.conv1")
+    names = [f"{number}.{part}.weight" for number in range(n) for part in parts]
+    return {name: tensor(storage, (1,) * 4, (1,) * 4) for name in names}, [storage]
+
+
+def heads_side_by_side(n):
+    """Beside one network, each of which may be its classifier."""
+    storage = Storage("Float", "0", np.zeros(1, np.float32))
+    parts = ("conv1", "layer1.0.conv1", "layer2.0.conv1")
+    network = {f"{part}.weight": tensor(storage, (1,) * 4, (1,) * 4) for part in parts}
+    network["layer2.0.bn2.weight"] = tensor(storage, (1,), (1,))
+    heads = {f"{number}.fc.weight": tensor(storage, (1, 1), (1, 1)) for number in range(n)}
+    return {**network, **heads}, [storage]
+
+
+def kernels_of_parts(n):
+    """Kernels of one large storage, of which none is computed that does not fit."""
+    storage = Storage("Float", "0", np.zeros(100_000, np.float32))
+    kernels = {}
+    for number in range(n):
+        name = f"layer1.{number}.conv1.weight"
+        kernels[f"{name}_v"] = tensor(storage, (100_000, 1, 1, 1), (1,) * 4)
+        kernels[f"{name}_g"] = tensor(storage, (100_000, 1, 1, 1), (1,) * 4)
+    return kernels, [storage]
+
+
 @pytest.fixture(scope="module")
 def network():
     return keras_resnet.ResNet20()
@@ -491,7 +571,12 @@ def steps_of(function):
 
 @pytest.mark.parametrize("write", CONTAINERS)
 @pytest.mark.parametrize(
-    "content", [tensors_of_one_hash, networks, storages, names_to_strip], ids=lambda f: f.__name__
+    "content",
+    [
+        *(tensors_of_one_hash, networks, storages, names_to_strip),
+        *(networks_side_by_side, stages_in_sequences, heads_side_by_side, kernels_of_parts),
+    ],
+    ids=lambda f: f.__name__,
 )
 def test_twice_as_much_takes_twice_the_steps(content, write, network, tmp_path):
     counted = []

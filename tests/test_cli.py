@@ -124,6 +124,10 @@ def test_inspect(command_here, resnet20):
     assert (found["model"], found["classes"], found["container"]) == ("resnet20", 7, "zip")
     assert found["bytes"] == resnet20[1].stat().st_size
     assert {"name": "fc.bias", "dtype": "float32", "shape": [7], "bytes": 28} in found["tensors"]
+    assert (found["layout"], found["head"]) == ("names of PyTorch", "fc")
+    assert "nothing says it" in found["preprocessing"]
+    call = "keras_resnet.create('resnet20', classes=7, weights='w.pth')"
+    assert found["call"] == call and call in done.stdout
 
 
 def test_inspect_keras_files(command_here, resnet20, tmp_path):

@@ -3,7 +3,9 @@
 pytest -m slow tests/test_fuzz.py --hypothesis-show-statistics
 """
 
+import json
 import os
+import pickle
 import sys
 import zipfile
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from torch_files import CONTAINERS, Call, Storage, tensor
+from torch_files import CONTAINERS, Call, Storage, tensor, zip_file
 
 import keras_resnet
 from keras_resnet import weights
@@ -30,6 +32,35 @@ def watch(event, arguments):
 
 def safetensors_file(path, value, storages):
     save_file({"conv1.weight": storages[0].values}, path)
+    return path
+
+
+def pickle_file(path, value, storages):
+    """Of numpy arrays, as detectron2 writes them."""
+    arrays = {"stem.conv1.weight": storages[0].values, "fc.bias": storages[2].values}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "somebody"}, 2))
+    return path
+
+
+def module():
+    made = Call("__torch__.Module")
+    made.state = {}
+    return made
+
+
+def script_file(path, value, storages):
+    """A TorchScript archive, whose tensors are in modules within modules."""
+    net = module()
+    for name, held in value["state_dict"].items():
+        *parents, leaf = name.split(".")
+        owner = net
+        for parent in parents:
+            owner = owner.state.setdefault(parent, module())
+        owner.state[leaf] = held
+    zip_file(path, net, storages)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("weights/constants.pkl", b"\x80\x02).")
+        archive.writestr("weights/code/__torch__.py", "class Module(Module): ...")
     return path
 
 
@@ -90,7 +121,7 @@ def model():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [*CONTAINERS, safetensors_file])
+@pytest.mark.parametrize("write", [*CONTAINERS, safetensors_file, pickle_file, script_file])
 def test_mutations(write, tmp_path_factory, model):
     path = tmp_path_factory.mktemp("fuzz") / "w.pth"
     content = checkpoint(path, write).read_bytes()
@@ -128,7 +159,7 @@ def test_mutations(write, tmp_path_factory, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", CONTAINERS)
+@pytest.mark.parametrize("write", [*CONTAINERS, pickle_file, script_file])
 def test_every_bit_of_the_description(write, tmp_path):
     """Each byte of a small file changed in three ways, one at a time, the numbers left out."""
     path = tmp_path / "w.pth"
@@ -145,7 +176,7 @@ def test_every_bit_of_the_description(write, tmp_path):
 @pytest.mark.slow
 def test_random_pickles(tmp_path):
     """Rows of opcodes and of the names that are allowed, which get further than flipped bits."""
-    from keras_resnet.weights.pytorch.tensors import GLOBALS
+    from keras_resnet.weights.pytorch.known_names import GLOBALS
 
     names = [b"c%s\n%s\n" % tuple(n.encode() for n in name.rsplit(".", 1)) for name in GLOBALS]
     parts = st.sampled_from(
@@ -178,3 +209,68 @@ def test_random_pickles(tmp_path):
             pass
 
     read()
+
+
+PARTS = (
+    *("layer", "stage", "res", "unit1", *"1230", "01", "\u0663", ".", ".", "9" * 5000),
+    *("conv1", "conv3", "bn1", "bn3", "downsample.0", ".weight", ".bias", ".running_var"),
+    *(".0.conv1.weight", ".1.bn2.weight", "_orig", "_mask", ".weight_g", ".weight_v"),
+    *("module.", "model.", "_orig_mod.", "encoder_q.", "fc", "head.fc", "stem.conv1", "stem.bn1"),
+    *("init_block.conv.conv", "body.", "identity_conv.bn", "shortcut.norm", "conv1.norm"),
+    *("encoder.stages.0.layers.0.layer.0.convolution", "res2_0_branch2a_w", "conv1_w"),
+)
+SHAPES = ((), (0,), (64,), (7, 64), (4, 4, 1, 1), (64, 3, 7, 7), (64, 64, 3, 3), (2,) * 5)
+NAMED = st.dictionaries(
+    st.lists(st.sampled_from(PARTS), min_size=1, max_size=8).map("".join),
+    st.sampled_from(SHAPES).map(np.zeros),
+    min_size=1,
+    max_size=14,
+)
+
+
+SOME = pytest.mark.parametrize("cases", [100, pytest.param(CASES, marks=pytest.mark.slow)])
+
+
+@SOME
+def test_names(cases, model):
+    """Of parts that mean something, in dicts within dicts."""
+    keys = st.sampled_from(("state_dict", "ema", "a.b", ""))
+    nested = st.recursive(NAMED, lambda held: st.dictionaries(keys, held, max_size=3), max_leaves=4)
+
+    @settings(max_examples=cases, deadline=2000, database=None, derandomize=True)
+    @given(nested, st.sampled_from((None, "", "ema", "encoder_q", "layer")))
+    def load(held, prefix):
+        with pytest.raises(weights.CheckpointError):
+            weights.load(model, held, prefix=prefix, version="v1.5")
+
+    load()
+
+
+@SOME
+def test_configs(cases, tmp_path):
+    """A config.json beside a file, of what it may have, in any type."""
+    path = weights.save(keras_resnet.ResNet20(), tmp_path / "w.safetensors")
+    values = st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9))
+        | st.sampled_from(("resnet", "resnet18", "resnetblur18", "gelu", "bottleneck", "vit")),
+        lambda held: st.lists(held, max_size=3) | st.dictionaries(names, held, max_size=3),
+        max_leaves=6,
+    )
+    names = st.sampled_from(
+        (
+            *("architecture", "model_args", "global_pool", "pretrained_cfg", "mean", "crop_pct"),
+            *("model_type", "architectures", "hidden_act", "layer_type", "backbone"),
+            *("backbone_config", "downsample_in_bottleneck", "downsample_in_first_stage"),
+        )
+    )
+
+    @settings(max_examples=cases, deadline=2000, database=None, derandomize=True)
+    @given(st.dictionaries(names, values, max_size=8))
+    def inspect(config):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        try:
+            weights.inspect(path)
+        except weights.CheckpointError as error:
+            assert "config.json" in str(error) and len(str(error)) < 2000
+
+    inspect()

@@ -134,16 +134,11 @@ def test_wrappers_and_prefixes(wrapper, tmp_path):
 @pytest.mark.parametrize(
     "saved, found",
     [
-        ({"model_ema": 1, "model": 2}, 2),
-        ({"student": 1, "net": 2}, 2),
-        ({"run": {"checkpoint": {"teacher": 3, "state_dict_ema": 4}}}, 4),
-        ({"model": {"best": 5}, "other": 6}, 5),
-        (
-            {"student": 1, "teacher": 2},
-            r"2 networks, such as \['student'\], \['teacher'\].*point\['student'\]",
-        ),
-        ({"a": {"model": 1}, "b": {"net": 2}}, r"\['a'\]\['model'\], \['b'\]\['net'\]"),
-        ({str(number): number for number in range(300)}, "300 networks"),
+        ({"epoch": {"model": 2}}, 2),
+        ({"student": 1, "teacher": 2}, r"2 networks.*prefix='student', prefix='teacher'"),
+        ({"model": 1, "model_ema": 2}, r"2 networks.*prefix='model', prefix='model_ema'"),
+        ({"a": {"model": 1}, "b": {"net": 2}}, r"prefix='a\.model', prefix='b\.net'"),
+        ({str(number): number for number in range(300)}, "300 networks.*and 296 more"),
     ],
 )
 def test_of_several_networks_one_is_taken_or_none(saved, found, tmp_path):
@@ -162,6 +157,12 @@ def test_of_several_networks_one_is_taken_or_none(saved, found, tmp_path):
     with pytest.raises(CheckpointError, match=found) as caught:
         weights.read_state_dict(path)
     assert len(str(caught.value)) < 500
+    for prefix, value in (("b.net", 2), ("b", 2), ("net", 2)):
+        if "'b.net'" in str(caught.value):
+            state = weights.read_state_dict(path, prefix=prefix)
+            assert state["conv1.weight"][0] == value
+    with pytest.raises(CheckpointError, match=r"no network at prefix='c'\. There is prefix="):
+        weights.read_state_dict(path, prefix="c")
 
 
 @pytest.mark.parametrize(
@@ -185,9 +186,11 @@ def test_torchscript_modules_and_compressed_entries_are_refused(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("weights/constants.pkl", b"")
         archive.writestr("weights/code/net.py", b"", zipfile.ZIP_DEFLATED)
-    check_said(
-        path, r"TorchScript archive.*torch\.save\(torch\.jit\.load\(path\)\.state_dict\(\), "
-    )
+    assert list(weights.read_state_dict(path)) == ["a"]  # what is compressed is not needed
+    path = zip_file(path, state, [storage], compression=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("weights/constants.pkl", b"")
+    check_said(path, r"compressed.*torch\.save\(torch\.jit\.load\(path\)\.state_dict\(\), ")
     path = zip_file(path, state, [storage], compression=zipfile.ZIP_DEFLATED)
     check_said(path, r"compressed or encrypted\. Save it anew with torch\.save")
 
@@ -275,3 +278,28 @@ def test_reading_imports_nothing_of_torch(real_data, run_imported):
         "; print('torch' in sys.modules)",
     )
     assert done.stdout.split() == ["97", "False"], done.stderr
+
+
+@pytest.mark.parametrize("shared", [1, 2, 3])
+def test_a_network_that_is_held_twice_is_one(shared, tmp_path):
+    """As by an attack on it; not so two that share their first layers."""
+    storages = [
+        Storage("Float", str(number), np.full(1, number, np.float32)) for number in range(6)
+    ]
+    parts = ("conv1", "layer1.0.conv1", "layer2.0.conv1")
+    state = {
+        f"{name}.{part}.weight": tensor(
+            storages[place + (offset if place >= shared else 0)], *KERNEL
+        )
+        for name, offset in (("model", 0), ("attacker.model", 3))
+        for place, part in enumerate(parts)
+    }
+    path = zip_file(tmp_path / "w.pth", state, storages)
+    if shared == len(parts):
+        assert weights.read_state_dict(path)["layer2.0.conv1.weight"] == 2
+    else:
+        with pytest.raises(CheckpointError, match=r"prefix='model', prefix='attacker\.model'"):
+            weights.read_state_dict(path)
+
+
+KERNEL = (1,) * 4, (1,) * 4

@@ -55,7 +55,9 @@ def test_other_classes_keep_the_backbone(tmp_path, resnet18_state, caplog):
     path = state_dict_file(tmp_path / "w.pth", resnet18_state)
     with caplog.at_level(logging.INFO, "keras_resnet"):
         model = keras_resnet.ResNet18(weights=path, classes=5)
-    assert [record.message.split(":")[0] for record in caplog.records] == ["w.pth has 7 classes"]
+    warned = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert [message.split(":")[0] for message in warned] == ["w.pth has 7 classes"]
+    assert "no config.json says more than its keys do, so it is taken for resnet18" in caplog.text
     state = weights.to_state_dict(model)
     assert state["fc.bias"].shape == (5,)
     np.testing.assert_array_equal(state["conv1.weight"], resnet18_state["conv1.weight"])
@@ -110,24 +112,77 @@ def test_the_advice_on_a_head_and_channels_works(missing, channels, tmp_path, re
     weights.load(model, path, **dict(re.findall(r"(\w+)='(\w+)'", said)))
 
 
-@pytest.mark.parametrize(
-    "names", [{"fc": "fc.1"}, {"fc": "head.fc"}, {"fc": "fc", "extra": "head"}]
-)
-def test_the_advice_on_another_head_works(names, tmp_path, resnet20_state):
-    heads = {
-        f"{name}.{leaf}": resnet20_state[f"fc.{leaf}"]
-        for name in names.values()
-        for leaf in ("weight", "bias")
-    }
+@pytest.mark.parametrize("name", ["fc.1", "head.fc", "last_linear", "classifier", "fc", "top"])
+def test_heads_of_other_names(name, tmp_path, resnet20_state, caplog):
+    """Beside another matrix, whose name says nothing of classes; it is left over, and named."""
+    heads = {f"{name}.{leaf}": resnet20_state[f"fc.{leaf}"] for leaf in ("weight", "bias")}
     backbone = without(resnet20_state, "fc")
-    path = state_dict_file(tmp_path / "w.pth", {**backbone, **heads})
     model = keras_resnet.ResNet20()
-    message = message_of(path, model)
-    assert "without a head" not in message
-    assert "The backbone fits: save the file without the unused keys" in message
-    unused = re.search(r"unused by the model: (.*)", message)[1].split(", ")
-    state_dict_file(path, without({**backbone, **heads}, *unused))
-    weights.load(model, path, **({"head": "skip"} if "head='skip'" in message else {}))
+    other = {} if name == "top" else {"other.weight": np.zeros((5, 64), np.float32)}
+    with caplog.at_level(logging.INFO, "keras_resnet"):
+        weights.load(model, state_dict_file(tmp_path / "w.pth", {**backbone, **heads, **other}))
+    assert ("left over beside its network: other." in caplog.text) == bool(other)
+    for key, value in weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(value, resnet20_state[key])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"fc.0": (64, 64), "fc.2": (10, 64)},  # MoCo v2's projection
+        {"one": (10, 64), "two": (10, 64)},
+        {"fc": (10, 99)},
+    ],
+)
+def test_what_is_no_classifier(head, tmp_path, resnet20_state):
+    backbone = without(resnet20_state, "fc")
+    heads = {f"{name}.weight": np.zeros(shape, np.float32) for name, shape in head.items()}
+    path = state_dict_file(tmp_path / "w.pth", {**backbone, **heads})
+    assert "head='skip'" in message_of(path, keras_resnet.ResNet20())
+    with pytest.raises(
+        CheckpointError, match=r"no classifier that is known as one\. Pass classes="
+    ):
+        keras_resnet.ResNet20(weights=path)
+    weights.load(keras_resnet.ResNet20(), path, head="skip")
+    assert keras_resnet.ResNet20(weights=path, classes=10).output.shape == (None, 10)
+    keras_resnet.ResNet20(weights=path, include_top=False)
+
+
+def test_what_stands_between_the_stages_is_refused(tmp_path, resnet20_state):
+    """A layer that a network may need is no decoder: it is ignored only if that is asked for."""
+    state = {}
+    for key, value in resnet20_state.items():
+        state[key] = value
+        if key == "layer1.2.bn2.running_var":
+            state["attention.weight"] = np.zeros((1, 16, 1, 1), np.float32)
+    path = state_dict_file(tmp_path / "w.pth", state)
+    message = message_of(path, keras_resnet.ResNet20())
+    assert "1 unused by the model: attention.weight" in message and "ignore=" in message
+    weights.load(keras_resnet.ResNet20(), path, ignore=["attention.*"])
+    keras_resnet.ResNet20(weights=path, ignore=["attention.*"])
+
+
+def test_a_small_stem_is_called_so(tmp_path, resnet18_state):
+    state = {**resnet18_state, "conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}
+    path = state_dict_file(tmp_path / "w.pth", state)
+    message = message_of(path, keras_resnet.ResNet18(classes=7))
+    assert "a relative of resnet18 (with a 3x3 stem, not 7x7)" in message
+    assert "adapt" not in message
+
+
+def test_the_network_of_clip_is_called_so(tmp_path, resnet18_state):
+    stem = {
+        "visual.conv1.weight": np.zeros((32, 3, 3, 3), np.float32),
+        "visual.conv2.weight": np.zeros((32, 32, 3, 3), np.float32),
+        "visual.conv3.weight": np.zeros((64, 32, 3, 3), np.float32),
+    }
+    layers = {f"visual.{k}": v for k, v in resnet18_state.items() if k.startswith("layer")}
+    pool = {"visual.attnpool.k_proj.weight": np.zeros((512, 512), np.float32)}
+    path = state_dict_file(
+        tmp_path / "w.pth", {"logit_scale": np.ones(1, "f4"), **stem, **layers, **pool}
+    )
+    message = message_of(path, keras_resnet.ResNet18(classes=7))
+    assert "with a stem of three convolutions, as CLIP's" in message
 
 
 def test_what_no_network_here_fits(tmp_path, resnet20_state):
@@ -140,7 +195,7 @@ def test_what_no_network_here_fits(tmp_path, resnet20_state):
     for state, said in (
         (others, "It looks like no ResNet: it has 3000 tensors: features"),
         (long, "It looks like no ResNet: it has 9 tensors: aaa"),
-        (relative, "It looks like a relative of resnet20 with 10 classes"),
+        (relative, "a relative of resnet20 (with se in its blocks) with 10 classes"),
         (lost, "a resnet20 with shortcut A and 10 classes, as the model, but has lost or changed"),
     ):
         message = message_of(state_dict_file(tmp_path / "w.pth", state), model)
@@ -272,5 +327,5 @@ def test_loading_takes_little_more_memory_than_the_file(run_imported, tmp_path):
 def test_relatives_are_told_apart(resnet18_state):
     """A network with more in its blocks is not called by the name of the plain one."""
     state = {**resnet18_state, "layer1.0.se.fc1.weight": np.zeros(1, np.float32)}
-    assert recognise(state).text == "a relative of resnet18 with 7 classes"
+    assert recognise(state).text == "a relative of resnet18 (with se in its blocks) with 7 classes"
     assert recognise(state).variant is None

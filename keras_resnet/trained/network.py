@@ -275,12 +275,12 @@ def _changed(usual, preprocessing) -> Preprocessing:
 
 def _classifier(file, model):
     """The network that a file of weights is of, with probabilities."""
-    state, found = look_into(file, model)
+    state, found, version = look_into(file, model)
     if found.classes is None:
         raise CheckpointError(
             f"{file} has no head, and names no classes. Load it into a model with "
             "include_top=False, and use that."
         )
-    network = build_found(found, classifier_activation="softmax")
+    network = build_found(found, version, classifier_activation="softmax")
     assign(network, state, file.name)
     return network

@@ -41,7 +41,7 @@ def recognise(state: Mapping[str, Any]) -> Architecture:
     depths = tuple(sum(stage == number for stage, _ in blocks) for number in range(1, last + 1))
     kernel = _shape(state, "layer1.0.conv2.weight")
     if len(kernel) != 4:
-        return Architecture(f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}")
+        return Architecture(_no_resnet(state))
     block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
     name, variant = f"an unknown {block} ResNet with stages of {depths} blocks", None
     family, shortcut = IMAGENET, None
@@ -51,12 +51,9 @@ def recognise(state: Mapping[str, Any]) -> Architecture:
         if (config.block, config.depths, shape) == (block, depths, kernel[:2]):
             name, variant, family = f"a {candidate}", candidate, config.family
     others = [key for key in state if not KNOWN.fullmatch(key)]
-    if variant and (
-        others
-        or "bn1.weight" not in state
-        or _shape(state, "conv1.weight")[2:] != (family.stem_kernel,) * 2
-    ):
-        name, variant = f"a relative of {variant}", None
+    different = _differences(state, others, family)
+    if variant and different:
+        name, variant = f"a relative of {variant} ({', '.join(different)})", None
     elif variant and family is CIFAR:
         shortcut = "B" if "layer2.0.downsample.0.weight" in state else "A"
         name += f" with shortcut {shortcut}"
@@ -68,6 +65,40 @@ def recognise(state: Mapping[str, Any]) -> Architecture:
     if others and not classes:
         head = f"{joint} a head of another name, {listed(others[-1:])}"
     return Architecture(f"{name} {head}", variant, classes, channels, shortcut)
+
+
+def _no_resnet(state):
+    shapes = [array.shape for array in state.values()]
+    if any(len(shape) == 5 for shape in shapes):
+        return "a network of three-dimensional convolutions, of videos or volumes"
+    if shapes and all(0 in shape for shape in shapes):
+        return (
+            "a network whose tensors are empty, as ZeRO-3 leaves them (DeepSpeed's zero_to_fp32.py "
+            "gathers their numbers)"
+        )
+    return f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}"
+
+
+def _differences(state, others, family):
+    """What a network has that torchvision's, or the paper's, has not: "with a 3x3 stem"."""
+    stem, side = _shape(state, "conv1.weight")[2:], family.stem_kernel
+    extra = dict.fromkeys(
+        match[1] for key in others if (match := re.match(r"layer\d\.\d+\.([a-z_0-9]+)", key))
+    )
+    beside = [key for key in others if not BLOCK.match(key) and state[key].ndim > 2]
+    found = {
+        "with a stem that is not one convolution": not stem,
+        "with a stem of three convolutions, as CLIP's": "conv3.weight" in state,
+        f"with a {'x'.join(map(str, stem))} stem, not {side}x{side}": stem
+        not in ((), (side, side)),
+        "with group normalization (it has no running statistics)": not any(
+            key.endswith(".running_mean") for key in state
+        ),
+        f"with {listed(extra, 2)} in its blocks": extra,
+        f"with {listed(beside, 2)}": beside,
+        "without the normalization of its stem": stem and "bn1.weight" not in state,
+    }
+    return [words for words, is_so in found.items() if is_so]
 
 
 def call_of(found: Architecture) -> str:

@@ -1,14 +1,17 @@
 """Arrays into a model's variables, all of them or none: `assign`."""
 
+import fnmatch
 import logging
 import mmap
 import re
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
 from keras_resnet.weights.architecture import call_of, recognise
 from keras_resnet.weights.errors import CheckpointError, listed
+from keras_resnet.weights.names import Computed
 from keras_resnet.weights.state_dict import TO_KERAS, TO_TORCH, variables_by_key
 
 logger = logging.getLogger("keras_resnet")
@@ -25,24 +28,35 @@ def assign(
     *,
     head: str = "strict",
     first_conv: str = "strict",
+    ignore: Sequence[str] = (),
+    unreadable: Mapping[str, str] | None = None,
 ) -> None:
     """Puts the arrays of `state` into the model's variables: all of them, or none.
 
-    `state` is as of `Checkpoint.weights`, `source` the file's name; the rest is as of `load`, its
-    CheckpointError too.
+    `state` is as of `Weights`, `source` the file's name, `unreadable` as of `Found`; the rest is as
+    of `load`, its CheckpointError too.
     """
     check_choice("head", head, "skip")
     check_choice("first_conv", first_conv, "adapt")
     variables, state = _wanted(variables_by_key(model), state, source, skip_head=head == "skip")
     if first_conv == "adapt" and STEM in variables and getattr(state.get(STEM), "ndim", 0) == 4:
-        state[STEM] = _adapt_channels(state[STEM], variables[STEM].shape[2])
-    _check_fit(model, variables, state, source)
+        state[STEM] = _adapt_channels(_plain(state[STEM]), variables[STEM].shape[2])
+    _check_fit(model, variables, state, source, ignore, unreadable or {})
     for key, variable in variables.items():
-        array = state[key].astype(variable.dtype, copy=state[key].ndim == 1)
+        held = _plain(state[key])
+        array = held.astype(variable.dtype, copy=held.ndim == 1)
         if array.ndim > 1:  # by the backend, which takes less than half of numpy's time
             array = keras.ops.transpose(array, TO_KERAS[array.ndim])
         variable.assign(array)
-        _let_go(state[key])
+        _let_go(held)
+
+
+def check_backbone(
+    model: keras.Model, state: dict[str, np.ndarray], source: str, ignore: Sequence[str] = ()
+) -> None:
+    """Raises a CheckpointError if what is not the head does not fit, as `assign` does."""
+    variables, state = _wanted(variables_by_key(model), state, source, skip_head=True)
+    _check_fit(model, variables, state, source, ignore, {})
 
 
 def check_choice(argument: str, value: object, other: str) -> None:
@@ -66,12 +80,19 @@ def _wanted(variables, state, source, *, skip_head):
     )
 
 
-def _check_fit(model, variables, state, source):
+def _check_fit(model, variables, state, source, ignore, unreadable):
     """Raises a CheckpointError that tells which keys do not fit, if there are any."""
     shapes = {key: _mismatch(variables[key], state[key]) for key in variables.keys() & state.keys()}
     misshapen = {key: said for key, said in shapes.items() if said}
     missing = [key for key in variables if key not in state]
-    unused = [key for key in state if key not in variables]
+    unused = [key for key in state if key not in variables and not _is_one_of(key, ignore)]
+    odd = [f"{key} is {unreadable[key]}" for key in missing if key in unreadable]
+    if odd:
+        raise CheckpointError(
+            f"{source} does not fit the model {model.name!r}, which was left as it was: "
+            f"{listed(odd)}, no plain tensor. Save it dense and of floats: tensor.to_dense(), "
+            "tensor.dequantize()."
+        )
     if not (misshapen or missing or unused):
         return
     lines = {
@@ -102,10 +123,21 @@ def _advice(variables, state, missing, unused, misshapen):
         return f"To keep the model's own head, {keep}, first_conv='adapt')."
     if not misshapen and {*missing} <= {*HEAD} and not any(map(BACKBONE.match, unused)):
         skip = f", and to keep the model's own head, {keep})" if missing else ""
-        return f"The backbone fits: save the file without the unused keys{skip}."
+        ignore = (
+            f"pass ignore=[{unused[0][:80]!r}{', ...' if unused[1:] else ''}] to leave them out"
+        )
+        return (
+            "The backbone fits: if the network does without the unused keys, save the file without "
+            f"them or {ignore}{skip}."
+        )
     found = recognise(state)
     if found.variant is None:
-        return f"It looks like {found.text}, which is no network of this package: choose another."
+        again = f", or pass ignore=[{unused[0][:60]!r}] and the like" if unused else ""
+        again = "" if missing or misshapen else again
+        return (
+            f"It looks like {found.text}, which is no network of this package: choose another"
+            f"{again}."
+        )
     ours = recognise({key: np.broadcast_to(0, _expected(var)) for key, var in variables.items()})
     if (found.variant, found.shortcut) != (ours.variant, ours.shortcut):
         return f"It looks like {found.text}: load it into {call_of(found)}."
@@ -113,6 +145,14 @@ def _advice(variables, state, missing, unused, misshapen):
         f"It looks like {found.text}, as the model, but has lost or changed parts: save the whole "
         "state_dict again, or choose another file."
     )
+
+
+def _plain(array):
+    return array.value() if isinstance(array, Computed) else array
+
+
+def _is_one_of(key, patterns):
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _is_adaptable(kernel, variable):

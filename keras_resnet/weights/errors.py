@@ -25,10 +25,6 @@ class UnsafeFileError(ValueError):
         self.advice = advice
 
 
-class UnknownNameError(UnsafeFileError):
-    """A pickle names a class or a function that weights have no need of."""
-
-
 def listed(keys: Iterable[str], most: int = 6) -> str:
     """The first of some keys, shortened, for a message; and how many more there are."""
     keys = list(keys)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.weights.architecture import Architecture, recognise
+from keras_resnet.weights.architecture import Architecture, call_of, recognise
 from keras_resnet.weights.download import sha256
-from keras_resnet.weights.reading import read_checkpoint
+from keras_resnet.weights.reading import KERAS, Checkpoint, read_checkpoint
 from keras_resnet.weights.registry import PretrainedWeights, find_hash
+from keras_resnet.weights.selection import Weights, said_of
+
+ASSUMED = "RGB in 0..1, normalised by ImageNet's mean and deviation, as most are; nothing says it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +21,17 @@ class Inspection:
 
     Args:
         path: The file.
-        container: "zip", "legacy" or "tar" (of torch.save), "safetensors", "keras" or "hdf5".
+        container: "zip", "legacy" or "tar" (of torch.save), "torchscript", "pickle" (of numpy
+            arrays), "safetensors", "keras" or "hdf5".
         size: Of the file, in bytes.
         sha256: Of the file, 64 hexadecimal digits.
-        tensors: Name to array, as they are in the file, less a wrapper's prefix.
+        tensors: Name to array, as they are in the file, less the network's prefix.
         architecture: What network they are of.
         published: The published weights that have this hash, or None.
+        layout: Whose names they are, and where the network stands in the file, in words.
+        head: Which of the tensors are its classifier, in words.
+        preprocessing: What images it takes, in words, as far as that is known.
+        call: The call that builds the network with these weights, or why there is none.
     """
 
     path: Path
@@ -33,25 +41,76 @@ class Inspection:
     tensors: dict[str, np.ndarray]
     architecture: Architecture
     published: PretrainedWeights | None
+    layout: str
+    head: str
+    preprocessing: str
+    call: str
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspection:
     """Looks into a file of weights of any kind.
 
     Args:
         path: The file.
+        prefix: Which network, where the file holds several, as the error says.
 
     Raises:
         CheckpointError: if it cannot be read.
     """
-    found = read_checkpoint(path)
-    digest = sha256(found.path)
+    checkpoint = read_checkpoint(path, prefix)
+    digest = sha256(checkpoint.path)
+    weights = checkpoint.weights()
+    architecture, published = recognise(weights.state), find_hash(digest)
     return Inspection(
-        found.path,
-        found.container,
-        found.path.stat().st_size,
+        checkpoint.path,
+        checkpoint.container,
+        checkpoint.path.stat().st_size,
         digest,
-        found.tensors,
-        recognise(found.weights),
-        find_hash(digest),
+        checkpoint.found.tensors,
+        architecture,
+        published,
+        _layout(checkpoint),
+        _head(weights),
+        _preprocessing(checkpoint, published),
+        _call(checkpoint, architecture, prefix),
     )
+
+
+def _layout(checkpoint: Checkpoint) -> str:
+    found = checkpoint.found
+    whose = " and ".join(sorted(found.libraries)) or "PyTorch"
+    if checkpoint.container in KERAS:
+        whose = "keras.applications" if checkpoint.of_applications else "Keras"
+    where = f", under {found.where!r:.200}" if found.where else ""
+    said = (
+        f"; {checkpoint.origin.said_by}: {checkpoint.origin.name}" if checkpoint.origin.name else ""
+    )
+    return f"names of {whose}{where}{said}"
+
+
+def _head(weights: Weights) -> str:
+    beside = f"; beside it: {said_of(weights.left_over)}" if weights.left_over else ""
+    return (weights.head or "none that is known as a classifier") + beside
+
+
+def _preprocessing(checkpoint: Checkpoint, published: PretrainedWeights | None) -> str:
+    if published:
+        return str(published.preprocessing)
+    if checkpoint.of_applications:
+        return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
+    return checkpoint.origin.preprocessing or checkpoint.two_networks or ASSUMED
+
+
+def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None) -> str:
+    if checkpoint.origin.differences:
+        said = " and ".join(checkpoint.origin.differences)
+        return f"none: {checkpoint.origin.name} {said}, as no network here"
+    if architecture.variant is None:
+        return "none: no network here is as this one"
+    version = "v1" if checkpoint.of_applications else checkpoint.origin.version
+    more = {"weights": str(checkpoint.path), "prefix": prefix}
+    more["version"] = version if version == "v1" else None
+    if checkpoint.asks_for_version:
+        more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1 or v1.5"
+    given = "".join(f", {key}={value!r}" for key, value in more.items() if value is not None)
+    return f"{call_of(architecture).removesuffix(')')}{given})"

@@ -5,82 +5,156 @@ file -> `read_checkpoint`: its weights under torchvision's names -> `assign`: ch
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from keras_resnet.blocks import BottleneckBlock
 from keras_resnet.weights import registry
-from keras_resnet.weights.assigning import HEAD, assign
+from keras_resnet.weights.assigning import HEAD, assign, check_backbone
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
-from keras_resnet.weights.reading import existing_file, read_checkpoint
-from keras_resnet.weights.state_dict import variables_by_key
+from keras_resnet.weights.reading import (
+    KERAS,
+    Checkpoint,
+    Source,
+    existing_file,
+    read_checkpoint,
+)
+from keras_resnet.weights.selection import Weights, said_of
+from keras_resnet.weights.state_dict import variables_by_key, version_of
 
 logger = logging.getLogger("keras_resnet")
 
 
 def load(
     model: keras.Model,
-    path: str | os.PathLike[str],
+    source: Source,
     *,
     head: str = "strict",
     first_conv: str = "strict",
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
+    version: str | None = None,
 ) -> None:
-    """Loads a weights file into a model, completely or not at all.
+    """Loads weights into a model, completely or not at all.
 
     Args:
         model: A model of this package.
-        path: A `.pth`, `.pt`, `.th`, `.bin` or `.safetensors` file with the names of torchvision,
-            timm or Hugging Face's transformers; a `.keras` or `.weights.h5` file of this network;
-            or a `.weights.h5` or `.h5` file of keras.applications' ResNet50, 101 or 152, for a
-            model built with `version="v1"`.
+        source: A `.pth`, `.pt`, `.th`, `.bin`, `.pkl` or `.safetensors` file, whatever wraps its
+            network, or its names; a `.keras` or `.weights.h5` file of this network; a `.weights.h5`
+            or `.h5` file of keras.applications' ResNet50, 101 or 152, for a model built with
+            `version="v1"`; or a mapping from names to arrays, as `read_state_dict` gives.
         head: "strict", or "skip" to leave the model's `fc` as it is. A model without a top
-            ignores the file's `fc` in either case.
+            ignores the file's classifier in either case.
         first_conv: "strict", or "adapt" to fit the file's first convolution to another number of
             input channels: summed for one channel, otherwise repeated and rescaled.
+        prefix: Which network, where the file holds several, as the error says: "teacher".
+        ignore: Patterns, as of `fnmatch`, of names that may be left over where they would be an
+            error: `["layer?.*.attention.*"]`.
+        version: Where the file's bottlenecks stride, "v1" or "v1.5", as of the builders: to be said
+            where its names are those of two networks, as detectron2's. It is the model's, too.
 
     Raises:
         CheckpointError: if the file cannot be read, or does not fit: the message counts the
-            missing, unused and misshapen keys and names the first. The model is unchanged.
+            missing, unused and misshapen keys and names the first; or if its network is another,
+            or may be another and no version was given. The model is unchanged.
 
     Example:
     >>> model = keras_resnet.ResNet50(classes=36)
     >>> keras_resnet.weights.load(model, "resnet50-0676ba61.pth", head="skip")  # doctest: +SKIP
     """
-    assign(model, read(path, model), Path(path).name, head=head, first_conv=first_conv)
+    if version not in (None, "v1", "v1.5"):
+        raise ValueError(f"version should be 'v1' or 'v1.5'. Received: version={version!r}")
+    own = version_of(model)
+    if version and own and version != own:
+        raise CheckpointError(
+            f"The model {model.name!r} is of version={own!r}. Build it with version={version!r}."
+        )
+    checkpoint = read_checkpoint(source, prefix)
+    weights = fitting(checkpoint, model, version is not None)
+    _assign(model, checkpoint, weights, head, first_conv, ignore)
 
 
 def load_pretrained(
-    model: keras.Model, path: Path, *, classes_given: bool, first_conv: str = "strict"
+    model: keras.Model,
+    path: Path,
+    *,
+    classes_given: bool,
+    version_given: bool,
+    first_conv: str = "strict",
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> None:
     """Loads `path` into a new model; the head is skipped if other classes were asked for.
 
     Raises:
-        CheckpointError: as `load` does, and if the file has another number of classes than the
-            model and none was given.
+        CheckpointError: as `load` does; if the file has another number of classes than the model
+            and none was given; or if its names are those of two networks and no version was.
     """
-    state = read(path, model)
+    checkpoint = read_checkpoint(path, prefix)
+    weights = fitting(checkpoint, model, version_given)
     model_head = variables_by_key(model).get(HEAD[1])
-    file_head = state.get(HEAD[1])
+    file_head = weights.state.get(HEAD[1], weights.state.get(HEAD[0]))
+    classes = 0 if file_head is None else (*file_head.shape, 0)[0]
     head = "strict"
-    if model_head is not None and file_head is not None and model_head.shape != file_head.shape:
-        classes = (*file_head.shape, 0)[0]
-        if not classes_given:
+    has_head = file_head is not None
+    units = classes if model_head is None else model_head.shape[0]
+    if classes != units and (has_head or checkpoint.found.network):
+        if not classes_given and has_head:
             raise CheckpointError(
-                f"{path.name} has {classes} classes, and the model {model_head.shape[0]}. "
-                f"Pass classes={classes} to use the file's head, any other number to start "
-                "with a new one, or include_top=False."
+                f"{path.name} has {classes} classes, and the model {units}. Pass classes={classes} "
+                "to use the file's head, any other number to start with a new one, or "
+                "include_top=False."
+            )
+        if not classes_given:
+            if first_conv == "strict":
+                check_backbone(model, weights.state, path.name, ignore)
+            raise CheckpointError(
+                f"{path.name} has no classifier that is known as one. Pass classes= for a new "
+                "head, or include_top=False. Beside its network it has: "
+                + (said_of(weights.left_over) or "nothing")
+                + "."
             )
         head = "skip"
         logger.warning(
-            "%s has %d classes: its backbone is loaded; the new head of %d classes is random.",
+            "%s has %s: its backbone is loaded; the new head of %d classes is random.",
             path.name,
-            classes,
-            model_head.shape[0],
+            f"{classes} classes" if has_head else "no classifier",
+            units,
         )
-    assign(model, state, path.name, head=head, first_conv=first_conv)
+    _assign(model, checkpoint, weights, head, first_conv, ignore)
+
+
+def _assign(model, checkpoint, weights, head, first_conv, ignore):
+    assign(
+        model,
+        weights.state,
+        checkpoint.path.name,
+        head=head,
+        first_conv=first_conv,
+        ignore=ignore,
+        unreadable=checkpoint.found.unreadable,
+    )
+    say(checkpoint, weights, model.name, version_of(model))
+
+
+def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | None) -> None:
+    """Says in a line each what was left over, and what was assumed since nothing tells it."""
+    name = checkpoint.path.name
+    if weights.left_over:
+        logger.info("%s: left over beside its network: %s.", name, said_of(weights.left_over))
+    if checkpoint.two_networks:
+        logger.warning("%s: %s", name, checkpoint.two_networks)
+    elif checkpoint.container not in KERAS and not checkpoint.origin.said_by:
+        if registry.find_file(name) is None:
+            logger.info(
+                "%s: no config.json says more than its keys do, so it is taken for %s as "
+                "torchvision has it: ReLU, max pooling without blur, strides as of version=%r.",
+                name,
+                network,
+                version or "v1.5",
+            )
 
 
 def locate(weights: str | os.PathLike[str], variant: str) -> Path:
@@ -110,21 +184,12 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
     return existing_file(weights)
 
 
-def read(
-    path: str | os.PathLike[str], model: keras.Model | None = None, version: str = "v1.5"
-) -> dict[str, np.ndarray]:
-    """A file's weights under torchvision's names, for a model or a network of a version.
+def fitting(checkpoint: Checkpoint, model: keras.Model, version_given: bool) -> Weights:
+    """A file's weights for a model: its classifier is known by the model's number of classes too.
 
     Raises:
-        CheckpointError: if it cannot be read, or is of a network that strides elsewhere.
+        CheckpointError: as of `Checkpoint.check_version`.
     """
-    checkpoint = read_checkpoint(path)
-    if model is not None:
-        blocks = [layer for layer in model.layers if isinstance(layer, BottleneckBlock)]
-        version = "v1" if all(block.version == "v1" for block in blocks) else "v1.5"
-    if checkpoint.of_applications and version != "v1":
-        raise CheckpointError(
-            f"{path} is of keras.applications, whose bottlenecks stride on their first "
-            "convolution. Build the model with version='v1'."
-        )
-    return checkpoint.weights
+    checkpoint.check_version(version_of(model), version_given)
+    head = variables_by_key(model).get(HEAD[1])
+    return checkpoint.weights(None if head is None else head.shape[0])

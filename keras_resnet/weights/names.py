@@ -1,59 +1,193 @@
 """The names that other libraries give to the weights of a residual network.
 
-torchvision's are the rule: everything else is renamed to them on loading.
+torchvision's are the rule: everything else is renamed to them on loading, wherever in a name it
+stands. What the stages and the first convolution are called is told by `structure`.
 """
 
+import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.layers import BATCH_NORM_EPSILON
+from keras_resnet.weights.structure import BLOCK
 
 # Counts that only training needs: of batches, and of averaged models.
 DROPPED = ("num_batches_tracked", "n_averaged")
+# What wraps a module, or a part of it, in torch: DataParallel, compile, FSDP, checkpointing.
+WRAPPER = re.compile(
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+    r"|(?:(?<=\.\d\.)|(?<=\.\d\d\.))(?:model|net)\."  # within a block
+)
+HUGGING_FACE, PYTORCHCV = "transformers", "pytorchcv"
+DETECTRON, CAFFE2, BENCHMARK = "detectron2", "Caffe2", "maskrcnn_benchmark"
+_MSRA_OR_TORCHVISION = (
+    "MSRA's, with version='v1' and BGR in 0..255, and torchvision's, with version='v1.5' and "
+    "normalised RGB"
+)
+# Libraries whose bottlenecks are of two networks under equal names, and which.
+TWO_NETWORKS = {
+    **dict.fromkeys((DETECTRON, CAFFE2, BENCHMARK), _MSRA_OR_TORCHVISION),
+    PYTORCHCV: "its resnet50, with version='v1', and its resnet50b, with version='v1.5'",
+}
 
 
 def _next(match):
-    return f"{int(match[1]) + 1}{match[2]}"
+    return f"{match[1]}{int(match[2]) + 1}{match[3]}"
 
 
-# Pattern and replacement, applied in order to every name.
-RENAMES = (
-    # Hugging Face's ResNetForImageClassification and ResNetModel, which count from 0.
-    (r"^resnet\.", ""),
-    (r"^embedder\.embedder\.convolution\.", "conv1."),
-    (r"^embedder\.embedder\.normalization\.", "bn1."),
-    (r"^encoder\.stages\.(\d)\.layers(\.\d{1,4}\.)", lambda match: f"layer{_next(match)}"),
-    (r"\.shortcut\.convolution\.", ".downsample.0."),
-    (r"\.shortcut\.normalization\.", ".downsample.1."),
-    (r"\.layer\.(\d)\.convolution(\.)", lambda match: f".conv{_next(match)}"),
-    (r"\.layer\.(\d)\.normalization(\.)", lambda match: f".bn{_next(match)}"),
-    (r"^classifier\.1\.", "fc."),
+def _unit(match):
+    return f"{match[1]}{int(match[2]) - 1}."
+
+
+# Library, pattern and replacement, applied in order to every name that is not torchvision's.
+RULES = (
+    # ResNetForImageClassification and ResNetModel, which count from 0.
+    (HUGGING_FACE, r"(^|\.)embedder\.embedder\.convolution\.", r"\1conv1."),
+    (HUGGING_FACE, r"(^|\.)embedder\.embedder\.normalization\.", r"\1bn1."),
+    (
+        HUGGING_FACE,
+        r"((?:^|\.))encoder\.stages\.(\d)\.layers(\.\d{1,4}\.)",
+        lambda match: _next(match).replace(match[1], f"{match[1]}layer", 1),
+    ),
+    (HUGGING_FACE, r"\.shortcut\.convolution\.", ".downsample.0."),
+    (HUGGING_FACE, r"\.shortcut\.normalization\.", ".downsample.1."),
+    (
+        HUGGING_FACE,
+        r"(\.)layer\.(\d)\.convolution(\.)",
+        lambda m: _next(m).replace(".", ".conv", 1),
+    ),
+    (
+        HUGGING_FACE,
+        r"(\.)layer\.(\d)\.normalization(\.)",
+        lambda m: _next(m).replace(".", ".bn", 1),
+    ),
+    # Detectron's, as Caffe2 wrote them: only its first norm is named for the stage.
+    (CAFFE2, r"^res_conv1_bn_", "stem.conv1.norm."),
+    (CAFFE2, r"^conv1_(?=[wb]$)", "stem.conv1."),
+    (CAFFE2, r"^(?:pred|fc1000)_(?=[wb]$)", "fc."),
+    (CAFFE2, r"^(res\d)_(\d{1,4})_branch1_(bn_)?", r"\1.\2.shortcut.\3"),
+    (
+        CAFFE2,
+        r"^(res\d)_(\d{1,4})_branch2([abc])_(bn_)?",
+        lambda m: f"{m[1]}.{m[2]}.conv{'abc'.index(m[3]) + 1}.{m[4] or ''}",
+    ),
+    (CAFFE2, r"^((?:stem|res\d\.\d{1,4})\..*\.)bn_", r"\1norm."),
+    (CAFFE2, r"^((?:stem|res\d\.\d{1,4}|fc)\..*)\b(?:w|s)$", r"\1weight"),
+    (CAFFE2, r"^((?:stem|res\d\.\d{1,4}|fc)\..*)\bb$", r"\1bias"),
+    (CAFFE2, r"^((?:stem|res\d\.\d{1,4})\..*)\brm$", r"\1running_mean"),
+    (CAFFE2, r"^((?:stem|res\d\.\d{1,4})\..*)\briv$", r"\1running_var"),
+    # Its stem is a part of its own, as detectron2's, but its blocks are torchvision's.
+    (BENCHMARK, r"(^|\.)stem\.bn1\.", r"\1stem.bn1."),
+    # A convolution there has its batch normalization inside.
+    (DETECTRON, r"\.conv([123])\.norm\.", r".bn\1."),
+    (DETECTRON, r"\.shortcut\.norm\.", ".downsample.1."),
+    (DETECTRON, r"\.shortcut\.(weight|bias)$", r".downsample.0.\1"),
+    # A unit there counts from 1, and has each convolution in a block with its normalization.
+    (PYTORCHCV, r"(^|\.)init_block\.conv\.conv\.", r"\1conv1."),
+    (PYTORCHCV, r"(^|\.)init_block\.conv\.bn\.", r"\1bn1."),
+    (PYTORCHCV, r"(\bstage\d\.)unit(\d{1,4})\.(?:body\.)?", _unit),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)conv(\d)\.conv\.", r"\1conv\2."),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)conv(\d)\.bn\.", r"\1bn\2."),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.conv\.", r"\1downsample.0."),
+    (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.bn\.", r"\1downsample.1."),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
-    (r"^linear\.", "fc."),
-    (r"\.shortcut\.([01])\.", r".downsample.\1."),
+    ("", r"\.shortcut\.([01])\.", r".downsample.\1."),
 )
 
 
-def as_torchvision(state: dict[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
-    """`state` under torchvision's names and as its network has it, without what is `DROPPED`.
+@dataclasses.dataclass(frozen=True)
+class Computed:
+    """A kernel that is saved as its parts, and computed once it is known to fit.
 
-    Raises:
-        CheckpointError: if two names become one.
+    Args:
+        way: "weight_norm", of a length and a direction, or "pruned", of a kernel and a mask.
+        parts: Those two.
     """
-    renamed = {}
-    for key, array in state.items():
-        if key.endswith(DROPPED):
-            continue
-        for pattern, replacement in RENAMES:
-            key = re.sub(pattern, replacement, key)
-        if key in renamed:
-            raise CheckpointError(
-                f"{source} holds {key[:80]} twice, under the names of two libraries. Save the one "
-                "that is wanted alone."
-            )
-        renamed[key] = array
-    return biases_into_means(renamed)
+
+    way: str
+    parts: tuple[np.ndarray, np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:
+        """Shape, type and such are those of the larger part."""
+        if name not in ("shape", "ndim", "size", "dtype", "strides", "__array_interface__"):
+            raise AttributeError(name)
+        return getattr(self.parts[self.way == "weight_norm"], name)
+
+    def value(self) -> np.ndarray:
+        """The plain kernel."""
+        one, other = (np.asarray(part, np.float32) for part in self.parts)
+        if self.way == "pruned":
+            return one * other
+        axes = tuple(range(one.size > 1, other.ndim))
+        return other * (one / np.sqrt(np.square(other).sum(axes, keepdims=True)))
+
+
+WAYS = {
+    ("weight_norm", ".weight_g", ".weight_v"),
+    ("weight_norm", ".parametrizations.weight.original0", ".parametrizations.weight.original1"),
+    ("pruned", ".weight_orig", ".weight_mask"),
+}
+
+
+def renamed(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """Tensors under names that are torchvision's but for prefixes, and the libraries of the rest.
+
+    Counts are left out, and kernels that are saved as two parts are one.
+    """
+    kept = {key: value for key, value in tensors.items() if not key.endswith(DROPPED)}
+    plain = {key: WRAPPER.sub("", key) for key in kept}
+    if len({*plain.values()}) < len(plain):  # the wrapped network beside another
+        plain = {key: key for key in kept}
+    state, libraries = {}, set()
+    for key, value in kept.items():
+        name = plain[key]
+        rules = () if BLOCK.fullmatch(name) else RULES
+        for library, pattern, replacement in rules:
+            name, count = re.subn(pattern, replacement, name)
+            if count and library:
+                libraries.add(library)
+        state[name if name not in state else key] = value
+    return _put_together(state), libraries
+
+
+def _put_together(state):
+    """State with one `Computed` for each kernel that is saved as two parts."""
+    found = {}
+    for key in state:
+        for way, first, second in WAYS:
+            other = key.removesuffix(first) + second
+            if key.endswith(first) and other in state and _are_parts(state, way, key, other):
+                found[key] = other, f"{key.removesuffix(first)}.weight", way
+    seconds = {other for other, _, _ in found.values()}
+    whole = {}
+    for key, value in state.items():
+        if key in found:
+            other, name, way = found[key]
+            whole[name] = Computed(way, (value, state[other]))
+        elif key not in seconds:
+            whole[key] = value
+    return whole
+
+
+def _are_parts(state, way, key, other):
+    one, two = state[key], state[other]
+    if way == "pruned":
+        return one.shape == two.shape
+    return two.ndim > 1 and one.shape in ((), (1,) * two.ndim, (len(two), *(1,) * (two.ndim - 1)))
+
+
+def with_statistics(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Detectron's state with the statistics that its frozen normalizations do without: 0 and 1."""
+    state = dict(state)
+    for key in [key for key in state if re.search(r"\b(bn\d|downsample\.1)\.weight$", key)]:
+        layer, size = key.removesuffix("weight"), state[key].shape
+        state.setdefault(f"{layer}running_mean", np.broadcast_to(np.float32(0), size))
+        variance = np.float32(1 - BATCH_NORM_EPSILON)
+        state.setdefault(f"{layer}running_var", np.broadcast_to(variance, size))
+    return state
 
 
 def biases_into_means(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

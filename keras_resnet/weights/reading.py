@@ -7,23 +7,31 @@
 """
 
 import dataclasses
-import functools
 import io
+import logging
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.weights import hdf5_file, keras_names, pytorch, safetensors_file
-from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
-from keras_resnet.weights.finding import network_in
-from keras_resnet.weights.names import as_torchvision
+from keras_resnet.weights.errors import CheckpointError, UnsafeFileError, listed
+from keras_resnet.weights.finding import Found, find, flat
+from keras_resnet.weights.foreign import refuse_other_kind, refuse_other_zip
+from keras_resnet.weights.names import TWO_NETWORKS
+from keras_resnet.weights.origin import Origin, origin_of
+from keras_resnet.weights.selection import Weights, select
+from keras_resnet.weights.structure import sites_in
 from keras_resnet.weights.zip_file import START, zip_members
+
+logger = logging.getLogger("keras_resnet")
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5", ".h5")
 KERAS_WEIGHTS = "model.weights.h5"  # within a `.keras` file, which is a zip
+Source = str | os.PathLike[str] | Mapping[str, Any]
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 KERAS = ("keras", "hdf5")
 # Kind of file: what messages call it, and how to save it anew.
@@ -43,77 +51,149 @@ class Checkpoint:
     """The weights of a file, of whatever library.
 
     Args:
-        path: The file.
-        container: "zip", "legacy" or "tar" (of torch.save), "safetensors", "keras" or "hdf5".
-        tensors: Name to array, as they are in the file, less a wrapper's prefix; those of PyTorch
-            and safetensors are read-only views of the file.
+        path: The file; of a mapping, what messages call it.
+        container: "zip", "legacy" or "tar" (of torch.save), "torchscript", "pickle" (of numpy
+            arrays), "safetensors", "keras", "hdf5", or "mapping".
+        found: The network in it, and the tensors, as they are in the file, less its prefix; those
+            of PyTorch and safetensors are read-only views of the file.
+        origin: What a config.json beside the file, or its own metadata, says of the network.
     """
 
     path: Path
     container: str
-    tensors: dict[str, np.ndarray]
+    found: Found
+    origin: Origin
 
     @property
     def of_applications(self) -> bool:
         """Whether keras.applications made it, whose bottlenecks stride on their first kernel."""
-        return self.container in KERAS and keras_names.of_applications(self.tensors)
+        return self.container in KERAS and keras_names.of_applications(self.found.tensors)
 
-    @functools.cached_property
+    @property
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The weights under PyTorch's names, those of the library that wrote them, in its layout.
-
-        Raises:
-            CheckpointError: if two arrays get one name.
-        """
+        """The weights in PyTorch's layout, under the names of the library that wrote them."""
         if self.container in KERAS:
-            return keras_names.as_pytorch(self.tensors, self.path.name)
-        return self.tensors
+            return keras_names.as_pytorch(self.found.tensors, self.path.name)
+        return self.found.tensors
 
-    @functools.cached_property
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self, classes: int | None = None) -> Weights:
         """The weights under torchvision's names and as its networks have them.
 
-        Raises:
-            CheckpointError: if two arrays get one name.
+        Args:
+            classes: Number of classes that are asked for, by which a head of another name is known.
         """
-        return as_torchvision(self.state_dict, self.path.name)
+        if self.found.network is None:
+            return Weights(self.state_dict, [], None)
+        return select(
+            self.found.network, classes, self.found.alone, self.container == "safetensors"
+        )
+
+    @property
+    def two_networks(self) -> str:
+        """Which two networks have its names, in words; nothing if they tell one."""
+        for library in self.found.libraries & TWO_NETWORKS.keys():
+            author = self.origin.name or "its author is not said"
+            return (
+                f"its names are {library}'s, which two kinds of networks have: "
+                f"{TWO_NETWORKS[library]}; {author}."
+            )
+        return ""
+
+    @property
+    def asks_for_version(self) -> bool:
+        """Whether nothing in the file tells where its bottlenecks stride."""
+        network = self.found.network
+        bottlenecks = network is not None and network.has_bottlenecks
+        return bottlenecks and bool(self.two_networks) and not self.origin.version
+
+    def check_version(self, version: str | None, given: bool) -> None:
+        """Refuses the file for a model of another network.
+
+        Args:
+            version: The model's, as of the builders; None if it has no bottlenecks.
+            given: Whether the version was asked for, and is no default.
+
+        Raises:
+            CheckpointError: if the network is known to compute otherwise than one of `version`, or
+                if its names are those of two and neither the file nor the caller says which.
+        """
+        self.origin.refuse_others(self.path, version)
+        if self.of_applications and version not in (None, "v1"):
+            raise CheckpointError(
+                f"{self.path} is of keras.applications, whose bottlenecks stride on their first "
+                "convolution. Build the model with version='v1'."
+            )
+        if self.asks_for_version and not given:
+            raise CheckpointError(
+                f"{self.path}: {self.two_networks} Pass version='v1' or version='v1.5'."
+            )
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(source: Source, prefix: str | None = None) -> Checkpoint:
     """Reads a file of weights. It is untrusted: nothing that it names is imported or run.
 
     Args:
-        path: The file, which is taken for what it contains, not for its name.
+        source: The file, which is taken for what it contains, not for its name; or names to arrays.
+        prefix: Which network, where the file holds several.
 
     Raises:
         CheckpointError: if the file does not exist, is damaged, or holds no network, or several.
     """
-    path = existing_file(path)
-    container, saved = _read_container(path)
-    tensors = saved if container in KERAS else network_in(saved, path)
-    return Checkpoint(path, container, tensors)
+    if isinstance(source, Mapping):
+        arrays = {key: _as_array(key, value) for key, value in source.items()}
+        found = find(arrays, "the mapping", (), prefix)
+        return Checkpoint(Path("the mapping"), "mapping", found, Origin())
+    path = existing_file(source)
+    container, saved, passed_over, said = _read_container(path)
+    if passed_over:
+        names = listed(f"{one.name!r:.100}" for one in passed_over)
+        logger.warning("%s: passed over, since weights have no need of it: %s.", path.name, names)
+    if container in KERAS:
+        state = keras_names.as_pytorch(saved, path.name)
+        networks = [site.network(state) for site in sites_in(state)[:1]]
+        found = Found("", saved, (*networks, None)[0], frozenset(), True, {})
+        return Checkpoint(path, container, found, Origin())
+    saved = flat(saved) if container == "torchscript" else saved
+    return Checkpoint(
+        path, container, find(saved, path, passed_over, prefix), origin_of(path, said, saved)
+    )
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_state_dict(
+    path: str | os.PathLike[str], *, prefix: str | None = None
+) -> dict[str, np.ndarray]:
     """Reads the weights of a file of PyTorch, safetensors or Keras, without PyTorch.
 
     The file is taken for what it contains, not for its name: the zip, legacy or tar container of
-    `torch.save`, safetensors, or what Keras saves. A training checkpoint's weights are found under
-    whatever key they are, of several the first of `state_dict`, `model_state_dict`, `model`,
-    `model_ema`, `state_dict_ema`, `net`; they lose the usual prefixes (`module.`, `backbone.`,
-    ...).
+    `torch.save`, TorchScript, safetensors, a pickle of numpy arrays, or what Keras saves. The
+    network of a training checkpoint is found under whatever keys and prefix, and loses them.
 
     Args:
         path: The file. It is untrusted: nothing that it names is imported or run.
+        prefix: Which network, where there are several, as the error says.
 
     Returns:
         Names to arrays in PyTorch's layout. The arrays may be read-only views of the file.
 
     Raises:
-        CheckpointError: if the file does not exist, is damaged, or holds no state_dict, or several
-            under other keys.
+        CheckpointError: if the file does not exist, is damaged, or holds no state_dict, or several.
     """
-    return read_checkpoint(path).state_dict
+    return read_checkpoint(path, prefix).state_dict
+
+
+def _as_array(key, value):
+    """An entry of a mapping as an array, if it is one or can be one, as a tensor of torch."""
+    if not isinstance(key, str):
+        raise CheckpointError(f"The mapping should have names. Received: {key!r:.80}")
+    if isinstance(value, np.ndarray | Mapping):
+        return value
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "OSU":
+            raise TypeError(f"it is a {type(value).__name__}")
+        return array
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{key!r:.80} of the mapping is no array: {error}") from error
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -129,8 +209,8 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _read_container(path: Path) -> tuple[str, Any]:
-    """The container, and what it holds: arrays by name, perhaps in dicts within dicts."""
+def _read_container(path: Path) -> tuple[str, Any, list[Any], dict[str, str]]:
+    """The container, what it holds, what was passed over, and what it says of itself."""
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty. Copy or download it again.")
@@ -140,19 +220,22 @@ def _read_container(path: Path) -> tuple[str, Any]:
     try:
         if mapped[8:9] == b"{":  # after a length, JSON
             kind = "safetensors"
-            return kind, safetensors_file.read(path, mapped)
+            arrays, said = safetensors_file.read(path, mapped)
+            return kind, arrays, [], said
         if mapped[:8] == HDF5_START:
             kind = "hdf5"
-            return kind, hdf5_file.read(path, size)
+            return kind, hdf5_file.read(path, size), [], {}
         if mapped[:4] == START:
             members, compressed = zip_members(mapped)
+            refuse_other_zip({*members, *compressed})
             if KERAS_WEIGHTS in members or KERAS_WEIGHTS in compressed:
                 kind = "keras"
                 if KERAS_WEIGHTS in compressed:
                     raise UnsafeFileError(f"its {KERAS_WEIGHTS} is compressed or encrypted")
                 content = members[KERAS_WEIGHTS]
-                return kind, hdf5_file.read(io.BytesIO(content), len(content))
-        return pytorch.read(mapped)
+                return kind, hdf5_file.read(io.BytesIO(content), len(content)), [], {}
+        refuse_other_kind(mapped)
+        return *pytorch.read(mapped), {}
     except UnsafeFileError as error:
         what, how = KINDS[kind]
         again = f"If it was cut short, copy or download it again; otherwise save it anew {how}."

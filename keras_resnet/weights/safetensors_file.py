@@ -28,8 +28,8 @@ DTYPES = {
 }
 
 
-def read(path: Path, mapped: mmap.mmap) -> dict[str, np.ndarray]:
-    """Name to array, a read-only view of the mapped file, of each tensor in it.
+def read(path: Path, mapped: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Name to array, a read-only view of the mapped file, of each tensor in it; and its metadata.
 
     Raises:
         UnsafeFileError: if the file is damaged.
@@ -43,13 +43,13 @@ def read(path: Path, mapped: mmap.mmap) -> dict[str, np.ndarray]:
         # Reads the header alone: every tensor's size, and that they lie side by side.
         with safetensors.safe_open(path, framework="numpy"):
             header = json.loads(mapped[8 : 8 + length])
-        header.pop("__metadata__", None)
+        said = header.pop("__metadata__", None) or {}
         unknown = [name for name, tensor in header.items() if tensor["dtype"] not in DTYPES]
         if unknown:
             raise ValueError(
                 f"{unknown[0][:60]!r} is of type {header[unknown[0]]['dtype']}, not known here"
             )
-        return {
+        arrays = {
             name: np.ndarray(
                 tensor["shape"],
                 DTYPES[tensor["dtype"]],
@@ -58,6 +58,7 @@ def read(path: Path, mapped: mmap.mmap) -> dict[str, np.ndarray]:
             )
             for name, tensor in header.items()
         }
+        return arrays, said
     # numpy's TypeError is of a buffer that is too small.
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
         raise UnsafeFileError(str(error)) from error

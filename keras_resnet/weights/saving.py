@@ -8,7 +8,8 @@ import numpy as np
 
 from keras_resnet.files import replacing
 from keras_resnet.weights import pytorch
-from keras_resnet.weights.state_dict import to_state_dict
+from keras_resnet.weights.origin import VERSION
+from keras_resnet.weights.state_dict import to_state_dict, version_of
 
 SAVED_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".keras", ".weights.h5")
 
@@ -48,7 +49,8 @@ def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
             import safetensors.numpy
 
             state = {key: np.ascontiguousarray(value) for key, value in _state(model).items()}
-            safetensors.numpy.save_file(state, temporary, {"format": "pt"})
+            version = {VERSION: "v1"} if version_of(model) == "v1" else {}
+            safetensors.numpy.save_file(state, temporary, {"format": "pt", **version})
         else:
             pytorch.write(_state(model), temporary)
     return path

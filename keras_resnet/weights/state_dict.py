@@ -8,6 +8,8 @@ import re
 import keras
 import numpy as np
 
+from keras_resnet.blocks import BottleneckBlock
+
 LEAVES = {
     "kernel": "weight",
     "gamma": "weight",
@@ -33,6 +35,12 @@ def variables_by_key(model: keras.Model) -> dict[str, keras.Variable]:
         if leaf in LEAVES:  # not so the random state of dropout
             keys[".".join([*layers, LEAVES[leaf]]).removeprefix(prefix)] = variable
     return keys
+
+
+def version_of(model: keras.Model) -> str | None:
+    """Where a model's bottlenecks stride, as of the builders; None if it has none."""
+    blocks = [layer for layer in model.layers if isinstance(layer, BottleneckBlock)]
+    return blocks[0].version if blocks else None
 
 
 def to_state_dict(model: keras.Model) -> dict[str, np.ndarray]:

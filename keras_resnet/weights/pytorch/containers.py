@@ -1,8 +1,10 @@
 """Reads the files of `torch.save` into numpy arrays, safely and without PyTorch.
 
 Three containers: the zip of torch >= 1.6, the legacy one of torch 0.2 to 1.5, a row of pickles and
-then the raw storages, and the tar of torch 0.1. Nothing that a file names is imported or called,
-and every size that a file claims is compared with the file's own before it is used.
+then the raw storages, and the tar of torch 0.1. And two that hold no torch.save: a TorchScript
+archive, whose tensors lie as in the zip, and a plain pickle of numpy arrays. Nothing that a file
+names is imported or called, and every size that a file claims is compared with the file's own
+before it is used.
 
 Source: torch/serialization.py of PyTorch, `_load` and `_legacy_load`.
 """
@@ -14,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.weights import zip_file
-from keras_resnet.weights.errors import SAVE_A_STATE_DICT, UnknownNameError, UnsafeFileError
+from keras_resnet.weights.errors import SAVE_A_STATE_DICT, UnsafeFileError
+from keras_resnet.weights.pytorch.known_names import ScriptObject, find_global
+from keras_resnet.weights.pytorch.numpy_arrays import Array
 from keras_resnet.weights.pytorch.tar import BLOCK, is_tar_header, read_tar
 from keras_resnet.weights.pytorch.tensors import (
     INT64,
@@ -24,37 +28,38 @@ from keras_resnet.weights.pytorch.tensors import (
     Tensor,
     as_array,
     byte_swapped,
-    find_global,
     find_storage,
     raw_storage,
 )
-from keras_resnet.weights.pytorch.unpickler import Unpickler
+from keras_resnet.weights.pytorch.unpickler import Opaque, Unpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_START = LEGACY_MAGIC.to_bytes(10, "little")
 LEGACY_VERSION = 1001
 BYTES = np.dtype(np.uint8)
 SAVE_A_SCRIPT = SAVE_A_STATE_DICT.replace("model.", "torch.jit.load(path).")
 
 
-def read(mapped: mmap.mmap) -> tuple[str, Any]:
-    """Reads a file of `torch.save`.
+def read(mapped: mmap.mmap) -> tuple[str, Any, list[Opaque]]:
+    """Reads a file of `torch.save`, of TorchScript, or a pickle of numpy arrays.
 
     Args:
         mapped: The file.
 
     Returns:
-        The container, "zip", "legacy" or "tar", and what was saved, with numpy arrays (read-only
-        views of the file) for the tensors of its dicts and lists.
+        The container, "zip", "legacy", "tar", "torchscript" or "pickle"; what was saved, with numpy
+        arrays (read-only views of the file, but for a pickle's) for the tensors of its dicts and
+        lists; and what was passed over, by name.
 
     Raises:
         UnsafeFileError: if the file is not of this kind, is damaged, or holds what it should not.
     """
     start = mapped[:BLOCK]
-    container, read_storages = "legacy", _read_legacy
+    container = "legacy"
     if start.startswith(zip_file.START):
-        container, read_storages = "zip", _read_zip
+        container = "zip"
     elif is_tar_header(start):
-        container, read_storages = "tar", lambda mapped: (*read_tar(memoryview(mapped)), "<")
+        container = "tar"
     elif not start.startswith(b"\x80"):
         raise UnsafeFileError(
             "it is not a PyTorch file, nor one of safetensors or Keras: it starts with "
@@ -62,15 +67,18 @@ def read(mapped: mmap.mmap) -> tuple[str, Any]:
             "If it was downloaded, open it as text to see what came instead, and download it "
             "again.",
         )
+    elif LEGACY_START not in start[:32]:
+        container = "pickle"
     try:
-        return container, _with_arrays(*read_storages(mapped))
-    except UnknownNameError as error:
-        # What the state of every module has; the class may be one of the author's own.
-        if mapped.find(b"_parameters") < 0:
-            raise
-        raise UnsafeFileError(
-            f"it holds a whole pickled nn.Module: {error}", SAVE_A_STATE_DICT
-        ) from error
+        if container == "zip":
+            container, *read = _read_zip(mapped)
+        elif container == "tar":
+            saved, storages, passed_over = read_tar(memoryview(mapped))
+            read = [saved, storages, "<", passed_over]
+        else:
+            read = [*(_read_legacy if container == "legacy" else _read_pickle)(mapped)]
+        saved, storages, order, passed_over = read
+        return container, _with_arrays(saved, storages, order), [*passed_over.values()]
     except UnsafeFileError:
         raise
     except (ValueError, OverflowError, struct.error) as error:
@@ -79,29 +87,50 @@ def read(mapped: mmap.mmap) -> tuple[str, Any]:
 
 def _read_zip(mapped):
     members, compressed = zip_file.zip_members(mapped)
-    names = [*members, *compressed]
-    if any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names):
-        raise UnsafeFileError("it is a TorchScript archive, of torch.jit.save", SAVE_A_SCRIPT)
-    if compressed:
+    in_top = [name for name in members if name.count("/") == 1]
+    scripted = any(name.endswith("/constants.pkl") for name in in_top)
+    pickles = [name for name in in_top if name.endswith("/data.pkl")]
+    needed = pickles and pickles[0].removesuffix("data.pkl") + "data/"
+    if compressed and (not scripted or any(name.startswith(needed or "") for name in compressed)):
         raise UnsafeFileError(
             f"its entry {min(compressed)[:60]!r} is compressed or encrypted",
-            "Save it anew with torch.save, which compresses nothing.",
+            SAVE_A_SCRIPT
+            if scripted
+            else "Save it anew with torch.save, which compresses nothing.",
         )
-    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise UnsafeFileError("it is a zip, but has no data.pkl in its top folder")
     top = pickles[0].removesuffix("data.pkl")
     order = {b"little": "<", b"big": ">"}.get(bytes(members.get(f"{top}byteorder", b"little")[:8]))
     if order is None:
         raise UnsafeFileError("its byteorder is neither little nor big")
-    saved = Unpickler(members[pickles[0]], find_global, find_storage).load()
+    reader = Unpickler(members[pickles[0]], find_global, find_storage)
+    saved = reader.load()
     data = f"{top}data/"
     storages = {
         name.removeprefix(data): content
         for name, content in members.items()
         if name.startswith(data)
     }
-    return saved, storages, order
+    return "torchscript" if scripted else "zip", saved, storages, order, reader.passed_over
+
+
+def _read_pickle(mapped):
+    """A pickle of numpy arrays, which holds their numbers, and so is as long as the file."""
+
+    def no_storage(_):
+        raise UnsafeFileError("it refers to something outside of it")
+
+    reader = Unpickler(memoryview(mapped), find_global, no_storage, max_bytes=len(mapped))
+    saved = reader.load()
+    if mapped.find(b"numpy") < 0:
+        named = "".join(f", and names {name[:100]!r}" for name in [*reader.passed_over][:1])
+        raise UnsafeFileError(
+            f"it is a pickle, but not one of torch.save nor of numpy arrays{named}; nothing of it "
+            "was run",
+            SAVE_A_STATE_DICT,
+        )
+    return saved, {}, "<", reader.passed_over
 
 
 def _read_legacy(mapped):
@@ -109,10 +138,11 @@ def _read_legacy(mapped):
 
     def storage_of(pid):
         storage = find_storage(pid)
-        # Untyped ones are counted in bytes.
-        whole = Storage(storage.key, storage.dtype or BYTES, pid[4])
-        if found.setdefault(storage.key, whole) != whole:
-            raise UnsafeFileError(f"it describes its storage {storage.key[:60]!r} in two ways")
+        if isinstance(storage, Storage):
+            # Untyped ones are counted in bytes.
+            whole = Storage(storage.key, storage.dtype or BYTES, pid[4])
+            if found.setdefault(storage.key, whole) != whole:
+                raise UnsafeFileError(f"it describes its storage {storage.key[:60]!r} in two ways")
         return storage
 
     reader = Unpickler(memoryview(mapped), find_global, storage_of)
@@ -124,6 +154,11 @@ def _read_legacy(mapped):
     saved, keys = reader.load(), reader.load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise UnsafeFileError("it has no list of storages")
+    return saved, *_legacy_storages(reader, keys, found), reader.passed_over
+
+
+def _legacy_storages(reader, keys, found):
+    """Key to bytes of the storages that stand behind the pickles, and which byte comes first."""
     storages, order = {}, "<"
     for key in keys:
         if key not in found:
@@ -138,7 +173,7 @@ def _read_legacy(mapped):
                 f"{INT64.unpack(counted)[0]}"
             )
         storages[key] = raw_storage(reader, expected, found[key].dtype or BYTES)
-    return saved, storages, order
+    return storages, order
 
 
 def _with_arrays(saved, storages, order):
@@ -149,7 +184,9 @@ def _with_arrays(saved, storages, order):
         storages: Key to bytes.
         order: "<" or ">": which byte of their numbers comes first.
     """
-    swapped, arrays = {}, {}
+    swapped: dict[tuple, np.ndarray] = {}
+    arrays: dict[Tensor | Array, Any] = {}
+    encoded: dict[int, bytes] = {}
 
     def bytes_of(tensor):
         key, dtype = tensor.storage.key, tensor.dtype
@@ -164,10 +201,14 @@ def _with_arrays(saved, storages, order):
 
     def made(value):
         value = value.tensor if isinstance(value, Parameter) else value
-        if not isinstance(value, Tensor):
+        value = value.state if isinstance(value, ScriptObject) else value
+        if not isinstance(value, Tensor | Array):
             return value
         if value not in arrays:  # once: it may be named many times
-            arrays[value] = as_array(value, bytes_of(value))
+            if isinstance(value, Array):
+                arrays[value] = value.made(encoded)
+            else:
+                arrays[value] = as_array(value, bytes_of(value))
         return arrays[value]
 
     saved = made(saved)

@@ -9,7 +9,8 @@ Sources: POSIX.1-2017, pax, "ustar Interchange Format"; torch/serialization.py o
 import re
 from typing import Any
 
-from keras_resnet.weights.errors import SAVE_A_STATE_DICT, UnsafeFileError
+from keras_resnet.weights.errors import UnsafeFileError
+from keras_resnet.weights.pytorch.known_names import find_global
 from keras_resnet.weights.pytorch.tensors import (
     INT64,
     MAX_DIMENSIONS,
@@ -17,12 +18,11 @@ from keras_resnet.weights.pytorch.tensors import (
     StorageType,
     Tensor,
     checked_count,
-    find_global,
     make_tensor,
     raw_storage,
     view_of,
 )
-from keras_resnet.weights.pytorch.unpickler import Unpickler
+from keras_resnet.weights.pytorch.unpickler import Opaque, Unpickler
 from keras_resnet.weights.zip_file import MAX_MEMBERS
 
 BLOCK = 512
@@ -40,8 +40,8 @@ def is_tar_header(header: bytes) -> bool:
         return False
 
 
-def read_tar(view: memoryview) -> tuple[Any, dict[str, memoryview]]:
-    """What was saved, with Tensors in it, and the content of each storage under its key."""
+def read_tar(view: memoryview) -> tuple[Any, dict[str, memoryview], dict[str, Opaque]]:
+    """What was saved, with Tensors in it; the storages under their keys; what was passed over."""
     members = _members(view)
     missing = {"storages", "tensors", "pickle"} - members.keys()
     if missing:
@@ -49,7 +49,8 @@ def read_tar(view: memoryview) -> tuple[Any, dict[str, memoryview]]:
     numbered = _Numbered()
     contents = _read_storages(members["storages"], numbered)
     _read_tensors(members["tensors"], numbered)
-    return Unpickler(members["pickle"], find_global, numbered.find).load(), contents
+    reader = Unpickler(members["pickle"], find_global, numbered.find)
+    return reader.load(), contents, reader.passed_over
 
 
 def _members(view):
@@ -89,8 +90,8 @@ class _Numbered:
         self.objects: dict[str, Storage | Tensor] = {}
 
     def find(self, pid):
-        if isinstance(pid, tuple):
-            raise UnsafeFileError("it holds a whole pickled nn.Module", SAVE_A_STATE_DICT)
+        if isinstance(pid, tuple) and len(pid) > 1 and isinstance(pid[1], Opaque):
+            return pid[1]  # ("module", class, file, text)
         found = self.objects.get(str(pid)) if isinstance(pid, str | int) else None
         if found is None:
             raise UnsafeFileError("it refers to something other than a tensor or a storage")

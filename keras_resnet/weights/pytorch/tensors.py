@@ -12,8 +12,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.weights.errors import SAVE_A_STATE_DICT, UnknownNameError, UnsafeFileError
-from keras_resnet.weights.pytorch.unpickler import Inert, Unpickler, make_dict
+from keras_resnet.weights.errors import UnsafeFileError
+from keras_resnet.weights.pytorch.unpickler import Opaque, Unpickler
 
 INT64 = struct.Struct("<q")  # counts between the pickles, and sizes in tar files
 MAX_DIMENSIONS = 16
@@ -34,42 +34,17 @@ DTYPES = {
     "ComplexFloat": np.dtype("complex64"),
     "ComplexDouble": np.dtype("complex128"),
 }
+# Read over: their numbers mean something by scales that stand beside.
+QUANTIZED = {
+    "QInt8": np.dtype("int8"),
+    "QUInt8": np.dtype("uint8"),
+    "QInt32": np.dtype("int32"),
+}
 # Those that have no storage class; their tensors name them themselves.
 NEWER_DTYPES = [
     np.dtype(dtype)
     for dtype in ("uint16", "uint32", "uint64", ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
 ]
-# In training checkpoints beside the weights; read over.
-INERT = {
-    "argparse.Namespace",
-    *(
-        f"{module}.{name}"
-        for module in ("builtins", "__builtin__")
-        for name in "bool bytes complex dict float frozenset int list set slice".split()
-    ),
-    "collections.Counter",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.timedelta",
-    "pathlib.Path",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-    "pathlib._local.PosixPath",
-    "pathlib._local.WindowsPath",
-    "torch.torch_version.TorchVersion",
-    "numpy.core.numeric._frombuffer",
-    "numpy._core.numeric._frombuffer",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.ndarray",
-    "numpy.dtype",
-    "torch.device",
-    "_codecs.encode",
-    *(f"torch.{kind}Tensor" for kind in DTYPES),
-    *(f"torch.cuda.{kind}Tensor" for kind in DTYPES),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +82,14 @@ class Parameter:
             self.tensor = state[0]
 
 
-def find_storage(pid: Any) -> Storage:
+def find_storage(pid: Any) -> Storage | Opaque:
     """What a persistent id stands for: (storage, type, key, location, count, and a view or None).
 
-    Zip files leave the view out.
+    Zip files leave the view out. Of a type that is not known, and of ("module", class, file, text),
+    it is an Opaque.
     """
-    if isinstance(pid, tuple) and pid[:1] == ("module",):
-        raise UnsafeFileError("it holds a whole pickled nn.Module", SAVE_A_STATE_DICT)
+    if isinstance(pid, tuple) and len(pid) > 1 and isinstance(pid[1], Opaque):
+        return pid[1]
     if (
         not isinstance(pid, tuple)
         or len(pid) not in (5, 6)
@@ -156,14 +132,29 @@ class StorageType:
     dtype: np.dtype | None
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *_):
+def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
+    """Stands for `_rebuild_tensor` and `_rebuild_tensor_v2`."""
+    if isinstance(storage, Opaque):
+        return storage
     if not isinstance(storage, Storage) or storage.dtype is None:
         raise UnsafeFileError("it has a tensor without a typed storage")
     return make_tensor(storage, storage.dtype, offset, shape, strides)
 
 
-def _rebuild_tensor_v3(storage, offset, shape, strides, _grad, _hooks, dtype, *_):
-    if not isinstance(storage, Storage) or getattr(dtype, "dtype", None) is None:
+def rebuild_tensor_v3(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    _grad: Any,
+    _hooks: Any,
+    dtype: Any,
+    *_: Any,
+) -> Any:
+    """Stands for `_rebuild_tensor_v3`, whose storages have no type."""
+    if isinstance(storage, Opaque) or isinstance(dtype, Opaque):
+        return storage if isinstance(storage, Opaque) else dtype
+    if not isinstance(storage, Storage) or not isinstance(dtype, StorageType) or not dtype.dtype:
         raise UnsafeFileError("it has a tensor without a storage or a dtype")
     return make_tensor(storage, dtype.dtype, offset, shape, strides)
 
@@ -197,20 +188,6 @@ def make_tensor(storage: Storage, dtype: np.dtype, offset: Any, shape: Any, stri
     return Tensor(storage, dtype, offset, shape, strides)
 
 
-def _rebuild_parameter(data=None, *_):
-    return Parameter() if data is None else data
-
-
-def _ordered_dict(pairs=(), *_):
-    return make_dict([(key, value) for key, value in pairs])
-
-
-def _size(dimensions=(), *_):
-    if not isinstance(dimensions, tuple):
-        raise UnsafeFileError("it has a torch.Size that is not made of a tuple")
-    return dimensions
-
-
 def checked_count(value: Any) -> int:
     """`value` if it is a whole number that a size can be; anything else is refused."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -219,38 +196,6 @@ def checked_count(value: Any) -> int:
     if not 0 <= value < 2**62:
         raise UnsafeFileError("it has a size that is negative or beyond all measure")
     return value
-
-
-GLOBALS: dict[str, Any] = {
-    "collections.OrderedDict": _ordered_dict,
-    "collections.defaultdict": lambda *_: {},
-    "collections.deque": lambda *_: [],
-    "torch.Size": _size,
-    "torch.nn.parameter.Parameter": _rebuild_parameter,
-    "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
-    "torch.storage.UntypedStorage": StorageType(None),
-    "torch.storage.TypedStorage": StorageType(None),
-    **{f"torch.{name}Storage": StorageType(dtype) for name, dtype in DTYPES.items()},
-    **{f"torch.cuda.{name}Storage": StorageType(dtype) for name, dtype in DTYPES.items()},
-    **{f"torch.{dtype.name}": StorageType(dtype) for dtype in [*DTYPES.values(), *NEWER_DTYPES]},
-    **{name: Inert() for name in INERT},
-}
-
-
-def find_global(name: str) -> Any:
-    """The inert stand-in for a global that an honest file names; any other name is refused."""
-    if name in GLOBALS:
-        return GLOBALS[name]
-    if name.startswith(("torch.nn.modules.", "torchvision.models.")):
-        raise UnsafeFileError(f"it holds a whole pickled nn.Module ({name})", SAVE_A_STATE_DICT)
-    raise UnknownNameError(
-        f"it names {name!r:.120}, which weights have no need of; nothing of it was run",
-        SAVE_A_STATE_DICT,
-    )
 
 
 def as_array(tensor: Tensor, buffer: memoryview | np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Reads pickles without Python's unpickler: a small stack machine that runs nothing.
 
 `pickle.Unpickler` imports and calls what the file names, hashes what it holds and allocates what
-it claims. Here each opcode is one step on plain lists and dicts, and names are looked up in the
-caller's table, so that a hostile file can at worst be refused.
+it claims. Here each opcode is one step on plain lists and dicts. Names are looked up in the
+caller's table, and what is not there becomes an `Opaque`, with which nothing can be done: the
+machine has no operation that imports, or that calls anything but the table's functions.
 """
 
 import pickletools
@@ -18,15 +19,27 @@ MAX_LINE = 1024  # of a global's name
 MAX_NAME = 1024  # characters of a key
 
 
-class Inert:
-    """Stands for an object that the reader has no use for; takes any arguments, does nothing."""
+class Opaque:
+    """Stands for what a file names and weights have no need of: never imported, called or rebuilt.
+
+    Args:
+        name: Its dotted name, as the file has it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_module = False  # whether it was given the weights of an nn.Module
 
     def __call__(self, *args: Any) -> Self:
         """Returns itself, whatever it is called with."""
+        for arg in args:
+            self.set_state(arg)
         return self
 
     def set_state(self, state: Any) -> None:
-        """Forgets the state."""
+        """Forgets the state, but for whether it is that of a module."""
+        if isinstance(state, dict) and (state.get("_parameters") or state.get("_modules")):
+            self.is_module = True
 
 
 class Unpickler:
@@ -34,9 +47,10 @@ class Unpickler:
 
     Args:
         view: The file.
-        find_global: Function from a global's dotted name to a callable that is safe with any
-            arguments; raises `UnsafeFileError` for a name that is not allowed.
+        find_global: Function from a global's dotted name to what stands for it, if that is called
+            with any arguments too; None for a name that is not known, which gets an `Opaque`.
         persistent_load: Function from a persistent id, any object, to what it stands for.
+        max_bytes: The longest pickle.
     """
 
     def __init__(
@@ -44,10 +58,13 @@ class Unpickler:
         view: memoryview,
         find_global: Callable[[str], Any],
         persistent_load: Callable[[Any], Any],
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.view = view
         self.find_global = find_global
         self.persistent_load = persistent_load
+        self.max_bytes = max_bytes
+        self.passed_over: dict[str, Opaque] = {}  # by name
         self.position = 0
         self.steps = 0
         self.end = len(view)
@@ -57,12 +74,12 @@ class Unpickler:
 
         Returns:
             The object: dicts with strings as keys, lists, tuples, numbers, strings, bytes, and
-            whatever the two functions return.
+            whatever the two functions return, and an Opaque for anything else.
 
         Raises:
             UnsafeFileError: whatever is wrong with the pickle.
         """
-        self.end = min(self.position + MAX_BYTES, len(self.view))
+        self.end = min(self.position + self.max_bytes, len(self.view))
         try:
             return self._run()
         except UnsafeFileError:
@@ -147,23 +164,34 @@ class _Machine:
 
     def update(self, items):
         pairs = _pairs(items)
-        _of_type(self.stack[-1], dict).update(make_dict(pairs))
+        if not isinstance(self.stack[-1], Opaque):
+            _of_type(self.stack[-1], dict).update(make_dict(pairs))
 
     def extend(self, items):
-        _of_type(self.stack[-1], list).extend(items)
+        if not isinstance(self.stack[-1], Opaque):
+            _of_type(self.stack[-1], list).extend(items)
 
     def find(self, dotted):
-        self.push(self.unpickler.find_global(dotted))
+        found = self.unpickler.find_global(dotted)
+        if found is None:
+            found = self.unpickler.passed_over.setdefault(dotted, Opaque(dotted))
+        self.push(found)
 
     def find_on_stack(self):
-        module, attribute = self.pop(2)
-        self.find(f"{_of_type(module, str)}.{_of_type(attribute, str)}")
+        module, attribute = (_of_type(part, str) for part in self.pop(2))
+        if len(module) + len(attribute) > MAX_LINE:  # before they are put together
+            raise UnsafeFileError("it names something that is no name")
+        self.find(f"{module}.{attribute}")
 
     def call(self):
         function, args = self.pop(2)
         # A call may look at every item of its arguments, and they can be used again.
         self.unpickler.count(sum(map(_length, _of_type(args, tuple))) + len(args))
         self.push(function(*args))
+
+    def pass_over(self, items):
+        """Of the ways to make an object, those that only objects of unknown classes need."""
+        self.push(_of_type(items[0], Opaque)(*items[1:]))
 
     def build(self):
         state = self.stack.pop()
@@ -199,17 +227,20 @@ STEPS: dict[str, Callable] = {
     "DICT": lambda m, _: m.push(make_dict(_pairs(m.since_mark()))),
     "SETITEM": lambda m, _: m.update(m.pop(2)),
     "SETITEMS": lambda m, _: m.update(m.since_mark()),
-    "EMPTY_SET": lambda m, _: m.push(Inert()),
+    "EMPTY_SET": lambda m, _: m.push(Opaque("set")),
     "ADDITEMS": lambda m, _: m.since_mark(),
-    "FROZENSET": lambda m, _: m.push(Inert()(m.since_mark())),
+    "FROZENSET": lambda m, _: m.push(Opaque("frozenset")(m.since_mark())),
     "MARK": lambda m, _: m.marks.append(len(m.stack)),
     "POP": lambda m, _: m.stack.pop(),
+    "POP_MARK": lambda m, _: m.since_mark(),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda m, number: m.put(number)),
     "MEMOIZE": lambda m, _: m.put(len(m.memo)),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda m, number: m.push(m.memo[number])),
     "GLOBAL": lambda m, name: m.find(name.replace(" ", ".", 1)),
     "STACK_GLOBAL": lambda m, _: m.find_on_stack(),
     **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.call()),
+    "NEWOBJ_EX": lambda m, _: m.pass_over(m.pop(3)),
+    "OBJ": lambda m, _: m.pass_over(m.since_mark()),
     "BUILD": lambda m, _: m.build(),
     "BINPERSID": lambda m, _: m.load_persistent(),
 }

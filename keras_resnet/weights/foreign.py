@@ -1,0 +1,45 @@
+"""Files of weights that are known, and not read: each is told by its name, with what to do."""
+
+import mmap
+
+from keras_resnet.weights.errors import SAVE_A_STATE_DICT, UnsafeFileError
+
+TABLE_END = bytes.fromhex("57fb808b247547db")  # of the tables of TensorFlow's checkpoints
+MAPS, TEXTS = {*range(0x81, 0x90), 0xDE, 0xDF}, {*range(0xA1, 0xC0), 0xD9}
+
+
+def refuse_other_kind(mapped: mmap.mmap) -> None:
+    """Raises an UnsafeFileError for a file of TensorFlow or flax."""
+    if mapped[-8:] == TABLE_END:
+        raise UnsafeFileError(
+            "it is a checkpoint of TensorFlow",
+            "TF-slim's resnet_v1 and resnet_v2 are other networks: they stride in the last block "
+            "of a stage, and pad their pooling otherwise. Choose a file of torchvision's, timm's "
+            "or keras.applications' network.",
+        )
+    if mapped[0] in MAPS and len(mapped) > 1 and mapped[1] in TEXTS:
+        raise UnsafeFileError(
+            "it is msgpack, as flax writes",
+            "Save its weights with safetensors, under the names that transformers or timm has in "
+            "PyTorch, or choose the library's .safetensors or .bin file.",
+        )
+
+
+def refuse_other_zip(names: set[str]) -> None:
+    """Raises an UnsafeFileError for a zip of torch.export or numpy, by its members' names."""
+    if any(name.endswith((".npy", ".npy.npz")) for name in names):
+        if any("standardized_conv2d" in name for name in names):
+            raise UnsafeFileError(
+                "it is an .npz of BiT",
+                "BiT is another network, with standardized kernels and group normalization.",
+            )
+        raise UnsafeFileError(
+            "it is an .npz of numpy",
+            "Pass what is in it: keras_resnet.weights.load(model, dict(numpy.load(path))).",
+        )
+    last = {name.rpartition("/")[2] for name in names}
+    if last & {"archive_format", "serialized_exported_program.json", "serialized_state_dict.pt"}:
+        raise UnsafeFileError(
+            "it is a .pt2 of torch.export",
+            SAVE_A_STATE_DICT.replace("model.", "torch.export.load(path)."),
+        )

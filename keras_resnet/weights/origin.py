@@ -1,0 +1,179 @@
+"""What a file, or the config.json beside it, says of its network: `origin_of`.
+
+Networks that compute differently may have equal names and shapes: where pooling blurs, where a
+block strides, another activation. Only this tells them apart.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.files import read_json
+from keras_resnet.weights.errors import CheckpointError
+
+CONFIG = "config.json"
+MAX_OPTIONS = 2**20  # letters that are looked through
+STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's words for where bottlenecks stride
+# Of timm's options, those of the images.
+IMAGES = ("mean", "std", "input_size", "interpolation", "crop_pct", "crop_mode")
+VERSION = "keras_resnet.version"  # in the metadata of what this package saves
+# timm's names for the networks that are torchvision's; whatever else a name has is a difference.
+PLAIN = re.compile(r"(tv_|gluon_)?(wide_)?resne(t|xt)\d+(_\d+x\d+d|_2|_v1b)?(\..*)?")
+DIFFERENCES = (
+    (r"resnetaa", "averages where it strides (anti-aliasing)"),
+    (r"blur", "blurs where it strides (anti-aliasing)"),
+    (r"_gn\b|_gn_", "has group normalization"),
+    (r"^(legacy_)?se|^gc|^eca|ese|resnest|^sk", "has attention in its blocks"),
+    (r"v2", "normalizes before its convolutions (pre-activation)"),
+    (r"\d[dcste]{1,2}\b", "has a stem of several convolutions or shortcuts that average"),
+)
+# Arguments of timm's networks that change no answer, or that shapes tell.
+HARMLESS = {"num_classes", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "pretrained"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What is said of a network; nothing, if nobody says anything.
+
+    Args:
+        said_by: "config.json", or "its metadata".
+        name: The network's name, in the library's words.
+        differences: What it does that no network here does.
+        version: Where its bottlenecks stride, as of the builders; None if that is not said.
+        preprocessing: What images it takes, in words; nothing if that is not said.
+    """
+
+    said_by: str = ""
+    name: str = ""
+    differences: tuple[str, ...] = ()
+    version: str | None = None
+    preprocessing: str = ""
+
+    def refuse_others(self, source: object, version: str | None) -> None:
+        """Raises a CheckpointError if the network computes otherwise than a model of `version`."""
+        if self.differences:
+            raise CheckpointError(
+                f"{source} is of another network, though its keys may fit: {self.said_by} says "
+                f"that it is {self.name}, which {' and '.join(self.differences)}. No network here "
+                "does; choose another file."
+            )
+        if self.version and version and version != self.version:
+            raise CheckpointError(
+                f"{source} is of a network whose bottlenecks stride elsewhere, as {self.said_by} "
+                f"says ({self.name}). Build the model with version={self.version!r}."
+            )
+
+
+def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
+    """What is said of the network of a file.
+
+    Args:
+        path: The file, which a config.json may stand beside.
+        metadata: What the file itself says.
+        saved: What was in it, of which OpenMMLab's options and detectron2's author are used.
+    """
+    beside = path.parent / CONFIG
+    if beside.is_file():
+        advice = "Download it again, or move it away."
+        origin = read_json(beside, _understood, advice=advice, error=CheckpointError)
+        if origin.said_by:
+            return dataclasses.replace(origin, said_by=f"the {CONFIG} beside it")
+    if metadata.get(VERSION) == "v1":
+        return Origin("its metadata", "keras_resnet's of version 'v1'", (), "v1")
+    if "architecture" in metadata:
+        return _of_timm({**metadata, "model_args": None}, "its metadata")
+    if isinstance(saved, dict):
+        return _of_options(saved.get("meta")) or _of_author(saved.get("__author__")) or Origin()
+    return Origin()
+
+
+def _of_author(author):
+    return isinstance(author, str) and Origin("its metadata", f"by {author[:40]!r}")
+
+
+def _of_options(meta):
+    """What the options of a training say that OpenMMLab's checkpoints have as a text of Python."""
+    text = isinstance(meta, dict) and meta.get("config", meta.get("cfg"))
+    if not isinstance(text, str) or "backbone=dict(" not in text:
+        return None
+    text = text[:MAX_OPTIONS]
+    # Where none is named, it is "pytorch".
+    styles = {*re.findall(r"\bstyle=['\"](\w{1,20})['\"]", text)} or {"pytorch"}
+    version = STYLES.get(styles.pop()) if len(styles) == 1 else None
+    if version is None:
+        return None
+    said = dict(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
+    images = ", ".join(f"{name}={value}" for name, value in said.items())
+    return Origin(
+        *("its metadata", "OpenMMLab's", (), version),
+        images and f"of values in 0..255, by its options: {images}",
+    )
+
+
+def _understood(config):
+    if isinstance(config.get("architecture"), str):
+        return _of_timm(config, CONFIG)
+    if isinstance(config.get("model_type"), str) and "architectures" in config:
+        return _of_transformers(config, CONFIG)
+    return Origin()
+
+
+def _of_timm(config, said_by):
+    name = config["architecture"]
+    differences = []
+    if not PLAIN.fullmatch(name):
+        differences = [said for pattern, said in DIFFERENCES if re.search(pattern, name)]
+        differences = differences[:2] or ["is none of torchvision's ResNets"]
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise TypeError("model_args should be an object")
+    differences += [
+        f"was made with {key[:40]}={_shown(arguments[key])}"
+        for key in sorted(arguments.keys() - HARMLESS)[:3]
+    ]
+    if config.get("global_pool", "avg") not in ("avg", "", None):
+        differences.append(f"pools by {_shown(config['global_pool'])}")
+    return Origin(said_by, f"timm's {name[:60]}", tuple(differences), None, _images_of(config))
+
+
+def _images_of(config):
+    """What a timm network's config says of its images, in words."""
+    said = config.get("pretrained_cfg")
+    said = {name: said[name] for name in IMAGES if name in said} if isinstance(said, dict) else {}
+    words = ", ".join(f"{name}={_shown(value)}" for name, value in said.items())
+    return words and f"RGB in 0..1, {words}"
+
+
+def _shown(value):
+    """A value of a config in a few letters, however it may be nested."""
+    if isinstance(value, list) and len(value) < 9:
+        return f"[{', '.join(map(_shown_alone, value))}]"
+    return _shown_alone(value)
+
+
+def _shown_alone(value):
+    plain = value is None or isinstance(value, str | int | float)
+    return repr(value[:40] if isinstance(value, str) else value)[:42] if plain else "..."
+
+
+def _of_transformers(config, said_by):
+    kind = config["model_type"]
+    if kind != "resnet":  # its backbone may be one
+        backbone = config.get("backbone_config") or config.get("backbone")
+        if isinstance(backbone, str) and "/" not in backbone:
+            return _of_timm({"architecture": backbone}, said_by)
+        if isinstance(backbone, dict) and backbone.get("model_type") == "resnet":
+            return _of_transformers(backbone, said_by)
+        return Origin()
+    differences = []
+    if config.get("hidden_act", "relu") != "relu":
+        differences.append(f"has hidden_act={_shown(config['hidden_act'])}, not ReLU")
+    if config.get("downsample_in_first_stage"):
+        differences.append("strides in its first stage too (downsample_in_first_stage)")
+    inside = bool(config.get("downsample_in_bottleneck"))
+    has_bottlenecks = config.get("layer_type", "bottleneck") == "bottleneck"
+    version = ("v1" if inside else "v1.5") if has_bottlenecks else None
+    name = f"transformers' resnet with downsample_in_bottleneck={inside}"
+    return Origin(said_by, name, tuple(differences), version)

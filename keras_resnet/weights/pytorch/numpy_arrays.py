@@ -1,0 +1,99 @@
+"""The numpy arrays in a pickle, of plain numbers: described, and made of the pickle's own bytes.
+
+Source: numpy/_core/src/multiarray/methods.c, `array_reduce` and `array_setstate`.
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.weights.errors import UnsafeFileError
+from keras_resnet.weights.pytorch.tensors import MAX_DIMENSIONS, checked_count
+from keras_resnet.weights.pytorch.unpickler import Opaque
+
+PLAIN = re.compile(r"[iuf][1248]|b1|c8|c16")
+
+
+class Dtype:
+    """A type of numbers as it is unpickled: first its kind and size, then its byte order."""
+
+    def __init__(self, kind: Any = None, *_: Any) -> None:
+        plain = isinstance(kind, str) and PLAIN.fullmatch(kind) and kind not in ("i0", "f1")
+        self.dtype = np.dtype(kind) if plain else None
+
+    def set_state(self, state: Any) -> None:
+        """Takes the byte order, which stands second."""
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if self.dtype is not None and isinstance(order, str) and order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder("<" if order == "<" else ">")
+
+
+class Array:
+    """An array as it is unpickled: empty first, then given its state."""
+
+    dtype: np.dtype | None = None
+    shape: tuple[int, ...] = ()
+    fortran = False
+    data: str | bytes | bytearray = b""  # a text has a byte in each character
+
+    def set_state(self, state: Any) -> None:
+        """Takes (version, shape, dtype, whether Fortran's order, data)."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise UnsafeFileError("it has a numpy array in a way of its own")
+        self.fill(state[4], state[2], state[1], state[3] is True)
+
+    def fill(self, data: Any, dtype: Any, shape: Any, fortran: bool) -> None:
+        """Takes its parts, if they fit one another; of other types than plain ones, nothing."""
+        plain = dtype.dtype if isinstance(dtype, Dtype) else None
+        if plain is None and isinstance(dtype, Opaque | Dtype):
+            return
+        if plain is None or not isinstance(data, str | bytes | bytearray):
+            raise UnsafeFileError("it has a numpy array without a type, or without numbers")
+        if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
+            raise UnsafeFileError("it has a numpy array whose shape is none")
+        self.shape, self.dtype = tuple(map(checked_count, shape)), plain
+        self.fortran, self.data = fortran, data
+        if math.prod(self.shape) * plain.itemsize != len(data):
+            raise UnsafeFileError(
+                f"it has a numpy array of shape {self.shape} and {len(data)} bytes"
+            )
+
+    def made(self, encoded: dict[int, bytes]) -> "np.ndarray | Opaque":
+        """The array, a view of its data.
+
+        Args:
+            encoded: What texts are as bytes, by their ids: many arrays may share one.
+        """
+        if self.dtype is None:
+            return Opaque("numpy.ndarray of objects")
+        data = self.data
+        if isinstance(data, str):
+            if id(data) not in encoded:
+                encoded[id(data)] = data.encode("latin1")
+            data = encoded[id(data)]
+        flat = np.frombuffer(data, self.dtype)
+        return flat.reshape(self.shape, order="F") if self.fortran else flat.reshape(self.shape)
+
+
+def _from_buffer(data=None, dtype=None, shape=None, order=None, *_):
+    array = Array()
+    array.fill(data, dtype, shape, order == "F")
+    return array
+
+
+GLOBALS: dict[str, Any] = {
+    "numpy.dtype": Dtype,
+    "numpy.ndarray": Array,
+    "_codecs.encode": lambda text="", *_: text,  # of bytes in protocol 2, as text
+    **{
+        f"numpy.{core}.{name}": function
+        for core in ("core", "_core")
+        for name, function in {
+            "multiarray._reconstruct": lambda *_: Array(),
+            "multiarray.scalar": lambda *_: Opaque("numpy scalar"),
+            "numeric._frombuffer": _from_buffer,
+        }.items()
+    },
+}
