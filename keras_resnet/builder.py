@@ -15,7 +15,7 @@ from keras_resnet.blocks import (
     batch_normalization,
     convolution,
 )
-from keras_resnet.configs import CIFAR, IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Family
+from keras_resnet.configs import CIFAR, IMAGENET, Family
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
@@ -109,7 +109,7 @@ def head(x, classes, activation, dropout, name_prefix, dtype):
     )(x)
 
 
-def normalisation(x, data_format, dtype, name_prefix):
+def normalisation(x, mean, std, data_format, dtype, name_prefix):
     """0..255 to zero mean and unit variance per channel."""
     channels_first = data_format == "channels_first"
     if x.shape[1 if channels_first else 3] != 3:
@@ -121,7 +121,7 @@ def normalisation(x, data_format, dtype, name_prefix):
 
     # With all three axes: of fewer, Rescaling takes the global data format for the model's.
     axes = (3, 1, 1) if channels_first else (1, 1, 3)
-    mean, std = (np.reshape(values, axes) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (np.reshape(values, axes) for values in (mean, std))
     scale, offset = (1 / (255 * std)).tolist(), (-mean / std).tolist()
     name = f"{name_prefix}preprocessing"
     return keras.layers.Rescaling(scale, offset, dtype=dtype.variable_dtype, name=name)(x)

@@ -11,6 +11,7 @@ from keras_resnet import models
 from keras_resnet.weights.architecture import recognise
 from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.hub import is_address
 from keras_resnet.weights.loading import say
 from keras_resnet.weights.reading import read_checkpoint
 from keras_resnet.weights.saving import check_target, save
@@ -96,7 +97,8 @@ def named_network(
     """
     path = Path(name_or_file)
     # Of what is neither a network nor a file, `create` says what there is.
-    if name_or_file in models.list_models() or not (path.suffix or path.exists()):
+    is_file = path.suffix or path.exists() or is_address(name_or_file)
+    if name_or_file in models.list_models() or not is_file:
         return models.create(str(name_or_file), version=version, classifier_activation=None)
     state, found, version = look_into(path, model, version)
     network = build_found(found, version)

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,11 +12,15 @@ import keras
 
 from keras_resnet import builder
 from keras_resnet.configs import CONFIGS, ResNetConfig, builders
+from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.assigning import check_choice
+from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
 
 __all__ = ["create", "list_models"]
+
+logger = logging.getLogger("keras_resnet")
 
 
 def list_models() -> list[str]:
@@ -64,8 +69,9 @@ def create(
         model_name: One of `list_models()`; or a `ResNetConfig` that is no row of CONFIGS.
         include_top: Whether to end in global average pooling and a Dense layer, `fc`.
         weights: None (random); the name of published weights, of `list_weights`, or "imagenet",
-            downloaded once; or a path to a file that `keras_resnet.weights.load` takes. If
-            `classes` is given and differs from the file's, the head stays random.
+            downloaded once; a path to a file that `keras_resnet.weights.load` takes; or a
+            repository of the Hugging Face hub, "hf://timm/resnet50.a1_in1k". If `classes` is given
+            and differs from the file's, the head stays random.
         input_tensor: Keras tensor to use as the input, from `keras.Input` or another layer.
         input_shape: Shape of one image, (height, width, channels) or, for "channels_first",
             (channels, height, width). A side may be None, otherwise it is at least 32, or 8 of
@@ -87,8 +93,8 @@ def create(
             linearly from 0 at the first (https://arxiv.org/abs/1603.09382, section 3).
         zero_init_residual: Whether blocks start as their shortcuts (gamma of the last BN is 0).
         synchronized: Whether batch statistics are taken over all replicas (TensorFlow only).
-        include_preprocessing: Whether the model takes RGB in 0..255 and normalises it by
-            ImageNet's mean and standard deviation. It never resizes.
+        include_preprocessing: Whether the model takes RGB in 0..255 and normalises it by the mean
+            and standard deviation of its `weights`, ImageNet's if they say none. It never resizes.
         name_prefix: Put before every layer's name: two networks in one graph need two prefixes.
         data_format: "channels_last" or "channels_first". Default: Keras' setting.
         dtype: Dtype or dtype policy of the layers. Default: Keras' setting.
@@ -101,7 +107,8 @@ def create(
         A functional `keras.Model` from images, already normalised (see
         `keras_resnet.preprocess_input`), of shape (batch, *input_shape) to probabilities (batch,
         classes), to pooled features (batch, channels), or to a feature map (batch, height /
-        output_stride, width / output_stride, channels).
+        output_stride, width / output_stride, channels). With `weights` that say what images they
+        were trained on, its attribute `preprocessing` is that `Preprocessing`, else None.
 
     Raises:
         ValueError: if there is no such network, an argument is out of range, or the weights do
@@ -126,11 +133,13 @@ def create(
     inputs, x = builder.inputs(input_tensor, input_shape, data_format, dtype, config.family)
     # Before the seconds that building takes.
     file = None if weights is None else locate(weights, str(model_name))
+    said = None if weights is None else _preprocessing(weights, model_name)
 
     # What every layer gets; a block hands it down to its sublayers.
     common = {"data_format": data_format, "dtype": dtype}
     if include_preprocessing:
-        x = builder.normalisation(x, data_format, dtype, name_prefix)
+        used = said or Preprocessing()
+        x = builder.normalisation(x, used.mean, used.std, data_format, dtype, name_prefix)
     x = builder.stem(x, config.family, synchronized, name_prefix, common)
     for block in builder.blocks(
         config,
@@ -154,7 +163,17 @@ def create(
         model = keras.Model(inputs, x, name=name or (None if config is model_name else model_name))
     if file is not None:
         load_pretrained(model, file, first_conv=first_conv, prefix=prefix, ignore=ignore, **given)
+    model.preprocessing = said
     return model
+
+
+def _preprocessing(weights, model_name):
+    """What the weights say of their images, if this package can do it."""
+    try:
+        return preprocessing_of(weights, str(model_name))
+    except ValueError as error:
+        logger.warning("What images these weights take is not known here: %s", error)
+        return None
 
 
 def _find(model_name):

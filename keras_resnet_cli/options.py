@@ -20,8 +20,16 @@ COMMON = ("as_json", "debug")
 # Of the commands that take a trained network.
 NEWEST = "\\[default: the newest finished one in runs]"
 RunFolder = Annotated[Path | None, typer.Option(help=f"Folder of a training. {NEWEST}")]
-NamedModel = Annotated[str | None, typer.Option(help="Or a network: resnet50.")]
-NamedWeights = Annotated[str | None, typer.Option(help="And its weights.")]
+NamedModel = Annotated[
+    str | None,
+    typer.Option(help="Of weights, the network: resnet50. \\[default: what they are of]"),
+]
+NamedWeights = Annotated[
+    str | None,
+    typer.Option(
+        help="Or weights: a file, a folder with a config.json, hf://owner/name, imagenet."
+    ),
+]
 ImageSize = Annotated[
     int | None,
     typer.Option(

@@ -10,6 +10,9 @@ import typer
 from keras_resnet_cli.options import Debug, Json
 from keras_resnet_cli.terminal import printable, room
 
+File = Annotated[
+    str, typer.Argument(help="A file of weights, a folder with a config.json, or hf://owner/name.")
+]
 Prefix = Annotated[
     str | None, typer.Option(help="Which network, where the file has several: teacher.")
 ]
@@ -34,7 +37,7 @@ def list_(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    file: File,
     prefix: Prefix = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -78,7 +81,7 @@ def inspect(
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    file: File,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="A .keras, .weights.h5, .safetensors or .pth file."),
@@ -115,7 +118,10 @@ def convert(
 
 
 def download(
-    model: Annotated[str, typer.Argument(help="The network, resnet50, or a file's name.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="The network, resnet50, or a file's name; or hf://owner/name."),
+    ],
     weights: Annotated[
         str, typer.Option(help="Which: imagenet (IMAGENET1K_V1) or IMAGENET1K_V2.")
     ] = "imagenet",
@@ -125,11 +131,16 @@ def download(
     """Download published weights, once, and check them.
 
     They go into KERAS_RESNET_HOME (default: ~/.keras/models), from KERAS_RESNET_WEIGHTS_URL if that
-    names a mirror.
+    names a mirror. Those of the Hugging Face hub go into its own cache, HF_HOME.
 
     [bold]Example:[/bold] keras-resnet download resnet50 --weights IMAGENET1K_V2
     """
-    registry = room("weights.registry")
+    registry, hub = room("weights.registry"), room("weights.hub")
+    if hub.is_address(model):
+        file = hub.weights_file(model)
+        room("weights").preprocessing_of(model)  # fetches what describes it, for later
+        print(json.dumps({"file": str(file)}, indent=2) if as_json else file)
+        return
     row = registry.find_file(model) or registry.find(model, weights)
     file = room("weights").download(row)
     found = {"file": str(file), "model": row.model, "weights": row.name}

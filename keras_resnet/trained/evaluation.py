@@ -66,6 +66,7 @@ def evaluate(
     batch_size: int = 32,
     skipped: Skipped | None = None,
     pictured: int = 0,
+    order: list[int] | None = None,
 ) -> Evaluation:
     """Has a network name the images of a source.
 
@@ -76,6 +77,7 @@ def evaluate(
         batch_size: Images at a time.
         skipped: Is told of the images that cannot be decoded.
         pictured: Of how many mistakes to keep the pictures.
+        order: Which of the model's classes each of the source's is, where their order differs.
 
     Returns:
         The answers, an `Evaluation`.
@@ -90,6 +92,7 @@ def evaluate(
     for images, labels, names in batches:
         pixels = images.numpy()
         answers = np.asarray(model.predict_on_batch(pixels))
+        answers = answers if order is None else answers[:, order]
         columns = (names.numpy(), labels.numpy(), answers, pixels)
         for name, label, answer, image in zip(*columns, strict=True):
             if name in seen:
@@ -129,8 +132,10 @@ def evaluate_on(data, network) -> Evaluation:
             f"The classes differ. {network.run.folder}: {_some(names)}. {data}: "
             f"{_some(source.class_names)}."
         )
-    skipped = Skipped()
-    found = evaluate(network.model, source, network.preprocessing, skipped=skipped)
+    skipped, order = Skipped(), None
+    if names is not None and sorted(names) == sorted(source.class_names):  # of a config.json
+        order = [names.index(name) for name in source.class_names]
+    found = evaluate(network.model, source, network.preprocessing, skipped=skipped, order=order)
     return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
 
 

@@ -20,8 +20,9 @@ from keras_resnet.trained.evaluation import Evaluation, evaluate_on
 from keras_resnet.trained.run import BEST, Run, newest_run
 from keras_resnet.weights import CheckpointError
 from keras_resnet.weights.assigning import assign
+from keras_resnet.weights.description import class_names_of, preprocessing_of
 from keras_resnet.weights.loading import locate
-from keras_resnet.weights.pixels import preprocessing_of
+from keras_resnet.weights.registry import is_name
 
 logger = logging.getLogger("keras_resnet")
 
@@ -93,7 +94,7 @@ class Network:
     @classmethod
     def from_weights(
         cls,
-        model: str,
+        model: str | None,
         weights: str | Path,
         *,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
@@ -101,10 +102,13 @@ class Network:
         """Builds a network and loads its weights.
 
         Args:
-            model: One of `keras_resnet.list_models()`.
-            weights: A file, or the name of published weights.
-            preprocessing: A `Preprocessing`, or {name: value} of what of it differs from the
-                published weights', or from what is assumed of any other file, and logged:
+            model: One of `keras_resnet.list_models()`; None for what the weights are of, if they
+                are no published ones.
+            weights: A file, a folder with a config.json, "hf://owner/name", or the name of
+                published weights.
+            preprocessing: A `Preprocessing`, or {name: value} of what of it differs from what
+                `weights.preprocessing_of` says, or, if that is nothing, from what is assumed, and
+                logged:
                 ImageNet's mean and deviation, and the sides that the network was made for, 256
                 and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is the same
                 share of it.
@@ -112,12 +116,15 @@ class Network:
         Raises:
             ValueError: if there is no such network, or the file is of none with classes.
         """
-        file = locate(weights, model)
-        network = _classifier(file, model)
-        said, family = preprocessing_of(file), CONFIGS[model].family
+        if model is None and is_name(weights):
+            raise ValueError(f"Whose {weights} are meant? Pass model.")
+        file = locate(weights, str(model))
+        network, variant = _classifier(file, model)
+        given = isinstance(preprocessing, Preprocessing)
+        said, family = None if given else preprocessing_of(weights, model), CONFIGS[variant].family
         usual = said or Preprocessing(family.resize, family.image_size)
         used = _changed(usual, preprocessing)
-        assumed = used.mean == usual.mean and used.std == usual.std and not said
+        assumed = used.mean == usual.mean and used.std == usual.std and not said and not given
         logger.info(
             "%s: images are resized to %s px (%s, %s), cropped to %s, and normalised by the mean "
             "%s and the deviation %s%s.",
@@ -130,8 +137,12 @@ class Network:
             used.std,
             ", ImageNet's, as most are; mean and std say others" if assumed else "",
         )
-        names = None
-        if network.output_shape[-1] == len(imagenet_classes()):
+        names, classes = class_names_of(file), network.output_shape[-1]
+        if names is not None and len(names) != classes:
+            raise CheckpointError(
+                f"The config.json beside {file} names {len(names)} classes; the file has {classes}."
+            )
+        if names is None and classes == len(imagenet_classes()):
             names = tuple(name for _, name in imagenet_classes())
         return cls(network, used, names, file)
 
@@ -251,8 +262,8 @@ def open_network(
 
     Args:
         run: As of `Network.from_run`.
-        model: As of `Network.from_weights`, instead of `run`; needs `weights`.
-        weights: As of `Network.from_weights`; only with `model`.
+        model: As of `Network.from_weights`; needs `weights`.
+        weights: As of `Network.from_weights`, instead of `run`.
         preprocessing: As of either.
 
     Raises:
@@ -260,9 +271,9 @@ def open_network(
     """
     if model is None and weights is None:
         return Network.from_run(run, preprocessing=preprocessing)
-    if run is None and model is not None and weights is not None:
+    if run is None and weights is not None:
         return Network.from_weights(model, weights, preprocessing=preprocessing)
-    raise ValueError("Pass either run, or model and weights.")
+    raise ValueError("Pass either run, or weights with the model that they are of.")
 
 
 def _changed(usual, preprocessing) -> Preprocessing:
@@ -274,7 +285,7 @@ def _changed(usual, preprocessing) -> Preprocessing:
 
 
 def _classifier(file, model):
-    """The network that a file of weights is of, with probabilities."""
+    """The network that a file of weights is of, with probabilities; and its name."""
     state, found, version = look_into(file, model)
     if found.classes is None:
         raise CheckpointError(
@@ -283,4 +294,4 @@ def _classifier(file, model):
         )
     network = build_found(found, version, classifier_activation="softmax")
     assign(network, state, file.name)
-    return network
+    return network, found.variant

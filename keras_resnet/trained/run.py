@@ -8,7 +8,7 @@ import keras
 
 from keras_resnet.files import read_json
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.weights.pixels import RECIPE, of_recipe
+from keras_resnet.weights.description import RECIPE, of_recipe
 
 BEST, CLASSES = "best.keras", "class_indices.json"
 REPORT = "report.md"

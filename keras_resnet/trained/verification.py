@@ -26,10 +26,10 @@ def verify_export(
     Args:
         artefact: A SavedModel's version folder, or a .onnx, .tflite or .xml file.
         images: Paths of the image files.
-        run: The run folder. Default, without `model`: the one that the artefact lies in, or the
+        run: The run folder. Default, without `weights`: the one that the artefact lies in, or the
             newest finished one in `runs`.
-        model: Name of a network, instead of `run`; needs `weights`.
-        weights: A file, or the name of published weights; only with `model`.
+        model: As of `Network.from_weights`; needs `weights`.
+        weights: As of `Network.from_weights`, instead of `run`.
 
     Returns:
         The comparison. `check` raises if the answers differ.
@@ -47,7 +47,7 @@ def verify_export(
         )
     if not artefact.exists():
         raise ValueError(f"There is no file {artefact}.")
-    if run is None and model is None:
+    if run is None and model is None and weights is None:
         run = next((f for f in artefact.resolve().parents if (f / BEST).is_file()), None)
         if run is None:
             run = newest_run()

@@ -36,7 +36,7 @@ from keras_resnet.training.phases import Features, Training, fit, head_phase, ne
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import finish, write_skipped
 from keras_resnet.training.run_folder import locked, recipe_of, run_folder
-from keras_resnet.weights.pixels import preprocessing_of
+from keras_resnet.weights.description import preprocessing_of
 
 logger = logging.getLogger("keras_resnet")
 

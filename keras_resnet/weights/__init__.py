@@ -1,10 +1,10 @@
 """Weights from files into models, and back."""
 
+from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.inspection import inspect
 from keras_resnet.weights.loading import load
-from keras_resnet.weights.pixels import preprocessing_of
 from keras_resnet.weights.reading import read_state_dict
 from keras_resnet.weights.registry import PretrainedWeights, list_weights
 from keras_resnet.weights.saving import save

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.weights.architecture import Architecture, call_of, recognise
+from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.download import sha256
 from keras_resnet.weights.reading import KERAS, Checkpoint, read_checkpoint
 from keras_resnet.weights.registry import PretrainedWeights, find_hash
@@ -51,7 +52,7 @@ def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspe
     """Looks into a file of weights of any kind.
 
     Args:
-        path: The file.
+        path: The file, a folder with a config.json, or "hf://owner/name".
         prefix: Which network, where the file holds several, as the error says.
 
     Raises:
@@ -71,7 +72,7 @@ def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspe
         published,
         _layout(checkpoint),
         _head(weights),
-        _preprocessing(checkpoint, published),
+        _preprocessing(path, checkpoint, published),
         _call(checkpoint, architecture, prefix),
     )
 
@@ -93,9 +94,15 @@ def _head(weights: Weights) -> str:
     return (weights.head or "none that is known as a classifier") + beside
 
 
-def _preprocessing(checkpoint: Checkpoint, published: PretrainedWeights | None) -> str:
-    if published:
-        return str(published.preprocessing)
+def _preprocessing(
+    path: str | os.PathLike[str], checkpoint: Checkpoint, published: PretrainedWeights | None
+) -> str:
+    try:
+        said = published.preprocessing if published else preprocessing_of(path)
+    except ValueError as error:
+        return f"not known here: {error}"
+    if said:
+        return f"RGB in 0..1, {said}"
     if checkpoint.of_applications:
         return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
     return checkpoint.origin.preprocessing or checkpoint.two_networks or ASSUMED

@@ -42,9 +42,10 @@ def load(
     Args:
         model: A model of this package.
         source: A `.pth`, `.pt`, `.th`, `.bin`, `.pkl` or `.safetensors` file, whatever wraps its
-            network, or its names; a `.keras` or `.weights.h5` file of this network; a `.weights.h5`
-            or `.h5` file of keras.applications' ResNet50, 101 or 152, for a model built with
-            `version="v1"`; or a mapping from names to arrays, as `read_state_dict` gives.
+            network, or its names; "hf://owner/name", a repository of the Hugging Face hub, or a
+            folder laid out like one; a `.keras` or `.weights.h5` file of this network; a
+            `.weights.h5` or `.h5` file of keras.applications' ResNet50, 101 or 152, for a model
+            built with `version="v1"`; or a mapping from names to arrays, as of `read_state_dict`.
         head: "strict", or "skip" to leave the model's `fc` as it is. A model without a top
             ignores the file's classifier in either case.
         first_conv: "strict", or "adapt" to fit the file's first convolution to another number of
@@ -161,8 +162,8 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
     """The file that a builder's `weights` means.
 
     Args:
-        weights: A path, "imagenet", or the name of published weights, which are downloaded unless
-            they are there already.
+        weights: A path, "hf://owner/name", "imagenet", or the name of published weights; what is
+            not there already is downloaded.
         variant: The network's name in CONFIGS.
 
     Raises:

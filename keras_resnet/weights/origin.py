@@ -12,12 +12,10 @@ from typing import Any
 
 from keras_resnet.files import read_json
 from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.hub import CONFIG
 
-CONFIG = "config.json"
 MAX_OPTIONS = 2**20  # letters that are looked through
 STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's words for where bottlenecks stride
-# Of timm's options, those of the images.
-IMAGES = ("mean", "std", "input_size", "interpolation", "crop_pct", "crop_mode")
 VERSION = "keras_resnet.version"  # in the metadata of what this package saves
 # timm's names for the networks that are torchvision's; whatever else a name has is a difference.
 PLAIN = re.compile(r"(tv_|gluon_)?(wide_)?resne(t|xt)\d+(_\d+x\d+d|_2|_v1b)?(\..*)?")
@@ -42,7 +40,7 @@ class Origin:
         name: The network's name, in the library's words.
         differences: What it does that no network here does.
         version: Where its bottlenecks stride, as of the builders; None if that is not said.
-        preprocessing: What images it takes, in words; nothing if that is not said.
+        preprocessing: What images it takes, in words, as its own metadata says.
     """
 
     said_by: str = ""
@@ -135,15 +133,7 @@ def _of_timm(config, said_by):
     ]
     if config.get("global_pool", "avg") not in ("avg", "", None):
         differences.append(f"pools by {_shown(config['global_pool'])}")
-    return Origin(said_by, f"timm's {name[:60]}", tuple(differences), None, _images_of(config))
-
-
-def _images_of(config):
-    """What a timm network's config says of its images, in words."""
-    said = config.get("pretrained_cfg")
-    said = {name: said[name] for name in IMAGES if name in said} if isinstance(said, dict) else {}
-    words = ", ".join(f"{name}={_shown(value)}" for name, value in said.items())
-    return words and f"RGB in 0..1, {words}"
+    return Origin(said_by, f"timm's {name[:60]}", tuple(differences))
 
 
 def _shown(value):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.weights import hdf5_file, keras_names, pytorch, safetensors_file
+from keras_resnet.weights import hdf5_file, hub, keras_names, pytorch, safetensors_file
 from keras_resnet.weights.errors import CheckpointError, UnsafeFileError, listed
 from keras_resnet.weights.finding import Found, find, flat
 from keras_resnet.weights.foreign import refuse_other_kind, refuse_other_zip
@@ -197,7 +197,14 @@ def _as_array(key, value):
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
-    """`path` as a Path, or a CheckpointError that says what is there instead."""
+    """The file that a path or an address on the hub means, or a CheckpointError that says why not.
+
+    Raises:
+        CheckpointError: says what is there instead.
+        ImportError: for the hub, without its extra.
+    """
+    if hub.is_address(path) or hub.is_snapshot(path):
+        return hub.weights_file(path)
     path = Path(path)
     if path.is_file():
         return path

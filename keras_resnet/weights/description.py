@@ -1,0 +1,155 @@
+"""What stands beside weights and says which images and classes they know: `preprocessing_of`.
+
+Source: timm 1.0, timm/data/config.py (resolve_data_config); transformers 5,
+models/convnext/image_processing_convnext.py.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
+from keras_resnet.files import read_json
+from keras_resnet.preprocessing import Preprocessing, pair
+from keras_resnet.weights import hub, registry
+from keras_resnet.weights.errors import CheckpointError
+
+RECIPE, STEMS = "recipe.json", ("best", "last")  # of a run folder, and its files of weights
+ADVICE = "Download it again, or move it away."
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+# What ConvNextImageProcessor, which transformers has for its ResNets, does if it is not said.
+CONVNEXT = {
+    **{"size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "resample": 3},
+    **{"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
+}
+SQUASHED_FROM = 384  # pixels; there it neither crops nor keeps the image's shape
+
+
+def preprocessing_of(
+    source: str | os.PathLike[str], model: str | None = None
+) -> Preprocessing | None:
+    """The evaluation transform that weights were made for; None if nobody says it.
+
+    Args:
+        source: A file, which a config.json or, of a run, recipe.json may stand beside; a folder as
+            the Hugging Face hub has them; "hf://owner/name", of which the descriptions alone are
+            fetched; or the name of published weights.
+        model: The network's name, for published weights.
+
+    Raises:
+        ValueError: if there are no such weights, or what describes them is damaged or says what
+            no `Preprocessing` does.
+
+    >>> keras_resnet.weights.preprocessing_of("IMAGENET1K_V2", "resnet50").resize
+    232
+    """
+    if registry.is_name(source):
+        if model is None:
+            raise ValueError(f"Whose {source} are meant? Pass model.")
+        return registry.find(model, str(source)).preprocessing
+    path = Path(source)
+    row = registry.find_file(path.name)
+    if row is not None:
+        return row.preprocessing
+    recipe = path.with_name(RECIPE)
+    if path.stem in STEMS and recipe.is_file():
+        return read_json(recipe, _of_run, advice="Mend it, or move it away.")
+    return _described(source, hub.CONFIG, lambda config: _of_config(config, source))
+
+
+def class_names_of(source: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """The names of the classes that a config.json has; None if it has none. As preprocessing_of."""
+    return _described(source, hub.CONFIG, _class_names)
+
+
+def _described(source, name, understand):
+    file = hub.beside(source, name)
+    return file and read_json(file, understand, advice=ADVICE, error=CheckpointError)
+
+
+def of_recipe(recipe: Mapping[str, Any]) -> Preprocessing:
+    """The evaluation transform that a run's recipe.json has."""
+    said = {name: recipe[name] for name in ("resize", "mean", "std")}
+    later = ("exif", "interpolation", "crop_mode")  # which earlier releases did not say
+    said |= {name: recipe[name] for name in later if name in recipe}
+    return Preprocessing(crop=recipe["image_size"], **said)
+
+
+def _of_run(recipe):
+    of_a_run = all(recipe.get(name) for name in ("image_size", "resize", "mean", "std"))
+    return of_recipe(recipe) if of_a_run else None
+
+
+def _of_config(config, source):
+    if "architecture" in config or "pretrained_cfg" in config:
+        return _of_timm(config)
+    if "model_type" in config:
+        return _described(source, hub.PREPROCESSOR, _of_transformers)
+    return None
+
+
+def _of_timm(config):
+    said = config.get("pretrained_cfg", config)
+    channels, *sides = said.get("input_size") or (3, 224, 224)
+    if channels != 3:
+        return None
+    share = said.get("crop_pct") or 224 / 256
+    return Preprocessing(
+        tuple(math.floor(side / share) for side in sides),
+        tuple(sides),
+        said.get("mean") or IMAGENET_MEAN,
+        said.get("std") or IMAGENET_STD,
+        config.get("exif", False),
+        said.get("interpolation") or "bicubic",
+        said.get("crop_mode") or "center",
+    )
+
+
+def _of_transformers(config):
+    said = {name: value for name, value in config.items() if value is not None}
+    kind = str(said.get("image_processor_type", said.get("feature_extractor_type", "")))
+    convnext = kind.startswith("ConvNext")
+    said = {**CONVNEXT, **said} if convnext else said
+    size, crop = said["size"], said.get("do_center_crop") and said["crop_size"]
+    size = size if isinstance(size, dict) else {"shortest_edge": size}
+    crop = (crop["height"], crop["width"]) if isinstance(crop, dict) else crop
+    mode = "center" if "shortest_edge" in size else "squash"
+    resize = size["shortest_edge"] if mode == "center" else (size["height"], size["width"])
+    if convnext and resize < SQUASHED_FROM:
+        resize, crop = int(resize / said["crop_pct"]), resize
+    elif convnext:
+        mode = "squash"
+    if not crop and mode == "center":
+        raise ValueError("images keep their shape, uncropped, and have no size in common")
+    for name, expected in (
+        *(("do_resize", True), ("do_normalize", True), ("do_rescale", True)),
+        *(("rescale_factor", 1 / 255), ("do_pad", False)),
+    ):
+        if not math.isclose(said.get(name, expected), expected):
+            raise ValueError(f"{name}={said[name]!r:.20} is nothing that a Preprocessing does")
+    return Preprocessing(
+        resize,
+        crop or pair(resize),
+        said["image_mean"],
+        said["image_std"],
+        interpolation=INTERPOLATIONS[said["resample"]],
+        crop_mode=mode,
+    )
+
+
+def _class_names(config):
+    said = config.get("pretrained_cfg") or {}
+    names = config.get("label_names") or config.get("labels") or said.get("label_names")
+    if names is None and isinstance(config.get("id2label"), dict):
+        numbered = config["id2label"]
+        names = [numbered[str(number)] for number in range(len(numbered))]
+        if all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names):  # nobody named them
+            return None
+    if not names:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("the names of the classes should be a list of strings")
+    return tuple(names)
