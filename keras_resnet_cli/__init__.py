@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable] = {
     "inspect": weights.inspect,
     "convert": weights.convert,
     "download": weights.download,
+    "save-hub": weights.save_hub,
     "summary": networks.summary,
     "plot": networks.plot,
     "check-data": images.check_data,

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json
+from keras_resnet_cli.options import Debug, Json, with_network
 from keras_resnet_cli.terminal import printable, room
 
 File = Annotated[
@@ -145,3 +146,21 @@ def download(
     file = room("weights").download(row)
     found = {"file": str(file), "model": row.model, "weights": row.name}
     print(json.dumps(found, indent=2) if as_json else file)
+
+
+@with_network
+def save_hub(
+    network,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    as_json: Json = False,
+    debug: Debug = False,
+):
+    """Save a network as a folder for the Hugging Face hub, which timm and transformers load too.
+
+    Nothing is uploaded.
+
+    [bold]Example:[/bold] keras-resnet save-hub --run runs/flowers -o flowers
+    """
+    folder = network.save_hub(output)
+    upload = shlex.join(["hf", "upload", "OWNER/NAME", str(folder)])
+    print(json.dumps({"folder": str(folder)}, indent=2) if as_json else f"{folder}\nNext: {upload}")

@@ -23,6 +23,7 @@ from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.description import class_names_of, preprocessing_of
 from keras_resnet.weights.loading import locate
 from keras_resnet.weights.registry import is_name
+from keras_resnet.weights.sharing import save_hub
 
 logger = logging.getLogger("keras_resnet")
 
@@ -230,6 +231,28 @@ class Network:
             output or f"{image.stem}_explained.png",
         )
         return Explanation(picture, names[index], float(answer[index]))
+
+    def save_hub(self, folder: str | Path) -> Path:
+        """Saves the network as the Hugging Face hub has it, with what its run says of it.
+
+        Args:
+            folder: As of `weights.save_hub`, which says what comes of it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: if the network is none of `list_models()`.
+            OSError: if the folder cannot be written.
+        """
+        said = {} if self.run is None else self.run.card()
+        return save_hub(
+            self.model,
+            folder,
+            preprocessing=self.preprocessing,
+            class_names=self.class_names,
+            **said,
+        )
 
     def export(self, format: str, output: str | Path | None = None, **options) -> Path:
         """Writes the network in the format of another system, and compares its answers.

@@ -1,8 +1,10 @@
 """The folder that a training leaves, read back."""
 
+import csv
 import dataclasses
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -11,7 +13,7 @@ from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.description import RECIPE, of_recipe
 
 BEST, CLASSES = "best.keras", "class_indices.json"
-REPORT = "report.md"
+REPORT, PREDICTIONS = "report.md", "predictions.csv"
 ADVICE = "Copy it from where the training was done, or train again."
 
 
@@ -82,6 +84,21 @@ class Run:
             said = f"{RECIPE} has images of {side} px, and {BEST} takes {taken}"
             raise ValueError(f"{self.folder / said}. {ADVICE}")
         return network
+
+    def card(self) -> dict[str, Any]:
+        """What a model card says of the run, without paths: arguments of `weights.save_hub`."""
+        recipe = read_json(self.folder / RECIPE, advice=ADVICE)
+        data, weights = recipe.get("data"), recipe.get("weights")
+        left_out = ("data", "weights", "classes", "command")
+        said = {key: value for key, value in recipe.items() if key not in left_out}
+        said |= {"weights": Path(weights).name} if weights else {}
+        rows = self.folder / PREDICTIONS
+        if not rows.is_file():
+            return {"recipe": said}
+        with rows.open(newline="", encoding="utf-8") as file:
+            right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
+        counted = f"{len(right)} validation images" + (f" of {Path(data).name}" if data else "")
+        return {"metrics": {"accuracy": sum(right) / len(right)}, "data": counted, "recipe": said}
 
 
 def load_best(folder) -> keras.Model:

@@ -17,7 +17,7 @@ from keras_resnet import export, visualize, weights
 from keras_resnet.export import verification
 from keras_resnet.files import write_csv, write_text
 from keras_resnet.trained import Network, evaluate
-from keras_resnet.trained.run import REPORT, load_best
+from keras_resnet.trained.run import PREDICTIONS, REPORT, load_best
 from keras_resnet.training import adornments
 from keras_resnet.training.adornments import adorning
 
@@ -58,7 +58,7 @@ def finish(training, state, *, note, command):
         skipped=training.skipped[1],
         pictured=PICTURED,
     )
-    found.write(folder / "predictions.csv")
+    found.write(folder / PREDICTIONS)
     with adorning("confusion_matrix.png", missing):
         visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
     with adorning("mistakes.png", missing):

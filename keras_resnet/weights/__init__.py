@@ -8,6 +8,7 @@ from keras_resnet.weights.loading import load
 from keras_resnet.weights.reading import read_state_dict
 from keras_resnet.weights.registry import PretrainedWeights, list_weights
 from keras_resnet.weights.saving import save
+from keras_resnet.weights.sharing import save_hub
 from keras_resnet.weights.state_dict import to_state_dict
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "preprocessing_of",
     "read_state_dict",
     "save",
+    "save_hub",
     "to_state_dict",
 ]

@@ -84,6 +84,9 @@ def _of_run(recipe):
 
 
 def _of_config(config, source):
+    own = config.get("keras_resnet")
+    if isinstance(own, dict):  # of `save_hub`
+        return Preprocessing(**own["preprocessing"])
     if "architecture" in config or "pretrained_cfg" in config:
         return _of_timm(config)
     if "model_type" in config:

@@ -1,0 +1,175 @@
+"""Saves a network as a folder that timm and transformers load, and the hub shows: `save_hub`.
+
+Source: timm 1.0, timm/models/_hub.py (save_config_for_hf); huggingface.co/docs/hub/model-cards.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import keras_resnet
+from keras_resnet.configs import CONFIGS, IMAGENET
+from keras_resnet.files import write_text
+from keras_resnet.preprocessing import Preprocessing, pair
+from keras_resnet.weights.architecture import recognise
+from keras_resnet.weights.hub import CONFIG, FILES
+from keras_resnet.weights.saving import save
+from keras_resnet.weights.state_dict import to_state_dict, version_of
+
+logger = logging.getLogger("keras_resnet")
+
+CARD = "README.md"
+
+
+def save_hub(
+    model: keras.Model,
+    folder: str | os.PathLike[str],
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    data: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> Path:
+    """Saves a network with what it needs, as the repositories of the Hugging Face hub have it.
+
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and transformers by way of
+    timm, with the same logits; so does `weights=FOLDER` here. Nothing is uploaded: `hf upload
+    OWNER/NAME FOLDER`, of huggingface_hub, does that.
+
+    Args:
+        model: A model of this package. CIFAR networks and `version="v1"`, which timm has not, are
+            for this package alone.
+        folder: The folder, made if need be: model.safetensors, config.json and README.md, the
+            model card. A README.md that is there already stays.
+        preprocessing: What images it takes. Default: `model.preprocessing` of `create`, or the
+            usual one of such networks.
+        class_names: Names of the classes, in order.
+        metrics: {name: value} for the card: {"accuracy": 0.91}.
+        data: What they were measured on, in words.
+        recipe: What the training was, by name, for the card.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if the network is none of `list_models()`, or is dilated, or the names are not
+            as many as the classes.
+        OSError: if the folder cannot be written.
+
+    Example:
+    >>> model = keras_resnet.ResNet18(classes=2)
+    >>> folder = keras_resnet.weights.save_hub(model, "flowers", class_names=["daisy", "rose"])
+    >>> sorted(file.name for file in folder.iterdir())
+    ['README.md', 'config.json', 'model.safetensors']
+    """
+    folder, found, version = Path(folder), recognise(to_state_dict(model)), version_of(model)
+    dilated = any(getattr(layer, "dilation_rate", 1) not in (1, (1, 1)) for layer in model.layers)
+    if found.variant is None or dilated:
+        raise ValueError(
+            f"A folder of the hub is of a network of list_models(), with output_stride=32. "
+            f"Received: {'one that is dilated' if dilated else found.text}"
+        )
+    if class_names is not None and len(class_names) != found.classes:
+        raise ValueError(
+            f"class_names should name each of the model's {found.classes} classes. "
+            f"Received: {len(class_names)} names"
+        )
+    family = CONFIGS[found.variant].family
+    used = preprocessing or getattr(model, "preprocessing", None)
+    used = used or Preprocessing(family.resize, family.image_size)
+    of_timm = family is IMAGENET and version != "v1"
+    config = _of_timm(found, used) if of_timm else {"num_classes": found.classes}
+    own = {"model": found.variant, "version": version, "preprocessing": dataclasses.asdict(used)}
+    config |= {"keras_resnet": own}
+    config |= {"label_names": list(class_names)} if class_names is not None else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    save(model, folder / FILES[0])
+    write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    if (folder / CARD).exists():
+        logger.info("%s is there already, and stays as it is.", folder / CARD)
+    else:
+        text = _card(folder.absolute().name, found, used, of_timm, metrics or {}, data, recipe)
+        write_text(folder / CARD, text)
+    return folder
+
+
+def _of_timm(found, used):
+    """The config.json by which timm makes the network and its images."""
+    channels, config = found.channels or 3, CONFIGS[found.variant]
+    share = used.sides[0] / pair(used.resize)[0]
+    while math.floor(used.sides[0] / share) < pair(used.resize)[0]:  # which rounding may leave
+        share = math.nextafter(share, 0)
+    resized = tuple(math.floor(side / share) for side in used.sides)
+    if resized != pair(used.resize):
+        raise ValueError(
+            "timm has one share of the crop for both sides. Received: "
+            f"resize={used.resize}, crop={used.crop}"
+        )
+    return {
+        "architecture": found.variant,
+        "num_classes": found.classes or 0,
+        "num_features": config.filters(-1),
+        "global_pool": "avg",
+        **({"model_args": {"in_chans": channels}} if channels != 3 else {}),
+        "pretrained_cfg": {
+            "input_size": [channels, *used.sides],
+            "fixed_input_size": False,
+            "interpolation": used.interpolation,
+            "crop_pct": share,
+            "crop_mode": used.crop_mode,
+            "mean": used.mean,
+            "std": used.std,
+            "num_classes": found.classes or 0,
+            "pool_size": [math.ceil(side / 32) for side in used.sides],
+            "first_conv": "conv1",
+            "classifier": "fc",
+        },
+    }
+
+
+def _card(name, found, used, of_timm, metrics, data, recipe):
+    """The model card: what the hub reads, as YAML, of which JSON is a part; then text."""
+    task = {"type": "image-classification"}
+    results = [
+        {
+            "task": task,
+            "dataset": {"name": data or "not said", "type": "imagefolder"},
+            "metrics": [{"type": key, "value": value} for key, value in metrics.items()],
+        }
+    ]
+    said = {
+        "library_name": "timm" if of_timm else "keras",
+        "tags": ["keras-resnet", found.variant, task["type"]],
+        "pipeline_tag": task["type"],
+        **({"model-index": [{"name": name, "results": results}]} if metrics else {}),
+    }
+    table = {
+        "network": f"{found.variant}, {found.classes or 'no'} classes",
+        **({"data": data} if data else {}),
+        **{key: f"{value:.4g}" for key, value in metrics.items()},
+        **{key.replace("_", " "): value for key, value in dataclasses.asdict(used).items()},
+    }
+    calls = [
+        "import keras_resnet",
+        f'network = keras_resnet.trained.open_network(weights="{name}")',
+    ]
+    if of_timm:
+        calls += ["import timm", f'model = timm.create_model("local-dir:{name}", pretrained=True)']
+    lines = [
+        *("---", *(f"{key}: {json.dumps(value)}" for key, value in said.items()), "---", ""),
+        *(f"# {name}", "", "| | |", "| --- | --- |"),
+        *(f"| {key} | {value} |" for key, value in table.items()),
+        *("", "## Use", "", "```python", *calls, "```", ""),
+    ]
+    if recipe:
+        lines += ["## Training", "", "```json", json.dumps(recipe, indent=2), "```", ""]
+    lines += [f"Saved by keras3-resnet {keras_resnet.__version__}.", ""]
+    return "\n".join(lines)

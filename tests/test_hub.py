@@ -1,0 +1,361 @@
+"""Repositories of the Hugging Face hub, from a server on this machine that answers as it does.
+
+Its endpoint and headers are those that huggingface_hub asks for: /OWNER/NAME/resolve/REVISION/FILE,
+X-Repo-Commit, ETag, and for large files a redirect with X-Linked-Etag and X-Linked-Size.
+"""
+
+import csv
+import hashlib
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+from torch_files import state_dict_file
+
+import keras_resnet
+from keras_resnet import trained, weights
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NAMES = ["tulip", "rose", "daisy", "aster", "lily", "iris", "poppy"]
+TIMM = {
+    "architecture": "resnet18",
+    "num_classes": 7,
+    "label_names": NAMES,
+    "pretrained_cfg": {
+        **{"input_size": [3, 96, 96], "interpolation": "bicubic", "crop_pct": 0.95},
+        **{"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "crop_mode": "squash"},
+    },
+}
+PREPROCESSING = keras_resnet.Preprocessing(
+    101, 96, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), False, "bicubic", "squash"
+)
+TRANSFORMERS = {
+    "architectures": ["ResNetForImageClassification"],
+    "model_type": "resnet",
+    "id2label": {str(number): name for number, name in enumerate(NAMES)},
+}
+# As microsoft/resnet-18 has it.
+PROCESSOR = {
+    **{"crop_pct": 0.875, "do_normalize": True, "do_resize": True, "resample": 3, "size": 224},
+    **{"feature_extractor_type": "ConvNextFeatureExtractor"},
+    **{"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.answer(with_body=False)
+
+    def do_GET(self):
+        self.answer(with_body=True)
+
+    def answer(self, with_body):
+        _, owner, name, *rest = self.path.split("/")
+        self.server.requests.append((self.command, self.path, self.headers.get("Authorization")))
+        if owner == "blobs":
+            return self.send(200, (self.server.folder / name / rest[0]).read_bytes(), with_body)
+        folder = self.server.folder / name
+        _, revision, file = rest
+        if not folder.is_dir():
+            return self.send(401, b"", with_body, **{"X-Error-Code": "RepoNotFound"})
+        if name == "gated":
+            return self.send(403, b"", with_body, **{"X-Error-Code": "GatedRepo"})
+        if revision not in ("main", "v1", COMMIT):
+            return self.send(404, b"", with_body, **{"X-Error-Code": "RevisionNotFound"})
+        said = {"X-Repo-Commit": COMMIT}
+        if not (folder / file).is_file():
+            return self.send(404, b"", with_body, **said, **{"X-Error-Code": "EntryNotFound"})
+        content = (folder / file).read_bytes()
+        digest = f'"{hashlib.sha256(content).hexdigest()}"'
+        if file.endswith(".json"):
+            return self.send(200, content, with_body, **said, ETag=digest)
+        said |= {"X-Linked-Etag": digest, "X-Linked-Size": str(len(content))}
+        return self.send(302, b"", with_body, **said, Location=f"/blobs/{name}/{file}")
+
+    def send(self, status, content, with_body, **headers):
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory, resnet18_state):
+    """Folders as the hub has them: of timm, of transformers, one without weights, one gated."""
+    folder = tmp_path_factory.mktemp("hub")
+    files = {
+        "timm": {"config.json": TIMM},
+        "transformers": {"config.json": TRANSFORMERS, "preprocessor_config.json": PROCESSOR},
+        "empty": {"config.json": TIMM},
+        "gated": {},
+    }
+    for name, descriptions in files.items():
+        (folder / name).mkdir()
+        for file, said in descriptions.items():
+            (folder / name / file).write_text(json.dumps(said))
+        (folder / name / "README.md").write_text("not asked for")
+    safetensors.numpy.save_file(dict(resnet18_state), folder / "timm" / "model.safetensors")
+    state_dict_file(folder / "transformers" / "pytorch_model.bin", resnet18_state)
+    return folder
+
+
+@pytest.fixture
+def hub(repositories, tmp_path):
+    """The server, whose `variables` lead to it."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.folder, server.requests = repositories, []
+    server.variables = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+LOAD = """
+import sys
+import keras_resnet
+said = keras_resnet.weights.preprocessing_of(sys.argv[1])
+state = keras_resnet.weights.read_state_dict(sys.argv[1])
+print(said, len(state), float(state["fc.bias"].sum()), "huggingface_hub" in sys.modules)
+"""
+
+
+def files_of(requests):
+    return {Path(path).name for _, path, _ in requests}
+
+
+def test_a_repository(hub, run_imported, resnet18_state):
+    """Asked for what is needed, once; of a revision; by a token; then from the cache, offline."""
+    expected = f"{len(resnet18_state)} {float(resnet18_state['fc.bias'].sum())} True\n"
+    done = run_imported(LOAD, "hf://timm/timm", variables={**hub.variables, "HF_TOKEN": "hf_me"})
+    assert done.stdout == f"{PREPROCESSING} {expected}", done.stderr
+    assert files_of(hub.requests) == {"config.json", "model.safetensors"}
+    assert [path for command, path, _ in hub.requests if command == "GET"] == [
+        f"/timm/timm/resolve/{revision}" if "config" in revision else revision
+        for revision in ("main/config.json", "/blobs/timm/model.safetensors")
+    ]
+    assert {token for _, _, token in hub.requests} == {"Bearer hf_me"}
+    hub.requests.clear()
+    done = run_imported(LOAD, "hf://timm/timm@v1", variables=hub.variables)
+    assert done.stdout == f"{PREPROCESSING} {expected}", done.stderr
+    assert not [path for command, path, _ in hub.requests if command == "GET"]
+    assert any("/resolve/v1/" in path for _, path, _ in hub.requests)
+    hub.requests.clear()
+    offline = {**hub.variables, "HF_HUB_OFFLINE": "1"}
+    done = run_imported(LOAD, "hf://timm/timm", variables=offline)
+    assert done.stdout == f"{PREPROCESSING} {expected}", done.stderr
+    done = run_imported(LOAD, "hf://timm/transformers", variables=offline)
+    assert "CheckpointError: config.json of hf://timm/transformers cannot be had" in done.stderr
+    assert not hub.requests
+
+
+def test_a_repository_of_transformers(hub, run_imported):
+    """Its preprocessing stands in a file of its own; its weights in pytorch_model.bin."""
+    usual = keras_resnet.Preprocessing(interpolation="bicubic")
+    done = run_imported(LOAD, "hf://someone/transformers", variables=hub.variables)
+    assert done.stdout.startswith(f"{usual} "), done.stderr
+    assert files_of(hub.requests) == {
+        *("config.json", "preprocessor_config.json"),
+        *("model.safetensors", "pytorch_model.bin"),
+    }
+
+
+@pytest.mark.parametrize(
+    "address, said",
+    [
+        ("hf://timm/nothing", "config.json of hf://timm/nothing cannot be had: Repository"),
+        ("hf://timm/gated", "cannot be had: GatedRepoError"),
+        ("hf://timm/timm@v9", "cannot be had: RevisionNotFoundError"),
+        ("hf://timm/empty", "but neither of model.safetensors and pytorch_model.bin"),
+        ("hf://timm", "hf://owner/name or hf://owner/name@revision"),
+    ],
+)
+def test_what_cannot_be_had(hub, run_imported, address, said):
+    program = f"import keras_resnet as k; k.ResNet18(weights={address!r})"
+    done = run_imported(program, variables=hub.variables)
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+
+
+def test_nobody_is_asked_unasked(repositories, run_imported):
+    """A folder and a file are read without huggingface_hub, which need not be there."""
+    for source in (repositories / "timm", repositories / "timm" / "model.safetensors"):
+        done = run_imported(LOAD, source)
+        assert done.stdout.startswith(str(PREPROCESSING)) and done.stdout.endswith("False\n")
+    missing = "import sys; sys.modules['huggingface_hub'] = None\n" + LOAD
+    done = run_imported(missing, "hf://timm/timm")
+    assert "pip install 'keras3-resnet[hub]'" in done.stderr
+
+
+def test_the_command(hub, run_imported, tmp_path):
+    """predict and evaluate need nothing but the address."""
+    command = "import keras_resnet_cli; keras_resnet_cli.main()"
+
+    def said(*arguments):
+        done = run_imported(command, *arguments, variables=hub.variables)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said("download", "hf://timm/timm").endswith(f"{COMMIT}/model.safetensors\n")
+    shown = said("inspect", "hf://timm/timm")
+    assert "crop_mode='squash'" in shown and "timm's resnet18" in shown
+    said("convert", "hf://timm/timm", "-o", tmp_path / "w.pth")
+    assert (tmp_path / "w.pth").is_file()
+    rng = np.random.default_rng(0)
+    for name in sorted(NAMES):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        pixels = rng.integers(0, 256, (110, 130, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / name / "0.png")
+    image = tmp_path / "data" / "rose" / "0.png"
+    answer = json.loads(said("predict", image, "--weights", "hf://timm/timm", "--json"))
+    local = trained.open_network(weights=hub.folder / "timm")
+    assert local.preprocessing == PREPROCESSING and local.class_names == tuple(NAMES)
+    (_, expected), *_ = local.predict([image])
+    assert answer[0]["classes"] == [name for name, _ in expected]
+    arguments = ("--weights", "hf://timm/timm", "--data", tmp_path / "data", "--json")
+    found = json.loads(said("evaluate", *arguments, "-o", tmp_path / "answers.csv"))
+    assert found["images"] == 7
+    # Its classes are in another order than the folders.
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        answers = {row["file"]: row["predicted"] for row in csv.DictReader(file)}
+    assert answers[str(image)] == expected[0][0]
+
+
+def test_a_folder(repositories):
+    """Its network, its classes and its images, for a builder and for a whole network."""
+    model = keras_resnet.ResNet18(
+        weights=repositories / "timm", classes=7, include_preprocessing=True
+    )
+    assert model.preprocessing == PREPROCESSING
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3)).astype(np.float32)
+    plain = keras_resnet.ResNet18(weights=repositories / "timm", classes=7)
+    expected = plain.predict_on_batch((pixels / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4])
+    np.testing.assert_allclose(model.predict_on_batch(pixels), expected, atol=1e-5)
+    assert keras_resnet.ResNet18(classes=7).preprocessing is None
+    network = trained.Network.from_weights(None, repositories / "transformers")
+    assert network.model.name == "resnet18" and network.class_names == tuple(NAMES)
+    assert network.preprocessing == keras_resnet.Preprocessing(interpolation="bicubic")
+
+
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ({"pretrained_cfg": {}}, keras_resnet.Preprocessing(interpolation="bicubic")),
+        (
+            {"pretrained_cfg": {"input_size": [3, 64, 96], "crop_pct": 0.9, "mean": None}},
+            keras_resnet.Preprocessing((71, 106), (64, 96), interpolation="bicubic"),
+        ),
+        ({"input_size": [3, 64, 64], "crop_pct": 1}, (64, "bicubic")),  # its older form
+        ({"pretrained_cfg": {"input_size": [1, 64, 64]}}, None),
+        ({"pretrained_cfg": {"interpolation": "lanczos"}}, "interpolation should be one of"),
+        ({"pretrained_cfg": {"mean": [123, 116, 103]}}, "mean should be 3 numbers"),
+        ({"pretrained_cfg": {"crop_pct": "1"}}, "is not as it should be"),
+        ({"pretrained_cfg": {"label_names": "ab"}}, (256, "bicubic")),
+    ],
+)
+def test_what_a_config_of_timm_says(said, expected, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", **said}))
+    if isinstance(expected, str):
+        with pytest.raises(weights.CheckpointError, match=expected):
+            weights.preprocessing_of(tmp_path)
+        return
+    found = weights.preprocessing_of(tmp_path / "any.pth")
+    if isinstance(expected, tuple):
+        found = (found.resize, found.interpolation)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.95}, (235, 224, "center")),
+        ({"size": {"shortest_edge": 384}}, (384, 384, "squash")),
+        ({"crop_pct": None, "size": None}, (384, 384, "squash")),
+        (
+            {
+                **{"image_processor_type": "ViTImageProcessor", "resample": 2},
+                "size": {"height": 160, "width": 192},
+            },
+            ((160, 192), (160, 192), "squash"),
+        ),
+        (
+            {
+                **{"image_processor_type": "BitImageProcessor", "do_center_crop": True},
+                **{"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}},
+            },
+            (256, 224, "center"),
+        ),
+        ({"do_normalize": False}, "do_normalize=False"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor=0.0078"),
+        ({"resample": 1}, "is missing"),
+        ({"image_processor_type": "DetrImageProcessor"}, "no size in common"),
+    ],
+)
+def test_what_a_processor_of_transformers_says(said, expected, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TRANSFORMERS))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **said}))
+    if isinstance(expected, str):
+        with pytest.raises(weights.CheckpointError, match=expected):
+            weights.preprocessing_of(tmp_path)
+        return
+    found = weights.preprocessing_of(tmp_path)
+    assert (found.resize, found.crop, found.crop_mode) == expected
+
+
+def test_what_no_preprocessing_is_is_said(repositories, tmp_path, caplog):
+    """And the weights are loaded all the same; who evaluates them has to say the images."""
+    folder = tmp_path / "lanczos"
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to(repositories / "timm" / "model.safetensors")
+    other = {**TIMM, "pretrained_cfg": {"interpolation": "lanczos"}}
+    (folder / "config.json").write_text(json.dumps(other))
+    assert keras_resnet.ResNet18(weights=folder, classes=7).preprocessing is None
+    assert "What images these weights take is not known here" in caplog.text
+    assert "not known here" in weights.inspect(folder).preprocessing
+    with pytest.raises(weights.CheckpointError, match="one of bilinear, bicubic"):
+        trained.open_network(weights=folder)
+    given = keras_resnet.Preprocessing(interpolation="bicubic")
+    assert trained.open_network(weights=folder, preprocessing=given).preprocessing == given
+    (folder / "config.json").write_text(json.dumps({**TIMM, "label_names": NAMES[1:]}))
+    with pytest.raises(weights.CheckpointError, match="names 6 classes; the file has 7"):
+        trained.open_network(weights=folder)
+
+
+def test_a_saved_folder(tmp_path, caplog):
+    """Read back; a card that is there stays; what the hub's folders cannot say is refused."""
+    model = keras_resnet.ResNet20(input_shape=(32, 32, 3))
+    used = keras_resnet.Preprocessing((40, 36), 32, exif=True)
+    folder = weights.save_hub(model, tmp_path / "a" / "cifar", preprocessing=used)
+    again = keras_resnet.ResNet20(weights=folder)
+    assert again.preprocessing == used
+    for key, value in weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(value, weights.to_state_dict(again)[key])
+    assert "resnet20, 10 classes" in (folder / "README.md").read_text()
+    (folder / "README.md").write_text("mine")
+    weights.save_hub(again, folder)  # with the images that its weights came with
+    assert weights.preprocessing_of(folder) == used
+    assert (folder / "README.md").read_text() == "mine"
+    with pytest.raises(ValueError, match="10 classes. Received: 3 names"):
+        weights.save_hub(model, folder, class_names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="one that is dilated"):
+        weights.save_hub(keras_resnet.ResNet18(classes=3, output_stride=8), folder)
+    with pytest.raises(ValueError, match="one share of the crop for both sides"):
+        weights.save_hub(keras_resnet.ResNet18(classes=3), folder, preprocessing=used)
+    with pytest.raises(OSError, match="README.md"):
+        weights.save_hub(model, folder / "README.md")
