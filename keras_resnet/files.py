@@ -161,7 +161,7 @@ def read_json(path, understand=lambda values: values, *, advice, error=ValueErro
         return understand(values)
     except KeyError as found:
         raise error(f"{path} is not as it should be: {found} is missing. {advice}") from found
-    except (TypeError, ValueError, AttributeError, OverflowError) as found:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as found:
         said = str(found)[:LONGEST].removesuffix(".")
         raise error(f"{path} is not as it should be: {said}. {advice}") from found
 

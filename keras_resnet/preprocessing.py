@@ -81,6 +81,9 @@ class Preprocessing:
         for name in ("resize", "crop", "mean", "std"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         check(self)
+        for name in ("resize", "crop"):
+            height, width = pair(getattr(self, name))
+            object.__setattr__(self, name, height if height == width else (height, width))
 
     @classmethod
     def for_crop(cls, crop: int, resize: int | None = None, **arguments: Any) -> "Preprocessing":
@@ -222,10 +225,9 @@ def pair(side: Any) -> tuple[Any, ...]:
 
 
 def _plain(values):
-    """Tuples of Python's numbers; of a square, its side."""
+    """Tuples of Python's numbers."""
     if isinstance(values, (tuple, list)):
-        values = tuple(map(_plain, values))
-        return values[0] if len(values) == 2 and values[0] == values[1] else values
+        return tuple(map(_plain, values))
     return values.item() if isinstance(values, np.generic) else values
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_resnet import data
+from keras_resnet import Preprocessing, data
 from keras_resnet.data import mixing, windows
 
 COUNT = 4000
@@ -52,6 +52,20 @@ def test_crops_fall_back_to_the_middle():
     assert (crops == [493, 0, 13, 10]).all()
     crops = draws(lambda key: windows.random_window(tf.constant([1, 1]), key), 20)
     assert (crops == [0, 0, 1, 1]).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_are_resized_as_the_weights_want(interpolation):
+    """The whole of a square, to two lengths, with Pillow's pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
+    image = Image.fromarray(pixels).resize((90, 90), Image.Resampling.BICUBIC)
+    image.save(stream := io.BytesIO(), "PNG")
+    augmentation = data.Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
+    preprocessing = Preprocessing(64, (48, 40), interpolation=interpolation)
+    key = tf.constant([0, 1], tf.int64)
+    found, _ = augmentation.image(tf.constant(stream.getvalue()), preprocessing, key)
+    expected = image.resize((40, 48), Image.Resampling[interpolation.upper()])
+    assert np.abs(found.numpy().astype(int) - np.asarray(expected)).max() <= 1
 
 
 def test_erasing():

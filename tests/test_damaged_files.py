@@ -9,12 +9,13 @@ import safetensors.numpy
 import tensorflow as tf
 from small_networks import small
 
-from keras_resnet import Preprocessing
+from keras_resnet import Preprocessing, weights
 from keras_resnet.data import DataError, tfrecords
 from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.export import record
 from keras_resnet.files import read_json
 from keras_resnet.trained.run import Run
+from keras_resnet.weights import description
 
 IMAGE = tf.io.encode_png(np.zeros((30, 40, 3), np.uint8)).numpy()
 RUN = {
@@ -28,6 +29,25 @@ RECORD = {
     **{"format": "onnx", "weights_sha256": "0" * 64, "class_names": ["a", "b"], "file": "m.onnx"},
     "preprocessing_inside": "none",
     "preprocessing": {"resize": 36, "crop": 32, "mean": [0.5] * 3, "std": [0.2] * 3, "exif": True},
+}
+HUB = {
+    "timm/config.json": {
+        **{"architecture": "resnet18", "label_names": ["a", "b"]},
+        "pretrained_cfg": {
+            **{"input_size": [3, 32, 48], "crop_pct": 0.9, "crop_mode": "squash"},
+            **{"mean": [0.5] * 3, "std": [0.2] * 3, "interpolation": "bicubic"},
+        },
+    },
+    "mine/config.json": {"keras_resnet": {"preprocessing": {"resize": 36, "crop": 32}}},
+    "transformers/config.json": {
+        **{"model_type": "resnet", "architectures": ["ResNetForImageClassification"]},
+        "id2label": {"0": "a", "1": "b"},
+    },
+    "transformers/preprocessor_config.json": {
+        **{"image_processor_type": "BitImageProcessor", "resample": 3, "do_center_crop": True},
+        **{"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}},
+        **{"image_mean": [0.5] * 3, "image_std": [0.2] * 3, "do_rescale": True},
+    },
 }
 SHARDS = {"content": "0" * 64, "shards": 1, "class_names": ["a"], "counts": [0], "skipped": {}}
 
@@ -100,6 +120,25 @@ def test_of_an_export(tmp_path):
 
     read = lambda: record.read(tmp_path / "m.onnx")  # noqa: E731
     check(tmp_path / "m.onnx.export.json", RECORD, read, use, ValueError, "xport")
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_of_a_repository(name, tmp_path):
+    """Of the Hugging Face hub: what its descriptions say of images and classes."""
+    file = name.rpartition("/")[2]
+    for other in ("config.json", file):
+        (tmp_path / other).write_text(json.dumps(HUB.get(f"transformers/{other}")))
+
+    def read():
+        return weights.preprocessing_of(tmp_path), description.class_names_of(tmp_path)
+
+    def use(found):
+        preprocessing, names = found
+        assert preprocessing is None or np.isfinite(preprocessing.batch({"image": IMAGE})).all()
+        assert names is None or is_names(names)
+
+    error = weights.CheckpointError
+    check(tmp_path / file, HUB[name], read, use, error, "Download it again")
 
 
 def test_of_shards(tmp_path):

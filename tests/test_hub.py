@@ -351,11 +351,11 @@ def test_a_saved_folder(tmp_path, caplog):
     weights.save_hub(again, folder)  # with the images that its weights came with
     assert weights.preprocessing_of(folder) == used
     assert (folder / "README.md").read_text() == "mine"
-    with pytest.raises(ValueError, match="10 classes. Received: 3 names"):
+    with pytest.raises(ValueError, match="10 classes"):
         weights.save_hub(model, folder, class_names=["a", "b", "c"])
     with pytest.raises(ValueError, match="one that is dilated"):
         weights.save_hub(keras_resnet.ResNet18(classes=3, output_stride=8), folder)
     with pytest.raises(ValueError, match="one share of the crop for both sides"):
         weights.save_hub(keras_resnet.ResNet18(classes=3), folder, preprocessing=used)
-    with pytest.raises(OSError, match="README.md"):
+    with pytest.raises(OSError, match="README"):
         weights.save_hub(model, folder / "README.md")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_resnet import data
+from keras_resnet import Preprocessing, data
 from keras_resnet.data.image_folder import split_images
 from keras_resnet.data.images import list_images
 
@@ -131,6 +131,13 @@ def test_evaluation_order_and_pixels(folder):
     assert labels.tolist() == [0, 0, 0, 1, 1, 1]
     red = images[:, 16, 16, 0] * 0.229 + 0.485
     np.testing.assert_allclose(red * 255, [0] * 3 + [200] * 3, atol=3)
+    own = Preprocessing(36, (32, 24), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    for training in (False, True):
+        batches, _ = data.image_folder(folder, preprocessing=own, training=training)
+        images = np.concatenate([part for part, _ in batches])
+        assert images.shape == (6, 32, 24, 3)
+        red = sorted(images[:, 16, 12, 0] * 0.5 + 0.1)
+        np.testing.assert_allclose(np.multiply(red, 255), [0] * 3 + [200] * 3, atol=3)
 
 
 def test_class_indices(folder, tmp_path):

@@ -51,6 +51,8 @@ def finished(tiny_rows, tmp_path_factory):
         data="flowers",
         model="resnet18",
         image_size=32,
+        interpolation="bicubic",
+        std=(0.25, 0.25, 0.25),
         epochs=2,
         batch_size=8,
         schedule="cosine",
@@ -74,6 +76,9 @@ def test_the_run_folder(finished):
     assert written["image_size"] == 32
     assert written["resize"] == 37
     assert written["mean"] == [0.485, 0.456, 0.406]
+    assert (written["interpolation"], written["crop_mode"]) == ("bicubic", "center")
+    network = trained.open_network(folder)
+    assert network.preprocessing == training.Recipe.from_json(json.dumps(written)).preprocessing
     assert written["classes"] == list(indices.values())
     assert written["command"].startswith("python ")
     history = rows(folder / "history.csv")
@@ -225,12 +230,19 @@ def test_a_folder_that_cannot_be_written(finished):
 
 
 def test_a_loss_that_is_no_number(finished, tmp_path):
-    _, _, recipe = finished
+    """From the weights of a run, whose images it takes since it does not say others."""
+    folder, _, recipe = finished
     recipe = recipe.changed(
-        {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "step", "milestones": (1,)}
+        {
+            **{"optimizer": "sgd", "learning_rate": 1e30, "schedule": "step", "milestones": (1,)},
+            "weights": str(folder / "best.pth"),
+        }
     )
+    assert recipe.std is None
     with pytest.raises(training.TrainingError, match="at step 2 of 3 in epoch 1") as error:
         training.train(recipe, tmp_path / "run")
+    written = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (written["interpolation"], written["std"]) == ("bicubic", [0.25] * 3)
     assert "learning rate of 1e+30" in str(error.value)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
@@ -284,6 +296,21 @@ def test_what_only_adorns_never_stops_the_work(fine_tuned):
         assert f"| {name} | " in report
     assert "No program to draw diagrams with was found" in report
     assert "![" not in report
+
+
+def test_a_run_as_a_folder_of_the_hub(finished, tmp_path, command_here):
+    folder, flowers, _ = finished
+    done = command_here("save-hub", "--run", folder, "-o", tmp_path / "flowers")
+    assert done.returncode == 0 and "hf upload OWNER/NAME" in done.stdout, done.stderr
+    ours, again = (
+        trained.open_network(folder),
+        trained.open_network(weights=tmp_path / "flowers"),
+    )
+    assert (again.preprocessing, again.class_names) == (ours.preprocessing, ours.class_names)
+    assert again.evaluate(str(flowers)).rows == ours.evaluate(str(flowers)).rows
+    card = (tmp_path / "flowers" / "README.md").read_text()
+    assert f"| accuracy | {ours.evaluate(str(flowers)).top1:.4g} |" in card
+    assert '"schedule": "cosine"' in card and str(flowers) not in card
 
 
 def test_two_phases(finished, fine_tuned):
@@ -384,9 +411,11 @@ def test_evaluation(finished, tmp_path):
         model="resnet18", weights=folder / "best.pth", preprocessing={"crop": 32}
     ).evaluate(str(flowers))
     assert other.rows == found.rows
+    assert other.loss == pytest.approx(found.loss, rel=1e-5)
     for arguments, said in (
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
+        ({"weights": "imagenet"}, "Pass model"),
         ({"run": folder, "preprocessing": {"crop": 64}}, "takes images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -95,7 +95,7 @@ def _of_config(config, source):
 
 
 def _of_timm(config):
-    said = config.get("pretrained_cfg", config)
+    said = config.get("pretrained_cfg") or config
     channels, *sides = said.get("input_size") or (3, 224, 224)
     if channels != 3:
         return None
