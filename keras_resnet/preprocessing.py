@@ -20,8 +20,10 @@ __all__ = ["Preprocessing", "decode_predictions", "imagenet_classes", "preproces
 
 MAX_SIDE = 2**14  # pixels: an image of that side takes 3 GB as float32
 MIN_STD = 1e-6  # less would make of any pixel what is too large for 16 bits
-# Of each interpolation: TensorFlow's name of Pillow's filter, and how many pixels that reaches.
-FILTERS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2)}
+RADII = {"bilinear": 1, "bicubic": 2}  # pixels that each filter reaches
+# Pillow's bicubic filter: bits of its weights; and how many rows are made at a time here, of which
+# each has as many weights as all of them reach over.
+PRECISION, ROWS = 22, 32
 
 SIDES = Rule(
     lambda sides: (
@@ -32,7 +34,7 @@ SIDES = Rule(
 )
 MEAN = numbers(3, lambda *mean: 0 <= min(mean) <= max(mean) <= 1, "of RGB, each 0 to 1")
 STD = numbers(3, lambda *std: min(std) >= MIN_STD, "of RGB in 0..1, each more than 0")
-INTERPOLATION, CROP_MODE = one_of(*FILTERS), one_of("center", "squash", "border")
+INTERPOLATION, CROP_MODE = one_of(*RADII), one_of("center", "squash", "border")
 
 
 @documented
@@ -150,7 +152,7 @@ class Preprocessing:
 
         from keras_resnet.decoding import decode_window
 
-        _, radius = FILTERS[self.interpolation]
+        radius = RADII[self.interpolation]
 
         def needed(size):
             """The part of the image that the crop is made of, with what the filter reaches."""
@@ -165,9 +167,8 @@ class Preprocessing:
 
         image, size, window = decode_window(image_bytes, needed, exif=self.exif)
         resized, corner = self._placed(size)
-        scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
-        shift = tf.cast(window[:2], tf.float32) * scale - tf.cast(corner, tf.float32)
-        pixels = resample(image, self.sides, scale, shift, self.interpolation)
+        places = {"size": size, "resized": resized, "start": window[:2], "corner": corner}
+        pixels = resample(image, self.sides, interpolation=self.interpolation, **places)
         if self.crop_mode != "border":
             return pixels
         rows, columns = (
@@ -238,21 +239,40 @@ def affine(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resample(
-    image: Any, sides: tuple[int, int], scale: Any, shift: Any, interpolation: str = "bilinear"
+    image: Any,
+    sides: tuple[int, int],
+    *,
+    size: Any,
+    resized: Any,
+    start: Any = (0, 0),
+    corner: Any = (0, 0),
+    interpolation: str = "bilinear",
 ) -> Any:
-    """Resizes with one of PIL's antialiased filters and crops, in one step.
+    """Resizes a part of an image with one of PIL's antialiased filters and crops, in one step.
 
     Args:
-        image: uint8 tensor (height, width, 3).
+        image: uint8 tensor (height, width, 3), a part of an image.
         sides: (height, width) of the result.
-        scale: How much larger things become: (vertically, horizontally), float32.
-        shift: Where the image's (top, left) lies in the result, in its pixels, float32.
+        size: (height, width) of the whole image; like what follows, int32.
+        resized: (height, width) that it is resized to.
+        start: Where in it the part lies, (top, left).
+        corner: Where in what it is resized to the result lies, (top, left); may be negative.
         interpolation: As of `Preprocessing`.
 
     Returns:
         uint8 tensor (height, width, 3), 0 outside of the image.
     """
     import tensorflow as tf
+
+    if interpolation == "bicubic":
+        # In Pillow's order: along the rows, rounded, then along the columns.
+        image = tf.transpose(image, (1, 0, 2))
+        for axis in (1, 0):
+            ends = (size[axis], resized[axis], start[axis], corner[axis])
+            image = tf.transpose(_bicubic(image, sides[axis], *ends), (1, 0, 2))
+        return tf.ensure_shape(tf.transpose(image, (1, 0, 2)), (*sides, 3))
+    scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
+    shift = tf.cast(start, tf.float32) * scale - tf.cast(corner, tf.float32)
 
     def along_first_axis(image, axis):
         # All else is taken for channels: TensorFlow's loop over them is fast, while the one over
@@ -263,22 +283,55 @@ def resample(
             size=(sides[axis], 1),
             scale=tf.stack([scale[axis], 1.0]),
             translation=tf.stack([shift[axis], 0.0]),
-            kernel_type=FILTERS[interpolation][0],
+            kernel_type="triangle",
             antialias=True,
         )
         return tf.transpose(tf.reshape(resized, (sides[axis], -1, 3)), (1, 0, 2))
 
-    if interpolation == "bilinear":
-        # Weights are positive and sum to 1: nothing is below 0, or above 255 by more than rounding.
-        image = tf.cast(along_first_axis(along_first_axis(image, 0), 1) + 0.5, tf.uint8)
-    else:
-        # What overshoots is cut off in between, as Pillow does, which begins with the rows.
-        image = tf.transpose(image, (1, 0, 2))
-        for axis in (1, 0):
-            image = tf.clip_by_value(along_first_axis(image, axis) + 0.5, 0, 255)
-            image = tf.cast(image, tf.uint8)
-        image = tf.transpose(image, (1, 0, 2))
-    return tf.ensure_shape(image, (*sides, 3))
+    image = along_first_axis(along_first_axis(image, 0), 1)
+    # Weights are positive and sum to 1: nothing is below 0, or above 255 by more than rounding.
+    return tf.ensure_shape(tf.cast(image + 0.5, tf.uint8), (*sides, 3))
+
+
+def _bicubic(image, side, size, resized, start, corner):
+    """Resizes along the first axis in Pillow's integers, which float64 holds; as of `resample`.
+
+    TensorFlow's own operation places pixels in float32: of two roundings, that made two levels.
+
+    Source: Pillow 12, src/libImaging/Resample.c (Keys, 1981, with a = -0.5).
+    """
+    import tensorflow as tf
+
+    length, others = tf.shape(image)[0], tf.shape(image)[1] * 3
+    rows = tf.reshape(image, tf.stack([length, others]))
+    scale = tf.cast(size, tf.float64) / tf.cast(resized, tf.float64)
+    stretch = tf.maximum(scale, 1.0)
+    reach = RADII["bicubic"] * stretch
+    taken = tf.cast(tf.math.ceil((ROWS - 1) * scale + 2 * reach), tf.int32) + 2
+    taken = tf.minimum(taken, length)
+
+    def some(first):
+        places = (first + corner + tf.range(ROWS))[:, tf.newaxis]
+        centres = (tf.cast(places, tf.float64) + 0.5) * scale
+        begin = tf.cast(tf.floor(centres[0, 0] - reach), tf.int32) - start
+        begin = tf.clip_by_value(begin, 0, length - taken)
+        pixels = tf.cast(start + begin + tf.range(taken), tf.float64)
+        within = (pixels >= tf.floor(centres - reach + 0.5)) & (
+            pixels < tf.floor(centres + reach + 0.5)
+        )
+        x = tf.abs(pixels - centres + 0.5) / stretch
+        near, far = ((1.5 * x - 2.5) * x * x + 1), (((-0.5 * x + 2.5) * x - 4) * x + 2)
+        within &= (x < 2) & (places >= 0) & (places < resized)
+        weights = tf.where(within, tf.where(x < 1, near, far), 0)
+        weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, 1, keepdims=True))
+        weights = tf.sign(weights) * tf.floor(tf.abs(weights) * 2**PRECISION + 0.5)
+        found = tf.matmul(weights, tf.cast(rows[begin : begin + taken], tf.float64))
+        found = tf.clip_by_value(tf.floor(found / 2**PRECISION + 0.5), 0, 255)
+        return tf.cast(found, tf.uint8)  # outside of the image there are no weights: 0
+
+    firsts = tf.range(0, side, ROWS)
+    found = tf.map_fn(some, firsts, fn_output_signature=tf.uint8, parallel_iterations=1)
+    return tf.reshape(found, tf.stack([-1, others // 3, 3]))[:side]
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:

@@ -45,8 +45,8 @@ def random_resized_crop(
         exif=exif,
         target=max(pair(size)),
     )
-    scale = pair(size) / tf.cast(tf.shape(pixels)[:2], tf.float32)
-    return resample(pixels, pair(size), scale, tf.zeros(2), interpolation)
+    sides, found = pair(size), tf.shape(pixels)[:2]
+    return resample(pixels, sides, size=found, resized=sides, interpolation=interpolation)
 
 
 def random_window(height_width, key, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
