@@ -232,7 +232,7 @@ def _plain(values):
     return values.item() if isinstance(values, np.generic) else values
 
 
-def affine(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
+def affine(mean: Any, std: Any) -> tuple[Any, Any]:
     """(factor, offset) so that pixels * factor + offset is normalised; float32 a channel."""
     mean, std = np.asarray(mean), np.asarray(std)
     return np.float32(1 / (255 * std)), np.float32(-mean / std)
@@ -265,12 +265,12 @@ def resample(
     import tensorflow as tf
 
     if interpolation == "bicubic":
-        # In Pillow's order: along the rows, rounded, then along the columns.
-        image = tf.transpose(image, (1, 0, 2))
-        for axis in (1, 0):
+        for axis in (1, 0):  # in Pillow's order, rounded in between
+            image = tf.transpose(image, (1, 0, 2)) if axis else image
             ends = (size[axis], resized[axis], start[axis], corner[axis])
-            image = tf.transpose(_bicubic(image, sides[axis], *ends), (1, 0, 2))
-        return tf.ensure_shape(tf.transpose(image, (1, 0, 2)), (*sides, 3))
+            image = _bicubic(image, sides[axis], *ends)
+            image = tf.transpose(image, (1, 0, 2)) if axis else image
+        return tf.ensure_shape(image, (*sides, 3))
     scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
     shift = tf.cast(start, tf.float32) * scale - tf.cast(corner, tf.float32)
 

@@ -117,7 +117,9 @@ def open_network(
     if run is None and model is None and weights is None:
         run = trained.newest_run()
         print(terminal.printable(f"The newest finished run is asked: {run}."), file=sys.stderr)
-    given = {"crop": image_size, "resize": resize, "mean": mean, "std": std}
-    given |= {"interpolation": interpolation, "crop_mode": crop_mode}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = {
+        **{"crop": image_size, "resize": resize, "mean": mean, "std": std},
+        **{"interpolation": interpolation, "crop_mode": crop_mode},
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     return trained.open_network(run, model, weights, preprocessing=given)

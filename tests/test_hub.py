@@ -139,7 +139,8 @@ import sys
 import keras_resnet
 said = keras_resnet.weights.preprocessing_of(sys.argv[1])
 state = keras_resnet.weights.read_state_dict(sys.argv[1])
-print(said, len(state), float(state["fc.bias"].sum()), "huggingface_hub.file_download" in sys.modules)
+asked = "huggingface_hub.file_download" in sys.modules
+print(said, len(state), float(state["fc.bias"].sum()), asked)
 """
 
 

@@ -292,9 +292,8 @@ class Recipe:
         """The recipe with paths that mean the same from any current folder."""
         paths = {"data": self.data, "weights": self.weights}
         here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
-        return dataclasses.replace(
-            self, **{name: os.path.abspath(path) for name, path in here.items()}
-        )
+        absolute: dict[str, Any] = {name: os.path.abspath(path) for name, path in here.items()}
+        return dataclasses.replace(self, **absolute)
 
     def changed(self, changes) -> "Recipe":
         """The recipe with other values.

@@ -96,13 +96,13 @@ def _of_config(config, source):
 
 def _of_timm(config):
     said = config.get("pretrained_cfg") or config
-    channels, *sides = said.get("input_size") or (3, 224, 224)
+    channels, height, width = said.get("input_size") or (3, 224, 224)
     if channels != 3:
         return None
     share = said.get("crop_pct") or 224 / 256
     return Preprocessing(
-        tuple(math.floor(side / share) for side in sides),
-        tuple(sides),
+        (math.floor(height / share), math.floor(width / share)),
+        (height, width),
         said.get("mean") or IMAGENET_MEAN,
         said.get("std") or IMAGENET_STD,
         config.get("exif", False),
@@ -120,7 +120,7 @@ def _of_transformers(config):
     size = size if isinstance(size, dict) else {"shortest_edge": size}
     crop = (crop["height"], crop["width"]) if isinstance(crop, dict) else crop
     mode = "center" if "shortest_edge" in size else "squash"
-    resize = size["shortest_edge"] if mode == "center" else (size["height"], size["width"])
+    resize: Any = (size["height"], size["width"]) if mode == "squash" else size["shortest_edge"]
     if convnext and resize < SQUASHED_FROM:
         resize, crop = int(resize / said["crop_pct"]), resize
     elif convnext:

@@ -113,18 +113,26 @@ def test_a_folder_of_transformers(side, share, tmp_path, real_data):
     theirs = randomise(transformers.ResNetForImageClassification(config))
     theirs.save_pretrained(tmp_path)
     options = {"size": {"shortest_edge": side}} | ({"crop_pct": share} if share else {})
-    processor = transformers.ConvNextImageProcessor(**options)
+    processor = transformers.ConvNextImageProcessorPil(**options)
     processor.save_pretrained(tmp_path)
     network = keras_resnet.trained.open_network(weights=tmp_path)
     assert network.class_names == ("a", "b", "c")
     ours = keras_resnet.ResNet18(weights=tmp_path, classes=3, classifier_activation=None)
     check(ours, answers(theirs))
     used = network.preprocessing
-    for file in sorted((real_data / "imagenet").glob("*.JPEG"))[:10]:
-        expected = processor(Image.open(file).convert("RGB"), return_tensors="np")["pixel_values"]
+    compared = 0
+    for file in sorted((real_data / "imagenet").glob("*.JPEG")):
+        image = Image.open(file).convert("RGB")
+        spare = [length * used.resize // min(image.size) - used.crop for length in image.size]
+        if used.crop_mode == "center" and any(side % 4 == 3 for side in spare):
+            continue  # half a pixel, which transformers rounds down, torchvision and timm to even
+        expected = processor(image, return_tensors="np")["pixel_values"]
         expected = expected[0].transpose(1, 2, 0) * used.std + used.mean
         found = used(file.read_bytes()).numpy() * used.std + used.mean
-        assert np.abs(found - expected).max() <= 1.001 / 255, file
+        assert np.abs(found - expected).max() <= 1e-5, file
+        compared += 1
+        if compared == 10:
+            return
 
 
 def test_what_timm_has_not(tmp_path):

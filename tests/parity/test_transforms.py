@@ -86,12 +86,10 @@ def served(tmp_path_factory):
         (224, 0.875, "center", "bicubic"),
         (224, 0.95, "squash", "bilinear"),
         (224, 0.9, "border", "bicubic"),
-        (288, 0.95, "center", "bilinear"),
         (288, 1.0, "center", "bicubic"),
         (288, 0.95, "squash", "bicubic"),
         (288, 1.0, "border", "bilinear"),
         ((224, 288), 0.9, "center", "bicubic"),
-        ((288, 224), 0.95, "squash", "bicubic"),
         ((224, 288), 0.9, "border", "bicubic"),
     ],
 )
@@ -110,10 +108,10 @@ def test_timms_evaluation_on_photographs(real_data, served, side, share, mode, i
     images = tf.data.Dataset.from_tensor_slices(contents).map(preprocessing.pixels)
     for file, pixels in zip(files, images, strict=True):
         expected = theirs(Image.open(file).convert("RGB")).permute(1, 2, 0).numpy().astype(int)
-        assert np.abs(pixels.numpy() - expected).max() <= 1, file
+        assert np.abs(pixels.numpy() - expected).max() <= (interpolation == "bilinear"), file
     model, loaded = served(preprocessing)
-    answers = loaded.signatures["serving_default"](tf.constant(contents))["probabilities"]
-    inputs = preprocessing.normalise(np.stack(list(images))).numpy()
+    answers = loaded.signatures["serving_default"](tf.constant(contents[:8]))["probabilities"]
+    inputs = preprocessing.normalise(np.stack(list(images.take(8)))).numpy()
     np.testing.assert_allclose(answers, model.predict_on_batch(inputs), rtol=1e-5, atol=1e-6)
 
 
