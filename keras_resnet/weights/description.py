@@ -74,7 +74,7 @@ def of_recipe(recipe: Mapping[str, Any]) -> Preprocessing:
     """The evaluation transform that a run's recipe.json has."""
     said = {name: recipe[name] for name in ("resize", "mean", "std")}
     later = ("exif", "interpolation", "crop_mode")  # which earlier releases did not say
-    said |= {name: recipe[name] for name in later if name in recipe}
+    said |= {name: recipe[name] for name in later if recipe.get(name) is not None}
     return Preprocessing(crop=recipe["image_size"], **said)
 
 
