@@ -21,6 +21,16 @@ COMMON = ("as_json", "debug")
 NEWEST = "\\[default: the newest finished one in runs]"
 RunFolder = Annotated[Path | None, typer.Option(help=f"Folder of a training. {NEWEST}")]
 NamedModel = Annotated[str | None, typer.Option(help="Or a network: resnet50.")]
+Prefix = Annotated[
+    str | None, typer.Option(help="Which network, where the file has several: teacher.")
+]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        help="Where its bottlenecks stride, if the file does not tell: v1 on the first "
+        "convolution, as keras.applications and Caffe, v1.5 on the second. \\[default: v1.5]"
+    ),
+]
 NamedWeights = Annotated[str | None, typer.Option(help="And its weights.")]
 ImageSize = Annotated[
     int | None,
@@ -91,6 +101,8 @@ def open_network(
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,
+    prefix: Prefix = None,
+    version: Version = None,
 ):
     """The network that is meant: of the newest finished run, and then which is said, by default."""
     trained = terminal.room("trained")
@@ -99,4 +111,6 @@ def open_network(
         print(terminal.printable(f"The newest finished run is asked: {run}."), file=sys.stderr)
     given = {"crop": image_size, "resize": resize, "mean": mean, "std": std}
     given = {name: value for name, value in given.items() if value is not None}
-    return trained.open_network(run, model, weights, preprocessing=given)
+    return trained.open_network(
+        run, model, weights, preprocessing=given, prefix=prefix, version=version
+    )

@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json
+from keras_resnet_cli.options import Debug, Json, Prefix, Version
 from keras_resnet_cli.terminal import printable, room
 
-Prefix = Annotated[
-    str | None, typer.Option(help="Which network, where the file has several: teacher.")
-]
 # What is said of a file in words.
 WORDS = ("layout", "head", "preprocessing", "call")
 
@@ -86,10 +83,7 @@ def convert(
     model: Annotated[
         str | None, typer.Option(help="The network, if the file does not tell: resnet50.")
     ] = None,
-    version: Annotated[
-        str | None,
-        typer.Option(help="v1 for files of keras.applications, whose blocks stride first."),
-    ] = None,
+    version: Version = None,
     prefix: Prefix = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the outputs before and after.")

@@ -97,6 +97,8 @@ class Network:
         weights: str | Path,
         *,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        prefix: str | None = None,
+        version: str | None = None,
     ) -> "Network":
         """Builds a network and loads its weights.
 
@@ -108,12 +110,15 @@ class Network:
                 ImageNet's mean and deviation, and the sides that the network was made for, 256
                 and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is 256 / 224
                 of it.
+            prefix: Which network, where the file has several: "teacher".
+            version: Where its bottlenecks stride, as of the builders. Default: what the file says,
+                or "v1.5".
 
         Raises:
             ValueError: if there is no such network, or the file is of none with classes.
         """
         file = locate(weights, model)
-        network = _classifier(file, model)
+        network = _classifier(file, model, version, prefix)
         published, family = find_file(file.name), CONFIGS[model].family
         usual = Preprocessing(family.resize, family.image_size)
         usual = published.preprocessing if published else usual
@@ -245,6 +250,8 @@ def open_network(
     weights: str | Path | None = None,
     *,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    prefix: str | None = None,
+    version: str | None = None,
 ) -> Network:
     """Opens a run's network, or any with weights.
 
@@ -253,15 +260,19 @@ def open_network(
         model: As of `Network.from_weights`, instead of `run`; needs `weights`.
         weights: As of `Network.from_weights`; only with `model`.
         preprocessing: As of either.
+        prefix: As of `Network.from_weights`.
+        version: As of `Network.from_weights`.
 
     Raises:
         ValueError: if there is no such run or network, or the arguments do not fit one another.
     """
-    if model is None and weights is None:
+    if model is None and weights is None and prefix is None and version is None:
         return Network.from_run(run, preprocessing=preprocessing)
     if run is None and model is not None and weights is not None:
-        return Network.from_weights(model, weights, preprocessing=preprocessing)
-    raise ValueError("Pass either run, or model and weights.")
+        return Network.from_weights(
+            model, weights, preprocessing=preprocessing, prefix=prefix, version=version
+        )
+    raise ValueError("Pass either run, or model and weights, perhaps with prefix and version.")
 
 
 def _changed(usual, preprocessing) -> Preprocessing:
@@ -274,9 +285,9 @@ def _changed(usual, preprocessing) -> Preprocessing:
     return dataclasses.replace(usual, **given)
 
 
-def _classifier(file, model):
+def _classifier(file, model, version, prefix):
     """The network that a file of weights is of, with probabilities."""
-    state, found, version = look_into(file, model)
+    state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(
             f"{file} has no head, and names no classes. Load it into a model with "

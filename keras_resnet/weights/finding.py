@@ -27,7 +27,7 @@ class Found:
         tensors: The dict of tensors that it is in, under the file's names, less its prefix.
         network: The network, or None if what was found is no residual network.
         libraries: Those whose names it has, if not torchvision's.
-        alone: Whether it is the only network in the file.
+        alone: Whether it is the only network in its dict.
         unreadable: Names of what stands in the place of a tensor and is none, to what that is.
     """
 
@@ -95,7 +95,7 @@ def find(
         _without(start, arrays[one.path]),
         one.site.network(one.state) if one.site else None,
         one.libraries,
-        len(candidates) == 1,
+        sum(other.path == one.path for other in candidates) == 1,
         {
             WRAPPER.sub("", key).removeprefix(start): f"{value.name!r:.100}"
             for key, value in groups[one.path].items()

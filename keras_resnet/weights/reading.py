@@ -91,13 +91,14 @@ class Checkpoint:
     @property
     def two_networks(self) -> str:
         """Which two networks have its names, in words; nothing if they tell one."""
-        for library in self.found.libraries & TWO_NETWORKS.keys():
-            author = self.origin.name or "its author is not said"
-            return (
-                f"its names are {library}'s, which two kinds of networks have: "
-                f"{TWO_NETWORKS[library]}; {author}."
-            )
-        return ""
+        library = min(self.found.libraries & TWO_NETWORKS.keys(), default=None)
+        if library is None:
+            return ""
+        author = self.origin.name or "its author is not said"
+        return (
+            f"its names are {library}'s, which two kinds of networks have: "
+            f"{TWO_NETWORKS[library]}; {author}."
+        )
 
     @property
     def asks_for_version(self) -> bool:

@@ -604,7 +604,7 @@ def pruned(net):
     return net.state_dict()
 
 
-@layout("timm's training script", head=True, classes=True, prefix="state_dict_ema")
+@layout("timm's training script", head=True, prefix="state_dict_ema")
 def timm_training(net):
     return {
         "epoch": 1,
@@ -614,7 +614,7 @@ def timm_training(net):
     }
 
 
-@layout("a mean teacher", head=True, classes=True, prefix="ema")
+@layout("a mean teacher", head=True, prefix="ema")
 def mean_teacher(net):
     return {"model": other(net), "ema": net.state_dict()}
 
@@ -632,6 +632,7 @@ def simsiam(net):
         encoder[f"module.encoder.fc.{number}.weight"] = torch.randn(size, size)
         encoder |= norm(f"module.encoder.fc.{number + 1}", size)
     encoder["module.encoder.fc.6.bias"] = torch.randn(size)
+    del encoder["module.encoder.fc.7.weight"], encoder["module.encoder.fc.7.bias"]
     return {"state_dict": encoder | linear("module.predictor.0", 64, size)}
 
 
