@@ -562,6 +562,19 @@ def pytorchcv(net):
     return unit_names(net.state_dict())
 
 
+@layout("PaddlePaddle's vision models", head=True)
+def paddle(net):
+    """Whose linear layers have a row for each input."""
+    names = {"running_mean": "_mean", "running_var": "_variance"}
+    arrays = {}
+    for key, value in net.state_dict().items():
+        owner, _, leaf = key.rpartition(".")
+        if leaf != "num_batches_tracked":
+            arrays[f"{owner}.{names.get(leaf, leaf)}"] = value.numpy().copy()
+    arrays["fc.weight"] = arrays["fc.weight"].T.copy()
+    return {**arrays, "StructuredToParameterName@@": {key: f"{key}_0" for key in arrays}}
+
+
 @layout("Cadene's pretrained-models", head=True)
 def cadene(net):
     return put(net.state_dict(), "", "last_linear")
