@@ -14,7 +14,7 @@ MAX_DEPTH = 12  # of dicts in dicts, of which TorchScript has one for each modul
 MAX_NAME = 1024  # characters, of the names of a dict's tensors put together
 # How a name ends that tells a residual network's weights, any network's, or anything: what is taken
 # where there is no whole residual network.
-TELLING = (("conv1.weight",), (".weight",), ("",))
+TELLING = ("conv1.weight", ".weight", "")
 Path = tuple[str, ...]
 
 
@@ -82,7 +82,7 @@ def find(
     if not candidates:
         told = [
             [path for path, group in arrays.items() if any(f".{k}".endswith(end) for k in group)]
-            for end in (ending for (ending,) in TELLING)
+            for end in TELLING
         ]
         paths: list[Path] = next(filter(None, told), [])
         candidates = [Candidate(path) for path in paths]

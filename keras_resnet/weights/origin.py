@@ -108,7 +108,7 @@ def _of_options(meta):
     images = ", ".join(f"{name}={value}" for name, value in said.items())
     return Origin(
         *("its metadata", "OpenMMLab's", (), version),
-        images and f"of values in 0..255, by its options: {images}",
+        images and f"by its options {images}, of pixels in 0..255; BGR without to_rgb",
     )
 
 
