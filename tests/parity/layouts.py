@@ -415,7 +415,9 @@ def unet_in_parts(net):
     return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
 
 
-@layout("a decoder that has its encoder whole too, which shares the numbers of its parts")
+@layout(
+    "a decoder that has its encoder whole too, which shares the numbers of its parts", head=True
+)
 def unet_twice(net):
     state = torch.nn.ModuleDict({"base_model": net, **unet_parts(net)}).state_dict()
     return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
