@@ -146,12 +146,13 @@ def _without(prefix, tensors):
 
 def _distinct(candidates):
     """Without networks whose numbers others hold too, as an attacker or a decoder's encoder has."""
-    kept, held = [], set()
+    kept: set[int] = set()
+    held: set[int] = set()
     for one in sorted(candidates, key=lambda one: (-len(one.site.places), len(one.where))):
         if not held.issuperset(one.site.places):
-            kept.append(one)
+            kept.add(id(one))
             held.update(one.site.places)
-    return kept
+    return [one for one in candidates if id(one) in kept]
 
 
 def _chosen(candidates, source, prefix):
