@@ -29,7 +29,10 @@ from keras_resnet.weights.zip_file import START, zip_members
 
 logger = logging.getLogger("keras_resnet")
 
-SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5", ".h5")
+SUFFIXES = (
+    *(".pth", ".pt", ".th", ".bin", ".ckpt", ".pkl", ".pdparams"),
+    *(".safetensors", ".keras", ".weights.h5", ".h5"),
+)
 KERAS_WEIGHTS = "model.weights.h5"  # within a `.keras` file, which is a zip
 Source = str | os.PathLike[str] | Mapping[str, Any]
 HDF5_START = b"\x89HDF\r\n\x1a\n"
