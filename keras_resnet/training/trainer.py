@@ -21,10 +21,10 @@ from tensorflow.python.framework import config
 from keras_resnet import features, models, visualize
 from keras_resnet.data import Skipped, save_class_indices
 from keras_resnet.data.checking import files_in_both
-from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
+from keras_resnet.trained.fingerprint import Fingerprint
 from keras_resnet.trained.run import CLASSES, RECIPE
 from keras_resnet.training import adornments, checkpoint
 from keras_resnet.training.adornments import adorning
