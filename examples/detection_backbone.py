@@ -29,7 +29,7 @@ with quiet():
     from rich.table import Table
 
     from keras_resnet import features
-    from keras_resnet.data.drawn_flowers import KINDS
+    from keras_resnet.drawn_flowers import KINDS
     from keras_resnet.visualize.charts import save_figure
 
 CHANNELS = 96  # Of the feature pyramid; the paper has 256, for 80 kinds of things in photographs.

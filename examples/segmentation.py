@@ -28,7 +28,7 @@ with quiet():
     from rich.table import Table
 
     import keras_resnet
-    from keras_resnet.data.drawn_flowers import KINDS
+    from keras_resnet.drawn_flowers import KINDS
     from keras_resnet.visualize.charts import save_figure
 
 CLASSES = ("background", *KINDS)

@@ -85,10 +85,7 @@ def with_network(command):
     def asked(**given):
         terminal.log_to_stderr()
         network = open_network(**{name: given.pop(name) for name in options})
-        own = inspect.signature(command).parameters
-        return command(
-            network=network, **{name: given.get(name) for name in own if name != "network"}
-        )
+        return command(network=network, **given)
 
     return with_parameters(asked, command, options.values(), without="network")
 

@@ -95,7 +95,11 @@ def public(module):
 
 
 @pytest.mark.parametrize(
-    "room", ["blocks", "configs", "conversion", "features", "layers", "models", "visualize"]
+    "room",
+    [
+        *("blocks", "configs", "conversion", "data", "export", "features", "layers", "models"),
+        *("preprocessing", "trained", "training", "visualize", "weights"),
+    ],
 )
 def test_what_is_public_has_types(room):
     for name, found in public(getattr(keras_resnet, room)):

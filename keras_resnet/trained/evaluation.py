@@ -10,12 +10,12 @@ import keras
 import numpy as np
 
 from keras_resnet.data import DataError, Skipped
-from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.trained.fingerprint import Fingerprint, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +126,8 @@ def evaluate_on(data, network) -> Evaluation:
         )
     if network.run is not None and source.class_names != names:
         raise ValueError(
-            f"The classes differ. {network.run.folder}: {_some(names)}. {data}: "
-            f"{_some(source.class_names)}."
+            f"The classes differ. {network.run.folder}: {some(names, 10)}. {data}: "
+            f"{some(source.class_names, 10)}."
         )
     skipped = Skipped()
     found = evaluate(network.model, source, network.preprocessing, skipped=skipped)
@@ -159,7 +159,3 @@ def _counted(source, aside, trained):
         "how many of them trained is not known" if trained is None else f"{trained} of them trained"
     )
     return f"all {source.count} images; {share}"
-
-
-def _some(names):
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
