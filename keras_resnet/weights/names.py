@@ -30,7 +30,8 @@ _MSRA_OR_TORCHVISION = (
 # Libraries whose bottlenecks are of two networks under equal names, and which.
 TWO_NETWORKS = {
     **dict.fromkeys((DETECTRON, CAFFE2, BENCHMARK), _MSRA_OR_TORCHVISION),
-    PYTORCHCV: "its resnet50, with version='v1', and its resnet50b, with version='v1.5'",
+    PYTORCHCV: "its resnet50, with version='v1', and its resnet50b, with version='v1.5', both of "
+    "normalised RGB",
 }
 
 
