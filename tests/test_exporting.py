@@ -249,15 +249,15 @@ def test_the_images_size_changes_nothing_else(run):
 
 def test_weights_of_several_networks(run, tmp_path):
     """`prefix` chooses one, as `version` does where names do not tell."""
-    states = [weights.to_state_dict(keras_resnet.ResNet18(classes=3)) for _ in range(2)]
-    held = dict(zip(("state_dict", "ema"), states, strict=True))
-    (tmp_path / "w.pkl").write_bytes(pickle.dumps(held))
-    named = {"model": "resnet18", "weights": tmp_path / "w.pkl"}
+    state = weights.to_state_dict(keras_resnet.ResNet20(classes=3))
+    average = {key: array + 1 for key, array in state.items()}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"state_dict": state, "ema": average}))
+    named = {"model": "resnet20", "weights": tmp_path / "w.pkl"}
     with pytest.raises(weights.CheckpointError, match="prefix='state_dict', prefix='ema'"):
         trained.open_network(**named)
     opened = trained.open_network(**named, prefix="ema", version="v1.5")
     for key, value in weights.to_state_dict(opened.model).items():
-        np.testing.assert_array_equal(value, states[1][key])
+        np.testing.assert_array_equal(value, average[key])
     with pytest.raises(ValueError, match="model and weights, perhaps with prefix"):
         trained.open_network(run, prefix="ema")
 

@@ -228,7 +228,7 @@ NAMED = st.dictionaries(
 )
 
 
-SOME = pytest.mark.parametrize("cases", [100, pytest.param(CASES, marks=pytest.mark.slow)])
+SOME = pytest.mark.parametrize("cases", [50, pytest.param(CASES, marks=pytest.mark.slow)])
 
 
 @SOME
