@@ -1,6 +1,5 @@
 """`create` builds every network; a public builder is `create` with the name of a row."""
 
-import difflib
 import functools
 import inspect
 import os
@@ -11,6 +10,7 @@ import keras
 
 from keras_resnet import builder
 from keras_resnet.configs import CONFIGS, ResNetConfig, builders
+from keras_resnet.fields import row_of
 from keras_resnet.weights.assigning import check_choice
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
@@ -110,7 +110,8 @@ def create(
     >>> backbone.output.shape
     (None, 7, 7, 512)
     """
-    config = model_name if isinstance(model_name, ResNetConfig) else _find(model_name)
+    own = isinstance(model_name, ResNetConfig)
+    config = model_name if own else row_of(CONFIGS, model_name, "model")
     check_choice("first_conv", first_conv, "adapt")
     data_format = data_format or keras.config.image_data_format()
     dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
@@ -149,14 +150,6 @@ def create(
     if file is not None:
         load_pretrained(model, file, classes_given=classes is not None, first_conv=first_conv)
     return model
-
-
-def _find(model_name):
-    if model_name not in CONFIGS:
-        near = difflib.get_close_matches(str(model_name).lower(), CONFIGS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(CONFIGS)}."
-        raise ValueError(f"Unknown model. Received: model_name={model_name!r}. {hint}")
-    return CONFIGS[model_name]
 
 
 def __getattr__(name: str) -> Callable[..., keras.Model]:

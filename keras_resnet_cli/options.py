@@ -13,7 +13,25 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", callback=terminal.set_debug, help="Show where in the code it failed."),
 ]
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=terminal.show_version, is_eager=True, help="Show it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def output_file(about):
+    """The option that names a file to write, whose folder is looked for before any work is done."""
+
+    def checked(path: Path | None):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} is a folder. Name a file to write.")
+        return path
+
+    return typer.Option("--output", "-o", callback=checked, help=about)
+
 
 COMMON = ("as_json", "debug")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json
+from keras_resnet_cli.options import Debug, Json, output_file
 from keras_resnet_cli.terminal import printable, room
 
 
@@ -71,7 +71,7 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A file of weights.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A .keras, .weights.h5, .safetensors or .pth file."),
+        output_file("A .keras, .weights.h5, .safetensors or .pth file."),
     ],
     model: Annotated[
         str | None, typer.Option(help="The network, if the file does not tell: resnet50.")

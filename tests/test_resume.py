@@ -75,7 +75,7 @@ def test_killed_at_random_moments(tmp_path, run_python):
     said.append(killed_once(has_written, folder, moments.uniform(0, 0.5)))
     done = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "killed")
     assert done.returncode == 0, done.stderr
-    assert "Going on after" in done.stdout
+    assert "Continuing after" in done.stdout
     for name in ("last.keras", "best.keras"):
         contents = [
             zipfile.ZipFile(tmp_path / run / name).read("model.weights.h5")

@@ -169,7 +169,7 @@ def test_commands(command_here, tmp_path):
     assert "195" in command_here("summary", "w.pth").stdout  # fc: 64 x 3 + 3
     for arguments, said in (
         (("plot", "resnet20", "--detail", "all"), "detail='all'"),
-        (("summary", "resnet_50"), "Did you mean 'resnet50'"),
+        (("summary", "resnet_50"), "Did you mean resnet50"),
         (("summary", "missing.pth"), "missing.pth does not exist"),
     ):
         done = command_here(*arguments)

@@ -55,7 +55,7 @@ def summary(model: keras.Model, image_size: int | None = None) -> list[Stage]:
     stage = "stem"
     for part in found:
         if isinstance(part.operation, ResidualBlock):
-            stage = part.operation.name.rsplit(".", 1)[0]
+            stage = part.name.rsplit(".", 1)[0]
         elif stage != "stem":
             stage = "head"
         grouped.setdefault(stage, []).append(part)

@@ -1,0 +1,5 @@
+"""`python -m keras_resnet`: the command `keras-resnet`."""
+
+from keras_resnet_cli import main
+
+main()
