@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 from pathlib import Path
 
 import keras
@@ -338,7 +339,7 @@ def test_a_photograph_by_pillow_and_numpy_alone(tmp_path, monkeypatch):
     export.onnx(model, "flowers.onnx", preprocessing=used, class_names=["a", "b", "c"])
     (drawn,) = (data.drawn_flowers("drawn", train=1, val=0) / "train" / "rose").iterdir()
     drawn.rename("rose.jpg")
-    found = {}
-    exec(block, found)
+    Path("block.py").write_text(block)
+    found = runpy.run_path("block.py")
     expected = model.predict_on_batch(used.batch({"": Path("rose.jpg").read_bytes()}))
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-3)
