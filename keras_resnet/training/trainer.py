@@ -19,6 +19,7 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import config
 
 from keras_resnet import features, models, visualize
+from keras_resnet.convolution import lacks_onednn
 from keras_resnet.data import Skipped, save_class_indices
 from keras_resnet.data.checking import files_in_both
 from keras_resnet.data.locations import training_sources
@@ -258,6 +259,11 @@ def _say_what_starts(training, sources, state):
     )
     if recipe.jit_compile:
         logger.info("XLA compiles the first steps, which takes about a minute.")
+    if lacks_onednn():
+        logger.info(
+            "TensorFlow computes without oneDNN here. With TF_ENABLE_ONEDNN_OPTS=1, set before it "
+            "is imported, a training step is 1.1 to 1.3 times as fast."
+        )
     twice = files_in_both(*sources)
     if twice:
         logger.warning(
