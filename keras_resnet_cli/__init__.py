@@ -38,7 +38,28 @@ COMMANDS: dict[str, Callable] = {
     "verify": exports.verify,
 }
 
+
+class _PlainFlags:
+    """In the help, an option that takes no value has no type."""
+
+    def get_params(self, ctx):
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
+class _Command(_PlainFlags, typer.core.TyperCommand):
+    pass
+
+
+class _Group(_PlainFlags, typer.core.TyperGroup):
+    pass
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Residual networks for Keras: weights, data, training, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,7 +67,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _function in COMMANDS.items():
-    app.command(_name)(_function)
+    app.command(_name, cls=_Command)(_function)
 
 
 @app.callback()
