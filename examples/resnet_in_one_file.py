@@ -141,9 +141,8 @@ def main(file, epochs=200):
     optimizer = keras.optimizers.SGD(rate, momentum=0.9)
     model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
     test = (normalise(x_test), y_test.ravel())
-    return model.fit(
-        batches(x, y.ravel()), steps_per_epoch=steps, epochs=epochs, validation_data=test
-    )
+    how = {"epochs": epochs, "steps_per_epoch": steps, "shuffle": False}
+    return model.fit(batches(x, y.ravel()), validation_data=test, **how)
 
 
 if __name__ == "__main__":
