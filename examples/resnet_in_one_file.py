@@ -139,7 +139,7 @@ def main(file, epochs=200):
     drops = [epochs * steps // 2, epochs * steps * 3 // 4]
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(drops, [0.1, 0.01, 0.001])
     optimizer = keras.optimizers.SGD(rate, momentum=0.9)
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     test = (normalise(x_test), y_test.ravel())
     how = {"epochs": epochs, "steps_per_epoch": steps, "shuffle": False}
     return model.fit(batches(x, y.ravel()), validation_data=test, **how)

@@ -39,22 +39,26 @@ COMMANDS: dict[str, Callable] = {
 }
 
 
-def _plain_flags(kind):
-    """A kind of command in whose help an option that takes no value has no type."""
+def _plain_flags(parameters):
+    """The parameters, of which those that take no value have no type in the help."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
 
-    class Command(kind):
-        def get_params(self, ctx):
-            parameters = super().get_params(ctx)
-            for parameter in parameters:
-                if getattr(parameter, "is_flag", False):
-                    parameter.metavar = ""
-            return parameters
 
-    return Command
+class _Command(typer.core.TyperCommand):
+    def get_params(self, ctx):
+        return _plain_flags(super().get_params(ctx))
+
+
+class _Group(typer.core.TyperGroup):
+    def get_params(self, ctx):
+        return _plain_flags(super().get_params(ctx))
 
 
 app = typer.Typer(
-    cls=_plain_flags(typer.core.TyperGroup),
+    cls=_Group,
     help="Residual networks for Keras: weights, data, training, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,7 +66,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _function in COMMANDS.items():
-    app.command(_name, cls=_plain_flags(typer.core.TyperCommand))(_function)
+    app.command(_name, cls=_Command)(_function)
 
 
 @app.callback()
