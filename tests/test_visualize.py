@@ -175,3 +175,23 @@ def test_commands(command_here, tmp_path):
         done = command_here(*arguments)
         assert done.returncode == 1
         assert said in done.stderr
+
+
+def test_networks_inside_of_a_model():
+    """Their stages are shown, and all parameters are counted once."""
+    inputs = keras.Input((32, 32, 3))
+    first, second = (
+        keras_resnet.ResNet20(include_top=False, pooling="avg", name=name) for name in "ab"
+    )
+    two = keras.Model(inputs, keras.layers.Add()([first(inputs), second(inputs)]))
+    stages = visualize.summary(two)
+    names = ["stem", "layer1", "layer2", "layer3", "head"]
+    assert [stage.name for stage in stages] == [
+        *names,
+        *(f"b/{name}" for name in names[:-1]),
+    ]
+    assert sum(stage.parameters for stage in stages) == 2 * sum(
+        stage.parameters for stage in visualize.summary(first)
+    )
+    inside = keras.Sequential([first, keras.layers.Dense(5)])
+    assert [stage.name for stage in visualize.summary(inside)] == names
