@@ -1,6 +1,7 @@
 """What servers and their clients do with an exported SavedModel."""
 
 import contextlib
+import http.server
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -111,6 +113,7 @@ def test_the_configuration_files_are_the_servers():
 @pytest.fixture
 def run_example(monkeypatch, capsys):
     """Runs an example in this process, without the seconds that a new one takes to import."""
+    monkeypatch.syspath_prepend(EXAMPLES)  # the examples import each other, as programs there do
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -121,9 +124,8 @@ def run_example(monkeypatch, capsys):
     return run
 
 
-def test_the_clients_requests_are_understood(flowers, tmp_path, monkeypatch, run_example):
+def test_the_clients_requests_are_understood(flowers, tmp_path, run_example):
     """By a server that reads them as the protocols say, and asks the SavedModel."""
-    monkeypatch.syspath_prepend(EXAMPLES)
     import grpc
     import grpc_client
     import rest_client
@@ -160,6 +162,61 @@ def test_the_clients_requests_are_understood(flowers, tmp_path, monkeypatch, run
             message, _ = run_example(client, broken, where, server)  # which Python prints
             assert message.startswith("Error: ") and "Traceback" not in message
             assert "400" in message or "INVALID_ARGUMENT" in message
+
+
+@contextlib.contextmanager
+def web_server():
+    """A server that has no model: it answers every POST with a page, and 200."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>\n<p>Hello</p>\n</html>")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+CLIENTS = ("rest_client.py", "load.py", "grpc_client.py")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_clients_say_when_it_fails(client, flowers, tmp_path, run_example):
+    folder, _ = flowers
+    picture = tmp_path / "rose.jpg"
+    picture.write_bytes(next(encoded()))
+    served = serving_double.Served("flowers", {1: folder / "1"}, {})
+    by_grpc = client == "grpc_client.py"
+
+    def said(image, host, *arguments):
+        where = ("--host", host) if by_grpc else ("--url", f"http://{host}")
+        message, _ = run_example(client, image, *where, *arguments)  # which Python prints, and 1
+        assert message.startswith("Error: ") and "\n" not in message
+        return message
+
+    assert said("no.jpg", "localhost:1") == "Error: no.jpg: No such file or directory"
+    assert said(tmp_path, "localhost:1") == f"Error: {tmp_path}: Is a directory"
+    with web_server() as host:
+        unfit = said(picture, host)
+    nobody = said(picture, host)  # it has ended
+    with serving_double.rest(served) as url, serving_double.grpc_server(served) as grpc_host:
+        rest_host = url.removeprefix("http://")
+        right, wrong = (grpc_host, rest_host) if by_grpc else (rest_host, grpc_host)
+        unknown = said(picture, right, "--model", "roses")
+        assert wrong in said(picture, wrong)
+    if by_grpc:
+        assert "NOT_FOUND" in unknown and "UNAVAILABLE" in nobody and host in unfit
+    else:
+        assert "404" in unknown and "No server answers" in nobody and "no predictions" in unfit
 
 
 @contextlib.contextmanager

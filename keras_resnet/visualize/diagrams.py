@@ -18,6 +18,9 @@ from keras_resnet.visualize.counts import brief, known_size, parts
 # large graphs.
 PROGRAMS = ("graphviz-pure", "dot")
 FORMATS = (".svg", ".png")
+# Laid out for the widest of the fonts that a reader may have, so that there is room for each.
+WIDEST = "DejaVu Sans"
+FAMILIES = f"Helvetica,Arial,{WIDEST},sans-serif"
 COLOURS = {
     "Conv2D": "#cfe2f3",
     "BottleneckBlock": "#cfe2f3",
@@ -73,6 +76,9 @@ def plot(
         last[part.name] = draw(diagram, part, [last[source] for source in part.sources])
     with replacing(path) as temporary:
         diagram.graph.write(str(temporary), prog=program, format=path.suffix[1:])
+        if path.suffix == ".svg":
+            svg = temporary.read_text("utf-8").replace(f'="{WIDEST}"', f'="{FAMILIES}"')
+            temporary.write_text(svg, "utf-8")
     return path
 
 
@@ -92,7 +98,7 @@ class _Diagram:
     """Boxes and arrows. New boxes go into `frame`: the whole graph, or a block's."""
 
     def __init__(self, *title: str) -> None:
-        font = "Helvetica"
+        font = WIDEST
         self.graph = self.frame = pydot.Dot(
             graph_type="digraph", label=_text(*title), labelloc="t", fontname=font, ranksep="0.3"
         )
