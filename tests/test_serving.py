@@ -238,7 +238,9 @@ def litserve(version, tmp_path):
             time.sleep(0.2)
         yield url
         server.terminate()
-        server.wait(5)
+        assert server.wait(5) == 0
+        said = (tmp_path / "log").read_text()
+        assert not [word for word in ("Traceback", "oneDNN", "cuda", "absl") if word in said], said
         with pytest.raises(requests.ConnectionError):  # its other processes have ended too
             requests.get(f"{url}/health", timeout=5)
     finally:
@@ -270,8 +272,26 @@ def gif_of_many_frames():
 
 
 @pytest.mark.slow
-def test_litserve(flowers, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
+def test_litserve_ends_while_it_starts(flowers, tmp_path):
+    folder, _ = flowers
+    with (tmp_path / "log").open("w+") as log:
+        command = [sys.executable, EXAMPLES / "litserve_server.py", folder / "1", "--port", "8599"]
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            while "Uvicorn running" not in (tmp_path / "log").read_text():
+                assert server.poll() is None
+                time.sleep(0.1)
+            time.sleep(1)
+            server.terminate()
+            assert server.wait(5) == 0
+            assert "Traceback" not in (tmp_path / "log").read_text()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_litserve(flowers, tmp_path, run_example):
     import load
     import rest_client
 
@@ -310,6 +330,10 @@ def test_litserve(flowers, tmp_path, monkeypatch):
             assert 400 <= answer.status_code < 500
         answer = requests.post(where, json=rest_client.body([png_bomb(5_000)] * 3), timeout=60)
         assert answer.status_code == 413 and "50,000,000 pixels" in answer.text  # together
+        picture = tmp_path / "rose.jpg"
+        picture.write_bytes(images[0])
+        _, said = run_example("load.py", picture, "--url", url, "--requests", 9, "--clients", 2)
+        assert "9 requests by 2 clients" in said
         # Half a request holds neither the others, nor the server when it is told to end.
         half = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
         head = "POST /v1/models/flowers:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100"

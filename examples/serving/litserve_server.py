@@ -23,8 +23,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
 
-# Read when a process that computes imports TensorFlow: no greetings among the server's lines.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_resnet_cli import quiet
 
 MAX_BODY = 10 * 2**20  # bytes
 MAX_IMAGES = 32  # a request
@@ -58,9 +57,10 @@ class Classifier(litserve.LitAPI):
     def setup(self, device):
         """Loads the SavedModel, in the process that will run it."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the server's, which ends this one
-        import tensorflow as tf
+        with quiet():
+            import tensorflow as tf
 
-        self.loaded = tf.saved_model.load(self.version)
+            self.loaded = tf.saved_model.load(self.version)
         self.answer = self.loaded.signatures["serving_default"]
 
     def decode_request(self, request: Body):

@@ -49,10 +49,11 @@ def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str])
     figure = Figure(figsize=(9, 3.6))
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         epochs = range(1, len(history[quantity]) + 1)
-        axes.plot(epochs, history[quantity], "o-", markersize=3, label="training")
-        axes.plot(epochs, history[f"val_{quantity}"], "o-", markersize=3, label="validation")
+        for name, label in ((quantity, "training"), (f"val_{quantity}", "validation")):
+            axes.plot(epochs, history[name], "o-", markersize=3, label=label, clip_on=False)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.update_datalim([(1, 0)])  # so that there is room over the highest, too
         axes.set_ylim(0, 1.02 if quantity == "accuracy" else None)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)

@@ -18,9 +18,10 @@ from keras_resnet.visualize.counts import brief, known_size, parts
 # large graphs.
 PROGRAMS = ("graphviz-pure", "dot")
 FORMATS = (".svg", ".png")
-# Laid out for the widest of the fonts that a reader may have, so that there is room for each.
+FONT = "Helvetica"
+# An SVG is laid out for the widest font that its reader may have, so that there is room for each.
 WIDEST = "DejaVu Sans"
-FAMILIES = f"Helvetica,Arial,{WIDEST},sans-serif"
+FAMILIES = f"{FONT},Arial,{WIDEST},sans-serif"
 COLOURS = {
     "Conv2D": "#cfe2f3",
     "BottleneckBlock": "#cfe2f3",
@@ -68,6 +69,7 @@ def plot(
     diagram = _Diagram(
         f"{model.name}, an image of {image}",
         f"{parameters} parameters, {multiply_adds} multiply-adds",
+        font=WIDEST if path.suffix == ".svg" else FONT,
     )
     draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
     last: dict[str, str] = {}  # the box that an operation's output leaves from
@@ -97,8 +99,7 @@ def _program():
 class _Diagram:
     """Boxes and arrows. New boxes go into `frame`: the whole graph, or a block's."""
 
-    def __init__(self, *title: str) -> None:
-        font = WIDEST
+    def __init__(self, *title: str, font: str) -> None:
         self.graph = self.frame = pydot.Dot(
             graph_type="digraph", label=_text(*title), labelloc="t", fontname=font, ranksep="0.3"
         )
