@@ -146,6 +146,7 @@ def test_epochs_are_whole(epochs, drawn, tmp_path):
         shown = [t for t, x in zip(ticks, axes.get_xticks(), strict=True) if low <= x <= high]
         assert shown and set(shown) <= {str(epoch) for epoch in range(1, epochs + 1)}
         assert len(shown) == len(set(shown)) <= 11
+        assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 1.03 * max(values)
 
 
 ROSE = "\U0010fff0"  # of no script: no font that a machine may have draws it

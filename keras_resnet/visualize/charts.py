@@ -51,9 +51,9 @@ def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str])
         epochs = range(1, len(history[quantity]) + 1)
         for name, label in ((quantity, "training"), (f"val_{quantity}", "validation")):
             axes.plot(epochs, history[name], "o-", markersize=3, label=label, clip_on=False)
+        axes.update_datalim([(1, 0)])  # so that there is room over the highest loss of one epoch
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.update_datalim([(1, 0)])  # so that there is room over the highest, too
         axes.set_ylim(0, 1.02 if quantity == "accuracy" else None)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
