@@ -2,8 +2,8 @@
 
     python examples/detection_backbone.py
 
-On 2 busy CPU cores it took 7 minutes; the mean average precision at an IoU of 0.5 on 100 scenes
-held out was 0.81.
+On 2 busy CPU cores it took 6 minutes; the mean average precision at an IoU of 0.5 on 100 scenes
+held out was 0.82.
 
 `features.pyramid` gives the feature maps C3, C4 and C5 of a ResNet-18. A feature pyramid network
 (Lin et al. 2017, https://arxiv.org/abs/1612.03144, section 3) makes P3, P4 and P5 of them. At each

@@ -137,9 +137,11 @@ def main(
     end_as_by_ctrl_c()
     try:
         server.run(host=host, port=port, num_api_servers=1, generate_client_file=False)
-    except ValueError as error:
+    except KeyboardInterrupt:
+        pass  # before it served, or while it ended
+    except (ValueError, RuntimeError) as error:  # of the host, or a model that cannot be loaded
         sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:  # before it served, or while it ended
+    finally:
         for process in multiprocessing.active_children():
             process.kill()
 
