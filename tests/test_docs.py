@@ -166,6 +166,8 @@ def test_what_is_named_exists(page):
             assert block.note.removeprefix("no-run: ").split()[0] in REASONS, block
         for file in re.findall(r"(?:examples|benchmarks)/[\w/]+\.\w+", block.code):
             assert (ROOT / file).exists(), file
+        for file in re.findall(r"(?<!\S)\.\./[\w/]+\.\w+", block.code):
+            assert ((ROOT / page).parent / file).exists(), file
         code = block.code.replace("\\\n", " ")
         for name, rest in re.findall(r"keras-resnet ([a-z-]+)([^#\n]*)", code):
             known = {option for part in commands[name].params for option in part.opts}

@@ -12,7 +12,7 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install "/source[serving]"
 USER 1000
 WORKDIR /home/resnet
 EXPOSE 8501
-# Until the model is loaded, the answer is 503, which urlopen raises.
+# Until the model is loaded nobody answers, and urlopen raises an error: exit code 1.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/health', timeout=4)"]
 ENTRYPOINT ["python", "/source/examples/serving/litserve_server.py"]
