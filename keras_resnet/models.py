@@ -110,8 +110,9 @@ def create(
     >>> backbone.output.shape
     (None, 7, 7, 512)
     """
-    own = isinstance(model_name, ResNetConfig)
-    config = model_name if own else row_of(CONFIGS, model_name, "model")
+    config = (
+        model_name if isinstance(model_name, ResNetConfig) else row_of(CONFIGS, model_name, "model")
+    )
     check_choice("first_conv", first_conv, "adapt")
     data_format = data_format or keras.config.image_data_format()
     dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())

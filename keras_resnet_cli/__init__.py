@@ -38,7 +38,23 @@ COMMANDS: dict[str, Callable] = {
     "verify": exports.verify,
 }
 
+
+def _plain_flags(kind):
+    """A kind of command in whose help an option that takes no value has no type."""
+
+    class Command(kind):
+        def get_params(self, ctx):
+            parameters = super().get_params(ctx)
+            for parameter in parameters:
+                if getattr(parameter, "is_flag", False):
+                    parameter.metavar = ""
+            return parameters
+
+    return Command
+
+
 app = typer.Typer(
+    cls=_plain_flags(typer.core.TyperGroup),
     help="Residual networks for Keras: weights, data, training, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,7 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _function in COMMANDS.items():
-    app.command(_name)(_function)
+    app.command(_name, cls=_plain_flags(typer.core.TyperCommand))(_function)
 
 
 @app.callback()
@@ -83,7 +99,7 @@ def _said(error):
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}."
     said = str(error)
-    commands = typer.main.get_command(app).commands
+    commands = vars(typer.main.get_command(app))["commands"]
     named = next((commands[word] for word in sys.argv[1:] if word in commands), None)
     for parameter in named.params if named else ():
         if "_" in parameter.name.strip("_"):

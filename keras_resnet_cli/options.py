@@ -15,7 +15,9 @@ Debug = Annotated[
 ]
 Version = Annotated[
     bool,
-    typer.Option("--version", callback=terminal.show_version, is_eager=True, help="Show it."),
+    typer.Option(
+        "--version", callback=terminal.show_version, is_eager=True, help="Show the version."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

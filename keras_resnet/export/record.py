@@ -98,8 +98,11 @@ def metadata(
     class_names: list[str] | None,
 ) -> dict[str, str]:
     """What a file says of itself where nothing lies beside it; JSON but for the model's name."""
-    values = {"preprocessing": preprocessing and dataclasses.asdict(preprocessing)}
-    values |= {"preprocessing_inside": inside, "class_names": class_names}
+    values = {
+        "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
+        "preprocessing_inside": inside,
+        "class_names": class_names,
+    }
     said = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
     return {"model": model.name, **said}
 

@@ -219,7 +219,7 @@ class Network:
         )
         return Explanation(picture, names[index], float(answer[index]))
 
-    def export(self, format: str, output: str | Path | None = None, **options) -> Path:
+    def export(self, format: str, output: str | Path | None = None, **options: Any) -> Path:
         """Writes the network in the format of another system, and compares its answers.
 
         Args:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from keras_resnet.configs import CONFIGS
@@ -251,9 +252,9 @@ class Recipe:
             del values["resize"]  # a run's recipe.json has it resolved
         return cls().changed(values)
 
-    def resolved_as(self, other) -> "Recipe":
+    def resolved_as(self, other: "Recipe") -> "Recipe":
         """The recipe with what it leaves to the machine as another one has it."""
-        changes = {}
+        changes: dict[str, Any] = {}
         if self.precision is None:
             changes["precision"] = other.precision
         if self.jit_compile is None:
@@ -266,7 +267,7 @@ class Recipe:
         here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
         return self.changed({name: os.path.abspath(path) for name, path in here.items()})
 
-    def changed(self, changes) -> "Recipe":
+    def changed(self, changes: Mapping[str, Any]) -> "Recipe":
         """The recipe with other values.
 
         Args:
