@@ -4,6 +4,7 @@ import configparser
 import contextlib
 import fnmatch
 import http.server
+import json
 import re
 import shutil
 import subprocess
@@ -19,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted((ROOT / "examples" / "docker").iterdir())
 COMPOSE = ROOT / "examples" / "serving" / "docker-compose.yml"
 KUBERNETES = sorted((ROOT / "examples" / "kubernetes").iterdir())
-STATUS = '{"model_version_status": [{"version": "1", "state": "%s"}]}'
 
 
 def objects(file):
@@ -74,15 +74,14 @@ def test_the_compose_file():
 
 
 @contextlib.contextmanager
-def model_server(state):
-    """Answers for a model's status as TensorFlow Serving does; gives the port."""
+def web_server(pages):
+    """Answers with the text of an address, or 404; gives the port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            known = self.path == "/v1/models/flowers"
-            self.send_response(200 if known else 404)
+            self.send_response(200 if self.path in pages else 404)
             self.end_headers()
-            self.wfile.write((STATUS % state if known else '{"error": ""}').encode())
+            self.wfile.write(pages.get(self.path, "").encode())
 
         def log_message(self, *arguments):
             pass
@@ -95,22 +94,34 @@ def model_server(state):
         thread.join()
 
 
-def test_the_healthcheck_asks():
-    """Run as it stands, but for the port."""
-    kind, *command = yaml.safe_load(COMPOSE.read_text())["services"]["serving"]["healthcheck"][
-        "test"
-    ]
-    assert kind == "CMD" and "8501" in command[-1]
+def healthy(command, port):
+    """Whether a healthcheck says so, run as it stands, but for the port."""
+    assert "8501" in command[-1]
+    words = [word.replace("8501", port) for word in command]
+    return subprocess.run(words, capture_output=True, timeout=5).returncode == 0
 
-    def asked(port):
-        words = [word.replace("8501", port) for word in command]
-        return subprocess.run(words, capture_output=True, timeout=5).returncode
 
-    with model_server("AVAILABLE") as port:
-        assert asked(port) == 0
-    assert asked(port) != 0  # it has ended
-    with model_server("LOADING") as port:
-        assert asked(port) != 0
+def test_the_healthcheck_of_the_model_server():
+    """It reads the status that TensorFlow Serving gives of a model."""
+    server = yaml.safe_load(COMPOSE.read_text())["services"]["serving"]
+    kind, *command = server["healthcheck"]["test"]
+    assert kind == "CMD"
+    status = '{"model_version_status": [{"version": "1", "state": "%s"}]}'
+    with web_server({"/v1/models/flowers": status % "AVAILABLE"}) as port:
+        assert healthy(command, port)
+    assert not healthy(command, port)  # it has ended
+    with web_server({"/v1/models/flowers": status % "LOADING"}) as port:
+        assert not healthy(command, port)
+
+
+def test_the_healthcheck_of_litserve():
+    text = (ROOT / "examples" / "docker" / "serve.Dockerfile").read_text()
+    command = json.loads(re.search(r"^  CMD (\[.*\])$", text, re.MULTILINE)[1])
+    with web_server({"/health": "ok"}) as port:
+        assert healthy(command, port)
+    assert not healthy(command, port)
+    with web_server({}) as port:
+        assert not healthy(command, port)
 
 
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
