@@ -132,7 +132,7 @@ def _classes(train, matrix):
 def _draw_mistakes(found, path):
     """Draws the images that were named wrongly, as the network saw them."""
     titles = {
-        file: f"{label}, taken for {predicted} ({float(probability):.2f})"
+        file: f"taken for {predicted} ({float(probability):.2f}), labelled {label}"
         for file, label, predicted, probability in found.mistakes[:PICTURED]
     }
     if titles:

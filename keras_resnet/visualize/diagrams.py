@@ -18,6 +18,10 @@ from keras_resnet.visualize.counts import brief, known_size, parts
 # large graphs.
 PROGRAMS = ("graphviz-pure", "dot")
 FORMATS = (".svg", ".png")
+FONT = "Helvetica"
+# An SVG is laid out for the widest font that its reader may have, so that there is room for each.
+WIDEST = "DejaVu Sans"
+FAMILIES = f"{FONT},Arial,{WIDEST},sans-serif"
 COLOURS = {
     "Conv2D": "#cfe2f3",
     "BottleneckBlock": "#cfe2f3",
@@ -65,6 +69,7 @@ def plot(
     diagram = _Diagram(
         f"{model.name}, an image of {image}",
         f"{parameters} parameters, {multiply_adds} multiply-adds",
+        font=WIDEST if path.suffix == ".svg" else FONT,
     )
     draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
     last: dict[str, str] = {}  # the box that an operation's output leaves from
@@ -73,6 +78,9 @@ def plot(
         last[part.name] = draw(diagram, part, [last[source] for source in part.sources])
     with replacing(path) as temporary:
         diagram.graph.write(str(temporary), prog=program, format=path.suffix[1:])
+        if path.suffix == ".svg":
+            svg = temporary.read_text("utf-8").replace(f'="{WIDEST}"', f'="{FAMILIES}"')
+            temporary.write_text(svg, "utf-8")
     return path
 
 
@@ -91,8 +99,7 @@ def _program():
 class _Diagram:
     """Boxes and arrows. New boxes go into `frame`: the whole graph, or a block's."""
 
-    def __init__(self, *title: str) -> None:
-        font = "Helvetica"
+    def __init__(self, *title: str, font: str) -> None:
         self.graph = self.frame = pydot.Dot(
             graph_type="digraph", label=_text(*title), labelloc="t", fontname=font, ranksep="0.3"
         )
