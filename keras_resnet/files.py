@@ -68,6 +68,12 @@ def replacing(path):
             with temporary.open("r+b") as file:  # else a power cut may leave a name without content
                 os.fsync(file.fileno())
             temporary.replace(path)
+    except OSError as error:  # of the name that was meant, not of this one
+        if temporary.name not in str(error):
+            raise
+        if error.filename:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(str(error).replace(str(temporary), str(path))) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,5 @@
 """`create` builds every network; a public builder is `create` with the name of a row."""
 
-import difflib
 import functools
 import inspect
 import os
@@ -11,6 +10,7 @@ import keras
 
 from keras_resnet import builder
 from keras_resnet.configs import CONFIGS, ResNetConfig, builders
+from keras_resnet.fields import row_of
 from keras_resnet.weights.assigning import check_choice
 from keras_resnet.weights.loading import load_pretrained, locate
 from keras_resnet.weights.registry import list_weights
@@ -114,7 +114,9 @@ def create(
     >>> backbone.output.shape
     (None, 7, 7, 512)
     """
-    config = model_name if isinstance(model_name, ResNetConfig) else _find(model_name)
+    config = (
+        model_name if isinstance(model_name, ResNetConfig) else row_of(CONFIGS, model_name, "model")
+    )
     check_choice("first_conv", first_conv, "adapt")
     given = {"classes_given": classes is not None, "version_given": version is not None}
     version = version or "v1.5"
@@ -155,14 +157,6 @@ def create(
     if file is not None:
         load_pretrained(model, file, first_conv=first_conv, prefix=prefix, ignore=ignore, **given)
     return model
-
-
-def _find(model_name):
-    if model_name not in CONFIGS:
-        near = difflib.get_close_matches(str(model_name).lower(), CONFIGS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(CONFIGS)}."
-        raise ValueError(f"Unknown model. Received: model_name={model_name!r}. {hint}")
-    return CONFIGS[model_name]
 
 
 def __getattr__(name: str) -> Callable[..., keras.Model]:

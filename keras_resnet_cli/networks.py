@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json
+from keras_resnet_cli.options import Debug, Json, output_file
 from keras_resnet_cli.terminal import quiet, room
 
 NameOrFile = Annotated[str, typer.Argument(help="A network, resnet50, or a file of weights.")]
@@ -46,7 +46,7 @@ def plot(
     network: NameOrFile,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .svg or .png file. \\[default: NAME.svg]"),
+        output_file("A .svg or .png file. \\[default: NAME.svg]"),
     ] = None,
     detail: Annotated[
         str, typer.Option(help="block: a box a residual block; layer: every layer.")

@@ -13,7 +13,27 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", callback=terminal.set_debug, help="Show where in the code it failed."),
 ]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=terminal.show_version, is_eager=True, help="Show the version."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def output_file(about):
+    """The option that names a file to write, whose folder is looked for before any work is done."""
+
+    def checked(path: Path | None):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} is a folder. Name a file to write.")
+        return path
+
+    return typer.Option("--output", "-o", callback=checked, help=about)
+
 
 COMMON = ("as_json", "debug")
 
@@ -24,7 +44,7 @@ NamedModel = Annotated[str | None, typer.Option(help="Or a network: resnet50.")]
 Prefix = Annotated[
     str | None, typer.Option(help="Which network, where the file has several: teacher.")
 ]
-Version = Annotated[
+NetworkVersion = Annotated[
     str | None,
     typer.Option(
         help="Where its bottlenecks stride, if the file does not tell: v1 on the first "
@@ -99,7 +119,7 @@ def open_network(
     mean: Mean = None,
     std: Std = None,
     prefix: Prefix = None,
-    version: Version = None,
+    version: NetworkVersion = None,
 ):
     """The network that is meant: of the newest finished run, and then which is said, by default."""
     trained = terminal.room("trained")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json, Prefix, Version
+from keras_resnet_cli.options import Debug, Json, NetworkVersion, Prefix, output_file
 from keras_resnet_cli.terminal import printable, room
 
 # What is said of a file in words.
@@ -78,12 +78,12 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A file of weights.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A .keras, .weights.h5, .safetensors or .pth file."),
+        output_file("A .keras, .weights.h5, .safetensors or .pth file."),
     ],
     model: Annotated[
         str | None, typer.Option(help="The network, if the file does not tell: resnet50.")
     ] = None,
-    version: Version = None,
+    version: NetworkVersion = None,
     prefix: Prefix = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the outputs before and after.")

@@ -51,7 +51,16 @@ def test_what_is_imported_is_declared():
 
 
 # Imported by what an extra is for only.
-OPTIONAL = ("ai_edge_litert", "jax", "onnx", "onnxruntime", "openvino", "tensorboard", "torch")
+OPTIONAL = (
+    "ai_edge_litert",
+    "flatbuffers",
+    "jax",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "tensorboard",
+    "torch",
+)
 OPTIONAL += ("tensorflow_serving", "tf2onnx")
 
 

@@ -177,6 +177,18 @@ def list_images(directory, *, least=2) -> Images:
     )
 
 
+def image_files(path) -> list[Path]:
+    """The images anywhere in a folder, by their names; what is no folder is itself."""
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    folders = _walk(os.fsencode(path), (), {}, {}, collections.Counter())
+    found = [Path(os.fsdecode(file)) for files in folders for file in files]
+    if not found:
+        raise DataError(f"There are no images ({', '.join(READ)}) in the folder {path}.")
+    return found
+
+
 def _said_of_folders(directory, classes, deeper):
     """What to do where the images of a class lie in further folders: these may be the classes."""
     inside = {

@@ -17,6 +17,8 @@ from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.trained.fingerprint import Fingerprint, some
 
+TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -52,6 +54,11 @@ class Evaluation:
         """The rows that are wrong, the most certain first."""
         wrong = (row for row in self.rows if row[1] != row[2])
         return sorted(wrong, key=lambda row: -float(row[3]))
+
+    def __str__(self):
+        """In words."""
+        top5 = f", top-5 {self.top5:.4f}" if len(self.matrix) >= TOP5_CLASSES else ""
+        return f"top-1 {self.top1:.4f}{top5}, {len(self.rows)} images, {len(self.skipped)} left out"
 
     def write(self, path: str | Path) -> None:
         """Writes the rows as a CSV file: file, label, predicted, probability."""

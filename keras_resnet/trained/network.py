@@ -145,7 +145,7 @@ class Network:
         """The most probable classes of any number of image files, in their order.
 
         Args:
-            files: Their paths.
+            files: Their paths; of a folder, all images in it.
             top: How many classes.
             skipped: Is told of those that cannot be decoded, which are left out. Without it they
                 are logged.

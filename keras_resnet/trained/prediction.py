@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.data.images import image_files
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.skipped import Skipped
 from keras_resnet.data.source import Source
@@ -32,7 +33,7 @@ def predict(
     model, preprocessing, class_names, files, top, skipped=None
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
     """What `Network.predict` answers, by a model and what belongs to it."""
-    files = [Path(file) for file in files]
+    files = [image for file in files for image in image_files(file)]
     paths = [os.fsencode(file) for file in files]
     source, bad, none = _source(paths, paths, tf.io.read_file, why_bad_file), skipped, True
     if bad is None:

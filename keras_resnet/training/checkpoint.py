@@ -61,7 +61,7 @@ class TrainingState:
 
     def __str__(self):
         """In words."""
-        return f"epoch {self.epoch}" + (f", step {self.step} of the next" if self.step else "")
+        return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
 
 
 def save(folder, state, groups):

@@ -1,7 +1,6 @@
 """What a training is: everything that decides its result."""
 
 import dataclasses
-import difflib
 import itertools
 import json
 import os
@@ -22,6 +21,7 @@ from keras_resnet.fields import (
     field,
     is_number,
     one_of,
+    suggestion,
     whole,
 )
 from keras_resnet.preprocessing import Preprocessing
@@ -307,9 +307,7 @@ def _check_fields(kind, values, prefix):
     known = [field.name for field in dataclasses.fields(kind)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {prefix}{near[0]}?" if near else f"There are {', '.join(known)}."
-            raise ValueError(f"A recipe has no {prefix}{name}. {hint}")
+            raise ValueError(f"A recipe has no {prefix}{name}. {suggestion(name, known, prefix)}")
 
 
 def _check_layers(recipe):

@@ -124,7 +124,12 @@ def _train_in(folder, recipe, distribution, save_every, note, command):
     if distribution.writes:
         _say_what_starts(training, sources, state)
         _write_beginning(training, sources, command)
-    _fit(training, state, arrays, scope)
+    try:
+        _fit(training, state, arrays, scope)
+    except KeyboardInterrupt:
+        if distribution.writes:
+            _say_where_it_stopped(folder, state, command)
+        raise
     distribution.part()
     if distribution.writes:
         finish(dataclasses.replace(training, sources=sources), state, note=note, command=command)
@@ -269,7 +274,20 @@ def _say_what_starts(training, sources, state):
             "; ".join(" and ".join(pair) for pair in twice[:3]),
         )
     if state.epoch or state.step:
-        logger.info("Going on after %s.", state)
+        logger.info("Continuing after %s.", state)
+
+
+def _say_where_it_stopped(folder, state, command):
+    found = checkpoint.load(folder)
+    logger.warning(
+        "Stopped in epoch %d, after step %d. %s %s",
+        state.epoch + 1,
+        state.step,
+        f"The last checkpoint is of {found[0]}; the same command continues from there:"
+        if found
+        else "There is no checkpoint yet; the same command starts again:",
+        command,
+    )
 
 
 @contextlib.contextmanager
