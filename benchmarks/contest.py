@@ -146,7 +146,7 @@ def main(task, description, batches):
             if arguments.bfloat16:
                 names = ["keras_resnet", TORCHVISION[0], *BFLOAT16]
             if arguments.without_onednn:
-                names.append(WITHOUT_ONEDNN)
+                names = [*names, WITHOUT_ONEDNN]
             rows = contest(
                 names, model, task, batch, arguments.size, arguments.threads, arguments.rounds
             )

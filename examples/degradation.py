@@ -24,7 +24,7 @@ with quiet():
     from rich.table import Table
 
     import keras_resnet
-    from keras_resnet.data.drawn_flowers import KINDS, draw
+    from keras_resnet.drawn_flowers import KINDS, draw
     from keras_resnet.visualize.charts import save_figure
 
 BUILDERS = {20: keras_resnet.ResNet20, 56: keras_resnet.ResNet56}

@@ -2,8 +2,8 @@
 
     python examples/detection_backbone.py
 
-On 2 busy CPU cores it took 7 minutes; the mean average precision at an IoU of 0.5 on 100 scenes
-held out was 0.81.
+On 2 busy CPU cores it took 6 minutes; the mean average precision at an IoU of 0.5 on 100 scenes
+held out was 0.82.
 
 `features.pyramid` gives the feature maps C3, C4 and C5 of a ResNet-18. A feature pyramid network
 (Lin et al. 2017, https://arxiv.org/abs/1612.03144, section 3) makes P3, P4 and P5 of them. At each
@@ -29,7 +29,7 @@ with quiet():
     from rich.table import Table
 
     from keras_resnet import features
-    from keras_resnet.data.drawn_flowers import KINDS
+    from keras_resnet.drawn_flowers import KINDS
     from keras_resnet.visualize.charts import save_figure
 
 CHANNELS = 96  # Of the feature pyramid; the paper has 256, for 80 kinds of things in photographs.
@@ -200,28 +200,40 @@ def average_precision(found: list[list[tuple]], scenes: list[Scene], label: int)
 
 
 def plot(scenes, found, path, least=0.4) -> Path:
-    """Draws scenes with the true boxes and those found with a score of `least` or more."""
+    """Draws scenes twice: with the true boxes, and with those found with a score of `least`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 9.6), layout="constrained")
-    figure.suptitle("dashed: true boxes; coloured: boxes found, with their scores", fontsize=12)
-    for axes, scene, row in zip(figure.subplots(3, 4).flat, scenes, found, strict=False):
-        axes.imshow(scene.image, interpolation="bilinear")
-        axes.autoscale(False)  # boxes may reach over the edge by a line's width
-        axes.set_axis_off()
-        for x1, y1, x2, y2 in scene.boxes - 0.5:  # imshow puts the first pixel's centre at 0
-            axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], "w--", linewidth=1.3)
-        for score, label, box in row:
-            if score < least:
-                continue
-            x1, y1, x2, y2 = box - 0.5
-            axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=COLOURS[label])
-            background = {"facecolor": COLOURS[label], "edgecolor": "none", "pad": 1.5}
-            place = {"ha": "right" if x1 > len(scene.image) / 2 else "left", "va": "top"}
-            x = x2 if place["ha"] == "right" else x1
-            text = f"{KINDS[label]} {score:.2f}"
-            axes.text(x, y1, text, color="white", fontsize=8.5, bbox=background, **place)
+    figure = Figure(figsize=(9, 9.4), layout="constrained")
+    grid = figure.subplots(4, 4)
+    for axes, scene, row in zip(grid.reshape(-1, 2), scenes, found, strict=False):
+        truth = [(None, *one) for one in zip(scene.labels, scene.boxes, strict=True)]
+        draw_boxes(axes[0], scene.image, truth)
+        draw_boxes(axes[1], scene.image, [one for one in row if one[0] >= least])
+    for axes, title in zip(grid[0], ("true", "found, with scores") * 2, strict=True):
+        axes.set_title(title, fontsize=12)
     return save_figure(figure, path)
+
+
+def draw_boxes(axes, image, boxes):
+    """Draws an image and named boxes: (score or None, kind, its edges) of each."""
+    axes.imshow(image, interpolation="bicubic")
+    axes.autoscale(False)  # boxes may reach over the edge by a line's width
+    axes.set_axis_off()
+    for score, label, box in boxes:
+        x1, y1, x2, y2 = box - 0.5  # imshow puts the first pixel's centre at 0
+        for colour, width in (("white", 4), (COLOURS[label], 2)):
+            axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=colour, linewidth=width)
+        right = x1 > len(image) / 2  # there the text would leave the picture
+        axes.text(
+            x2 if right else x1,
+            y1,
+            KINDS[label] + ("" if score is None else f" {score:.2f}"),
+            color="white",
+            fontsize=10,
+            ha="right" if right else "left",
+            va="top",
+            bbox={"facecolor": COLOURS[label], "edgecolor": "white", "pad": 1.5},
+        )
 
 
 def main(

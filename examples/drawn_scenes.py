@@ -6,7 +6,7 @@ import random
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from keras_resnet.data.drawn_flowers import KINDS, background, cut_out
+from keras_resnet.drawn_flowers import KINDS, background, cut_out
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     python examples/segmentation.py
 
-On 2 CPU cores it took 3 minutes; the mean IoU on 60 scenes held out was 0.54 and 0.58 in two runs,
+On 2 CPU cores it took 3 minutes; the mean IoU on 60 scenes held out was 0.54 to 0.58 in three runs,
 where calling everything background gives 0.13.
 
 With `output_stride=8` the last two stages of a ResNet-18 are dilated instead of strided, so that
@@ -28,7 +28,7 @@ with quiet():
     from rich.table import Table
 
     import keras_resnet
-    from keras_resnet.data.drawn_flowers import KINDS
+    from keras_resnet.drawn_flowers import KINDS
     from keras_resnet.visualize.charts import save_figure
 
 CLASSES = ("background", *KINDS)
@@ -100,20 +100,21 @@ def plot(scenes, predicted, path) -> Path:
     from matplotlib.patches import Patch
 
     colours = ListedColormap(COLOURS)
-    figure = Figure(figsize=(12, 8.6), layout="constrained")
+    figure = Figure(figsize=(9, 6.8), layout="constrained")
     grid = figure.subplots(4, 6)
     for axes, scene, mask in zip(grid.reshape(-1, 3), scenes, predicted, strict=False):
-        axes[0].imshow(scene.image)
+        axes[0].imshow(scene.image, interpolation="bicubic")
         axes[1].imshow(scene.mask, colours, vmin=0, vmax=len(COLOURS) - 1, interpolation="none")
         axes[2].imshow(mask, colours, vmin=0, vmax=len(COLOURS) - 1, interpolation="none")
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, title in zip(grid[0], ("picture", "true mask", "predicted mask") * 2, strict=True):
-        axes.set_title(title, fontsize=11)
+        axes.set_title(title, fontsize=12)
     patches = [
         Patch(color=colour, label=name) for colour, name in zip(COLOURS, CLASSES, strict=True)
     ]
-    figure.legend(handles=patches, ncols=len(CLASSES), loc="outside lower center", frameon=False)
+    legend = {"ncols": len(CLASSES), "loc": "outside lower center", "frameon": False}
+    figure.legend(handles=patches, fontsize=11, columnspacing=1.2, **legend)
     return save_figure(figure, path)
 
 

@@ -78,7 +78,11 @@ def convert(
 
 
 def named_network(
-    name_or_file: str | os.PathLike[str], *, model: str | None = None, version: str | None = None
+    name_or_file: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    version: str | None = None,
+    prefix: str | None = None,
 ) -> keras.Model:
     """A network by its name, or that of a file of weights.
 
@@ -87,6 +91,7 @@ def named_network(
             `keras_resnet.weights.load` takes.
         model: As of `convert`, for a file.
         version: As of `convert`.
+        prefix: As of `convert`.
 
     Returns:
         A model that gives logits, or without a head a pooled feature map.
@@ -100,7 +105,7 @@ def named_network(
     is_file = path.suffix or path.exists() or is_address(name_or_file)
     if name_or_file in models.list_models() or not is_file:
         return models.create(str(name_or_file), version=version, classifier_activation=None)
-    state, found, version = look_into(path, model, version)
+    state, found, version = look_into(path, model, version, prefix)
     network = build_found(found, version)
     assign(network, state, path.name)
     return network

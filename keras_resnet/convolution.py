@@ -21,6 +21,8 @@ The reasons, each measured (docs/performance.md):
 import contextlib
 import contextvars
 import functools
+import os
+import platform
 from collections.abc import Iterator
 
 import keras
@@ -74,6 +76,17 @@ def choose_path(x, dtype: str) -> str:
     if _has_accelerator() and not _is_placed_on_cpu(x):
         return "native"
     return "onednn" if _has_grouped_gradient(dtype) else "eigen"
+
+
+def lacks_onednn() -> bool:
+    """Whether this is an x86 CPU without oneDNN, which nobody has switched on or off."""
+    import tensorflow as tf
+
+    return (
+        platform.machine() in ("x86_64", "AMD64")
+        and "TF_ENABLE_ONEDNN_OPTS" not in os.environ
+        and choose_path(tf.zeros(()), "float32") == "eigen"
+    )
 
 
 def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format):

@@ -5,6 +5,8 @@ import re
 
 import tensorflow as tf
 
+from keras_resnet.exif import orientation, turned_upright
+
 MAX_PIXELS = 178_956_970  # as Pillow: what claims more is taken for a decompression bomb
 # Pixels times scans of a JPEG, each of which goes over all pixels again, however few bytes it has.
 # A progressive file of libjpeg has 10, of CMYK 18.
@@ -103,7 +105,7 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
 
     @_rarely
     def turned(content, turn):
-        return part(_turn(tf.io.decode_jpeg(content, **JPEG), turn))
+        return part(turned_upright(tf.io.decode_jpeg(content, **JPEG), turn))
 
     def part(image):
         size = tf.shape(image)[:2]
@@ -176,8 +178,7 @@ def _refuse_scans(image_bytes, size):
     def counted():
         scans = _count(image_bytes, SCAN)
         said = tf.strings.format("it has {} scans of {} pixels", (scans, pixels))
-        with tf.control_dependencies([tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])]):
-            return tf.constant(True)
+        return _after([tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])], True)
 
     # Most files are too short for too many, and are not looked through.
     most = tf.cast(tf.strings.length(image_bytes) // SCAN_BYTES, tf.int64)
@@ -294,46 +295,3 @@ def _decode_bmp(image_bytes):
         return tf.gather(tf.reshape(table, (-1, 4))[:, 2::-1], tf.cast(image[..., 0], tf.int32))
 
     return tf.cond(tf.shape(image)[2] == 1, palette, lambda: image[..., :3])
-
-
-def orientation(image_bytes):
-    """The EXIF orientation of a JPEG, 1 to 8; 1 where there is none.
-
-    Source: TIFF 6.0, section 2; EXIF 2.32, 4.5.2 and 4.6.4 (tag 0x0112).
-    """
-    mark = b"Exif\0\0"
-    head = tf.strings.substr(image_bytes, 0, 65536 + 4096) + b"\0" * 16
-    data = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
-    length = tf.size(data)
-    places = tf.range(length - len(mark))
-    found = tf.reduce_all([data[k : k - len(mark)] == mark[k] for k in range(len(mark))], axis=0)
-    base = tf.reduce_min(tf.where(found, places, length)) + len(mark)
-
-    def byte(place):
-        return tf.gather(data, tf.clip_by_value(place, 0, length - 1))
-
-    little = byte(base) == ord("I")
-
-    def number(place, size):
-        digits = [byte(place + k) for k in range(size)]
-        low, high = digits[::-1], digits
-        first, second = (
-            sum(digit * 256 ** (size - 1 - k) for k, digit in enumerate(order))
-            for order in (low, high)
-        )
-        return tf.where(little, first, second)
-
-    directory = base + tf.clip_by_value(number(base + 4, 4), 0, length)
-    entries = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), 100))
-    ours = (number(entries, 2) == 0x0112) & (entries + 12 <= length)
-    turn = tf.reduce_max(tf.where(ours, number(entries + 8, 2), 0))
-    return tf.where((base < length) & (turn >= 1) & (turn <= 8), turn, 1)
-
-
-def _turn(image, orientation):
-    """Turns and mirrors an image so that EXIF's `orientation` becomes 1."""
-    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-    mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
-    upside_down = tf.reduce_any(orientation == [3, 4, 7, 8])
-    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-    return tf.cond(upside_down, lambda: tf.reverse(image, [0]), lambda: image)

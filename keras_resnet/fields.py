@@ -1,6 +1,7 @@
 """Dataclasses whose fields say all in one place: name, type, default, what is allowed, and help."""
 
 import dataclasses
+import difflib
 import textwrap
 import typing
 from collections.abc import Callable
@@ -17,6 +18,23 @@ class Rule(NamedTuple):
 
     fits: Callable[[Any], bool]
     expected: str
+
+
+def row_of(table, name, what):
+    """The row of a table of that name.
+
+    Raises:
+        ValueError: if there is none, with the name that is meant, probably, or all of them.
+    """
+    if name not in table:
+        raise ValueError(f"There is no {what} {name!r}. {suggestion(name, table)}")
+    return table[name]
+
+
+def suggestion(name, known, prefix="") -> str:
+    """The name that is meant, probably, in a sentence; else all that there are."""
+    near = difflib.get_close_matches(str(name).lower(), known, n=1)
+    return f"Did you mean {prefix}{near[0]}?" if near else f"There are: {', '.join(known)}."
 
 
 def field(default, rule: Rule, about: str, **arguments):

@@ -68,6 +68,12 @@ def replacing(path):
             with temporary.open("r+b") as file:  # else a power cut may leave a name without content
                 os.fsync(file.fileno())
             temporary.replace(path)
+    except OSError as error:  # of the name that was meant, not of this one
+        if temporary.name not in str(error):
+            raise
+        if error.filename:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(str(error).replace(str(temporary), str(path))) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -175,11 +181,24 @@ def _place(error):
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-@contextlib.contextmanager
-def readable(path, advice, error=ValueError):
-    """Names the safetensors file that is read inside, if it is damaged, and says what to do."""
+def read_safetensors(path, understand, *, advice, error=ValueError):
+    """What is made of a safetensors file, which may be damaged or another one.
+
+    Args:
+        path: The file.
+        understand: Function from its metadata and {name: array} to the result. Whatever they lack
+            or cannot be used for is an error that names the file.
+        advice: A sentence: what to do about it.
+        error: The kind of error.
+
+    Raises:
+        ValueError: if the file is damaged, or is not what is needed.
+        OSError: if it cannot be read.
+    """
     try:
-        yield
+        with safetensors.safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            return understand(file.metadata(), arrays)
     except (
         *(safetensors.SafetensorError, TypeError, KeyError, ValueError),
         *(AttributeError, OverflowError, RecursionError),

@@ -1,6 +1,5 @@
 """`create` builds every network; a public builder is `create` with the name of a row."""
 
-import difflib
 import functools
 import inspect
 import logging
@@ -12,6 +11,7 @@ import keras
 
 from keras_resnet import builder
 from keras_resnet.configs import CONFIGS, ResNetConfig, builders
+from keras_resnet.fields import row_of
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.assigning import check_choice
 from keras_resnet.weights.description import preprocessing_of
@@ -121,7 +121,9 @@ def create(
     >>> backbone.output.shape
     (None, 7, 7, 512)
     """
-    config = model_name if isinstance(model_name, ResNetConfig) else _find(model_name)
+    config = (
+        model_name if isinstance(model_name, ResNetConfig) else row_of(CONFIGS, model_name, "model")
+    )
     check_choice("first_conv", first_conv, "adapt")
     given = {"classes_given": classes is not None, "version_given": version is not None}
     version = version or "v1.5"
@@ -174,14 +176,6 @@ def _preprocessing(weights, model_name):
     except ValueError as error:
         logger.warning("What images these weights take is not known here: %s", error)
         return None
-
-
-def _find(model_name):
-    if model_name not in CONFIGS:
-        near = difflib.get_close_matches(str(model_name).lower(), CONFIGS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(CONFIGS)}."
-        raise ValueError(f"Unknown model. Received: model_name={model_name!r}. {hint}")
-    return CONFIGS[model_name]
 
 
 def __getattr__(name: str) -> Callable[..., keras.Model]:

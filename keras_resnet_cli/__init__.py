@@ -4,6 +4,7 @@ keras_resnet, and with it TensorFlow, is imported inside of the commands, so tha
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import typer
 
 from keras_resnet_cli import answers, exports, images, networks, terminal, training, weights
-from keras_resnet_cli.options import Debug
+from keras_resnet_cli.options import Debug, Version
 from keras_resnet_cli.terminal import log_to_stdout, quiet
 
 __all__ = ["app", "log_to_stdout", "main", "quiet"]
@@ -38,20 +39,39 @@ COMMANDS: dict[str, Callable] = {
     "verify": exports.verify,
 }
 
+
+def _plain_flags(parameters):
+    """The parameters, of which those that take no value have no type in the help."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class _Command(typer.core.TyperCommand):
+    def get_params(self, ctx):
+        return _plain_flags(super().get_params(ctx))
+
+
+class _Group(typer.core.TyperGroup):
+    def get_params(self, ctx):
+        return _plain_flags(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Residual networks for Keras: weights, data, training, export.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _function in COMMANDS.items():
-    app.command(_name)(_function)
+    app.command(_name, cls=_Command)(_function)
 
 
 @app.callback()
-def _options(debug: Debug = False):
+def _options(version: Version = False, debug: Debug = False):
     pass
 
 
@@ -69,7 +89,7 @@ def main():
     except (ValueError, OSError, ImportError) as error:
         if terminal.debug:
             raise
-        message = terminal.printable(" ".join(str(error).split()))
+        message = terminal.printable(" ".join(_said(error).split()))
         print("Error:", message, file=sys.stderr)
         _leave(1)
     except Exception:
@@ -77,6 +97,19 @@ def main():
             raise
         traceback.print_exc()
         _leave(1)
+
+
+def _said(error):
+    """An error in words, which names options as they are typed: --validation-split."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}."
+    said = str(error)
+    commands = vars(typer.main.get_command(app))["commands"]
+    named = next((commands[word] for word in sys.argv[1:] if word in commands), None)
+    for parameter in named.params if named else ():
+        if "_" in parameter.name.strip("_"):
+            said = re.sub(rf"\b{parameter.name}\b", parameter.opts[0], said)
+    return said
 
 
 def _meets_others():

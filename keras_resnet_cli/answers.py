@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json, with_network
+from keras_resnet_cli.options import Debug, Json, output_file, with_network
 from keras_resnet_cli.terminal import printable, room
 
 
@@ -22,9 +22,7 @@ def evaluate(
             "tensorflow-datasets."
         ),
     ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A CSV file of all answers.")
-    ] = None,
+    output: Annotated[Path | None, output_file("A CSV file of all answers.")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -46,10 +44,7 @@ def evaluate(
     if as_json:
         print(json.dumps({**summary, "skipped": found.skipped}, indent=2))
         return
-    print(
-        f"top-1 {found.top1:.4f}, top-5 {found.top5:.4f}, {len(found.rows)} images, "
-        f"{len(found.skipped)} left out"
-    )
+    print(found)
     if found.counted:
         print(f"Counted: {found.counted}.")
 
@@ -57,7 +52,7 @@ def evaluate(
 @with_network
 def predict(
     network,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
     as_json: Json = False,
     debug: Debug = False,
@@ -93,7 +88,7 @@ def explain(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Picture to write. \\[default: NAME_explained.png]"),
+        output_file("Picture to write. \\[default: NAME_explained.png]"),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,

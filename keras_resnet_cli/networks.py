@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json
+from keras_resnet_cli.options import Debug, Json, NetworkVersion, Prefix, output_file
 from keras_resnet_cli.terminal import quiet, room
 
 NameOrFile = Annotated[str, typer.Argument(help="A network, resnet50, or a file of weights.")]
@@ -23,6 +23,8 @@ def summary(
     network: NameOrFile,
     model: FileModel = None,
     image_size: PictureSize = None,
+    prefix: Prefix = None,
+    version: NetworkVersion = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -32,7 +34,9 @@ def summary(
     """
     visualize = room("visualize")
     with quiet():
-        built = room("conversion").named_network(network, model=model)
+        built = room("conversion").named_network(
+            network, model=model, version=version, prefix=prefix
+        )
     if as_json:
         rows = [dataclasses.asdict(stage) for stage in visualize.summary(built, image_size)]
         print(json.dumps(rows, indent=2))
@@ -46,13 +50,15 @@ def plot(
     network: NameOrFile,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .svg or .png file. \\[default: NAME.svg]"),
+        output_file("A .svg or .png file. \\[default: NAME.svg]"),
     ] = None,
     detail: Annotated[
         str, typer.Option(help="block: a box a residual block; layer: every layer.")
     ] = "block",
     model: FileModel = None,
     image_size: PictureSize = None,
+    prefix: Prefix = None,
+    version: NetworkVersion = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -62,6 +68,8 @@ def plot(
     """
     visualize = room("visualize")
     with quiet():
-        built = room("conversion").named_network(network, model=model)
+        built = room("conversion").named_network(
+            network, model=model, version=version, prefix=prefix
+        )
     file = visualize.plot(built, output or f"{built.name}.svg", detail, image_size=image_size)
     print(json.dumps({"file": str(file)}, indent=2) if as_json else file)

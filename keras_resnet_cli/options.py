@@ -13,7 +13,27 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", callback=terminal.set_debug, help="Show where in the code it failed."),
 ]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=terminal.show_version, is_eager=True, help="Show the version."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def output_file(about):
+    """The option that names a file to write, whose folder is looked for before any work is done."""
+
+    def checked(path: Path | None):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} is a folder. Name a file to write.")
+        return path
+
+    return typer.Option("--output", "-o", callback=checked, help=about)
+
 
 COMMON = ("as_json", "debug")
 
@@ -23,6 +43,16 @@ RunFolder = Annotated[Path | None, typer.Option(help=f"Folder of a training. {NE
 NamedModel = Annotated[
     str | None,
     typer.Option(help="Of weights, the network: resnet50. \\[default: what they are of]"),
+]
+Prefix = Annotated[
+    str | None, typer.Option(help="Which network, where the file has several: teacher.")
+]
+NetworkVersion = Annotated[
+    str | None,
+    typer.Option(
+        help="Where its bottlenecks stride, if the file does not tell: v1 on the first "
+        "convolution, as keras.applications and Caffe, v1.5 on the second. \\[default: v1.5]"
+    ),
 ]
 NamedWeights = Annotated[
     str | None,
@@ -93,10 +123,7 @@ def with_network(command):
     def asked(**given):
         terminal.log_to_stderr()
         network = open_network(**{name: given.pop(name) for name in options})
-        own = inspect.signature(command).parameters
-        return command(
-            network=network, **{name: given.get(name) for name in own if name != "network"}
-        )
+        return command(network=network, **given)
 
     return with_parameters(asked, command, options.values(), without="network")
 
@@ -111,6 +138,8 @@ def open_network(
     std: Std = None,
     interpolation: Interpolation = None,
     crop_mode: CropMode = None,
+    prefix: Prefix = None,
+    version: NetworkVersion = None,
 ):
     """The network that is meant: of the newest finished run, and then which is said, by default."""
     trained = terminal.room("trained")
@@ -122,4 +151,6 @@ def open_network(
         **{"interpolation": interpolation, "crop_mode": crop_mode},
     }
     given = {name: value for name, value in options.items() if value is not None}
-    return trained.open_network(run, model, weights, preprocessing=given)
+    return trained.open_network(
+        run, model, weights, preprocessing=given, prefix=prefix, version=version
+    )

@@ -1,10 +1,12 @@
 """What a command shows on the terminal, and what it keeps from it."""
 
 import contextlib
-import importlib
+import importlib.metadata
 import logging
 import os
 import sys
+
+import typer
 
 debug = False
 
@@ -13,6 +15,13 @@ def set_debug(value: bool):
     """Has errors show where in the code they came from, if `value`; never takes it back."""
     global debug
     debug = debug or value
+
+
+def show_version(value: bool):
+    """Prints the version and ends the command, if `value`."""
+    if value:
+        print("keras-resnet", importlib.metadata.version("keras3-resnet"))
+        raise typer.Exit
 
 
 def open_closed_streams():

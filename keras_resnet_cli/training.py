@@ -106,13 +106,16 @@ def train(
         )
     else:
         chosen = training.named_recipe(recipe)
-    folder = training.train(
-        chosen.changed(changes),
-        output,
-        distribution=training.Distribution(devices, coordinator, processes, process_id),
-        save_every=save_every,
-        command=shlex.join(["keras-resnet", *sys.argv[1:]]),
-    )
+    try:
+        folder = training.train(
+            chosen.changed(changes),
+            output,
+            distribution=training.Distribution(devices, coordinator, processes, process_id),
+            save_every=save_every,
+            command=shlex.join(["keras-resnet", *sys.argv[1:]]),
+        )
+    except KeyboardInterrupt:  # a line says where it stopped
+        raise typer.Exit(130) from None
     if process_id == 0:
         print(f"Next: {shlex.join(['keras-resnet', 'predict', 'IMAGE', '--run', str(folder)])}")
 

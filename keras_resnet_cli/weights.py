@@ -8,14 +8,18 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json, with_network
+from keras_resnet_cli.options import (
+    Debug,
+    Json,
+    NetworkVersion,
+    Prefix,
+    output_file,
+    with_network,
+)
 from keras_resnet_cli.terminal import printable, room
 
 File = Annotated[
     str, typer.Argument(help="A file of weights, a folder with a config.json, or hf://owner/name.")
-]
-Prefix = Annotated[
-    str | None, typer.Option(help="Which network, where the file has several: teacher.")
 ]
 # What is said of a file in words.
 WORDS = ("layout", "head", "preprocessing", "call")
@@ -85,15 +89,12 @@ def convert(
     file: File,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A .keras, .weights.h5, .safetensors or .pth file."),
+        output_file("A .keras, .weights.h5, .safetensors or .pth file."),
     ],
     model: Annotated[
         str | None, typer.Option(help="The network, if the file does not tell: resnet50.")
     ] = None,
-    version: Annotated[
-        str | None,
-        typer.Option(help="v1 for files of keras.applications, whose blocks stride first."),
-    ] = None,
+    version: NetworkVersion = None,
     prefix: Prefix = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the outputs before and after.")

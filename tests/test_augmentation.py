@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_resnet import Preprocessing, data
-from keras_resnet.data import mixing, windows
+from keras_resnet.data.augmentation import crops, mixing
 
 COUNT = 4000
 
@@ -37,8 +37,8 @@ def chi_square(values, low, high, bins=10):
 def test_crops_are_distributed_as_torchvisions():
     """Scale and log ratio uniform, and so is the corner, where every first try fits."""
     side = 1000
-    crops = draws(lambda key: windows.random_window(tf.constant([side, side]), key, (0.1, 0.7)))
-    top, left, height, width = crops.T
+    windows = draws(lambda key: crops.random_window(tf.constant([side, side]), key, (0.1, 0.7)))
+    top, left, height, width = windows.T
     assert chi_square(height * width / side**2, 0.0995, 0.7005) < 27.9
     assert chi_square(np.log(width / height), math.log(0.7475), math.log(1.3375)) < 27.9
     for start, length in ((top, height), (left, width)):
@@ -46,12 +46,12 @@ def test_crops_are_distributed_as_torchvisions():
 
 
 def test_crops_fall_back_to_the_middle():
-    crops = draws(lambda key: windows.random_window(tf.constant([10, 1000]), key, (0.9, 1.0)), 20)
-    assert (crops == [0, 493, 10, 13]).all()
-    crops = draws(lambda key: windows.random_window(tf.constant([1000, 10]), key, (0.9, 1.0)), 20)
-    assert (crops == [493, 0, 13, 10]).all()
-    crops = draws(lambda key: windows.random_window(tf.constant([1, 1]), key), 20)
-    assert (crops == [0, 0, 1, 1]).all()
+    windows = draws(lambda key: crops.random_window(tf.constant([10, 1000]), key, (0.9, 1.0)), 20)
+    assert (windows == [0, 493, 10, 13]).all()
+    windows = draws(lambda key: crops.random_window(tf.constant([1000, 10]), key, (0.9, 1.0)), 20)
+    assert (windows == [493, 0, 13, 10]).all()
+    windows = draws(lambda key: crops.random_window(tf.constant([1, 1]), key), 20)
+    assert (windows == [0, 0, 1, 1]).all()
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -69,14 +69,14 @@ def test_crops_are_resized_as_the_weights_want(interpolation):
 
 
 def test_erasing():
-    boxes = draws(lambda key: windows.random_erasure(100, key, 0.25))
+    boxes = draws(lambda key: crops.random_erasure(100, key, 0.25))
     top, left, height, width = boxes.T
     chosen = height > 0
     assert 0.22 < chosen.mean() < 0.28
     share = (height * width / 1e4)[chosen]
     assert 0.015 < share.min() and share.max() < 0.345
     assert ((top + height)[chosen] <= 100).all() and ((left + width)[chosen] <= 100).all()
-    images = windows.erase(tf.ones((2, 10, 10, 3)), tf.constant([[1, 2, 3, 4], [0, 0, 0, 0]]))
+    images = crops.erase(tf.ones((2, 10, 10, 3)), tf.constant([[1, 2, 3, 4], [0, 0, 0, 0]]))
     expected = np.ones((2, 10, 10, 3))
     expected[0, 1:4, 2:6] = 0
     np.testing.assert_array_equal(images, expected)
@@ -94,17 +94,17 @@ def test_padded_crops():
     pixels[:, :, 0] = np.arange(32)[:, np.newaxis] + 1
     content = encoded(pixels)
     numbers = tf.range(600, dtype=tf.int64)
-    crops = mapped(
-        lambda number: windows.random_padded_crop(content, 32, tf.stack([number, 1]), 4),
+    images = mapped(
+        lambda number: crops.random_padded_crop(content, 32, tf.stack([number, 1]), 4),
         numbers,
         tf.uint8,
     ).numpy()
     # In the middle nothing is outside: the red there says how far down the crop lies.
-    shifts = crops[:, 16, 16, 0].astype(int) - 17
+    shifts = images[:, 16, 16, 0].astype(int) - 17
     counts = np.bincount(shifts + 4, minlength=9)
     assert len(counts) == 9
     assert ((counts - 600 / 9) ** 2 / (600 / 9)).sum() < 26.1  # 8 degrees of freedom
-    down = crops[shifts == 4][0]
+    down = images[shifts == 4][0]
     assert (down[-4:] == 0).all() and (down[:28, 16, 1] == 200).all()
 
 
@@ -112,7 +112,7 @@ def test_flips_happen_as_often_as_asked():
     image = tf.reshape(tf.range(6.0), (1, 2, 3))
     numbers = tf.range(1000, dtype=tf.int64)
     flipped = mapped(
-        lambda n: windows.random_flip(image, tf.stack([n, 3]), 0.3)[0, 0, 0], numbers
+        lambda n: crops.random_flip(image, tf.stack([n, 3]), 0.3)[0, 0, 0], numbers
     ).numpy()
     assert set(flipped) == {0.0, 3.0}
     assert 250 < (flipped == 3).sum() < 350

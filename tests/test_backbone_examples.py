@@ -13,7 +13,7 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet import features
-from keras_resnet.data.drawn_flowers import KINDS, cut_out
+from keras_resnet.drawn_flowers import KINDS, cut_out
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shlex
 import shutil
 import subprocess
@@ -183,6 +184,20 @@ def test_a_file_whose_network_is_named(command_here, resnet20):
     assert json.loads(done.stdout) == {"file": "resnet20.svg"}
 
 
+def test_one_of_several_networks_in_a_file(command_here, resnet20, tmp_path):
+    state = weights.to_state_dict(resnet20[0])
+    average = {key: array + 1 for key, array in state.items()}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"state_dict": state, "ema": average}))
+    for command in (("inspect",), ("summary",), ("plot",), ("convert", "-o", "w.safetensors")):
+        done = command_here(command[0], "w.pkl", *command[1:])
+        assert done.returncode == 1 and "prefix='state_dict', prefix='ema'" in done.stderr
+        done = command_here(command[0], "w.pkl", *command[1:], "--prefix", "ema")
+        assert done.returncode == 0, done.stderr
+    for key, array in weights.read_state_dict(tmp_path / "w.safetensors").items():
+        if not key.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(array, average[key])
+
+
 def test_convert_without_a_head_and_of_other_channels(command_here, tmp_path):
     model = keras_resnet.ResNet20(include_top=False, input_shape=(None, None, 4))
     weights.save(model, tmp_path / "w.safetensors")
@@ -216,7 +231,7 @@ def test_convert_keras_applications(command_here, tmp_path):
         (["convert", "w.pth", "-o", "no/w.keras"], 1, "The folder no does not exist"),
         (["convert", "w.pth", "-o", "w.keras", "--model", "resnet32"], 1, "missing from the file"),
         (["convert", "w.pth", "-o", "w.keras", "--model", "resnet35"], 1, "Did you mean"),
-        (["list", "resnet51"], 1, "Unknown model"),
+        (["list", "resnet51"], 1, "Did you mean resnet"),
         (["download", "resnet18", "--weights", "IMAGENET1K_V2"], 1, "no such weights"),
         (["convert", "w.pth"], 2, "Missing option"),
         (["inspect"], 2, "Missing argument"),

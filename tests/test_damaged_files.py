@@ -11,9 +11,9 @@ from small_networks import small
 
 from keras_resnet import Preprocessing, weights
 from keras_resnet.data import DataError, tfrecords
-from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.export import record
 from keras_resnet.files import read_json
+from keras_resnet.trained.fingerprint import Fingerprint
 from keras_resnet.trained.run import Run
 from keras_resnet.weights import description
 

@@ -135,7 +135,7 @@ def test_slow_blocks_run(page, fresh_folder):
 
 
 RUN = re.compile(r"runs/(?!drawn_flowers)[\w-]+")
-TRAINS = re.compile(r"keras-resnet train|train_flowers\.py|training\.train\(")
+TRAINS = re.compile(r"keras-resnet(?::\S+)? train|train_flowers\.py|training\.train\(")
 
 
 @pytest.mark.parametrize("page", [*PAGES, "examples/serving/README.md"])
@@ -166,8 +166,10 @@ def test_what_is_named_exists(page):
             assert block.note.removeprefix("no-run: ").split()[0] in REASONS, block
         for file in re.findall(r"(?:examples|benchmarks)/[\w/]+\.\w+", block.code):
             assert (ROOT / file).exists(), file
+        for file in re.findall(r"(?<!\S)\.\./[\w/]+\.\w+", block.code):
+            assert ((ROOT / page).parent / file).exists(), file
         code = block.code.replace("\\\n", " ")
-        for name, rest in re.findall(r"keras-resnet ([a-z-]+)([^#\n]*)", code):
+        for name, rest in re.findall(r"keras-resnet(?::\S+)? ([a-z-]+)([^#\n]*)", code):
             known = {option for part in commands[name].params for option in part.opts}
             assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, (page, block.line)
         for name in re.findall(r"keras_resnet\.(\w+)", block.code):

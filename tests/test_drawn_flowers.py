@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_resnet import data
-from keras_resnet.data.drawn_flowers import KINDS, draw
+from keras_resnet.drawn_flowers import KINDS, draw
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import runpy
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from small_networks import CONFIGS, CONVOLUTIONS, SUFFIXES, noise, small, trained
 
 import keras_resnet
-from keras_resnet import export, features
+from keras_resnet import data, export, features
 from keras_resnet.configs import ResNetConfig
 from keras_resnet.export import run_exported
 from keras_resnet.models import create
@@ -290,3 +292,54 @@ def _run_keras_file(path, x):
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def metadata_of(path):
+    """What a file says of itself, by its own library."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    if path.suffix == ".tflite":
+        from ai_edge_litert import schema_py_generated as schema
+
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes()))
+        (entry,) = (entry for entry in model.metadata if entry.name == b"keras_resnet")
+        return json.loads(bytes(model.buffers[entry.buffer].data))
+    import openvino
+
+    graph = openvino.Core().read_model(path)
+    names = ("model", "preprocessing", "preprocessing_inside", "class_names")
+    return {name: graph.get_rt_info(["keras_resnet", name]).astype(str) for name in names}
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_a_file_alone_says_what_it_takes(format, tmp_path):
+    model = small("basic", input_shape=(32, 32, 3))
+    used = keras_resnet.Preprocessing(36, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    names = ["a", "雏菊", '"c"']
+    path = tmp_path / f"m{SUFFIXES[format]}"
+    getattr(export, format)(model, path, preprocessing=used, class_names=names)
+    metadata = metadata_of(path)
+    assert metadata["model"] == model.name
+    said = {name: json.loads(metadata[name]) for name in metadata if name != "model"}
+    assert said["class_names"] == names
+    assert said["preprocessing_inside"] == "none"
+    assert (said["preprocessing"]["resize"], said["preprocessing"]["crop"]) == (36, 32)
+    assert said["preprocessing"]["mean"] == [0.1, 0.2, 0.3]
+    assert said["preprocessing"]["std"] == [0.4, 0.5, 0.6]
+
+
+def test_a_photograph_by_pillow_and_numpy_alone(tmp_path, monkeypatch):
+    """The lines of docs/export.md make the images that the model takes."""
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    (block,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.S) if "Image" in code)
+    model, used = small("basic", input_shape=(64, 64, 3)), keras_resnet.Preprocessing(73, 64)
+    monkeypatch.chdir(tmp_path)
+    export.onnx(model, "flowers.onnx", preprocessing=used, class_names=["a", "b", "c"])
+    (drawn,) = (data.drawn_flowers("drawn", train=1, val=0) / "train" / "rose").iterdir()
+    drawn.rename("rose.jpg")
+    Path("block.py").write_text(block)
+    found = runpy.run_path("block.py")
+    expected = model.predict_on_batch(used.batch({"": Path("rose.jpg").read_bytes()}))
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-3)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -246,6 +247,21 @@ def test_the_images_size_changes_nothing_else(run):
     given = keras_resnet.Preprocessing(70, 64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert trained.open_network(**named, preprocessing=given).preprocessing == given
     assert other.class_names is None and other.model.output_shape == (None, 3)
+
+
+def test_weights_of_several_networks(run, tmp_path):
+    """`prefix` chooses one, as `version` does where names do not tell."""
+    state = weights.to_state_dict(keras_resnet.ResNet20(classes=3))
+    average = {key: array + 1 for key, array in state.items()}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"state_dict": state, "ema": average}))
+    named = {"model": "resnet20", "weights": tmp_path / "w.pkl"}
+    with pytest.raises(weights.CheckpointError, match="prefix='state_dict', prefix='ema'"):
+        trained.open_network(**named)
+    opened = trained.open_network(**named, prefix="ema", version="v1.5")
+    for key, value in weights.to_state_dict(opened.model).items():
+        np.testing.assert_array_equal(value, average[key])
+    with pytest.raises(ValueError, match="model and weights, perhaps with prefix"):
+        trained.open_network(run, prefix="ema")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The loop around a step: batches of one shape, small ones, and a host that nobody waits for."""
 
 import csv
+import logging
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from keras_resnet import data
 from keras_resnet.data.images import list_images
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.pipeline import training_batches
+from keras_resnet.layers import convolution_path
 from keras_resnet.models import create
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.trained import open_network
@@ -129,12 +131,17 @@ def test_the_images_left_out_of_an_epoch_differ(tmp_path):
 
 
 @pytest.mark.slow
-def test_fewer_images_than_a_batch(flowers, tmp_path):
+def test_fewer_images_than_a_batch(flowers, tmp_path, caplog, monkeypatch):
     recipe = Recipe(
         data=str(flowers), model="resnet20", image_size=32, epochs=1, batch_size=64, max_bad=0.5
     )
-    folder = train(recipe, tmp_path / "run")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    caplog.set_level("INFO", "keras_resnet")
+    monkeypatch.setattr(logging.getLogger("keras_resnet"), "propagate", True)
+    with convolution_path("eigen"):  # as on a processor where TensorFlow leaves oneDNN off
+        folder = train(recipe, tmp_path / "run")
     assert (folder / "report.md").exists()
+    assert "TF_ENABLE_ONEDNN_OPTS=1" in caplog.text
 
 
 def test_validation_pads(flowers):

@@ -45,10 +45,19 @@ from keras_resnet.weights.names import biases_into_means, renamed
         ("res2_0_branch1_w", "res2.0.downsample.0.weight"),
         ("fc1000_b", "fc.bias"),
         ("layer1.0.conv1.weight", "layer1.0.conv1.weight"),
+        ("features.init_block.conv.bn.running_var", "features.bn1.running_var"),
+        ("features.init_block.conv.conv.weight", "features.conv1.weight"),
+        ("features.stage2.unit10.body.conv3.bn.bias", "features.stage2.9.bn3.bias"),
+        ("features.stage1.unit1.body.conv1.conv.weight", "features.stage1.0.conv1.weight"),
+        ("features.stage1.unit1.identity_conv.bn.bias", "features.stage1.0.downsample.1.bias"),
+        ("features.stage1.unit1.identity_conv.conv.weight", "features.stage1.0.downsample.0"),
+        ("module.backbone.body.stem.bn1.bias", "backbone.body.stem.bn1.bias"),
+        ("layer1.0.bn1._mean", "layer1.0.bn1.running_mean"),
+        ("bn1._variance", "bn1.running_var"),
     ],
 )
 def test_names(theirs, ours):
-    (name,) = renamed({theirs: None})[0]
+    (name,) = renamed({theirs: np.zeros(1)})[0]
     assert name.startswith(ours)
 
 

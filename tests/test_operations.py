@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from keras_resnet.data import operations, policies
+from keras_resnet.data.augmentation import operations, policies
 
 
 def pictures():

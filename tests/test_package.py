@@ -51,8 +51,18 @@ def test_what_is_imported_is_declared():
 
 
 # Imported by what an extra is for only.
-OPTIONAL = ("ai_edge_litert", "jax", "onnx", "onnxruntime", "openvino", "tensorboard", "torch")
-OPTIONAL += ("huggingface_hub", "tensorflow_serving", "tf2onnx")
+OPTIONAL = (
+    "ai_edge_litert",
+    "flatbuffers",
+    "huggingface_hub",
+    "jax",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "tensorboard",
+    "torch",
+)
+OPTIONAL += ("tensorflow_serving", "tf2onnx")
 
 
 def _imported(file):

@@ -11,7 +11,7 @@ from numbered_images import COUNT, arguments, epoch_numbers, make
 from PIL import Image
 
 from keras_resnet import data
-from keras_resnet.data import mixing
+from keras_resnet.data.augmentation import mixing
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_two_train_as_one_and_survive(start, tmp_path):
     assert processes[0].wait(60) == 1
     assert "Error: Another of the 2 processes has ended" in (tmp_path / "log0").read_text()
     assert ended(start(2, "--epochs", 2, "--output", "killed")) == [0, 0]
-    assert "Going on after" in (tmp_path / "log0").read_text()
+    assert "Continuing after" in (tmp_path / "log0").read_text()
     contents = [
         zipfile.ZipFile(tmp_path / run / "last.keras").read("model.weights.h5")
         for run in ("two", "killed")

@@ -93,7 +93,7 @@ def test_changes():
         Recipe.from_json("{")
     with pytest.raises(ValueError, match="JSON object"):
         Recipe.from_json("[]")
-    with pytest.raises(ValueError, match="Did you mean 'flowers'"):
+    with pytest.raises(ValueError, match="Did you mean flowers"):
         named_recipe("flower")
 
 

@@ -36,7 +36,7 @@ def test_find():
     assert registry.find_hash("0" * 64) is None
     with pytest.raises(ValueError, match="There are: imagenet, IMAGENET1K_V1, IMAGENET1K_V2"):
         registry.find("resnet50", "DEFAULT")
-    with pytest.raises(ValueError, match=r"'resnet51'\. There are: resnet18"):
+    with pytest.raises(ValueError, match=r"'resnet51'\. Did you mean resnet"):
         keras_resnet.list_weights("resnet51")
 
 

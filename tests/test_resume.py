@@ -32,7 +32,7 @@ ARGUMENTS = (
 )
 
 
-def killed_once(reached, folder, delay=0.0):
+def killed_once(reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGKILL):
     """What the training into a folder says until `reached()` and some seconds more."""
     process = subprocess.Popen(
         [sys.executable, "-m", "keras_resnet_cli", *ARGUMENTS, "--output", folder.name],
@@ -41,14 +41,16 @@ def killed_once(reached, folder, delay=0.0):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Ctrl+C is ignored by what a shell starts in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not reached():
         time.sleep(0.001)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(by)
     said = process.communicate()[0]
-    assert process.returncode == -signal.SIGKILL, said
+    assert process.returncode == code, said
     return said
 
 
@@ -72,10 +74,12 @@ def test_killed_at_random_moments(tmp_path, run_python):
     said = [killed_once(has_written, folder, moments.uniform(0, 0.5))]
     said.append(killed_once(writes, folder))
     before = path.stat().st_mtime_ns
-    said.append(killed_once(has_written, folder, moments.uniform(0, 0.5)))
+    said.append(killed_once(has_written, folder, moments.uniform(0, 0.5), signal.SIGINT, 130))
+    assert "Stopped in epoch" in said[-1] and "the same command continues" in said[-1]
+    assert "Traceback" not in said[-1]
     done = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "killed")
     assert done.returncode == 0, done.stderr
-    assert "Going on after" in done.stdout
+    assert "Continuing after" in done.stdout
     for name in ("last.keras", "best.keras"):
         contents = [
             zipfile.ZipFile(tmp_path / run / name).read("model.weights.h5")

@@ -1,6 +1,7 @@
 """What servers and their clients do with an exported SavedModel."""
 
 import contextlib
+import http.server
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -111,6 +113,7 @@ def test_the_configuration_files_are_the_servers():
 @pytest.fixture
 def run_example(monkeypatch, capsys):
     """Runs an example in this process, without the seconds that a new one takes to import."""
+    monkeypatch.syspath_prepend(EXAMPLES)  # the examples import each other, as programs there do
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -121,9 +124,8 @@ def run_example(monkeypatch, capsys):
     return run
 
 
-def test_the_clients_requests_are_understood(flowers, tmp_path, monkeypatch, run_example):
+def test_the_clients_requests_are_understood(flowers, tmp_path, run_example):
     """By a server that reads them as the protocols say, and asks the SavedModel."""
-    monkeypatch.syspath_prepend(EXAMPLES)
     import grpc
     import grpc_client
     import rest_client
@@ -163,6 +165,61 @@ def test_the_clients_requests_are_understood(flowers, tmp_path, monkeypatch, run
 
 
 @contextlib.contextmanager
+def web_server():
+    """A server that has no model: it answers every POST with a page, and 200."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>\n<p>Hello</p>\n</html>")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+CLIENTS = ("rest_client.py", "load.py", "grpc_client.py")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_clients_say_when_it_fails(client, flowers, tmp_path, run_example):
+    folder, _ = flowers
+    picture = tmp_path / "rose.jpg"
+    picture.write_bytes(next(encoded()))
+    served = serving_double.Served("flowers", {1: folder / "1"}, {})
+    by_grpc = client == "grpc_client.py"
+
+    def said(image, host, *arguments):
+        where = ("--host", host) if by_grpc else ("--url", f"http://{host}")
+        message, _ = run_example(client, image, *where, *arguments)  # which Python prints, and 1
+        assert message.startswith("Error: ") and "\n" not in message
+        return message
+
+    assert said("no.jpg", "localhost:1") == "Error: no.jpg: No such file or directory"
+    assert said(tmp_path, "localhost:1") == f"Error: {tmp_path}: Is a directory"
+    with web_server() as host:
+        unfit = said(picture, host)
+    nobody = said(picture, host)  # it has ended
+    with serving_double.rest(served) as url, serving_double.grpc_server(served) as grpc_host:
+        rest_host = url.removeprefix("http://")
+        right, wrong = (grpc_host, rest_host) if by_grpc else (rest_host, grpc_host)
+        unknown = said(picture, right, "--model", "roses")
+        assert wrong in said(picture, wrong)
+    if by_grpc:
+        assert "NOT_FOUND" in unknown and "UNAVAILABLE" in nobody and host in unfit
+    else:
+        assert "404" in unknown and "No server answers" in nobody and "no predictions" in unfit
+
+
+@contextlib.contextmanager
 def litserve(version, tmp_path):
     """The example's server on loopback; gives its URL."""
     with socket.socket() as free:
@@ -181,7 +238,9 @@ def litserve(version, tmp_path):
             time.sleep(0.2)
         yield url
         server.terminate()
-        server.wait(5)
+        assert server.wait(5) == 0
+        said = (tmp_path / "log").read_text()
+        assert not [word for word in ("Traceback", "oneDNN", "cuda", "absl") if word in said], said
         with pytest.raises(requests.ConnectionError):  # its other processes have ended too
             requests.get(f"{url}/health", timeout=5)
     finally:
@@ -213,8 +272,26 @@ def gif_of_many_frames():
 
 
 @pytest.mark.slow
-def test_litserve(flowers, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
+def test_litserve_ends_while_it_starts(flowers, tmp_path):
+    folder, _ = flowers
+    with (tmp_path / "log").open("w+") as log:
+        command = [sys.executable, EXAMPLES / "litserve_server.py", folder / "1", "--port", "8599"]
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            while "Uvicorn running" not in (tmp_path / "log").read_text():
+                assert server.poll() is None
+                time.sleep(0.1)
+            time.sleep(1)
+            server.terminate()
+            assert server.wait(5) == 0
+            assert "Traceback" not in (tmp_path / "log").read_text()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_litserve(flowers, tmp_path, run_example):
     import load
     import rest_client
 
@@ -253,6 +330,10 @@ def test_litserve(flowers, tmp_path, monkeypatch):
             assert 400 <= answer.status_code < 500
         answer = requests.post(where, json=rest_client.body([png_bomb(5_000)] * 3), timeout=60)
         assert answer.status_code == 413 and "50,000,000 pixels" in answer.text  # together
+        picture = tmp_path / "rose.jpg"
+        picture.write_bytes(images[0])
+        _, said = run_example("load.py", picture, "--url", url, "--requests", 9, "--clients", 2)
+        assert "9 requests by 2 clients" in said
         # Half a request holds neither the others, nor the server when it is told to end.
         half = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
         head = "POST /v1/models/flowers:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100"

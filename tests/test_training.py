@@ -23,9 +23,9 @@ from tensorflow.python.framework import config
 
 from keras_resnet import data, trained, training, weights
 from keras_resnet.data import datasets
-from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.source import stream_source
+from keras_resnet.trained.fingerprint import Fingerprint
 from keras_resnet.training import checkpoint
 from keras_resnet.training.phases import Training
 from keras_resnet.training.report import finish

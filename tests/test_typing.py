@@ -95,10 +95,16 @@ def public(module):
 
 
 @pytest.mark.parametrize(
-    "room", ["blocks", "configs", "conversion", "features", "layers", "models", "visualize"]
+    "room",
+    [
+        *("blocks", "configs", "conversion", "data", "export", "features", "layers", "models"),
+        *("trained", "training", "visualize", "weights"),
+    ],
 )
 def test_what_is_public_has_types(room):
     for name, found in public(getattr(keras_resnet, room)):
+        if inspect.isclass(found) and "__init__" not in vars(found):
+            continue  # an error, whose arguments are Python's
         function = found.__init__ if inspect.isclass(found) else inspect.unwrap(found)
         hints = getattr(function, "__annotations__", {})
         parameters = [parameter for parameter in inspect.signature(function).parameters]

@@ -3,15 +3,20 @@
 import io
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 
 import keras
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 from PIL import Image
 from rich.console import Console
 
 import keras_resnet
 from keras_resnet import visualize
+from keras_resnet.visualize import charts, fonts
 from keras_resnet.visualize.counts import brief
 
 SLOW = pytest.mark.slow
@@ -51,6 +56,32 @@ def test_diagrams(network, detail, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.svg"]
 
 
+@pytest.mark.parametrize("detail", ["block", "layer"])
+def test_text_stays_in_its_box(network, detail, tmp_path):
+    """In the widest font that the file names, as matplotlib measures it."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    _, model = network
+    path = visualize.plot(model, tmp_path / "model.svg", detail)
+    tree = ElementTree.parse(path)  # noqa: S314 (our own file)
+    boxes = 0
+    for group in tree.iter("{http://www.w3.org/2000/svg}g"):
+        texts = group.findall("{*}text")
+        outline = group.find("{*}path")
+        if group.get("class") != "node" or outline is None or not texts:
+            continue
+        across = [float(x) for x in re.findall(r"(-?[\d.]+),-?[\d.]+", outline.get("d"))]
+        for text in texts:
+            families = text.get("font-family").split(",")
+            assert families == ["Helvetica", "Arial", "DejaVu Sans", "sans-serif"]
+            size = float(text.get("font-size"))
+            drawn = TextPath((0, 0), text.text, size, FontProperties(family=families[2:3]))
+            assert drawn.get_extents().width < max(across) - min(across), text.text
+            boxes += 1
+    assert boxes > 30
+
+
 def test_a_diagram_of_a_backbone_as_png(tmp_path):
     model = keras_resnet.ResNet18(include_top=False)
     path = visualize.plot(model, tmp_path / "model.png")
@@ -88,6 +119,86 @@ def test_charts(tmp_path):
     for picture in pictures:
         with Image.open(picture) as image:
             assert np.asarray(image.convert("L")).std() > 5
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are written, as matplotlib has them."""
+    figures = []
+
+    def keep(figure, path):
+        figures.append(figure)
+        return save_figure(figure, path)
+
+    save_figure = charts.save_figure
+    monkeypatch.setattr(charts, "save_figure", keep)
+    return figures
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 90])
+def test_epochs_are_whole(epochs, drawn, tmp_path):
+    values = list(np.linspace(0.95, 0.2, epochs))
+    history = dict.fromkeys(("loss", "val_loss", "accuracy", "val_accuracy"), values)
+    visualize.curves(history, tmp_path / "curves.png")
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        ticks = [label.get_text() for label in axes.get_xticklabels()]
+        shown = [t for t, x in zip(ticks, axes.get_xticks(), strict=True) if low <= x <= high]
+        assert shown and set(shown) <= {str(epoch) for epoch in range(1, epochs + 1)}
+        assert len(shown) == len(set(shown)) <= 11
+        assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 1.03 * max(values)
+
+
+ROSE = "\U0010fff0"  # of no script: no font that a machine may have draws it
+
+
+@pytest.fixture
+def rose_font(tmp_path, monkeypatch):
+    """Installs a font that has the character ROSE and no other."""
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "rose"])
+    builder.setupCharacterMap({ord(ROSE): "rose"})
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    builder.setupGlyf(dict.fromkeys((".notdef", "rose"), pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys((".notdef", "rose"), (800, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Roses", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "roses.ttf")
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
+    fontManager.addfont(tmp_path / "roses.ttf")
+    fonts._installed.cache_clear()
+    yield
+    fonts._installed.cache_clear()
+
+
+def test_names_in_a_script_that_a_font_has(rose_font, drawn, tmp_path):
+    names = ["daisy", f"a {ROSE}", "وردة"]
+    visualize.confusion_matrix(np.eye(3, dtype=int), names, tmp_path / "matrix.png")
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == names
+    assert axes.get_xticklabels()[1].get_fontfamily()[-1] == "Roses"
+
+
+def test_names_that_no_font_has(drawn, tmp_path):
+    """matplotlib warns of what it cannot draw, which is an error here."""
+    picture = np.zeros((20, 30, 3), np.uint8)
+    names = ["daisy", ROSE, "5$ and 6$"]
+    visualize.confusion_matrix(np.eye(3, dtype=int), names, tmp_path / "matrix.png")
+    visualize.gallery([picture], [f"{ROSE}, taken for daisy"], tmp_path / "gallery.png")
+    answer = [(ROSE, 0.9), ("daisy", 0.1)]
+    visualize.predictions([picture], [ROSE], [answer], tmp_path / "predictions.png")
+    visualize.explanation(picture, np.zeros((20, 30)), f"{ROSE} 0.9", tmp_path / "explanation.png")
+    (matrix,), (gallery,), (_, bars) = (figure.axes for figure in drawn)
+    labels = [label.get_text() for label in matrix.get_yticklabels()]
+    assert labels == ["daisy", "1: \\U0010fff0", "5$ and 6$"]
+    assert gallery.get_title() == "\\U0010fff0, taken for daisy"
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["\\U0010fff0", "daisy"]
 
 
 @pytest.mark.parametrize(
@@ -169,9 +280,29 @@ def test_commands(command_here, tmp_path):
     assert "195" in command_here("summary", "w.pth").stdout  # fc: 64 x 3 + 3
     for arguments, said in (
         (("plot", "resnet20", "--detail", "all"), "detail='all'"),
-        (("summary", "resnet_50"), "Did you mean 'resnet50'"),
+        (("summary", "resnet_50"), "Did you mean resnet50"),
         (("summary", "missing.pth"), "missing.pth does not exist"),
     ):
         done = command_here(*arguments)
         assert done.returncode == 1
         assert said in done.stderr
+
+
+def test_networks_inside_of_a_model():
+    """Their stages are shown, and all parameters are counted once."""
+    inputs = keras.Input((32, 32, 3))
+    first, second = (
+        keras_resnet.ResNet20(include_top=False, pooling="avg", name=name) for name in "ab"
+    )
+    two = keras.Model(inputs, keras.layers.Add()([first(inputs), second(inputs)]))
+    stages = visualize.summary(two)
+    names = ["stem", "layer1", "layer2", "layer3", "head"]
+    assert [stage.name for stage in stages] == [
+        *names,
+        *(f"b/{name}" for name in names[:-1]),
+    ]
+    assert sum(stage.parameters for stage in stages) == 2 * sum(
+        stage.parameters for stage in visualize.summary(first)
+    )
+    inside = keras.Sequential([first, keras.layers.Dense(5)])
+    assert [stage.name for stage in visualize.summary(inside)] == names

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from small_networks import small
 from torch_files import (
     state_dict_file,
 )
@@ -329,3 +330,31 @@ def test_relatives_are_told_apart(resnet18_state):
     state = {**resnet18_state, "layer1.0.se.fc1.weight": np.zeros(1, np.float32)}
     assert recognise(state).text == "a relative of resnet18 (with se in its blocks) with 7 classes"
     assert recognise(state).variant is None
+
+
+@pytest.mark.parametrize("version", ["v1", "v1.5"])
+def test_names_of_two_networks_ask_for_the_version(version, caplog):
+    """As maskrcnn_benchmark has them; basic blocks do not differ."""
+    model = small("bottleneck", version=version)
+    before = snapshot(model)
+    state = {
+        f"stem.{key}" if key.startswith(("conv1.", "bn1.")) else key: array + 1
+        for key, array in weights.to_state_dict(model).items()
+    }
+    other = {"v1": "v1.5", "v1.5": "v1"}[version]
+    for given, said in (
+        (None, "maskrcnn_benchmark's, which two kinds of networks have: MSRA's.*Pass version='v1'"),
+        (other, f"is of version='{version}'. Build it with version='{other}'"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            weights.load(model, state, version=given)
+    with pytest.raises(ValueError, match="version should be 'v1' or"):
+        weights.load(model, state, version="v2")
+    for old, new in zip(before, snapshot(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+    weights.load(model, state, version=version)
+    assert "BGR in 0..255" in caplog.text
+    for old, new in zip(before, snapshot(model), strict=True):
+        np.testing.assert_array_equal(old + 1, new)
+    basic = small("basic")
+    weights.load(basic, weights.to_state_dict(basic), version="v1")

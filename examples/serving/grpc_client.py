@@ -17,6 +17,7 @@ from keras_resnet_cli import quiet
 with quiet():
     import grpc
     import tensorflow as tf
+    from rest_client import explained
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 TIMEOUT = 60  # seconds
@@ -57,16 +58,22 @@ def main(
     """Prints the answer for each image."""
     if label and version:
         sys.exit("Error: pass either --label or --version.")
-    contents = [image.read_bytes() for image in images]
+    try:
+        contents = [image.read_bytes() for image in images]
+    except OSError as error:
+        sys.exit(explained(error))
     message = request(model, {"image_bytes": contents}, label=label, version=version)
     with grpc.insecure_channel(host) as channel:
         try:
             outputs = ask(channel, message)
         except grpc.RpcError as error:
-            sys.exit(f"Error: {host} answers {error.code().name}: {error.details()}")
-    for image, classes, scores in zip(images, outputs["classes"], outputs["scores"], strict=True):
-        named = {name.decode(): float(score) for name, score in zip(classes, scores, strict=True)}
-        print(f"{image}: {json.dumps(named, ensure_ascii=False)}")
+            sys.exit(explained(f"{host}: {error.code().name}, {error.details()}"))
+    for place, image in enumerate(images):
+        row = {name: output[place].tolist() for name, output in outputs.items()}
+        if "classes" in row:  # else the model was exported without their names
+            names = [name.decode() for name in row["classes"]]
+            row = dict(zip(names, row["scores"], strict=True))
+        print(f"{image}: {json.dumps(row, ensure_ascii=False)}")
 
 
 if __name__ == "__main__":

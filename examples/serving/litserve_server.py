@@ -8,6 +8,8 @@ rest_client.py and load.py ask either. Needs the serving extra: pip install "ker
 
 import base64
 import io
+import multiprocessing
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +22,8 @@ from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
+
+from keras_resnet_cli import quiet
 
 MAX_BODY = 10 * 2**20  # bytes
 MAX_IMAGES = 32  # a request
@@ -52,9 +56,11 @@ class Classifier(litserve.LitAPI):
 
     def setup(self, device):
         """Loads the SavedModel, in the process that will run it."""
-        import tensorflow as tf
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the server's, which ends this one
+        with quiet():
+            import tensorflow as tf
 
-        self.loaded = tf.saved_model.load(self.version)
+            self.loaded = tf.saved_model.load(self.version)
         self.answer = self.loaded.signatures["serving_default"]
 
     def decode_request(self, request: Body):
@@ -128,9 +134,27 @@ def main(
     )
     server.app.add_exception_handler(RequestValidationError, refuse)
     server.uvicorn_graceful_timeout = GRACE  # half-sent requests were waited for half a minute
-    # As Ctrl+C: LitServe ends its other processes too.
+    end_as_by_ctrl_c()
+    try:
+        server.run(host=host, port=port, num_api_servers=1, generate_client_file=False)
+    except KeyboardInterrupt:
+        pass  # before it served, or while it ended
+    except (ValueError, RuntimeError) as error:  # of the host, or a model that cannot be loaded
+        sys.exit(f"Error: {error}")
+    finally:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+
+def end_as_by_ctrl_c():
+    """Has SIGTERM end the server as Ctrl+C does, and its other processes without a word."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server.run(host=host, port=port, num_api_servers=1, generate_client_file=False)
+
+    def end_silently():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=end_silently)
 
 
 if __name__ == "__main__":

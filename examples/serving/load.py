@@ -13,7 +13,7 @@ from typing import Annotated
 
 import requests
 import typer
-from rest_client import address, ask
+from rest_client import address, ask, explained
 
 
 def load(where, images, number, clients):
@@ -43,12 +43,12 @@ def main(
     clients: Annotated[int, typer.Option(help="How many at once.", min=1)] = 8,
 ):
     """Prints images a second, and the median and the slowest twentieth of the times."""
-    contents = [image.read_bytes() for image in images]
-    start = time.perf_counter()
     try:
+        contents = [image.read_bytes() for image in images]
+        start = time.perf_counter()
         _, seconds = load(address(url, model), contents, number, clients)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(explained(error))
     total = time.perf_counter() - start
     slow = sorted(seconds)[int(0.95 * (len(seconds) - 1))]
     print(

@@ -33,13 +33,33 @@ def ask(where, images, session=requests):
     """The predictions for encoded images: a dictionary of classes, scores, probabilities for each.
 
     Raises:
-        ValueError: if the server refuses them; its reason is in the message.
+        ValueError: if the server refuses them, its reason is in the message; or if it is another
+            kind of server.
         OSError: if there is no server.
     """
-    answer = session.post(where, json=body(images), timeout=TIMEOUT)
+    try:
+        answer = session.post(where, json=body(images), timeout=TIMEOUT)
+    except requests.Timeout as error:
+        raise TimeoutError(f"{where} gave no answer within {TIMEOUT} seconds.") from error
+    except requests.ConnectionError as error:
+        raise ConnectionError(
+            f"No server answers at {where}. Is it running, and is this its address and REST port?"
+        ) from error
     if answer.status_code != requests.codes.ok:
         raise ValueError(f"{where} answers {answer.status_code}: {answer.text[:500]}")
-    return answer.json()["predictions"]
+    try:
+        return answer.json()["predictions"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{where} answers, but gives no predictions. Is it a server of models?"
+        ) from error
+
+
+def explained(error):
+    """What went wrong, in one line: for `sys.exit`."""
+    if getattr(error, "filename", None):
+        error = f"{error.filename}: {error.strerror}"
+    return "Error: " + " ".join(str(error).split())
 
 
 def main(
@@ -52,14 +72,15 @@ def main(
     """Prints the answer for each image."""
     if label and version:
         sys.exit("Error: pass either --label or --version.")
-    contents = [image.read_bytes() for image in images]
     try:
+        contents = [image.read_bytes() for image in images]
         predictions = ask(address(url, model, label, version), contents)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(explained(error))
     for image, prediction in zip(images, predictions, strict=True):
-        named = dict(zip(prediction["classes"], prediction["scores"], strict=True))
-        print(f"{image}: {json.dumps(named, ensure_ascii=False)}")
+        if "classes" in prediction:  # else the model was exported without their names
+            prediction = dict(zip(prediction["classes"], prediction["scores"], strict=True))
+        print(f"{image}: {json.dumps(prediction, ensure_ascii=False)}")
 
 
 if __name__ == "__main__":

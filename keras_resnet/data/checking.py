@@ -4,13 +4,15 @@ import collections
 import dataclasses
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from keras_resnet.data.image_folder import list_parts
-from keras_resnet.data.source import Source, why_bad_image
+from keras_resnet.data.source import Source
+from keras_resnet.data.unreadable import why_bad_image
 
 LOOKED_AT = 20_000  # files, for duplicates before each training
 
@@ -34,12 +36,14 @@ class Check:
     ignored: int = 0
 
     @property
-    def total(self):
+    def total(self) -> int:
         """How many images there are, the bad ones too."""
         return sum(sum(classes.values()) for classes in self.counts.values())
 
 
-def check_data(directory, *, on_progress=None) -> Check:
+def check_data(
+    directory: str | os.PathLike, *, on_progress: Callable[[int, int], object] | None = None
+) -> Check:
     """Decodes and compares all images of a folder, in parallel.
 
     Args:

@@ -2,20 +2,28 @@
 
 import contextlib
 import dataclasses
+import os
 from typing import Any
 
 import tensorflow as tf
 
 from keras_resnet.data.augmentation import Augmentation
-from keras_resnet.data.errors import DataError
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.source import Source, check_split, stream_source
+from keras_resnet.data.source import DataError, Source, check_split, stream_source
 
 SHUFFLE_BUFFER = 1000  # encoded images, some 100 kB each
 VALIDATION_SPLITS = ("validation", "val", "test")
 
 
-def tfds(name, *, split="train", validation_split=None, data_dir=None, seed=0, **options):
+def tfds(
+    name: str | Any,
+    *,
+    split: str = "train",
+    validation_split: float | None = None,
+    data_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[tf.data.Dataset, list[str]]:
     """Batches of a data set of tensorflow-datasets, downloaded if need be.
 
     Args:
@@ -42,7 +50,13 @@ def tfds(name, *, split="train", validation_split=None, data_dir=None, seed=0, *
     return batches(source, seed=seed, **options)
 
 
-def cifar10(*, split="train", data_dir=None, seed=0, **options):
+def cifar10(
+    *,
+    split: str = "train",
+    data_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[tf.data.Dataset, list[str]]:
     """Batches of CIFAR-10: 32 px, 50,000 training and 10,000 test images.
 
     Args:

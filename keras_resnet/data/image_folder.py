@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from keras_resnet.data.errors import DataError
 from keras_resnet.data.images import Images, list_images
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.source import check_split
+from keras_resnet.data.source import DataError, check_split
 from keras_resnet.files import write_text
 
 TRAINS = ("train", "training")
@@ -108,14 +111,21 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
     return train, dataclasses.replace(val, unusable={}, unread={}, ignored=0)
 
 
-def save_class_indices(class_names, path):
+def save_class_indices(class_names: Sequence[str], path: str | os.PathLike) -> None:
     """Writes {"0": "daisy", ...} as JSON."""
     indices = {str(number): name for number, name in enumerate(class_names)}
     # A name that is no unicode becomes an escape, which JSON understands.
     write_text(path, json.dumps(indices, indent=4, ensure_ascii=False))
 
 
-def image_folder(directory, *, split=None, validation_split=None, seed=0, **options):
+def image_folder(
+    directory: str | os.PathLike,
+    *,
+    split: str | None = None,
+    validation_split: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[tf.data.Dataset, list[str]]:
     """Batches of images from a folder of class folders.
 
     Args:

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.errors import DataError
-from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
-from keras_resnet.data.source import Source, why_bad_image
+from keras_resnet.data.source import DataError, Source
+from keras_resnet.data.unreadable import HEAD, READ, kind_of, why_bad_file, why_unread
 
 LOOKED_UP = 256  # names at a time
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
@@ -98,7 +97,7 @@ class Images:
             examples,
             tf.io.read_file,
             replacement,
-            why_bad,
+            why_bad_file,
             self.unusable,
             unread=self.unread,
             counts=tuple(map(int, self.counts)),
@@ -178,6 +177,18 @@ def list_images(directory, *, least=2) -> Images:
     )
 
 
+def image_files(path) -> list[Path]:
+    """The images anywhere in a folder, by their names; what is no folder is itself."""
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    folders = _walk(os.fsencode(path), (), {}, {}, collections.Counter())
+    found = [Path(os.fsdecode(file)) for files in folders for file in files]
+    if not found:
+        raise DataError(f"There are no images ({', '.join(READ)}) in the folder {path}.")
+    return found
+
+
 def _said_of_folders(directory, classes, deeper):
     """What to do where the images of a class lie in further folders: these may be the classes."""
     inside = {
@@ -246,12 +257,3 @@ def _what(entry):
     except OSError as error:
         return f"a link that leads nowhere ({error.strerror})"
     return "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
-
-
-def why_bad(file) -> str | None:
-    """Why an image file cannot be decoded; None if it can."""
-    try:
-        with open(file, "rb") as stream:
-            return why_bad_image(stream.read())
-    except OSError as error:
-        return error.strerror or str(error)

@@ -1,5 +1,6 @@
 """What the user's word for data means: a folder, shards, a file of arrays or a data set's name."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,17 +8,20 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import datasets
-from keras_resnet.data.errors import DataError
 from keras_resnet.data.image_folder import part_folders, split_images
 from keras_resnet.data.images import list_images
 from keras_resnet.data.shards import shards_source
-from keras_resnet.data.source import Source
+from keras_resnet.data.source import DataError, Source
 
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_.-]+)?(:[0-9.*]+)?")
 
 
 def training_sources(
-    data, *, validation_split=None, seed=0, worker=(0, 1)
+    data: str | os.PathLike,
+    *,
+    validation_split: float | None = None,
+    seed: int = 0,
+    worker: tuple[int, int] = (0, 1),
 ) -> tuple[Source, Source]:
     """The images that train and those that validate.
 
@@ -56,7 +60,9 @@ def training_sources(
     return sources[0].part(*worker), sources[1].part(*worker, equal=False)
 
 
-def evaluation_source(data, *, validation_split=None, seed=0) -> Source:
+def evaluation_source(
+    data: str | os.PathLike, *, validation_split: float | None = None, seed: int = 0
+) -> Source:
     """The images to evaluate a network on.
 
     Args:

@@ -3,10 +3,9 @@
 import tensorflow as tf
 
 from keras_resnet.data.augmentation import Augmentation
-from keras_resnet.data.errors import DataError
-from keras_resnet.data.places import in_places, steps_per_epoch
+from keras_resnet.data.ordered_map import ordered_map, steps_per_epoch
 from keras_resnet.data.skipped import Skipped, check_sample
-from keras_resnet.data.source import Source
+from keras_resnet.data.source import DataError, Source
 from keras_resnet.preprocessing import Preprocessing
 
 PREFETCHED = 2
@@ -98,7 +97,7 @@ def drawn_batches(
                 tf.where(epoch == first_step // steps, first_step % steps * batch_size, 0),
             )
         )
-    batched = in_places(
+    batched = ordered_map(
         epochs,
         order,
         load,
@@ -161,7 +160,7 @@ def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, s
         name, item, label = example
         return preprocessing.pixels(source.read(item)), label, name
 
-    batched = in_places(
+    batched = ordered_map(
         tf.data.Dataset.from_tensors((tf.constant(0, tf.int64), tf.constant(0, tf.int64))),
         lambda _, first: source.examples(None, first),
         load,
@@ -184,19 +183,19 @@ def without_names(batches):
 def batches(
     source: Source,
     *,
-    training=False,
-    image_size=224,
-    resize=None,
-    exif=False,
-    preprocessing=None,
-    batch_size=16,
-    seed=0,
-    augmentation=None,
-    first_step=None,
-    worker=(0, 1),
-    max_bad=0.1,
-    skipped=None,
-):
+    training: bool = False,
+    image_size: int = 224,
+    resize: int | None = None,
+    exif: bool = False,
+    preprocessing: Preprocessing | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    first_step: int | None = None,
+    worker: tuple[int, int] = (0, 1),
+    max_bad: float = 0.1,
+    skipped: Skipped | None = None,
+) -> tuple[tf.data.Dataset, list[str]]:
     """What the functions of this room return, from a source.
 
     Args:

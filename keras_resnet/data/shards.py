@@ -5,21 +5,22 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.datasets import shuffled
-from keras_resnet.data.errors import DataError
 from keras_resnet.data.image_folder import list_parts, save_class_indices
 from keras_resnet.data.images import Images
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
-from keras_resnet.data.smaller import QUALITY, smaller
-from keras_resnet.data.source import Source, stream_source, why_bad_image
-from keras_resnet.fields import whole
+from keras_resnet.data.smaller import smaller, smaller_options
+from keras_resnet.data.source import DataError, Source, stream_source
+from keras_resnet.data.unreadable import why_bad_image
 from keras_resnet.files import LOCK, locked, read_json, remove_leftovers, replacing, write_text
 
 INDEX = "shards.json"
@@ -34,7 +35,14 @@ FEATURES = {
 
 
 def write_shards(
-    directory, output, *, shards=128, seed=0, max_side=None, quality=None, on_progress=None
+    directory: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    shards: int = 128,
+    seed: int = 0,
+    max_side: int | None = None,
+    quality: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
 ) -> Skipped:
     """Writes an image folder as TFRecords: the files' own bytes, label and name, in random order.
 
@@ -65,22 +73,7 @@ def write_shards(
     """
     if shards < 1:
         raise ValueError(f"shards should be 1 or more. Received: shards={shards}")
-    if max_side is not None and not whole(1).fits(max_side):
-        raise ValueError(
-            "max_side should be a whole number of pixels, 1 or more, or None to store images as "
-            f"they are. Received: max_side={max_side!r}"
-        )
-    if quality is not None and not (whole(1).fits(quality) and quality <= 100):
-        raise ValueError(
-            f"quality should be a whole number, 1 to 100. Received: quality={quality!r}"
-        )
-    if quality is not None and max_side is None:
-        raise ValueError(
-            "quality is of the images that max_side makes smaller. Pass max_side too, or leave it "
-            f"out. Received: quality={quality}, max_side=None"
-        )
-    quality = QUALITY if max_side and quality is None else quality
-    stored = {"max_side": max_side, "quality": quality}
+    stored = smaller_options(max_side, quality)
     output, parts = Path(output), list_parts(directory)
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     busy = DataError(
@@ -220,7 +213,14 @@ def _write_shard(images, chosen, file, max_side, quality):
     return {"count": count, "skipped": bad}
 
 
-def tfrecords(directory, *, class_names=None, worker=(0, 1), seed=0, **options):
+def tfrecords(
+    directory: str | os.PathLike,
+    *,
+    class_names: Sequence[str] | None = None,
+    worker: tuple[int, int] = (0, 1),
+    seed: int = 0,
+    **options: Any,
+) -> tuple[tf.data.Dataset, list[str]]:
     """Batches of the images of TFRecord files.
 
     The shards are read side by side, and in another order each epoch; what is read is shuffled

@@ -3,11 +3,11 @@
 import logging
 import os
 import threading
+from collections.abc import Mapping
 
 import tensorflow as tf
 
-from keras_resnet.data.errors import DataError
-from keras_resnet.data.source import Source
+from keras_resnet.data.source import DataError, Source
 from keras_resnet.decoding import decode
 
 logger = logging.getLogger("keras_resnet")
@@ -25,16 +25,16 @@ class Skipped:
     TensorFlow does not read, which are not counted as bad.
     """
 
-    def __init__(self):
-        self.reasons = {}
-        self.unread = {}
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self.unread: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         """How many images were left out."""
         return len(self.reasons)
 
-    def add(self, name, reason):
+    def add(self, name: str, reason: str) -> None:
         """Notes an image once, and says so."""
         with self._lock:
             if name in self.reasons:
@@ -42,12 +42,12 @@ class Skipped:
             self.reasons[name] = reason
         logger.warning("Left out %s: %s.", name, reason)
 
-    def add_all(self, reasons):
+    def add_all(self, reasons: Mapping[str, str]) -> None:
         """Notes {name: reason}."""
         for name, reason in reasons.items():
             self.add(name, reason)
 
-    def add_unread(self, unread):
+    def add_unread(self, unread: Mapping[str, str]) -> None:
         """Notes images of kinds that TensorFlow does not read, {name: reason}, and says so once."""
         new = {name: reason for name, reason in unread.items() if name not in self.unread}
         self.unread.update(new)
@@ -60,12 +60,12 @@ class Skipped:
                 first,
             )
 
-    def note(self, source: Source, name: bytes):
+    def note(self, source: Source, name: bytes) -> None:
         """Notes a bad example of a source, by its name."""
         text = name.decode(errors="surrogateescape")
         self.add(text, source.why_bad(text) or "it could not be read, but now it can")
 
-    def judge(self, share, max_bad, said):
+    def judge(self, share: float, max_bad: float, said: str) -> None:
         """Refuses a data set of which too much is bad.
 
         Args:

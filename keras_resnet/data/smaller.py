@@ -6,7 +6,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_resnet.decoding import decode, orientation
+from keras_resnet.decoding import decode
+from keras_resnet.exif import orientation
+from keras_resnet.fields import whole
 
 QUALITY = 90  # of JPEGs
 ORIENTATION = 0x0112  # EXIF's tag
@@ -19,6 +21,29 @@ def _decoded(image_bytes):
         tf.io.is_jpeg(image_bytes), lambda: orientation(image_bytes), lambda: tf.constant(1)
     )
     return decode(image_bytes), turn
+
+
+def smaller_options(max_side, quality) -> dict:
+    """`max_side` and `quality` as `smaller` takes them; all None to store images as they are.
+
+    Raises:
+        ValueError: if one is out of range, or there is a quality alone.
+    """
+    if max_side is not None and not whole(1).fits(max_side):
+        raise ValueError(
+            "max_side should be a whole number of pixels, 1 or more, or None to store images as "
+            f"they are. Received: max_side={max_side!r}"
+        )
+    if quality is not None and not (whole(1).fits(quality) and quality <= 100):
+        raise ValueError(
+            f"quality should be a whole number, 1 to 100. Received: quality={quality!r}"
+        )
+    if quality is not None and max_side is None:
+        raise ValueError(
+            "quality is of the images that max_side makes smaller. Pass max_side too, or leave it "
+            f"out. Received: quality={quality}, max_side=None"
+        )
+    return {"max_side": max_side, "quality": QUALITY if max_side and quality is None else quality}
 
 
 def smaller(content, max_side, quality) -> bytes:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
-from keras_resnet.data.errors import DataError
-from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
-from keras_resnet.decoding import decode, reason
+from keras_resnet.data.unreadable import why_bad_image
 
 SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
+
+
+class DataError(ValueError):
+    """A data set that cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Source:
     listed: Callable[[], Iterable[tuple[str, int, int]]] = tuple
     folder: str = ""
 
-    def part(self, worker, workers, *, equal=True):
+    def part(self, worker: int, workers: int, *, equal: bool = True) -> "Source":
         """The examples of one of several workers.
 
         Args:
@@ -76,7 +78,7 @@ class Source:
             ),
         )
 
-    def whole_batches(self, batch_size):
+    def whole_batches(self, batch_size: int) -> "Source":
         """As many examples as fill batches; which are left out, an epoch's order says.
 
         Raises:
@@ -88,7 +90,7 @@ class Source:
             )
         return dataclasses.replace(self, count=self.count // batch_size * batch_size)
 
-    def key(self, seed, purpose, place):
+    def key(self, seed: int, purpose: int, place: tf.Tensor) -> tf.Tensor:
         """What fixes the draws for a place of the training order; the same whoever loads it.
 
         Args:
@@ -100,7 +102,7 @@ class Source:
         return tf.random.fold_in(tf.constant([seed, purpose], tf.int64), place * workers + which)
 
 
-def check_split(validation_split):
+def check_split(validation_split: float) -> None:
     """Refuses what is no share of the images."""
     if not 0 < validation_split < 1:
         raise DataError(
@@ -137,23 +139,3 @@ def stream_source(class_names, count, examples) -> Source:
         replacement if good else lambda key: candidates[0],
         lambda name: "it cannot be decoded",
     )
-
-
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
-def _decode(image_bytes):
-    return tf.shape(decode(image_bytes))
-
-
-def why_bad_image(content) -> str | None:
-    """Why an encoded image cannot be decoded; None if it can."""
-    if not content:
-        return "it is empty"
-    try:
-        _decode(content)
-    except (tf.errors.OpError, ValueError) as error:
-        said = reason(error)
-        known = kind_of(content[:HEAD]) if said == "it is no image" else None
-        if known and known not in READ:
-            said = why_unread(known)
-        return f"{said} (it starts with {content[:8]!r})"
-    return None

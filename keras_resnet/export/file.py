@@ -38,7 +38,8 @@ class Format:
         name: In the record.
         suffix: What a file's name has to end in.
         packages: Those that write and run it, {module: name of its distribution}.
-        write: Function from the network, the file to write, `quantize` and the calibration data.
+        write: Function from the network, the file to write, the metadata to put into it, `quantize`
+            and the calibration data.
         quantized: What `quantize` can be.
         extra: The extra that brings the packages.
         said: What else the record says.
@@ -47,7 +48,7 @@ class Format:
     name: str
     suffix: str
     packages: dict[str, str]
-    write: Callable[[keras.Model, Path, str | None, np.ndarray | None], None]
+    write: Callable[[keras.Model, Path, dict[str, str], str | None, np.ndarray | None], None]
     quantized: tuple[str | None, ...] = (None,)
     extra: str = "export"
     said: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -92,13 +93,15 @@ def write_file(
         raise ValueError(
             f"calibration_data is for quantize='int8'. Received: quantize={quantize!r} with it"
         )
+    inside = "normalisation" if with_preprocessing else "none"
+    metadata = record.metadata(model, preprocessing=preprocessing, inside=inside, class_names=names)
     with replacing(path) as temporary:
         # OpenVINO's weights are a second file of the same name.
         weights, beside = path.with_suffix(".bin"), temporary.with_suffix(".bin")
         try:
             # While the graph is traced only: what follows is run, on this machine.
             with convolution_path("native"):
-                format.write(network, temporary, quantize, calibrating)
+                format.write(network, temporary, metadata, quantize, calibrating)
             compared = _try(temporary, network, model, normalise, quantize, held_back)
             description = record.describe(
                 format.name,
@@ -106,7 +109,7 @@ def write_file(
                 temporary,
                 signature={"tensor": _signature(network)},
                 preprocessing=preprocessing,
-                inside="normalisation" if with_preprocessing else "none",
+                inside=inside,
                 class_names=names,
                 comparison=compared,
                 source=source,

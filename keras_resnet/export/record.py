@@ -90,6 +90,23 @@ def describe(
     }
 
 
+def metadata(
+    model: keras.Model,
+    *,
+    preprocessing: Preprocessing | None,
+    inside: str,
+    class_names: list[str] | None,
+) -> dict[str, str]:
+    """What a file says of itself where nothing lies beside it; JSON but for the model's name."""
+    values = {
+        "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
+        "preprocessing_inside": inside,
+        "class_names": class_names,
+    }
+    said = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    return {"model": model.name, **said}
+
+
 def _versions(modules):
     """The versions that made an export."""
     found = {"keras_resnet": keras_resnet.__version__}

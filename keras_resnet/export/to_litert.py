@@ -1,5 +1,6 @@
 """LiteRT (TensorFlow Lite) files, for phones and small machines."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ import numpy as np
 
 from keras_resnet.export.file import Format, input_signature, write_file
 from keras_resnet.preprocessing import Preprocessing
+
+METADATA = "keras_resnet"  # the name of our metadata in a file
+IDENTIFIER = b"TFL3"  # of LiteRT's format
 
 
 def litert(
@@ -29,8 +33,9 @@ def litert(
     The input is `images`, float32 (batch, height, width, channels), whatever the quantisation; the
     output is named as of `export.onnx`, and the file has one signature, `serving_default`. Batch
     normalization is folded. LiteRT runs the file, and its predictions are compared with the
-    model's, before it gets its name. Its record, `<file>.export.json`, says what it is. Needs the
-    export extra (`pip install keras3-resnet[export]`).
+    model's, before it gets its name. Its record, `<file>.export.json`, says what it is, and its
+    metadata "keras_resnet" the preprocessing and the classes, in JSON. Needs the export extra
+    (`pip install keras3-resnet[export]`).
 
     Args:
         model: A model of this package, channels last.
@@ -67,7 +72,7 @@ def litert(
     )
 
 
-def _write(network, file, quantize, data):
+def _write(network, file, metadata, quantize, data):
     """By LiteRT's own operations only, so that any interpreter runs them."""
     import tensorflow as tf
 
@@ -86,6 +91,23 @@ def _write(network, file, quantize, data):
         verbose=False,
         **settings,
     )
+    file.write_bytes(_with_metadata(file.read_bytes(), metadata))
+
+
+def _with_metadata(content, metadata):
+    """A file's content with one more buffer: the metadata, as JSON, under our name."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(json.dumps(metadata, ensure_ascii=False).encode())
+    entry.name, entry.buffer = METADATA, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or ()), entry]
+    builder = flatbuffers.Builder(len(content) + 2**16)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
 
 
 PACKAGES = {"ai_edge_litert": "ai-edge-litert"}

@@ -36,16 +36,16 @@ def onnx(
     fix them. The output is `probabilities`, `logits` or `features`, or each level of a pyramid by
     its name. Batch normalization is folded; the opset is 17. ONNX Runtime runs the file, and its
     predictions are compared with the model's, before it gets its name. Its record,
-    `<file>.export.json`, says what it is. Needs the export extra
-    (`pip install keras3-resnet[export]`).
+    `<file>.export.json`, says what it is, and its `metadata_props` the preprocessing and the
+    classes. Needs the export extra (`pip install keras3-resnet[export]`).
 
     Args:
         model: A model of this package.
         path: The file, `resnext.onnx` for example.
-        preprocessing: The `Preprocessing` of its images, for the record.
+        preprocessing: The `Preprocessing` of its images, for the record and the metadata.
         with_preprocessing: Whether its normalisation is in the file, which then takes uint8
             pixels, 0..255.
-        class_names: Names of the classes, for the record; their numbers if None.
+        class_names: Names of the classes, likewise; their numbers if None.
         image_size: Side of the images in pixels, or (height, width), to fix what the model leaves
             open.
         quantize: None, or "int8" for 8-bit integers, by ONNX Runtime's static quantisation with a
@@ -82,7 +82,7 @@ def onnx(
     )
 
 
-def _write(network, file, quantize, data):
+def _write(network, file, metadata, quantize, data):
     import onnx
 
     with _frees_often():
@@ -105,6 +105,7 @@ def _write(network, file, quantize, data):
         _name_open_sides(tensor, "side")
     for tensor in graph.graph.output:
         _name_open_sides(tensor, tensor.name)  # equal names would say equal lengths
+    onnx.helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
 

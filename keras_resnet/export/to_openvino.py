@@ -23,7 +23,9 @@ def openvino(
 
     The input and outputs are those of `export.onnx`, and so is the comparison with the model, for
     which OpenVINO computes in float32 (by itself it takes bfloat16 where the processor has it).
-    Needs the openvino extra (`pip install keras3-resnet[openvino]`).
+    Its `rt_info` has the preprocessing and the classes, as a file of
+    `export.onnx` in its metadata. Needs the openvino extra
+    (`pip install keras3-resnet[openvino]`).
 
     Args:
         model: A model of this package.
@@ -52,10 +54,17 @@ def openvino(
     )
 
 
-def _write(network, file, quantize, data):
+def _write(network, file, metadata, quantize, data):
+    import openvino
+
     network.export(
         str(file), format="openvino", input_signature=input_signature(network), verbose=False
     )
+    # A model reads its weights from the file, which is replaced: so from memory.
+    graph = openvino.Core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())
+    for name, value in metadata.items():
+        graph.set_rt_info(value, ["keras_resnet", name])
+    openvino.save_model(graph, file, compress_to_fp16=False)
 
 
 # Keras' export imports scipy.

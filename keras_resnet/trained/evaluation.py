@@ -10,12 +10,14 @@ import keras
 import numpy as np
 
 from keras_resnet.data import DataError, Skipped
-from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.trained.fingerprint import Fingerprint, some
+
+TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Evaluation:
         """The rows that are wrong, the most certain first."""
         wrong = (row for row in self.rows if row[1] != row[2])
         return sorted(wrong, key=lambda row: -float(row[3]))
+
+    def __str__(self):
+        """In words."""
+        top5 = f", top-5 {self.top5:.4f}" if len(self.matrix) >= TOP5_CLASSES else ""
+        return f"top-1 {self.top1:.4f}{top5}, {len(self.rows)} images, {len(self.skipped)} left out"
 
     def write(self, path: str | Path) -> None:
         """Writes the rows as a CSV file: file, label, predicted, probability."""
@@ -129,8 +136,8 @@ def evaluate_on(data, network) -> Evaluation:
         )
     if network.run is not None and source.class_names != names:
         raise ValueError(
-            f"The classes differ. {network.run.folder}: {_some(names)}. {data}: "
-            f"{_some(source.class_names)}."
+            f"The classes differ. {network.run.folder}: {some(names, 10)}. {data}: "
+            f"{some(source.class_names, 10)}."
         )
     skipped, order = Skipped(), None
     if names is not None and sorted(names) == sorted(source.class_names):  # of a config.json
@@ -164,7 +171,3 @@ def _counted(source, aside, trained):
         "how many of them trained is not known" if trained is None else f"{trained} of them trained"
     )
     return f"all {source.count} images; {share}"
-
-
-def _some(names):
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

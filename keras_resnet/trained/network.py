@@ -99,6 +99,8 @@ class Network:
         weights: str | Path,
         *,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        prefix: str | None = None,
+        version: str | None = None,
     ) -> "Network":
         """Builds a network and loads its weights.
 
@@ -109,10 +111,12 @@ class Network:
                 published weights.
             preprocessing: A `Preprocessing`, or {name: value} of what of it differs from what
                 `weights.preprocessing_of` says, or, if that is nothing, from what is assumed, and
-                logged:
-                ImageNet's mean and deviation, and the sides that the network was made for, 256
-                and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is the same
-                share of it.
+                logged: ImageNet's mean and deviation, and the sides that the network was made for,
+                256 and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is the
+                same share of it.
+            prefix: Which network, where the file has several: "teacher".
+            version: Where its bottlenecks stride, as of the builders. Default: what the file says,
+                or "v1.5".
 
         Raises:
             ValueError: if there is no such network, or the file is of none with classes.
@@ -120,7 +124,7 @@ class Network:
         if model is None and is_name(weights):
             raise ValueError(f"Whose {weights} are meant? Pass model.")
         file = locate(weights, str(model))
-        network, variant = _classifier(file, model)
+        network, variant = _classifier(file, model, version, prefix)
         given = isinstance(preprocessing, Preprocessing)
         said, family = None if given else preprocessing_of(weights, model), CONFIGS[variant].family
         usual = said or Preprocessing(family.resize, family.image_size)
@@ -153,7 +157,7 @@ class Network:
         """The most probable classes of any number of image files, in their order.
 
         Args:
-            files: Their paths.
+            files: Their paths; of a folder, all images in it.
             top: How many classes.
             skipped: Is told of those that cannot be decoded, which are left out. Without it they
                 are logged.
@@ -254,7 +258,7 @@ class Network:
             **said,
         )
 
-    def export(self, format: str, output: str | Path | None = None, **options) -> Path:
+    def export(self, format: str, output: str | Path | None = None, **options: Any) -> Path:
         """Writes the network in the format of another system, and compares its answers.
 
         Args:
@@ -280,6 +284,8 @@ def open_network(
     weights: str | Path | None = None,
     *,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    prefix: str | None = None,
+    version: str | None = None,
 ) -> Network:
     """Opens a run's network, or any with weights.
 
@@ -288,15 +294,22 @@ def open_network(
         model: As of `Network.from_weights`; needs `weights`.
         weights: As of `Network.from_weights`, instead of `run`.
         preprocessing: As of either.
+        prefix: As of `Network.from_weights`.
+        version: As of `Network.from_weights`.
 
     Raises:
         ValueError: if there is no such run or network, or the arguments do not fit one another.
     """
-    if model is None and weights is None:
+    if model is None and weights is None and prefix is None and version is None:
         return Network.from_run(run, preprocessing=preprocessing)
     if run is None and weights is not None:
-        return Network.from_weights(model, weights, preprocessing=preprocessing)
-    raise ValueError("Pass either run, or weights with the model that they are of.")
+        return Network.from_weights(
+            model, weights, preprocessing=preprocessing, prefix=prefix, version=version
+        )
+    raise ValueError(
+        "Pass either run, or weights, with the model that they are of if they do not tell, and "
+        "perhaps with prefix and version."
+    )
 
 
 def _changed(usual, preprocessing) -> Preprocessing:
@@ -307,9 +320,9 @@ def _changed(usual, preprocessing) -> Preprocessing:
     return dataclasses.replace(usual.of_side(given.get("crop", usual.crop)), **given)
 
 
-def _classifier(file, model):
+def _classifier(file, model, version, prefix):
     """The network that a file of weights is of, with probabilities; and its name."""
-    state, found, version = look_into(file, model)
+    state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(
             f"{file} has no head, and names no classes. Load it into a model with "

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.images import why_bad
+from keras_resnet.data.images import image_files
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.skipped import Skipped
-from keras_resnet.data.source import Source, why_bad_image
+from keras_resnet.data.source import Source
+from keras_resnet.data.unreadable import why_bad_file, why_bad_image
 
 BATCH_SIZE = 32
 
@@ -32,9 +33,9 @@ def predict(
     model, preprocessing, class_names, files, top, skipped=None
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
     """What `Network.predict` answers, by a model and what belongs to it."""
-    files = [Path(file) for file in files]
+    files = [image for file in files for image in image_files(file)]
     paths = [os.fsencode(file) for file in files]
-    source, bad, none = _source(paths, paths, tf.io.read_file, why_bad), skipped, True
+    source, bad, none = _source(paths, paths, tf.io.read_file, why_bad_file), skipped, True
     if bad is None:
         bad = Skipped()
     for place, row in _answers(model, preprocessing, source, bad):
@@ -50,7 +51,7 @@ def _refuse(skipped):
     raise ValueError(f"{name} cannot be decoded: {reason}.{more}")
 
 
-def _source(names, items, read, why_bad) -> Source:
+def _source(names, items, read, why_bad_file) -> Source:
     """Images without labels: in their stead stand the places in the list, and -1 for no image."""
     if not names:
         raise ValueError("There are no images to name: pass one or more.")
@@ -72,7 +73,7 @@ def _source(names, items, read, why_bad) -> Source:
         lambda _, start: tf.data.Dataset.range(start, len(names)).map(example),
         read_item,
         lambda key: (tf.constant(""), tf.constant(""), tf.constant(-1, tf.int64)),
-        why_bad,
+        why_bad_file,
     )
 
 

@@ -6,11 +6,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from keras import ops
 
-from keras_resnet.files import readable, replacing
+from keras_resnet.files import read_safetensors, replacing
 from keras_resnet.training.errors import TrainingError
 
 NAME = "checkpoint.safetensors"
@@ -62,7 +61,7 @@ class TrainingState:
 
     def __str__(self):
         """In words."""
-        return f"epoch {self.epoch}" + (f", step {self.step} of the next" if self.step else "")
+        return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
 
 
 def save(folder, state, groups):
@@ -116,16 +115,15 @@ def load(folder):
     if not path.exists():
         return None
     advice = "Remove it to start this training from its beginning."
-    with readable(path, advice, TrainingError):
-        with safetensors.safe_open(path, "numpy") as file:
-            metadata = file.metadata()
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-        checksum = _checksum(arrays, metadata["progress"])
-        if metadata.get("checksum", checksum) != checksum:  # an older release wrote none
-            raise ValueError("its content is not what was written")
-        said = json.loads(metadata["progress"])
-        state = TrainingState(**{**said, "counts": tuple(said["counts"])})
-        return state, arrays
+    return read_safetensors(path, _understood, advice=advice, error=TrainingError)
+
+
+def _understood(metadata, arrays):
+    checksum = _checksum(arrays, metadata["progress"])
+    if metadata.get("checksum", checksum) != checksum:  # an older release wrote none
+        raise ValueError("its content is not what was written")
+    said = json.loads(metadata["progress"])
+    return TrainingState(**{**said, "counts": tuple(said["counts"])}), arrays
 
 
 def restore(arrays, groups):

@@ -3,12 +3,18 @@
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from keras_resnet.training.errors import TrainingError, WritingError
+from keras_resnet.training.recipe import Recipe
 
 logger = logging.getLogger("keras_resnet")
 
@@ -85,7 +91,7 @@ class Distribution:
         """Among how many each batch is shared, as far as is known before the processes meet."""
         return self.processes * self.devices
 
-    def check(self, recipe):
+    def check(self, recipe: Recipe) -> None:
         """Refuses a recipe that cannot be trained so.
 
         Raises:
@@ -114,14 +120,14 @@ class Distribution:
                 f"processes={self.processes}"
             )
 
-    def resolved(self, recipe, steps):
+    def resolved(self, recipe: Recipe, steps: int) -> Recipe:
         """A recipe with what it leaves to the machine.
 
         Args:
             recipe: A `Recipe`.
             steps: How many steps are planned.
         """
-        changes = {}
+        changes: dict[str, Any] = {}
         if recipe.precision is None:
             bfloat16 = (_compute_capability() or 0) >= 8
             changes["precision"] = "mixed_bfloat16" if bfloat16 else "float32"
@@ -131,7 +137,7 @@ class Distribution:
             changes["jit_compile"] = pays or keras.backend.backend() == "jax"
         return dataclasses.replace(recipe, **changes)
 
-    def start(self):
+    def start(self) -> Callable[[], AbstractContextManager]:
         """Meets the other processes; returns what makes the context in which a network trains."""
         if self.processes > 1:
             return self._meet()
@@ -164,14 +170,14 @@ class Distribution:
             ) from error
         return keras.distribution.DataParallel(auto_shard_dataset=False).scope
 
-    def part(self):
+    def part(self) -> None:
         """Leaves the other processes, at the end of training."""
         if self.processes > 1:
             import jax
 
             jax.distributed.shutdown()
 
-    def total(self, values):
+    def total(self, values: npt.ArrayLike) -> np.ndarray:
         """Sums numbers over all processes."""
         if self.processes == 1:
             return np.asarray(values)
@@ -180,7 +186,7 @@ class Distribution:
         return multihost_utils.process_allgather(np.asarray(values)).sum(axis=0)
 
     @contextlib.contextmanager
-    def explained(self, folder):
+    def explained(self, folder: Path) -> Iterator[None]:
         """Says of an error what it means for the training."""
         try:
             yield

@@ -183,7 +183,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         share = ops.minimum(ops.cast(step, "float32") / self.steps, 1.0)
         return rate * (START + (1 - START) * share)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """What makes an equal one."""
         schedule = self.schedule
         if callable(schedule):

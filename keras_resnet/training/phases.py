@@ -236,7 +236,13 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
     if done:
         groups = {"optimizer": model.optimizer.variables, "seeds": seeds(phase.network)}
         checkpoint.restore(arrays, groups)
-    bar = ProgressBar(phase, recipe, first_step=state.step, shown=training.distribution.writes)
+    bar = ProgressBar(
+        phase,
+        recipe,
+        classes=len(training.sources[0].class_names),
+        first_step=state.step,
+        shown=training.distribution.writes,
+    )
     validating = SharedValidation(training) if phase.validation is None else Averages()
     keeping = CheckpointCallback(training, phase, state, bar)
 

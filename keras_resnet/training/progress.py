@@ -8,6 +8,8 @@ from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_resnet.trained.evaluation import TOP5_CLASSES
+
 logger = logging.getLogger("keras_resnet")
 
 REDRAWN = 0.1  # seconds
@@ -19,14 +21,16 @@ class ProgressBar(keras.callbacks.Callback):
     Args:
         phase: A `Phase`.
         recipe: A `Recipe`.
+        classes: How many there are.
         first_step: Steps that were done before of the epoch that comes first.
         shown: Whether this process shows it; of several one does.
     """
 
-    def __init__(self, phase, recipe, *, first_step=0, shown=True):
+    def __init__(self, phase, recipe, *, classes, first_step=0, shown=True):
         super().__init__()
         self.epochs, self.steps = recipe.total_epochs, phase.steps
         self.batch_size = phase.batch_size
+        self.top5 = classes >= TOP5_CLASSES
         self.first_step, self.shown = first_step, shown
         console = Console()
         self.bar = Progress(
@@ -61,24 +65,24 @@ class ProgressBar(keras.callbacks.Callback):
         if not self.bar.disable and self.seconds - self.drawn >= REDRAWN:
             # Those of the last drawing, which the device has computed by now.
             known, self.logs, self.drawn = self.logs or logs, logs, self.seconds
-            said = f"{_said(known)}, {self.images_per_second:.0f} images/s"
+            said = f"{_said(known)}, {self.images_per_second:.0f} img/s"
             self.bar.update(
                 self.task, completed=self.epoch * self.steps + self.before + self.done, said=said
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        """Logs a line."""
+        """Logs a line, that fits into 80 columns."""
         if not self.shown:
             return
         validation = {
             name.removeprefix("val_"): value for name, value in logs.items() if name[:4] == "val_"
         }
         logger.info(
-            "Epoch %d/%d: %s; validation: %s; %.0f images/s.",
+            "Epoch %d/%d: %s; val %s; %.0f img/s",
             epoch + 1,
             self.epochs,
-            _said(logs),
-            _said(validation),
+            f"loss {logs['loss']:.3f}" if self.top5 else _said(logs),
+            _said(validation, self.top5),
             self.images_per_second,
         )
 
@@ -88,8 +92,9 @@ class ProgressBar(keras.callbacks.Callback):
         return self.done * self.batch_size / max(self.seconds, 1e-9)
 
 
-def _said(logs):
-    return "loss {loss:.4f}, top-1 {accuracy:.4f}, top-5 {top5:.4f}".format(**numbers(logs))
+def _said(logs, top5=False):
+    said = "loss {loss:.3f}, top-1 {accuracy:.3f}" + ", top-5 {top5:.3f}" * top5
+    return said.format(**numbers(logs))
 
 
 def numbers(logs):

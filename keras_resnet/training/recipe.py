@@ -1,10 +1,10 @@
 """What a training is: everything that decides its result."""
 
 import dataclasses
-import difflib
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from keras_resnet.configs import CONFIGS
@@ -21,6 +21,7 @@ from keras_resnet.fields import (
     field,
     is_number,
     one_of,
+    suggestion,
     whole,
 )
 from keras_resnet.preprocessing import CROP_MODE, INTERPOLATION, MEAN, STD, Preprocessing
@@ -272,7 +273,7 @@ class Recipe:
         values = {key: value for key, value in values.items() if key not in ADDED}
         return cls().changed(values)
 
-    def resolved_as(self, other) -> "Recipe":
+    def resolved_as(self, other: "Recipe") -> "Recipe":
         """The recipe with what it leaves to the machine and the weights as another one has it."""
         left = ["precision", "jit_compile"]
         if self.image_size == other.image_size:
@@ -295,7 +296,7 @@ class Recipe:
         absolute: dict[str, Any] = {name: os.path.abspath(path) for name, path in here.items()}
         return dataclasses.replace(self, **absolute)
 
-    def changed(self, changes) -> "Recipe":
+    def changed(self, changes: Mapping[str, Any]) -> "Recipe":
         """The recipe with other values.
 
         Args:
@@ -337,9 +338,7 @@ def _check_fields(kind, values, prefix):
     known = [field.name for field in dataclasses.fields(kind)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {prefix}{near[0]}?" if near else f"There are {', '.join(known)}."
-            raise ValueError(f"A recipe has no {prefix}{name}. {hint}")
+            raise ValueError(f"A recipe has no {prefix}{name}. {suggestion(name, known, prefix)}")
 
 
 def _check_layers(recipe):

@@ -1,9 +1,9 @@
 """The named recipes; each is a row."""
 
-import difflib
 from typing import Any
 
 from keras_resnet.data import Augmentation
+from keras_resnet.fields import row_of
 from keras_resnet.training.recipe import Recipe
 
 RECIPES = {
@@ -102,8 +102,4 @@ def named_recipe(name: str, **changes: Any) -> Recipe:
     >>> keras_resnet.training.named_recipe("imagenet_v1", epochs=100).schedule
     'step'
     """
-    if name not in RECIPES:
-        near = difflib.get_close_matches(str(name), RECIPES, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(RECIPES)}."
-        raise ValueError(f"Unknown recipe. Received: {name!r}. {hint}")
-    return RECIPES[name].changed(changes)
+    return row_of(RECIPES, name, "recipe").changed(changes)

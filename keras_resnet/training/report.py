@@ -17,6 +17,7 @@ from keras_resnet import export, visualize, weights
 from keras_resnet.export import verification
 from keras_resnet.files import write_csv, write_text
 from keras_resnet.trained import Network, evaluate
+from keras_resnet.trained.evaluation import TOP5_CLASSES
 from keras_resnet.trained.run import PREDICTIONS, REPORT, load_best
 from keras_resnet.training import adornments
 from keras_resnet.training.adornments import adorning
@@ -68,11 +69,12 @@ def finish(training, state, *, note, command):
     error = _export(best, recipe, val, folder)
 
     left_out = write_skipped(training.skipped, folder)
+    shows_top5 = len(val.class_names) >= TOP5_CLASSES
     best_epoch = int(np.argmax(history["val_accuracy"])) + 1
     facts = [
         *([("note", note)] if note else []),
         ("validation accuracy of the best epoch", f"{found.top1:.4f}"),
-        ("its top-5 accuracy", f"{found.top5:.4f}"),
+        *([("its top-5 accuracy", f"{found.top5:.4f}")] if shows_top5 else []),
         ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
         ("SavedModel against the model, largest difference", f"{error:.1e}"),
         ("device", str(training.distribution)),
@@ -130,7 +132,7 @@ def _classes(train, matrix):
 def _draw_mistakes(found, path):
     """Draws the images that were named wrongly, as the network saw them."""
     titles = {
-        file: f"{label}, taken for {predicted} ({float(probability):.2f})"
+        file: f"taken for {predicted} ({float(probability):.2f}), labelled {label}"
         for file, label, predicted, probability in found.mistakes[:PICTURED]
     }
     if titles:

@@ -19,13 +19,14 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import config
 
 from keras_resnet import features, models, visualize
+from keras_resnet.convolution import lacks_onednn
 from keras_resnet.data import Skipped, save_class_indices
 from keras_resnet.data.checking import files_in_both
-from keras_resnet.data.fingerprint import Fingerprint
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.trained.fingerprint import Fingerprint
 from keras_resnet.trained.run import CLASSES, RECIPE
 from keras_resnet.training import adornments, checkpoint
 from keras_resnet.training.adornments import adorning
@@ -130,7 +131,12 @@ def _train_in(folder, recipe, distribution, save_every, note, command):
     if distribution.writes:
         _say_what_starts(training, sources, state)
         _write_beginning(training, sources, command)
-    _fit(training, state, arrays, scope)
+    try:
+        _fit(training, state, arrays, scope)
+    except KeyboardInterrupt:
+        if distribution.writes:
+            _say_where_it_stopped(folder, state, command)
+        raise
     distribution.part()
     if distribution.writes:
         finish(dataclasses.replace(training, sources=sources), state, note=note, command=command)
@@ -255,6 +261,11 @@ def _say_what_starts(training, sources, state):
     )
     if recipe.jit_compile:
         logger.info("XLA compiles the first steps, which takes about a minute.")
+    if lacks_onednn():
+        logger.info(
+            "TensorFlow computes without oneDNN here. With TF_ENABLE_ONEDNN_OPTS=1, set before it "
+            "is imported, a training step is 1.1 to 1.3 times as fast."
+        )
     twice = files_in_both(*sources)
     if twice:
         logger.warning(
@@ -265,7 +276,20 @@ def _say_what_starts(training, sources, state):
             "; ".join(" and ".join(pair) for pair in twice[:3]),
         )
     if state.epoch or state.step:
-        logger.info("Going on after %s.", state)
+        logger.info("Continuing after %s.", state)
+
+
+def _say_where_it_stopped(folder, state, command):
+    found = checkpoint.load(folder)
+    logger.warning(
+        "Stopped in epoch %d, after step %d. %s %s",
+        state.epoch + 1,
+        state.step,
+        f"The last checkpoint is of {found[0]}; the same command continues from there:"
+        if found
+        else "There is no checkpoint yet; the same command starts again:",
+        command,
+    )
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_resnet.files import replacing
+from keras_resnet.visualize.fonts import written
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
@@ -48,11 +49,13 @@ def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str])
     figure = Figure(figsize=(9, 3.6))
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         epochs = range(1, len(history[quantity]) + 1)
-        axes.plot(epochs, history[quantity], "o-", markersize=3, label="training")
-        axes.plot(epochs, history[f"val_{quantity}"], "o-", markersize=3, label="validation")
+        for name, label in ((quantity, "training"), (f"val_{quantity}", "validation")):
+            axes.plot(epochs, history[name], "o-", markersize=3, label=label, clip_on=False)
+        axes.update_datalim([(1, 0)])  # so that there is room over the highest loss of one epoch
         axes.set(xlabel="epoch", ylabel=quantity)
+        axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.set_ylim(0, 1.02 if quantity == "accuracy" else None)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return save_figure(figure, path)
@@ -65,7 +68,8 @@ def confusion_matrix(
 
     Args:
         matrix: Integers, (classes, classes).
-        class_names: Names of the classes.
+        class_names: Names of the classes, in any script; one that no installed font has is drawn as
+            its number and a form in ASCII.
         path: The picture to write.
     """
     from matplotlib.figure import Figure
@@ -77,8 +81,14 @@ def confusion_matrix(
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(count), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(count), class_names)
+    texts, how = written(class_names)
+    labels = [
+        # Found by its number, where no font has it.
+        text if text == name else f"{number}: {text[:18]}"
+        for number, (text, name) in enumerate(zip(texts, class_names, strict=True))
+    ]
+    axes.set_xticks(range(count), labels, rotation=45, ha="right", **how)
+    axes.set_yticks(range(count), labels, **how)
     axes.set(xlabel="predicted", ylabel="labelled")
     if count <= 40:
         for row, column in np.ndindex(matrix.shape):
@@ -107,9 +117,10 @@ def gallery(
             f"Received: {len(images)} images, {len(titles)} titles"
         )
     figure, places = grid(len(images), 4, 3.2, 3.3)
+    titles, how = written(titles)
     for axes, image, title in zip(places, images, titles, strict=True):
         axes.imshow(image)
-        axes.set_title(textwrap.fill(title, 34), fontsize=8)
+        axes.set_title(textwrap.fill(title, 34), fontsize=8, **how)
     return save_figure(figure, path)
 
 
@@ -132,12 +143,13 @@ def predictions(
     figure = Figure(figsize=(8, 2.8 * len(images)), layout="constrained")
     rows = figure.subplots(len(images), 2, squeeze=False)
     for (left, right), image, title, answer in zip(rows, images, titles, answers, strict=True):
-        left.imshow(image)
-        left.set_title(title, fontsize=9)
-        left.axis("off")
         names, probabilities = zip(*answer, strict=True)
-        right.barh(range(len(names)), probabilities, color="#4a86c5")
-        right.set_yticks(range(len(names)), names)
+        (title, *labels), how = written([title, *names])
+        left.imshow(image)
+        left.set_title(title, fontsize=9, **how)
+        left.axis("off")
+        right.barh(range(len(labels)), probabilities, color="#4a86c5")
+        right.set_yticks(range(len(labels)), labels, **how)
         right.invert_yaxis()
         right.set_xlim(0, 1.12)
         right.set_xlabel("probability")

@@ -19,6 +19,7 @@ class Part:
     """A layer or block of a network, for images of one size.
 
     Args:
+        name: The layer's; within the model around it too, where another one has that name.
         operation: The layer.
         sources: Names of those whose outputs it takes.
         input_shape: Of what it takes first for one image, without the batch; () of an input.
@@ -27,6 +28,7 @@ class Part:
         multiply_adds: Of its convolutions and dense layers, for one image; torchvision's GFLOPS.
     """
 
+    name: str
     operation: keras.Operation
     sources: tuple[str, ...]
     input_shape: tuple[int, ...]
@@ -36,7 +38,7 @@ class Part:
 
 
 def parts(model: keras.Model, image_size: int | None = None) -> list[Part]:
-    """The parts of a functional model, in order of computation.
+    """The parts of a functional model, and of those that it is made of, in order of computation.
 
     Args:
         model: A functional model with one input.
@@ -51,22 +53,54 @@ def parts(model: keras.Model, image_size: int | None = None) -> list[Part]:
             "model should be a functional keras.Model, as the builders make. "
             f"Received: model={model!r}"
         )
+    found: dict[str, Part] = {}
+    _add_parts(found, model, image_size)
+    return list(found.values())
+
+
+def _add_parts(found, model, image_size, taken=None):
+    """Adds a model's parts, {name: part}; returns the name of the last one.
+
+    Args:
+        found: Those of what comes before.
+        model: The model.
+        image_size: As of `parts`.
+        taken: The name of the part that it takes, of a model inside of another one.
+    """
     # The same layers in a model of Keras' own class: a Sequential's config has no connections.
     graph = keras.Model(model.inputs, model.outputs)
     operations = {operation.name: operation for operation in graph.operations}
-    found = []
-    shapes: dict[str, Shape] = {}
+    names: dict[str, str] = {}
     for layer in graph.get_config()["layers"]:
-        operation, sources = operations[layer["name"]], tuple(_taken(layer["inbound_nodes"][:1]))
-        incoming = [shapes[source] for source in sources]
-        shape = _output_shape(operation, incoming, model, image_size)
-        shapes[operation.name] = shape
-        taken = incoming[0] if incoming else ()
-        variables = getattr(operation, "variables", ())
-        numbers = (math.prod(v.shape) for v in variables if v.path.split("/")[-1] in LEARNT)
-        cost = multiply_adds(operation, taken) if taken else 0
-        found.append(Part(operation, sources, taken[1:], shape[1:], sum(numbers), cost))
-    return found
+        operation = operations[layer["name"]]
+        sources = tuple(names[source] for source in _taken(layer["inbound_nodes"][:1]))
+        if taken and not sources:
+            name = taken
+        elif _is_chained(operation):
+            name = _add_parts(found, operation, image_size, sources[0])
+        else:
+            name = operation.name
+            if name in found:
+                name = f"{model.name}/{name}"
+            found[name] = _part(name, operation, sources, found, model, image_size)
+        names[operation.name] = name
+    return name
+
+
+def _is_chained(operation):
+    """Whether it is a model from one tensor to another, whose parts can be shown in its place."""
+    ends = (getattr(operation, "inputs", None), getattr(operation, "outputs", None))
+    return isinstance(operation, keras.Model) and all(end and len(end) == 1 for end in ends)
+
+
+def _part(name, operation, sources, found, model, image_size):
+    incoming = [(1, *found[source].shape) for source in sources]
+    shape = _output_shape(operation, incoming, model, image_size)
+    taken = incoming[0] if incoming else ()
+    variables = getattr(operation, "variables", ())
+    numbers = (math.prod(v.shape) for v in variables if v.path.split("/")[-1] in LEARNT)
+    cost = multiply_adds(operation, taken) if taken else 0
+    return Part(name, operation, sources, taken[1:], shape[1:], sum(numbers), cost)
 
 
 def _taken(nodes: Any) -> Iterator[str]:

@@ -18,6 +18,10 @@ from keras_resnet.visualize.counts import brief, known_size, parts
 # large graphs.
 PROGRAMS = ("graphviz-pure", "dot")
 FORMATS = (".svg", ".png")
+FONT = "Helvetica"
+# An SVG is laid out for the widest font that its reader may have, so that there is room for each.
+WIDEST = "DejaVu Sans"
+FAMILIES = f"{FONT},Arial,{WIDEST},sans-serif"
 COLOURS = {
     "Conv2D": "#cfe2f3",
     "BottleneckBlock": "#cfe2f3",
@@ -65,14 +69,18 @@ def plot(
     diagram = _Diagram(
         f"{model.name}, an image of {image}",
         f"{parameters} parameters, {multiply_adds} multiply-adds",
+        font=WIDEST if path.suffix == ".svg" else FONT,
     )
     draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
     last: dict[str, str] = {}  # the box that an operation's output leaves from
     for part in found:
         draw = draw_block if isinstance(part.operation, ResidualBlock) else _draw_layer
-        last[part.operation.name] = draw(diagram, part, [last[source] for source in part.sources])
+        last[part.name] = draw(diagram, part, [last[source] for source in part.sources])
     with replacing(path) as temporary:
         diagram.graph.write(str(temporary), prog=program, format=path.suffix[1:])
+        if path.suffix == ".svg":
+            svg = temporary.read_text("utf-8").replace(f'="{WIDEST}"', f'="{FAMILIES}"')
+            temporary.write_text(svg, "utf-8")
     return path
 
 
@@ -91,8 +99,7 @@ def _program():
 class _Diagram:
     """Boxes and arrows. New boxes go into `frame`: the whole graph, or a block's."""
 
-    def __init__(self, *title: str) -> None:
-        font = "Helvetica"
+    def __init__(self, *title: str, font: str) -> None:
         self.graph = self.frame = pydot.Dot(
             graph_type="digraph", label=_text(*title), labelloc="t", fontname=font, ranksep="0.3"
         )
@@ -148,7 +155,7 @@ def _describe(layer):
 def _draw_layer(diagram, part, sources):
     layer = part.operation
     lines = (layer.name, _describe(layer), _shape(part.shape), *_cost(part))
-    box = diagram.box(layer.name, *lines, kind=type(layer).__name__)
+    box = diagram.box(part.name, *lines, kind=type(layer).__name__)
     diagram.arrows(sources, box)
     return box
 
@@ -158,8 +165,8 @@ def _draw_block(diagram, part, sources):
     block = part.operation
     convolutions = [layer for layer in block.main if isinstance(layer, keras.layers.Conv2D)]
     lines = (block.name, *map(_describe, convolutions), _shape(part.shape), *_cost(part))
-    box = diagram.box(block.name, *lines, kind=type(block).__name__)
-    plus = diagram.box(f"{block.name}/add", "+", shape="circle", width="0.25", fixedsize="true")
+    box = diagram.box(part.name, *lines, kind=type(block).__name__)
+    plus = diagram.box(f"{part.name}/add", "+", shape="circle", width="0.25", fixedsize="true")
     kind, line, what = _shortcut(block)
     diagram.arrows([box], plus)
     diagram.arrows(sources, box)
@@ -186,13 +193,13 @@ def _draw_block_layers(diagram, part, sources):
     """A frame with every layer of the block."""
     block = part.operation
     diagram.frame = pydot.Cluster(
-        block.name.replace(".", "_"), label='""', style="rounded", color="#888888"
+        part.name.replace(".", "_").replace("/", "_"), label='""', style="rounded", color="#888888"
     )
 
     def chain(before, layers, line):
         shape = (1, *part.input_shape)
         for layer in layers:
-            name, kind = f"{block.name}/{layer.name}", type(layer).__name__
+            name, kind = f"{part.name}/{layer.name}", type(layer).__name__
             taken, shape = shape, layer.compute_output_shape(shape)
             size = _shape(shape[1:]) if shape != taken else ""
             diagram.box(name, layer.name, _describe(layer), size, kind=kind)
@@ -203,18 +210,18 @@ def _draw_block_layers(diagram, part, sources):
                 diagram.arrows([name], before[0], weight="9")
         return before
 
-    plus = diagram.box(f"{block.name}/add", "+", "ReLU", _shape(part.shape))
+    plus = diagram.box(f"{part.name}/add", "+", "ReLU", _shape(part.shape))
     _, line, what = _shortcut(block)
     diagram.arrows(chain(sources, block.main, "solid"), plus)
     if what and not block.projection:  # it has no layers, but does something
-        zeros = diagram.box(f"{block.name}/shortcut", what)
+        zeros = diagram.box(f"{part.name}/shortcut", what)
         diagram.arrows(sources, zeros, style=line)
         sources = [zeros]
     diagram.arrows(chain(sources, block.shortcut, line), plus, style=line)
     # The frame's own label would lie under the lines that enter it.
-    name = f"{block.name}/title"
+    name = f"{part.name}/title"
     title = diagram.box(name, block.name, *_cost(part), shape="plaintext", style="solid")
-    diagram.arrows([f"{block.name}/{block.main[0].name}"], title, style="invis")
+    diagram.arrows([f"{part.name}/{block.main[0].name}"], title, style="invis")
     diagram.graph.add_subgraph(diagram.frame)
     diagram.frame = diagram.graph
     return plus

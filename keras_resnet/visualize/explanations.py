@@ -12,6 +12,7 @@ from keras import ops
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.builder import channels_first, walk
 from keras_resnet.visualize.charts import grid, save_figure
+from keras_resnet.visualize.fonts import written
 
 COLOURS = "inferno"  # perceptually uniform, and dark where there is nothing
 
@@ -130,9 +131,10 @@ def explanation(
     from matplotlib.colors import Normalize
 
     figure, (left, right) = grid(2, 2, 3.7, 3.5)
+    (title,), how = written([title])
     left.imshow(picture)
     right.imshow(overlay(picture, heat))
-    right.set_title(title, fontsize=10)
+    right.set_title(title, fontsize=10, **how)
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
     bar = figure.colorbar(scale, ax=right, ticks=[0, 0.5, 1], shrink=0.85)
     bar.set_label("speaks for the class", fontsize=9)

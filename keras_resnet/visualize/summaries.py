@@ -52,11 +52,14 @@ def summary(model: keras.Model, image_size: int | None = None) -> list[Stage]:
     found = parts(model, image_size)
     total = sum(part.multiply_adds for part in found) or 1
     grouped: dict[str, list[Part]] = {}
-    stage = "stem"
+    stage, inside = "stem", ""
     for part in found:
+        model_inside = part.name.rpartition("/")[0]
+        if model_inside != inside:  # a second network
+            stage, inside = f"{model_inside}/stem".lstrip("/"), model_inside
         if isinstance(part.operation, ResidualBlock):
-            stage = part.operation.name.rsplit(".", 1)[0]
-        elif stage != "stem":
+            stage = part.name.rsplit(".", 1)[0]
+        elif not stage.endswith("stem"):
             stage = "head"
         grouped.setdefault(stage, []).append(part)
     return [

@@ -14,7 +14,7 @@ MAX_DEPTH = 12  # of dicts in dicts, of which TorchScript has one for each modul
 MAX_NAME = 1024  # characters, of the names of a dict's tensors put together
 # How a name ends that tells a residual network's weights, any network's, or anything: what is taken
 # where there is no whole residual network.
-TELLING = (("conv1.weight",), (".weight",), ("",))
+TELLING = ("conv1.weight", ".weight", "")
 Path = tuple[str, ...]
 
 
@@ -27,7 +27,7 @@ class Found:
         tensors: The dict of tensors that it is in, under the file's names, less its prefix.
         network: The network, or None if what was found is no residual network.
         libraries: Those whose names it has, if not torchvision's.
-        alone: Whether it is the only network in the file.
+        alone: Whether it is the only network in its dict.
         unreadable: Names of what stands in the place of a tensor and is none, to what that is.
     """
 
@@ -82,7 +82,7 @@ def find(
     if not candidates:
         told = [
             [path for path, group in arrays.items() if any(f".{k}".endswith(end) for k in group)]
-            for end in (ending for (ending,) in TELLING)
+            for end in TELLING
         ]
         paths: list[Path] = next(filter(None, told), [])
         candidates = [Candidate(path) for path in paths]
@@ -95,7 +95,7 @@ def find(
         _without(start, arrays[one.path]),
         one.site.network(one.state) if one.site else None,
         one.libraries,
-        len(candidates) == 1,
+        sum(other.path == one.path for other in candidates) == 1,
         {
             WRAPPER.sub("", key).removeprefix(start): f"{value.name!r:.100}"
             for key, value in groups[one.path].items()
@@ -146,12 +146,13 @@ def _without(prefix, tensors):
 
 def _distinct(candidates):
     """Without networks whose numbers others hold too, as an attacker or a decoder's encoder has."""
-    kept, held = [], set()
+    kept: set[int] = set()
+    held: set[int] = set()
     for one in sorted(candidates, key=lambda one: (-len(one.site.places), len(one.where))):
         if not held.issuperset(one.site.places):
-            kept.append(one)
+            kept.add(id(one))
             held.update(one.site.places)
-    return kept
+    return [one for one in candidates if id(one) in kept]
 
 
 def _chosen(candidates, source, prefix):

@@ -24,7 +24,7 @@ def classifier_of(network: Network, classes: int | None, alone: bool) -> str | N
     Args:
         network: The network.
         classes: Number of classes that are asked for; None if it is not known.
-        alone: Whether the file holds no other network.
+        alone: Whether no other network is in its dict.
     """
     matrices = {
         key.removesuffix(".weight"): array

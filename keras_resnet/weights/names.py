@@ -21,7 +21,7 @@ WRAPPER = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
     r"|(?:(?<=\.\d\.)|(?<=\.\d\d\.))(?:model|net)\."  # within a block
 )
-HUGGING_FACE, PYTORCHCV = "transformers", "pytorchcv"
+HUGGING_FACE, PYTORCHCV, PADDLE = "transformers", "pytorchcv", "PaddlePaddle"
 DETECTRON, CAFFE2, BENCHMARK = "detectron2", "Caffe2", "maskrcnn_benchmark"
 _MSRA_OR_TORCHVISION = (
     "MSRA's, with version='v1' and BGR in 0..255, and torchvision's, with version='v1.5' and "
@@ -30,7 +30,8 @@ _MSRA_OR_TORCHVISION = (
 # Libraries whose bottlenecks are of two networks under equal names, and which.
 TWO_NETWORKS = {
     **dict.fromkeys((DETECTRON, CAFFE2, BENCHMARK), _MSRA_OR_TORCHVISION),
-    PYTORCHCV: "its resnet50, with version='v1', and its resnet50b, with version='v1.5'",
+    PYTORCHCV: "its resnet50, with version='v1', and its resnet50b, with version='v1.5', both of "
+    "normalised RGB",
 }
 
 
@@ -93,6 +94,9 @@ RULES = (
     (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)conv(\d)\.bn\.", r"\1bn\2."),
     (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.conv\.", r"\1downsample.0."),
     (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.bn\.", r"\1downsample.1."),
+    # Its statistics alone have names of their own.
+    (PADDLE, r"\b(bn\d|downsample\.1)\._mean$", r"\1.running_mean"),
+    (PADDLE, r"\b(bn\d|downsample\.1)\._variance$", r"\1.running_var"),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
     ("", r"\.shortcut\.([01])\.", r".downsample.\1."),
 )
@@ -144,12 +148,15 @@ def renamed(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     state, libraries = {}, set()
     for key, value in kept.items():
         name = plain[key]
-        rules = () if BLOCK.fullmatch(name) else RULES
+        match = BLOCK.fullmatch(name)
+        rules = () if match and not match[5].startswith("_") else RULES
         for library, pattern, replacement in rules:
             name, count = re.subn(pattern, replacement, name)
             if count and library:
                 libraries.add(library)
         state[name if name not in state else key] = value
+    if PADDLE in libraries:  # whose matrices are the other way round
+        state = {key: value.T if value.ndim == 2 else value for key, value in state.items()}
     return _put_together(state), libraries
 
 

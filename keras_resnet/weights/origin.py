@@ -99,14 +99,14 @@ def _of_options(meta):
     text = text[:MAX_OPTIONS]
     # Where none is named, it is "pytorch".
     styles = {*re.findall(r"\bstyle=['\"](\w{1,20})['\"]", text)} or {"pytorch"}
-    version = STYLES.get(styles.pop()) if len(styles) == 1 else None
-    if version is None:
+    style = styles.pop()
+    if styles or style not in STYLES:
         return None
     said = dict(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
     images = ", ".join(f"{name}={value}" for name, value in said.items())
     return Origin(
-        *("its metadata", "OpenMMLab's", (), version),
-        images and f"of values in 0..255, by its options: {images}",
+        *("its metadata", f"OpenMMLab's, of style={style!r}", (), STYLES[style]),
+        images and f"by its options {images}, of pixels in 0..255; BGR without to_rgb",
     )
 
 

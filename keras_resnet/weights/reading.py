@@ -29,7 +29,10 @@ from keras_resnet.weights.zip_file import START, zip_members
 
 logger = logging.getLogger("keras_resnet")
 
-SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5", ".h5")
+SUFFIXES = (
+    *(".pth", ".pt", ".th", ".bin", ".ckpt", ".pkl", ".pdparams"),
+    *(".safetensors", ".keras", ".weights.h5", ".h5"),
+)
 KERAS_WEIGHTS = "model.weights.h5"  # within a `.keras` file, which is a zip
 Source = str | os.PathLike[str] | Mapping[str, Any]
 HDF5_START = b"\x89HDF\r\n\x1a\n"
@@ -91,13 +94,14 @@ class Checkpoint:
     @property
     def two_networks(self) -> str:
         """Which two networks have its names, in words; nothing if they tell one."""
-        for library in self.found.libraries & TWO_NETWORKS.keys():
-            author = self.origin.name or "its author is not said"
-            return (
-                f"its names are {library}'s, which two kinds of networks have: "
-                f"{TWO_NETWORKS[library]}; {author}."
-            )
-        return ""
+        library = min(self.found.libraries & TWO_NETWORKS.keys(), default=None)
+        if library is None:
+            return ""
+        author = self.origin.name or "its author is not said"
+        return (
+            f"its names are {library}'s, which two kinds of networks have: "
+            f"{TWO_NETWORKS[library]}; {author}."
+        )
 
     @property
     def asks_for_version(self) -> bool:

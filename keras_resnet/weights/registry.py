@@ -6,6 +6,7 @@ Source: torchvision 0.29.1, torchvision/models/resnet.py, the metadata of its we
 import dataclasses
 
 from keras_resnet.configs import CONFIGS
+from keras_resnet.fields import row_of
 from keras_resnet.preprocessing import Preprocessing
 
 IMAGENET = "IMAGENET1K_V1"  # what weights="imagenet" means
@@ -131,10 +132,8 @@ def list_weights(model: str | None = None) -> WeightsTable:
     >>> [weights.name for weights in keras_resnet.list_weights("resnet50")]
     ['IMAGENET1K_V1', 'IMAGENET1K_V2']
     """
-    if model is not None and model not in CONFIGS:
-        raise ValueError(
-            f"Unknown model. Received: model={model!r}. There are: {', '.join(CONFIGS)}."
-        )
+    if model is not None:
+        row_of(CONFIGS, model, "model")
     return WeightsTable(row for row in REGISTRY if model in (None, row.model))
 
 

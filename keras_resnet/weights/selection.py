@@ -33,7 +33,7 @@ def select(network: Network, classes: int | None, alone: bool, sorted_names: boo
     Args:
         network: The network.
         classes: As of `classifier_of`, as `alone` is.
-        alone: Whether the file holds no other network.
+        alone: Whether no other network is in its dict.
         sorted_names: Whether the order of the file's names tells nothing.
     """
     head = classifier_of(network, classes, alone)

@@ -415,7 +415,9 @@ def unet_in_parts(net):
     return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
 
 
-@layout("a decoder that has its encoder whole too, which shares the numbers of its parts")
+@layout(
+    "a decoder that has its encoder whole too, which shares the numbers of its parts", head=True
+)
 def unet_twice(net):
     state = torch.nn.ModuleDict({"base_model": net, **unet_parts(net)}).state_dict()
     return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
@@ -562,6 +564,19 @@ def pytorchcv(net):
     return unit_names(net.state_dict())
 
 
+@layout("PaddlePaddle's vision models", head=True)
+def paddle(net):
+    """Whose linear layers have a row for each input."""
+    names = {"running_mean": "_mean", "running_var": "_variance"}
+    arrays = {}
+    for key, value in net.state_dict().items():
+        owner, _, leaf = key.rpartition(".")
+        if leaf != "num_batches_tracked":
+            arrays[f"{owner}.{names.get(leaf, leaf)}"] = value.numpy().copy()
+    arrays["fc.weight"] = arrays["fc.weight"].T.copy()
+    return {**arrays, "StructuredToParameterName@@": {key: f"{key}_0" for key in arrays}}
+
+
 @layout("Cadene's pretrained-models", head=True)
 def cadene(net):
     return put(net.state_dict(), "", "last_linear")
@@ -604,7 +619,7 @@ def pruned(net):
     return net.state_dict()
 
 
-@layout("timm's training script", head=True, classes=True, prefix="state_dict_ema")
+@layout("timm's training script", head=True, prefix="state_dict_ema")
 def timm_training(net):
     return {
         "epoch": 1,
@@ -614,7 +629,7 @@ def timm_training(net):
     }
 
 
-@layout("a mean teacher", head=True, classes=True, prefix="ema")
+@layout("a mean teacher", head=True, prefix="ema")
 def mean_teacher(net):
     return {"model": other(net), "ema": net.state_dict()}
 
@@ -632,6 +647,7 @@ def simsiam(net):
         encoder[f"module.encoder.fc.{number}.weight"] = torch.randn(size, size)
         encoder |= norm(f"module.encoder.fc.{number + 1}", size)
     encoder["module.encoder.fc.6.bias"] = torch.randn(size)
+    del encoder["module.encoder.fc.7.weight"], encoder["module.encoder.fc.7.bias"]
     return {"state_dict": encoder | linear("module.predictor.0", 64, size)}
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parity
 NETWORKS = {
     name: "resnet50" if "version" in how else "resnet18" for name, (*_, how, _) in LAYOUTS.items()
 }
-PICKLES = ("detectron2", "caffe2")
+PICKLES = ("detectron2", "caffe2", "paddle")
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 65, 64)).astype(np.float32)
 
 

@@ -16,7 +16,7 @@ import tensorflow as tf  # isort: skip (torch comes first)
 import keras_resnet  # isort: skip
 from small_networks import small
 
-from keras_resnet.data import mixing, operations, policies, windows
+from keras_resnet.data.augmentation import crops, mixing, operations, policies
 from keras_resnet.data.images import list_images
 
 pytestmark = pytest.mark.parity
@@ -147,7 +147,7 @@ def test_crops_are_distributed_as_torchvisions(height, width):
     numbers = tf.range(count, dtype=tf.int64)
     keys = tf.stack([numbers * 0, numbers * 100], 1)
     ours = tf.vectorized_map(
-        lambda key: windows.random_window(tf.constant([height, width]), key), keys
+        lambda key: crops.random_window(tf.constant([height, width]), key), keys
     )
     ours = ours.numpy().astype(float)
     for measure in (
@@ -170,7 +170,7 @@ def test_erased_rectangles_are_distributed_as_torchvisions():
     )
     numbers = tf.range(count, dtype=tf.int64)
     keys = tf.stack([numbers * 0, numbers * 100], 1)
-    ours = tf.vectorized_map(lambda key: windows.random_erasure(size, key, 1.0), keys)
+    ours = tf.vectorized_map(lambda key: crops.random_erasure(size, key, 1.0), keys)
     ours = ours.numpy().astype(float)
     for measure in (
         lambda c: c[:, 2] * c[:, 3],

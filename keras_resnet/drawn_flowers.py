@@ -5,6 +5,7 @@ Colours, sizes and places are drawn alike for all kinds: what tells them apart i
 
 import colorsys
 import math
+import os
 import random
 import shutil
 from pathlib import Path
@@ -18,7 +19,9 @@ KINDS = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 SCALE = 3  # Drawn this many times larger, then reduced: smooth edges.
 
 
-def drawn_flowers(directory, *, train=160, val=40, seed=0) -> Path:
+def drawn_flowers(
+    directory: str | os.PathLike, *, train: int = 160, val: int = 40, seed: int = 0
+) -> Path:
     """Writes drawings of daisies, dandelions, roses, sunflowers and tulips as JPEG files.
 
     The files are `train/<kind>/<number>.jpg` and `val/<kind>/<number>.jpg`, RGB, 70 to 280 pixels

@@ -5,7 +5,7 @@ What is drawn are some numbers a row; `blend` applies them to pixels, in the pip
 
 import tensorflow as tf
 
-from keras_resnet.data.windows import inside
+from keras_resnet.data.augmentation.crops import inside
 
 
 def smooth_labels(labels, classes, smoothing):

@@ -1,6 +1,10 @@
-"""What kind of image a file is, by its first bytes."""
+"""Why an image cannot be read, and what kind of image a file is by its first bytes."""
 
 import re
+
+import tensorflow as tf
+
+from keras_resnet.decoding import decode, reason
 
 HEAD = 32  # bytes that say it
 READ = ("JPEG", "PNG", "GIF", "BMP", "WebP")  # by TensorFlow
@@ -34,3 +38,32 @@ def kind_of(head) -> str | None:
 def why_unread(kind):
     """What is said of an image of a kind that TensorFlow does not read."""
     return f"it is of the kind {kind}, which TensorFlow does not read"
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def _decode(image_bytes):
+    return tf.shape(decode(image_bytes))
+
+
+def why_bad_image(content) -> str | None:
+    """Why an encoded image cannot be decoded; None if it can."""
+    if not content:
+        return "it is empty"
+    try:
+        _decode(content)
+    except (tf.errors.OpError, ValueError) as error:
+        said = reason(error)
+        known = kind_of(content[:HEAD]) if said == "it is no image" else None
+        if known and known not in READ:
+            said = why_unread(known)
+        return f"{said} (it starts with {content[:8]!r})"
+    return None
+
+
+def why_bad_file(file) -> str | None:
+    """Why an image file cannot be decoded; None if it can."""
+    try:
+        with open(file, "rb") as stream:
+            return why_bad_image(stream.read())
+    except OSError as error:
+        return error.strerror or str(error)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_resnet.data import operations
+from keras_resnet.data.augmentation import operations
 
 BINS = 31  # magnitudes, as torchvision
 TRANSLATED = 150 / 331  # RandAugment's largest translation, as a share of the image's side

@@ -10,11 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from keras_resnet.data.errors import DataError
-from keras_resnet.files import readable, replacing
+from keras_resnet.data.source import DataError
+from keras_resnet.files import read_safetensors, replacing
 
 NAME = "data.safetensors"
 PARTS = ("train", "val")
@@ -78,14 +77,16 @@ class Fingerprint:
         if not path.exists():
             return None
         advice = "Remove it, and it is not known any more which images trained."
-        with readable(path, advice, DataError):
-            with safetensors.safe_open(path, "numpy") as file:
-                said = json.loads(file.metadata()["listed"])
-                train, val = (np.ravel(file.get_tensor(p)).astype(np.uint64) for p in PARTS)
-            groups = [(str(name), abs(int(files))) for name, files in said["groups"]]
-            if sum(files for _, files in groups) != len(train) + len(val):
-                raise ValueError("its folders have another number of files")
-            return cls(tuple(said["classes"]), train, val, groups)
+        return read_safetensors(path, cls._understood, advice=advice, error=DataError)
+
+    @classmethod
+    def _understood(cls, metadata, arrays):
+        said = json.loads(metadata["listed"])
+        train, val = (np.ravel(arrays[part]).astype(np.uint64) for part in PARTS)
+        groups = [(str(name), abs(int(files))) for name, files in said["groups"]]
+        if sum(files for _, files in groups) != len(train) + len(val):
+            raise ValueError("its folders have another number of files")
+        return cls(tuple(said["classes"]), train, val, groups)
 
     def find(self, source) -> tuple[bool, int | None]:
         """Finds a source's images among those that are known.
@@ -118,7 +119,7 @@ class Fingerprint:
     def _classes_changed(self, now):
         before, names = set(self.class_names), set(now.class_names)
         if before != names:
-            gone, new = (_some(sorted(part)) for part in (before - names, names - before))
+            gone, new = (some(sorted(part)) for part in (before - names, names - before))
             return f"classes that are gone: {gone}; that are new: {new}"
         if self.class_names != now.class_names:
             pairs = enumerate(zip(self.class_names, now.class_names, strict=True))
@@ -138,11 +139,12 @@ class Fingerprint:
         new = list(itertools.compress(names, ~np.isin(files, before)))
         return (
             f"{len(before)} files were listed and {len(files)} are; gone, or of another size: "
-            f"{_some([f'{count} of {name}' for name, count in gone.items()])}; new, or of another "
-            f"size: {_some(new)}"
+            f"{some([f'{count} of {name}' for name, count in gone.items()])}; new, or of another "
+            f"size: {some(new)}"
         )
 
 
-def _some(names):
-    more = len(names) - NAMED
-    return ", ".join(map(str, names[:NAMED])) + (f" and {more} more" if more > 0 else "") or "none"
+def some(names, most=NAMED):
+    """The first of some names, and how many more there are, for a message."""
+    more = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "") or "none"

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.errors import DataError
 from keras_resnet.data.skipped import PARALLEL, Skipped
-from keras_resnet.data.source import Source
+from keras_resnet.data.source import DataError, Source
 
 ATTEMPTS = 100  # Images that are tried for one place before training gives up.
 IMAGE, EMPTY, END = range(3)  # what an element is
@@ -20,7 +19,7 @@ def steps_per_epoch(source: Source, batch_size):
     return math.ceil(source.count / batch_size)
 
 
-def in_places(epochs, order, load, *, fill, endless, source, batch_size, seed, skipped):
+def ordered_map(epochs, order, load, *, fill, endless, source, batch_size, seed, skipped):
     """Loads examples in parallel, each into its place whatever becomes of the others.
 
     An error in `load` drops its element, which is cheap; an error that is caught beside each image,
@@ -105,8 +104,8 @@ class _Gaps:
 
     Args:
         source: The images.
-        order: As of `in_places`.
-        load: As of `in_places`.
+        order: As of `ordered_map`.
+        load: As of `ordered_map`.
         slots: How many places an epoch has.
         blank: The columns of a place that stays empty; None if another image takes it.
         seed: Fixes which one.

@@ -1,10 +1,12 @@
 """What training does to images at random."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
-from keras_resnet.data import mixing, policies, windows
+from keras_resnet.data.augmentation import crops, mixing, policies
 from keras_resnet.fields import (
     NOT_NEGATIVE,
     SHARE,
@@ -15,6 +17,7 @@ from keras_resnet.fields import (
     one_of,
     whole,
 )
+from keras_resnet.preprocessing import Preprocessing
 
 POLICIES = {
     "rand_augment": policies.rand_augment,
@@ -84,16 +87,18 @@ class Augmentation:
         check(self)
 
     @property
-    def mixes_images(self):
+    def mixes_images(self) -> bool:
         """Whether there is MixUp or CutMix."""
         return self.mixup > 0 or self.cutmix > 0
 
     @property
-    def mixes_labels(self):
+    def mixes_labels(self) -> bool:
         """Whether labels become shares of each class, float32 (batch, classes)."""
         return self.mixes_images or self.label_smoothing > 0
 
-    def image(self, image_bytes, preprocessing, key):
+    def image(
+        self, image_bytes: tf.Tensor, preprocessing: Preprocessing, key: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """One augmented image, uint8 (height, width, 3), and the part to erase, int32 (4,).
 
         Args:
@@ -106,7 +111,7 @@ class Augmentation:
         if self.padding is None and self.crop_scale is None:
             image = preprocessing.pixels(image_bytes)
         elif self.padding is None:
-            image = windows.random_resized_crop(
+            image = crops.random_resized_crop(
                 image_bytes,
                 sides,
                 keys[0],
@@ -116,18 +121,25 @@ class Augmentation:
                 interpolation=preprocessing.interpolation,
             )
         else:
-            image = windows.random_padded_crop(image_bytes, sides, keys[0], self.padding, exif=exif)
+            image = crops.random_padded_crop(image_bytes, sides, keys[0], self.padding, exif=exif)
         if self.flip:
-            image = windows.random_flip(image, keys[1], self.flip)
+            image = crops.random_flip(image, keys[1], self.flip)
         if self.color_jitter is not None:
             image = policies.color_jitter(image, keys[2], *self.color_jitter)
         if self.policy is not None:
             image = POLICIES[self.policy](image, keys[3])
         if not self.erasing:
             return image, tf.zeros(4, tf.int32)
-        return image, windows.random_erasure(sides, keys[4], self.erasing)
+        return image, crops.random_erasure(sides, keys[4], self.erasing)
 
-    def drawn(self, pixels, labels, erasures, key, classes):
+    def drawn(
+        self,
+        pixels: tf.Tensor,
+        labels: tf.Tensor,
+        erasures: tf.Tensor,
+        key: tf.Tensor,
+        classes: int,
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """A batch with what is drawn for it, but not yet applied.
 
         Args:
@@ -153,7 +165,7 @@ class Augmentation:
             labels = mixing.mix_labels(labels, batch["partners"], label_shares)
         return batch, labels
 
-    def apply(self, batch, preprocessing, ops=tf):
+    def apply(self, batch: Mapping[str, Any], preprocessing: Preprocessing, ops: Any = tf) -> Any:
         """Normalises, erases and mixes a batch of `drawn`.
 
         Args:
@@ -168,7 +180,7 @@ class Augmentation:
 
         def erased(pixels, erasures):
             images = preprocessing.normalise(pixels, ops)
-            return images if erasures is None else windows.erase(images, erasures, ops)
+            return images if erasures is None else crops.erase(images, erasures, ops)
 
         images = erased(batch["pixels"], batch.get("erasures"))
         if "shares" not in batch:
