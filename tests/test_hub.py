@@ -211,18 +211,28 @@ def test_nobody_is_asked_unasked(repositories, run_imported):
     assert "pip install 'keras3-resnet[hub]'" in done.stderr
 
 
-def test_the_command(hub, run_imported, tmp_path):
-    """predict and evaluate need nothing but the address."""
-    command = "import keras_resnet_cli; keras_resnet_cli.main()"
+@pytest.fixture
+def said(hub, run_imported):
+    """Function from a command's arguments to what it says."""
 
-    def said(*arguments):
+    def run(*arguments):
+        command = "import keras_resnet_cli; keras_resnet_cli.main()"
         done = run_imported(command, *arguments, variables=hub.variables)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    return run
+
+
+def test_commands_that_look(said):
     assert said("download", "hf://timm/timm").endswith(f"{COMMIT}/model.safetensors\n")
     shown = said("inspect", "hf://timm/timm")
     assert "crop_mode='squash'" in shown and "timm's resnet18" in shown
+
+
+@pytest.mark.slow
+def test_commands_that_answer(said, hub, tmp_path):
+    """predict and evaluate need nothing but the address."""
     said("convert", "hf://timm/timm", "-o", tmp_path / "w.pth")
     assert (tmp_path / "w.pth").is_file()
     rng = np.random.default_rng(0)
