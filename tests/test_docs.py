@@ -111,7 +111,10 @@ def link(source, target, **_):
 
 
 # Pages whose blocks are of networks and images as large as a reader's, or start a process.
-LARGE = [f"docs/{name}.md" for name in ("command_line", "data", "export", "migrate", "pictures")]
+LARGE = [
+    f"docs/{name}.md"
+    for name in ("backbone", "command_line", "data", "export", "migrate", "pictures")
+]
 
 
 @pytest.mark.filterwarnings("ignore")  # the converters warn of their own code

@@ -41,13 +41,10 @@ def stock_losses():
         return trained(jit_compile=False)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
-    [
-        {"jit_compile": False},
-        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
-        {"steps_per_execution": 2},
-    ],
+    [{"jit_compile": False}, {"jit_compile": True}, {"steps_per_execution": 2}],
     ids=lambda arguments: "-".join(f"{key}-{value}" for key, value in arguments.items()),
 )
 def test_losses_are_those_of_stock_convolutions(arguments, stock_losses):

@@ -74,8 +74,8 @@ def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "augmentation, shared",
     [
-        pytest.param(data.Augmentation(), False, id="plain"),
         pytest.param(MIXED, True, id="mixed, shared"),
+        pytest.param(data.Augmentation(), False, id="plain", marks=pytest.mark.slow),
         pytest.param(MIXED, False, id="mixed", marks=pytest.mark.slow),
         pytest.param(data.Augmentation(), True, id="plain, shared", marks=pytest.mark.slow),
     ],
