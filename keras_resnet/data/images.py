@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_resnet.data.errors import DataError
 from keras_resnet.data.kinds import HEAD, READ, kind_of, why_unread
 from keras_resnet.data.source import Source, why_bad_image
+from keras_resnet.decoding import plainly
 
 LOOKED_UP = 256  # names at a time
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
@@ -79,6 +80,7 @@ class Images:
             path = self.folder + tf.gather(self.names, place)
             return path, path, tf.cast(tf.gather(labels, place), tf.int64)
 
+        @plainly
         def examples(key, start):
             def many(indices):
                 if key is not None:

@@ -7,11 +7,13 @@ from keras_resnet.data.errors import DataError
 from keras_resnet.data.places import in_places, steps_per_epoch
 from keras_resnet.data.skipped import Skipped, check_sample
 from keras_resnet.data.source import Source
+from keras_resnet.decoding import plainly
 from keras_resnet.preprocessing import Preprocessing
 
 PREFETCHED = 2
 
 
+@plainly
 def training_batches(source: Source, *, preprocessing: Preprocessing, augmentation=None, **options):
     """Shuffled and augmented batches.
 
@@ -34,6 +36,7 @@ def training_batches(source: Source, *, preprocessing: Preprocessing, augmentati
     )
 
 
+@plainly
 def drawn_batches(
     source: Source,
     *,
@@ -83,7 +86,6 @@ def drawn_batches(
         key = source.key(seed, 0, place)
         return *augmentation.image(source.read(item), preprocessing, key), label
 
-    @tf.autograph.experimental.do_not_convert
     def finish(place, pixels, erasures, labels):
         return augmentation.drawn(pixels, labels, erasures, source.key(seed, 2, place[0]), classes)
 
@@ -124,6 +126,7 @@ def prefetched(batched):
     return batched.prefetch(PREFETCHED).with_options(options)
 
 
+@plainly
 def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
     """Batches in the source's order under the evaluation transform.
 
@@ -142,6 +145,7 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
     )
 
 
+@plainly
 def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, skipped=None):
     """Those batches before they are normalised.
 
@@ -176,6 +180,7 @@ def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, s
     return batched.apply(tf.data.experimental.assert_cardinality(steps))
 
 
+@plainly
 def without_names(batches):
     """(images, labels) of evaluation batches, as Keras takes them."""
     return batches.map(lambda images, labels, _: (images, labels))

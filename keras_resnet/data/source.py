@@ -139,7 +139,7 @@ def stream_source(class_names, count, examples) -> Source:
     )
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def _decode(image_bytes):
     return tf.shape(decode(image_bytes))
 
