@@ -25,9 +25,9 @@ MIXED = data.Augmentation(erasing=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.
 
 
 @pytest.fixture(scope="module")
-def flowers(tmp_path_factory, tiny_rows):
+def flowers(tmp_path_factory, tiny_rows, draw_flowers):
     """45 images train, 10 validate, of which one is broken."""
-    folder = data.drawn_flowers(tmp_path_factory.mktemp("loop") / "flowers", train=9, val=2)
+    folder = draw_flowers(tmp_path_factory.mktemp("loop") / "flowers", train=9, val=2)
     (folder / "val" / "rose" / "000.jpg").write_bytes(b"no image")
     return folder
 
