@@ -101,7 +101,7 @@ from pathlib import Path
 from keras_resnet.data.images import Images
 def memory():
     return 1024 * int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-count = 1_000_000
+count = 250_000
 names = b"\\0".join(b"class/%034d" % number for number in range(count))
 tf.strings.split(names[:4000], "\\0")
 before = memory()

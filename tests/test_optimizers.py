@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from small_networks import TINY
+from small_networks import CONFIGS
 
 from keras_resnet.models import create
 from keras_resnet.training import SGD, Adam, Recipe, WarmUp
@@ -119,7 +119,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 )
 def test_mixed_precision(precision):
     """A step runs; what has to be exact is float32; a step that overflows is left out."""
-    model = create(TINY["resnet18"], classes=5, input_shape=(32, 32, 3), dtype=precision)
+    model = create(CONFIGS["cifar"], classes=5, input_shape=(32, 32, 3), dtype=precision)
     assert model.output.dtype == "float32"
     assert model.get_layer("avgpool").compute_dtype == "float32"
     assert {v.dtype for v in model.variables} == {"float32"}

@@ -108,7 +108,6 @@ def test_another_process_and_another_parallelism_give_the_same(folder, run_impor
     assert done.stdout.strip() == hashlib.sha256(ours).hexdigest(), done.stderr
 
 
-@pytest.mark.slow
 def test_repeated_augmentation(folder):
     augmentation = data.Augmentation(repeats=2, flip=0.0)
     batches, _ = data.image_folder(folder, **arguments(augmentation=augmentation))
