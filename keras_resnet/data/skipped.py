@@ -116,8 +116,8 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     try:
         with ThreadPoolExecutor(PARALLEL) as pool:
             for names, items, numbers in sample.as_numpy_iterator():
-                tried = pool.map(good, items)
-                for fine, name, label in zip(tried, names, numbers, strict=True):
+                found = pool.map(good, items)
+                for fine, name, label in zip(found, names, numbers, strict=True):
                     labels[fine].append(int(label))
                     if not fine:
                         skipped.note(source, name)
