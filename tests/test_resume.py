@@ -42,7 +42,7 @@ def killed_once(reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGK
         stderr=subprocess.STDOUT,
         text=True,
         # Ctrl+C is ignored by what a shell starts in the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not reached():
