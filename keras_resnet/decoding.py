@@ -21,6 +21,10 @@ MAX_BLOCKS = 50_000  # of 255 bytes, before a GIF's first frame and in it
 REDUCTIONS = (1, 2, 4, 8)  # by which libjpeg can reduce while it decodes
 
 
+# Nothing here is Python that would have to become TensorFlow, and to look for it takes seconds.
+plainly = tf.autograph.experimental.do_not_convert
+
+
 def _rarely(function):
     """Keeps what few images need out of the graph of the others, as one node that calls it.
 

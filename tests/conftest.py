@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Several processes test at once: none may take a whole GPU's memory.
@@ -145,6 +146,25 @@ def tiny_rows():
 
     with tiny_rows():
         yield
+
+
+@pytest.fixture(scope="session")
+def draw_flowers(tmp_path_factory):
+    """`data.drawn_flowers`, which draws each picture once for all tests of a process."""
+    from keras_resnet import data
+
+    every = data.drawn_flowers(tmp_path_factory.mktemp("drawn") / "flowers", train=9, val=3)
+
+    def drawn(folder, *, train, val):
+        for part, count in (("train", train), ("val", val)):
+            for file in every.glob(f"{part}/*/*.jpg"):
+                if int(file.stem) < count:
+                    target = folder / file.relative_to(every)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file, target)
+        return folder
+
+    return drawn
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ CONFIGS = {
 NARROW = dataclasses.replace(IMAGENET, widths=(8, 16, 24, 32))
 # Rows for trainings, of which the network is the least: one block a stage.
 TINY = {
-    "resnet18": ResNetConfig("basic", (1, 1, 1, 1), family=NARROW),
-    "resnet20": ResNetConfig("basic", (1, 1, 1), family=CIFAR),
+    "resnet18": ResNetConfig("basic", (1, 1, 1, 1), family=NARROW, builder="ResNet18"),
+    "resnet20": ResNetConfig("basic", (1, 1, 1), family=CIFAR, builder="ResNet20"),
 }
 # Of the files that a network is exported to.
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}

@@ -13,8 +13,8 @@ from keras_resnet.data import checking
 
 
 @pytest.fixture(scope="module")
-def flowers(tmp_path_factory):
-    return data.drawn_flowers(tmp_path_factory.mktemp("data") / "flowers", train=3, val=2)
+def flowers(tmp_path_factory, draw_flowers):
+    return draw_flowers(tmp_path_factory.mktemp("data") / "flowers", train=3, val=2)
 
 
 @pytest.fixture

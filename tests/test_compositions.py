@@ -24,7 +24,7 @@ def copies(model, tmp_path):
 
 def step(model, x, y):
     """One step of SGD at a rate of 1, after which every variable is itself minus its gradient."""
-    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
     before = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     model.train_on_batch(x, y)
     after = map(keras.ops.convert_to_numpy, model.trainable_variables)

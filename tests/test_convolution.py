@@ -202,7 +202,7 @@ def test_unusual_strides(kernel, strides, path):
         assert relative_error(result, exact) <= 1e-5
 
 
-@examples(8, 60)
+@examples(4, 60)
 def test_mixed_precision(count):
     @settings(max_examples=count, deadline=None)
     @given(cases(), st.sampled_from(["onednn", "eigen"]), st.sampled_from(["float16", "bfloat16"]))

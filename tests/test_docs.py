@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 import keras_resnet
 import keras_resnet_cli
-from keras_resnet import data, weights
+from keras_resnet import weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
@@ -49,10 +49,10 @@ FILES = {
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
+def world(tmp_path_factory, draw_flowers):
     """A folder with what a reader brings: photographs, arrays and, once asked for, weights."""
     folder = tmp_path_factory.mktemp("world")
-    drawn = data.drawn_flowers(tmp_path_factory.mktemp("drawn") / "flowers", train=8, val=3)
+    drawn = draw_flowers(tmp_path_factory.mktemp("drawn") / "flowers", train=8, val=3)
     shutil.copytree(drawn / "train", folder / "photos")
     shutil.copytree(drawn / "val", folder / "more_photos")
     for kind in ("rose", "tulip"):
@@ -65,10 +65,10 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, draw_flowers):
     """What examples/train_flowers.py leaves, as far as a run is asked; nothing was trained."""
     folder = tmp_path_factory.mktemp("runs")
-    drawn = data.drawn_flowers(folder / "drawn_flowers", train=2, val=1)
+    drawn = draw_flowers(folder / "drawn_flowers", train=2, val=1)
     run = folder / "flowers"
     run.mkdir()
     keras_resnet.ResNet18(classes=5, input_shape=(64, 64, 3)).save(run / "best.keras")
@@ -111,7 +111,10 @@ def link(source, target, **_):
 
 
 # Pages whose blocks are of networks and images as large as a reader's, or start a process.
-LARGE = [f"docs/{name}.md" for name in ("command_line", "data", "export", "migrate", "pictures")]
+LARGE = [
+    f"docs/{name}.md"
+    for name in ("backbone", "command_line", "data", "export", "migrate", "pictures")
+]
 
 
 @pytest.mark.filterwarnings("ignore")  # the converters warn of their own code

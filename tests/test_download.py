@@ -270,7 +270,7 @@ def test_four_processes_fetch_once(server, tmp_path, run_imported):
     assert len(server.requests) == 1
 
 
-def test_builders_take_published_weights(server, tmp_path, monkeypatch, caplog):
+def test_builders_take_published_weights(server, tiny_rows, tmp_path, monkeypatch, caplog):
     """Two rows stand in for the published ones, whose files are not at hand."""
     models = [keras_resnet.ResNet18() for _ in range(2)]
     files = [

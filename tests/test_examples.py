@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 from small_networks import small
 
-from keras_resnet import data
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
-def flowers(tmp_path_factory):
-    return data.drawn_flowers(tmp_path_factory.mktemp("data") / "flowers", train=4, val=2)
+def flowers(tmp_path_factory, draw_flowers):
+    return draw_flowers(tmp_path_factory.mktemp("data") / "flowers", train=4, val=2)
 
 
 def main(name):

@@ -9,8 +9,8 @@ from keras_resnet.data.pipeline import evaluation_batches
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return data.drawn_flowers(tmp_path_factory.mktemp("locations") / "flowers", train=3, val=2)
+def folder(tmp_path_factory, draw_flowers):
+    return draw_flowers(tmp_path_factory.mktemp("locations") / "flowers", train=3, val=2)
 
 
 def names(source):

@@ -27,9 +27,9 @@ MIXED = data.Augmentation(erasing=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.
 
 
 @pytest.fixture(scope="module")
-def flowers(tmp_path_factory, tiny_rows):
+def flowers(tmp_path_factory, tiny_rows, draw_flowers):
     """45 images train, 10 validate, of which one is broken."""
-    folder = data.drawn_flowers(tmp_path_factory.mktemp("loop") / "flowers", train=9, val=2)
+    folder = draw_flowers(tmp_path_factory.mktemp("loop") / "flowers", train=9, val=2)
     (folder / "val" / "rose" / "000.jpg").write_bytes(b"no image")
     return folder
 
@@ -76,8 +76,8 @@ def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "augmentation, shared",
     [
-        pytest.param(data.Augmentation(), False, id="plain"),
         pytest.param(MIXED, True, id="mixed, shared"),
+        pytest.param(data.Augmentation(), False, id="plain", marks=pytest.mark.slow),
         pytest.param(MIXED, False, id="mixed", marks=pytest.mark.slow),
         pytest.param(data.Augmentation(), True, id="plain, shared", marks=pytest.mark.slow),
     ],

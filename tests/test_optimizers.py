@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from small_networks import TINY
+from small_networks import CONFIGS
 
 from keras_resnet.models import create
 from keras_resnet.training import SGD, Adam, Recipe, WarmUp
@@ -114,10 +114,12 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision(precision):
     """A step runs; what has to be exact is float32; a step that overflows is left out."""
-    model = create(TINY["resnet18"], classes=5, input_shape=(32, 32, 3), dtype=precision)
+    model = create(CONFIGS["cifar"], classes=5, input_shape=(32, 32, 3), dtype=precision)
     assert model.output.dtype == "float32"
     assert model.get_layer("avgpool").compute_dtype == "float32"
     assert {v.dtype for v in model.variables} == {"float32"}
@@ -149,10 +151,10 @@ AVERAGED = {"use_ema": True, "ema_momentum": 0.9}
     "ours, theirs, arguments",
     [
         (Adam, keras_adam, AVERAGED),
-        (SGD, keras.optimizers.SGD, AVERAGED | {"gradient_accumulation_steps": 2}),
         *(
             pytest.param(SGD, keras.optimizers.SGD, arguments, marks=pytest.mark.slow)
             for arguments in (
+                AVERAGED | {"gradient_accumulation_steps": 2},
                 AVERAGED | {"ema_overwrite_frequency": 3},
                 AVERAGED | {"swapped": True},
                 AVERAGED | {"scaled": True},

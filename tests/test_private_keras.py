@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from keras.src.backend.common import global_state
 from small_networks import small
 from tensorflow.core.protobuf import saved_model_pb2
@@ -85,6 +84,8 @@ def test_a_saved_graph_can_be_read(tmp_path):
 
 
 def test_an_unknown_dataset_has_an_error_of_its_own(tmp_path):
+    import tensorflow_datasets as tfds
+
     with pytest.raises(tfds.core.registered.DatasetNotFoundError):
         tfds.builder("no_such_dataset", data_dir=tmp_path)
 

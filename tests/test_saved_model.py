@@ -270,6 +270,7 @@ def test_images_are_prepared_as_the_model_takes_them(arguments, tmp_path):
             export.onnx(model, path, preprocessing=PREPROCESSING, with_preprocessing=True)
 
 
+@pytest.mark.slow
 def test_names_that_were_changed_are_found(tmp_path):
     model = small("basic")
     version = export.saved_model(

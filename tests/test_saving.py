@@ -23,7 +23,13 @@ def test_round_trip(suffix, model, tmp_path):
     check_equal(model, keras_resnet.ResNet20(classes=7, weights=path))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "mixed_float16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *("bfloat16", "mixed_float16"),
+        *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "float64")),
+    ],
+)
 def test_round_trip_of_types(dtype, tmp_path):
     model = keras_resnet.ResNet20(classes=7, dtype=dtype, name_prefix="left_")
     for suffix in (".pth", ".safetensors"):

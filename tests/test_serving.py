@@ -42,7 +42,7 @@ def flowers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serving") / "flowers"
     models = []
     for seed in range(2):
-        models.append(small(seed=seed))
+        models.append(small("cifar", seed=seed))
         version = export.saved_model(
             models[-1], folder, preprocessing=PREPROCESSING, class_names=NAMES, top_k=2
         )

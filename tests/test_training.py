@@ -21,6 +21,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.python.framework import config
 
+import keras_resnet
 from keras_resnet import data, trained, training, weights
 from keras_resnet.data import datasets
 from keras_resnet.data.locations import training_sources
@@ -39,26 +40,36 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_rows, tmp_path_factory):
-    """A run that was trained by a path as it is typed in the data's own folder."""
+def finished(tiny_rows, draw_flowers, tmp_path_factory):
+    """A run in two phases, that was trained by a path as it is typed in the data's own folder."""
     folder = tmp_path_factory.mktemp("training")
-    flowers = data.drawn_flowers(folder / "flowers", train=6, val=3)
+    flowers = draw_flowers(folder / "flowers", train=6, val=3)
     # 5 % broken files, of those that train and of those that validate.
     (flowers / "train" / "rose" / "notes.jpg").write_text("no image")
     whole = (flowers / "val" / "tulip" / "000.jpg").read_bytes()
     (flowers / "val" / "tulip" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    recipe = training.Recipe(
+    # The images that these weights take are the recipe's, which does not say others.
+    used = keras_resnet.Preprocessing(36, 32, std=(0.25, 0.25, 0.25), interpolation="bicubic")
+    weights.save_hub(keras_resnet.ResNet18(classes=5), folder / "start", preprocessing=used)
+    recipe = training.named_recipe(
+        "fine_tune",
         data="flowers",
-        model="resnet18",
+        weights=str(folder / "start"),
         image_size=32,
-        interpolation="bicubic",
-        std=(0.25, 0.25, 0.25),
-        epochs=2,
+        head_epochs=2,
+        epochs=1,
         batch_size=8,
-        schedule="cosine",
+        ema_momentum=0.5,
+        warmup_epochs=0,
     )
     with contextlib.chdir(folder):
         return training.train(recipe, folder / "run"), flowers, recipe.located()
+
+
+@pytest.fixture(scope="module")
+def network(finished):
+    """The run's best network."""
+    return trained.open_network(finished[0])
 
 
 def rows(path):
@@ -74,16 +85,15 @@ def test_the_run_folder(finished):
     written = json.loads((folder / "recipe.json").read_text())
     assert written["data"] == str(flowers)  # from any other folder too
     assert written["image_size"] == 32
-    assert written["resize"] == 37
-    assert written["mean"] == [0.485, 0.456, 0.406]
+    assert written["resize"] == 36
+    assert written["mean"] == [0.485, 0.456, 0.406] and written["std"] == [0.25] * 3
     assert (written["interpolation"], written["crop_mode"]) == ("bicubic", "center")
     network = trained.open_network(folder)
     assert network.preprocessing == training.Recipe.from_json(json.dumps(written)).preprocessing
     assert written["classes"] == list(indices.values())
     assert written["command"].startswith("python ")
     history = rows(folder / "history.csv")
-    assert len(history) == 2
-    assert [row["phase"] for row in history] == ["network"] * 2
+    assert [row["phase"] for row in history] == ["head", "head", "network"]
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= history[0].keys()
     skipped = rows(folder / "skipped.csv")
     assert {row["file"]: row["reason"].split(" (")[0] for row in skipped} == {
@@ -101,18 +111,17 @@ def enumerate_strings(names):
     return ((str(number), name) for number, name in enumerate(names))
 
 
-def test_predictions_model_and_saved_model_agree(finished):
+def test_predictions_model_and_saved_model_agree(finished, network):
     folder, _, _ = finished
     predictions = rows(folder / "predictions.csv")
     assert len(predictions) == 15
     contents = [Path(row["file"]).read_bytes() for row in predictions]
-    run = trained.Network.from_run(folder)
-    probabilities = run.probabilities(contents)
+    probabilities = network.probabilities(contents)
     loaded = tf.saved_model.load(folder / "saved_model" / "1")
     answer = loaded.signatures["serving_default"](image_bytes=tf.constant(contents))
     np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-5)
     for row, mine, classes in zip(predictions, probabilities, answer["classes"], strict=True):
-        assert row["predicted"] == run.class_names[mine.argmax()] == classes[0].numpy().decode()
+        assert row["predicted"] == network.class_names[mine.argmax()] == classes[0].numpy().decode()
         assert float(row["probability"]) == pytest.approx(mine.max(), abs=1e-5)
     best = max(float(row["val_accuracy"]) for row in rows(folder / "history.csv"))
     right = sum(row["label"] == row["predicted"] for row in predictions)
@@ -229,70 +238,63 @@ def test_a_folder_that_cannot_be_written(finished):
         training.train(recipe, "/proc/run")
 
 
-def test_a_loss_that_is_no_number(finished, tmp_path):
-    """From the weights of a run, whose images it takes since it does not say others."""
-    folder, _, recipe = finished
-    recipe = recipe.changed(
-        {
-            **{"optimizer": "sgd", "learning_rate": 1e30, "schedule": "step", "milestones": (1,)},
-            "weights": str(folder / "best.pth"),
-        }
+@pytest.fixture
+def short(finished):
+    """A recipe of one epoch, in one phase."""
+    _, flowers, _ = finished
+    return training.Recipe(
+        data=str(flowers), model="resnet20", image_size=32, epochs=1, batch_size=8
     )
-    assert recipe.std is None
-    with pytest.raises(training.TrainingError, match="at step 2 of 3 in epoch 1") as error:
-        training.train(recipe, tmp_path / "run")
-    written = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert (written["interpolation"], written["std"]) == ("bicubic", [0.25] * 3)
-    assert "learning rate of 1e+30" in str(error.value)
-    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-@pytest.fixture(scope="module")
-def fine_tuned(finished, tmp_path_factory):
-    """A run in two phases where nothing can be drawn, and its warnings."""
-    folder, flowers, _ = finished
-    tmp_path = tmp_path_factory.mktemp("fine_tuned")
-    recipe = training.named_recipe(
-        "fine_tune",
-        data=str(flowers),
-        weights=str(folder / "best.pth"),
-        image_size=32,
-        head_epochs=2,
-        epochs=1,
-        batch_size=8,
-        ema_momentum=0.5,
-        warmup_epochs=0,
-    )
-    (run := tmp_path / "run").mkdir()
-    written, asked = json.loads((folder / "recipe.json").read_text()), json.loads(recipe.to_json())
-    added = ("resize", "mean", "std", "classes", "command")
-    (run / "recipe.json").write_text(json.dumps(asked | {name: written[name] for name in added}))
-    (run / "tensorboard").write_text("no folder")
+@pytest.fixture
+def undrawn(finished, tmp_path, monkeypatch):
+    """Function from a recipe to a run folder where nothing can be drawn, and its warnings."""
     python = tmp_path / "python"  # beside which there is no program to draw diagrams with
     python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = io.StringIO()
     (handler := logging.StreamHandler(warnings)).setLevel(logging.WARNING)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", str(python))
-        patch.setenv("PATH", "")
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        patch.setitem(sys.modules, "matplotlib.figure", None)
-        logging.getLogger("keras_resnet").addHandler(handler)
-        try:
-            assert training.train(recipe, run) == run
-        finally:
-            logging.getLogger("keras_resnet").removeHandler(handler)
-    return run, warnings.getvalue()
+    logging.getLogger("keras_resnet").addHandler(handler)
+
+    def begun(recipe):
+        (run := tmp_path / "run").mkdir()
+        written = json.loads((finished[0] / "recipe.json").read_text())
+        added = ("resize", "mean", "std", "classes", "command")
+        asked = json.loads(recipe.to_json()) | {name: written[name] for name in added}
+        (run / "recipe.json").write_text(json.dumps(asked))
+        (run / "tensorboard").write_text("no folder")
+        return run, warnings
+
+    yield begun
+    logging.getLogger("keras_resnet").removeHandler(handler)
 
 
-def test_what_only_adorns_never_stops_the_work(fine_tuned):
+def test_a_loss_that_is_no_number(short, undrawn):
+    """What only adorns, and cannot be made, has not stopped the training before."""
+    recipe = short.changed({"optimizer": "sgd", "learning_rate": 1e30})
+    run, warnings = undrawn(recipe)
+    with pytest.raises(training.TrainingError, match="at step 2 of 3 in epoch 1") as error:
+        training.train(recipe, run)
+    assert "learning rate of 1e+30" in str(error.value)
+    assert not (run / "checkpoint.safetensors").exists()
+    for name in ("model.svg", "tensorboard"):
+        assert warnings.getvalue().count(f"There will be no {name}: ") == 1
+
+
+@pytest.mark.slow
+def test_what_only_adorns_never_stops_the_work(short, undrawn):
     """One warning each, and the report says what is missing."""
-    run, warnings = fine_tuned
+    run, warnings = undrawn(short)
+    assert training.train(short, run) == run
     pictures = {"model.svg", "curves.png", "confusion_matrix.png", "mistakes.png"}
     assert {entry.name for entry in run.iterdir()} == FILES - pictures
     report = (run / "report.md").read_text()
     for name in (*pictures, "tensorboard"):
-        assert warnings.count(f"There will be no {name}: ") == 1
+        assert warnings.getvalue().count(f"There will be no {name}: ") == 1
         assert f"| {name} | " in report
     assert "No program to draw diagrams with was found" in report
     assert "![" not in report
@@ -313,12 +315,11 @@ def test_a_run_as_a_folder_of_the_hub(finished, tmp_path, command_here):
     assert '"schedule": "cosine"' in card and str(flowers) not in card
 
 
-def test_two_phases(finished, fine_tuned):
+def test_two_phases(finished):
     """The head alone, on features that are computed once; then the stages that are not frozen."""
-    (folder, _, _), (run, _) = finished, fine_tuned
-    assert [row["phase"] for row in rows(run / "history.csv")] == ["head", "head", "network"]
+    run, _, _ = finished
     assert not list(run.glob(".*"))
-    before = weights.read_state_dict(folder / "best.pth")
+    before = weights.read_state_dict(run.with_name("start") / "model.safetensors")
     after = weights.to_state_dict(keras.saving.load_model(run / "last.keras"))
     for key, value in after.items():
         moved = key.startswith(("layer3", "layer4", "fc"))
@@ -366,21 +367,20 @@ def test_the_end_does_not_read_the_images_again(finished, tmp_path):
         assert np.asarray(drawn.convert("L")).std() > 5
 
 
-def test_what_is_no_run(tmp_path, finished):
+def test_what_is_no_run(tmp_path, finished, network):
     with pytest.raises(
         ValueError, match=r"best\.keras, class_indices\.json, recipe\.json not found"
     ):
         trained.Network.from_run(tmp_path)
     with pytest.raises(ValueError, match="Image 1 cannot be decoded"):
-        folder, flowers, _ = finished
+        _, flowers, _ = finished
         good = next((flowers / "val").rglob("*.jpg")).read_bytes()
-        trained.Network.from_run(folder).probabilities([good, b"no image"])
+        network.probabilities([good, b"no image"])
 
 
-def test_old_names_warn_and_work(finished, tmp_path):
+def test_old_names_warn_and_work(finished, network, tmp_path):
     folder, flowers, _ = finished
     image = next((flowers / "val").rglob("*.jpg"))
-    network = trained.Network.from_run(folder)
     (answer,) = dict(network.predict([image])).values()
     with pytest.warns(DeprecationWarning, match=r"training\.Run is trained\.Network now"):
         run = training.Run.open(folder)
@@ -396,19 +396,21 @@ def test_old_names_warn_and_work(finished, tmp_path):
         training.Runs  # noqa: B018
 
 
-def test_evaluation(finished, tmp_path):
+def test_evaluation(finished, network, tmp_path):
     """By the run, and by the file of weights: the accuracies that history.csv has."""
     folder, flowers, _ = finished
     history = rows(folder / "history.csv")
     best = max(history, key=lambda row: float(row["val_accuracy"]))
-    found = trained.open_network(folder).evaluate(str(flowers))
+    found = network.evaluate(str(flowers))
     assert len(found.rows) == 15
     assert found.top1 == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
     assert found.loss == pytest.approx(float(best["val_loss"]), rel=1e-4)
     assert found.top5 == 1.0
     assert len(found.skipped) == 1
     other = trained.open_network(
-        model="resnet18", weights=folder / "best.pth", preprocessing={"crop": 32}
+        model="resnet18",
+        weights=folder / "best.pth",
+        preprocessing={"crop": 32},
     ).evaluate(str(flowers))
     assert other.rows == found.rows
     assert other.loss == pytest.approx(found.loss, rel=1e-5)
@@ -422,7 +424,7 @@ def test_evaluation(finished, tmp_path):
             trained.open_network(**arguments)
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1])
     with pytest.raises(ValueError, match="The classes differ"):
-        trained.open_network(folder).evaluate(str(tmp_path / "x.npz"))
+        network.evaluate(str(tmp_path / "x.npz"))
 
 
 def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
@@ -439,8 +441,10 @@ def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
     (run / "recipe.json").write_text(json.dumps({**recipe, "data": "photos", **split}))
     Fingerprint.of(sources).write(run)
 
+    network = trained.open_network(run)
+
     def counted(data):
-        found = trained.open_network(run).evaluate(data)
+        found = network.evaluate(data)
         return found.counted, found.trained, {row[0] for row in found.rows}
 
     elsewhere = tmp_path / "elsewhere"
@@ -645,7 +649,7 @@ def test_the_newest_finished_run_is_asked(finished, command_here, tmp_path):
         assert done.returncode == 0 and done.stderr.startswith(said), done.stderr
 
 
-def test_explaining(finished, command_here, tmp_path):
+def test_explaining(finished, network, command_here, tmp_path):
     folder, _, _ = finished
     first = rows(folder / "predictions.csv")[0]
     done = command_here("explain", first["file"], "--run", folder, "--json")
@@ -656,7 +660,7 @@ def test_explaining(finished, command_here, tmp_path):
     assert found["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
     other = "rose" if first["predicted"] == "tulip" else "tulip"
     done = command_here("explain", first["file"], "--run", folder, "--class", other, "-o", "t.png")
-    (answer,) = dict(trained.Network.from_run(folder).predict([first["file"]])).values()
+    (answer,) = dict(network.predict([first["file"]])).values()
     assert done.stdout == f"t.png: {other}, {dict(answer)[other]:.4f}\n"
     for picture in (name, "t.png"):
         with Image.open(tmp_path / picture) as drawn:

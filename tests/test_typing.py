@@ -7,7 +7,6 @@ import sys
 import typing
 from pathlib import Path
 
-import jedi
 import pytest
 
 import keras_resnet
@@ -37,6 +36,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_a_users_file_is_checked(tmp_path):
     """By mypy --strict, that finds what is wrong and nothing else."""
     (tmp_path / "right.py").write_text(RIGHT)
@@ -57,6 +57,8 @@ def test_a_users_file_is_checked(tmp_path):
 
 
 def test_an_editor_completes():
+    import jedi
+
     def completed(text):
         return {found.name for found in jedi.Script(f"import keras_resnet\n{text}").complete()}
 

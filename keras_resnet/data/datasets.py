@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_resnet.data.augmentation import Augmentation
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.source import DataError, Source, check_split, stream_source
+from keras_resnet.decoding import plainly
 
 SHUFFLE_BUFFER = 1000  # encoded images, some 100 kB each
 VALIDATION_SPLITS = ("validation", "val", "test")
@@ -139,6 +140,7 @@ def _source(builder, split):
     if count < 1:
         raise DataError(f"The split {split} of {builder.name!r} is empty.")
 
+    @plainly
     def examples(key, start):
         dataset = (
             stored()
@@ -159,6 +161,7 @@ def _source(builder, split):
     return dataclasses.replace(source, listed=lambda: [(said, builder.info.dataset_size, count)])
 
 
+@plainly
 def shuffled(examples, key):
     """A dataset in an order that a key fixes, int64 (2,); as it is if the key is None."""
     if key is None:

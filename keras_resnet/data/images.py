@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_resnet.data.source import DataError, Source
 from keras_resnet.data.unreadable import HEAD, READ, kind_of, why_bad_file, why_unread
+from keras_resnet.decoding import plainly
 
 LOOKED_UP = 256  # names at a time
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
@@ -78,6 +79,7 @@ class Images:
             path = self.folder + tf.gather(self.names, place)
             return path, path, tf.cast(tf.gather(labels, place), tf.int64)
 
+        @plainly
         def examples(key, start):
             def many(indices):
                 if key is not None:

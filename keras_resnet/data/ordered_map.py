@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import DataError, Source
+from keras_resnet.decoding import plainly
 
 ATTEMPTS = 100  # Images that are tried for one place before training gives up.
 IMAGE, EMPTY, END = range(3)  # what an element is
@@ -19,6 +20,7 @@ def steps_per_epoch(source: Source, batch_size):
     return math.ceil(source.count / batch_size)
 
 
+@plainly
 def ordered_map(epochs, order, load, *, fill, endless, source, batch_size, seed, skipped):
     """Loads examples in parallel, each into its place whatever becomes of the others.
 

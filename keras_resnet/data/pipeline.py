@@ -6,11 +6,13 @@ from keras_resnet.data.augmentation import Augmentation
 from keras_resnet.data.ordered_map import ordered_map, steps_per_epoch
 from keras_resnet.data.skipped import Skipped, check_sample
 from keras_resnet.data.source import DataError, Source
+from keras_resnet.decoding import plainly
 from keras_resnet.preprocessing import Preprocessing
 
 PREFETCHED = 2
 
 
+@plainly
 def training_batches(source: Source, *, preprocessing: Preprocessing, augmentation=None, **options):
     """Shuffled and augmented batches.
 
@@ -33,6 +35,7 @@ def training_batches(source: Source, *, preprocessing: Preprocessing, augmentati
     )
 
 
+@plainly
 def drawn_batches(
     source: Source,
     *,
@@ -82,7 +85,6 @@ def drawn_batches(
         key = source.key(seed, 0, place)
         return *augmentation.image(source.read(item), preprocessing, key), label
 
-    @tf.autograph.experimental.do_not_convert
     def finish(place, pixels, erasures, labels):
         return augmentation.drawn(pixels, labels, erasures, source.key(seed, 2, place[0]), classes)
 
@@ -123,6 +125,7 @@ def prefetched(batched):
     return batched.prefetch(PREFETCHED).with_options(options)
 
 
+@plainly
 def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
     """Batches in the source's order under the evaluation transform.
 
@@ -141,6 +144,7 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
     )
 
 
+@plainly
 def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, skipped=None):
     """Those batches before they are normalised.
 
@@ -175,6 +179,7 @@ def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, s
     return batched.apply(tf.data.experimental.assert_cardinality(steps))
 
 
+@plainly
 def without_names(batches):
     """(images, labels) of evaluation batches, as Keras takes them."""
     return batches.map(lambda images, labels, _: (images, labels))

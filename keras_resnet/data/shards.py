@@ -21,6 +21,7 @@ from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.smaller import smaller, smaller_options
 from keras_resnet.data.source import DataError, Source, stream_source
 from keras_resnet.data.unreadable import why_bad_image
+from keras_resnet.decoding import plainly
 from keras_resnet.files import LOCK, locked, read_json, remove_leftovers, replacing, write_text
 
 INDEX = "shards.json"
@@ -277,6 +278,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             f"The shards in {directory} hold {total} images, too few for {workers} workers."
         )
 
+    @plainly
     def examples(key, start):
         order = tf.constant(files)
         if key is not None:

@@ -4,11 +4,12 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
 from keras_resnet.data.source import DataError, Source
-from keras_resnet.decoding import decode
+from keras_resnet.data.unreadable import why_bad_image
 
 logger = logging.getLogger("keras_resnet")
 
@@ -100,26 +101,27 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
         DataError: if too many are bad, or if all were tried and a class has none left.
     """
 
-    def good(name, item, label):
-        def attempt(_):
-            with tf.control_dependencies([decode(source.read(item))]):
-                return tf.constant(True)
-
-        tried = tf.data.Dataset.range(1).map(attempt).ignore_errors()
-        tried = tried.concatenate(tf.data.Dataset.from_tensors(False)).take(1)
-        return tried.get_single_element(), name, label
+    def good(item):
+        try:
+            return why_bad_image(source.read(tf.constant(item)).numpy()) is None
+        except tf.errors.OpError:  # the file has gone
+            return False
 
     skipped.add_all(source.unusable)
     skipped.add_unread(source.unread)
     listed = len(source.unusable)
     key = tf.constant([seed, -1], tf.int64)
-    sample = source.examples(key, 0).take(SAMPLE).map(good, PARALLEL)
+    # In threads: tf.data needs a data set of its own for each image whose error is caught.
+    sample = source.examples(key, 0).take(SAMPLE).batch(4 * PARALLEL)
     labels: dict[bool, list[int]] = {False: [], True: []}
     try:
-        for fine, name, label in sample.as_numpy_iterator():
-            labels[bool(fine)].append(int(label))
-            if not fine:
-                skipped.note(source, name)
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            for names, items, numbers in sample.as_numpy_iterator():
+                found = pool.map(good, items)
+                for fine, name, label in zip(found, names, numbers, strict=True):
+                    labels[fine].append(int(label))
+                    if not fine:
+                        skipped.note(source, name)
     except tf.errors.OpError as error:
         raise DataError(f"The data cannot be read: {error.message}") from error
     bad, tried = len(labels[False]), len(labels[False]) + len(labels[True])

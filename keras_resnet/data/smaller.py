@@ -14,7 +14,7 @@ QUALITY = 90  # of JPEGs
 ORIENTATION = 0x0112  # EXIF's tag
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def _decoded(image_bytes):
     """An image's pixels as they are stored, and the orientation that `exif=True` would apply."""
     turn = tf.cond(

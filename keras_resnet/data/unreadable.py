@@ -40,7 +40,7 @@ def why_unread(kind):
     return f"it is of the kind {kind}, which TensorFlow does not read"
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def _decode(image_bytes):
     return tf.shape(decode(image_bytes))
 

@@ -97,13 +97,18 @@ def opened(artefact: Path) -> Callable[[Any], dict[str, np.ndarray]]:
 
 
 def compare(
-    outputs: dict[str, np.ndarray], model: keras.Model, inputs: np.ndarray, allowed: float | None
+    outputs: dict[str, np.ndarray],
+    model: keras.Model,
+    inputs: np.ndarray,
+    allowed: float | None,
+    predict: Callable[[np.ndarray], Any] | None = None,
 ) -> Comparison:
     """Compares an exported network's outputs, by name, with the model's for the same images.
 
-    `inputs` is what the model takes, `allowed` the `Comparison`'s tolerance.
+    `inputs` is what the model takes, `allowed` the `Comparison`'s tolerance, `predict` the model's
+    `predictor`, which whoever compares several times makes once.
     """
-    expected = named_outputs(model, _predict(model, inputs))
+    expected = named_outputs(model, (predict or predictor(model))(inputs))
     if "probabilities" in outputs and gives_logits(model):
         expected = {"probabilities": keras.ops.softmax(expected["logits"])}
     error, agreement = 0.0, None
@@ -124,20 +129,27 @@ def compare(
     return Comparison(len(inputs), error, agreement, allowed)
 
 
-def _predict(model, inputs):
-    """What a model predicts, in the precision that it says."""
+def predictor(model: keras.Model) -> Callable[[np.ndarray], Any]:
+    """Function from images to what a model predicts, in the precision that it says."""
     if keras.backend.backend() != "tensorflow":
-        return model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+        return lambda inputs: model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
     import tensorflow as tf
 
     # A function of its own: that of `predict` may have been compiled for TF32 before.
-    predict = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
-    with run_exported.full_precision():
+    function = tf.function(lambda images: model(images, training=False), autograph=False)
+
+    @run_exported.full_precision()
+    def predict(inputs):
+        traced = function.get_concrete_function(  # once, for batches of any size
+            tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)
+        )
         parts = [
-            predict(tf.convert_to_tensor(inputs[start : start + BATCH_SIZE]))
+            traced(tf.convert_to_tensor(inputs[start : start + BATCH_SIZE]))
             for start in range(0, len(inputs), BATCH_SIZE)
         ]
-    return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
+        return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
+
+    return predict
 
 
 def _logarithms(probabilities):

@@ -173,13 +173,13 @@ def _try(file, network, model, normalise, quantize, images):
     if images is None:
         noise = comparison.sample(network.inputs[0].shape[1:], network.inputs[0].dtype)
         batches = [noise[:1], noise]
-    predict = comparison.opened(file)
+    predict, expect = comparison.opened(file), comparison.predictor(model)
     for given in batches:
         inputs = given
         if normalise is not None:
             pixels = given.transpose(0, 2, 3, 1) if channels_first(model) else given
             inputs = laid_out(model, normalise.normalise(pixels)).numpy()
-        compared = comparison.compare(predict(given), model, inputs, allowed)
+        compared = comparison.compare(predict(given), model, inputs, allowed, expect)
         if not quantize:
             compared.check("The exported file")
     if quantize:

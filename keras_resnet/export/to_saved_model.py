@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.decoding import plainly
 from keras_resnet.export import comparison, folding, record
 from keras_resnet.export.network import (
     check_backend,
@@ -129,6 +130,7 @@ def _write(model, predict, target, preprocessing, table):
     def tensor(images):
         return predict(images)
 
+    @plainly
     def prepare(content):
         return tf.cast(transform(model, preprocessing)(content), tf.float32)
 
@@ -204,7 +206,7 @@ def _try(version, model, preprocessing, names):
     """Runs a SavedModel, from tensors and from images, and compares it with the model."""
     allowed = comparison.tolerance(model)
     inputs = comparison.sample(model.input_shape[1:], "float32")
-    predict = comparison.opened(version)
+    predict, expect = comparison.opened(version), comparison.predictor(model)
     pairs: list[tuple[Any, np.ndarray]] = [(inputs[:1], inputs[:1]), (inputs, inputs)]
     if preprocessing is not None:
         side, _ = pair(preprocessing.resize)
@@ -214,7 +216,7 @@ def _try(version, model, preprocessing, names):
         pairs.append((list(contents.values()), inputs))
     for given, inputs in pairs:
         outputs = predict(given)
-        compared = comparison.compare(outputs, model, inputs, allowed)
+        compared = comparison.compare(outputs, model, inputs, allowed, expect)
         compared.check("The SavedModel")
         comparison.check_names(outputs, names)
     return compared

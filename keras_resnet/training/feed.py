@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_resnet.data.pipeline import drawn_batches, pixel_batches, prefetched
+from keras_resnet.decoding import plainly
 
 
 class FedNetwork(keras.Model):
@@ -31,6 +32,7 @@ class FedNetwork(keras.Model):
         return self.network(images, training=training)
 
 
+@plainly
 def training_feed(source, *, augmentation, shared=False, **options):
     """Endless training batches; the arguments are those of `data.pipeline.drawn_batches`.
 
@@ -58,6 +60,7 @@ def training_feed(source, *, augmentation, shared=False, **options):
     return prefetched(_of_one_size(_one_hot(batches, source), options["batch_size"]))
 
 
+@plainly
 def validation_feed(source, preprocessing, *, batch_size, skipped):
     """Validation batches; the arguments are those of `data.pipeline.pixel_batches`.
 
@@ -68,6 +71,7 @@ def validation_feed(source, preprocessing, *, batch_size, skipped):
     return prefetched(padded(_one_hot(batches, source), batch_size))
 
 
+@plainly
 def padded(batches, batch_size):
     """(inputs, labels, weights) of (inputs, labels): rows of weight 0 fill a batch up."""
 

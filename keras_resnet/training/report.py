@@ -1,5 +1,6 @@
 """What a finished training leaves: pictures, predictions, the SavedModel and the report."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -156,14 +157,14 @@ def _export(model, recipe, source, folder):
         if done.returncode:
             raise ValueError(f"{version} could not be written:\n{done.stderr[-2000:]}")
 
-    def load(_, item, __):
-        content = source.read(item)
-        return content, recipe.preprocessing(content)
-
     key = tf.constant([recipe.seed, -2], tf.int64)  # at random, without reading all images
-    chosen = source.examples(key, 0).take(VERIFIED).map(load).ignore_errors()
-    images, inputs = zip(*chosen.as_numpy_iterator(), strict=True)
-    answers = export.answers_in_new_process(version, list(images))
+    images, inputs = [], []
+    for _, item, _ in source.examples(key, 0).take(VERIFIED).ignore_errors():
+        with contextlib.suppress(tf.errors.OpError):  # a bad one
+            content = source.read(item)
+            inputs.append(recipe.preprocessing(content).numpy())
+            images.append(content.numpy())
+    answers = export.answers_in_new_process(version, images)
     compared = verification.compare(answers, model, np.stack(inputs), verification.tolerance(model))
     compared.check(f"The SavedModel {version}")
     logger.info(
