@@ -138,7 +138,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
         ),
         (
             ("export", *named, "--format", "onnx", "--quantize", "int8", "-o", "x.onnx"),
-            "calibration_data",
+            "--calibration-data",
         ),
         (("export", "nowhere"), "is not the folder of a training"),
         (("export",), "no finished training in runs"),
