@@ -48,7 +48,7 @@ def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
         elif path.name.endswith(".safetensors"):
             import safetensors.numpy
 
-            state = {key: np.ascontiguousarray(value) for key, value in _state(model).items()}
+            state = {key: np.asarray(value, order="C") for key, value in _state(model).items()}
             version = {VERSION: "v1"} if version_of(model) == "v1" else {}
             safetensors.numpy.save_file(state, temporary, {"format": "pt", **version})
         else:

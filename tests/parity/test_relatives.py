@@ -207,9 +207,7 @@ def test_images_of_timm(tmp_path):
     _, path = timm_file("resnet18.a1_in1k", tmp_path)
     found = keras_resnet.weights.inspect(path)
     assert "timm's resnet18" in found.layout
-    assert (
-        "interpolation='bicubic'" in found.preprocessing and "crop_pct=0.95" in found.preprocessing
-    )
+    assert "interpolation='bicubic'" in found.preprocessing and "resize=235" in found.preprocessing
 
 
 @pytest.mark.sweep
