@@ -34,7 +34,9 @@ def test_round_trip_of_types(dtype, tmp_path):
     model = keras_resnet.ResNet20(classes=7, dtype=dtype, name_prefix="left_")
     for suffix in (".pth", ".safetensors"):
         path = weights.save(model, tmp_path / f"w{suffix}")
-        stored = weights.read_state_dict(path)["conv1.weight"]
+        stored = weights.read_state_dict(path)
+        assert stored["bn1.num_batches_tracked"].shape == ()  # as PyTorch's
+        stored = stored["conv1.weight"]
         assert stored.dtype.name == ("float32" if dtype == "mixed_float16" else dtype)
         check_equal(model, keras_resnet.ResNet20(classes=7, dtype=dtype, weights=path))
 
