@@ -343,3 +343,16 @@ def test_a_photograph_by_pillow_and_numpy_alone(tmp_path, monkeypatch):
     found = runpy.run_path("block.py")
     expected = model.predict_on_batch(used.batch({"": Path("rose.jpg").read_bytes()}))
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-3)
+
+
+def test_images_of_two_lengths(tmp_path):
+    """What the preprocessing crops to is what the file takes, and others are refused."""
+    preprocessing = keras_resnet.Preprocessing((36, 45), (32, 40), interpolation="bicubic")
+    options = {"preprocessing": preprocessing, "image_size": (32, 40)}
+    path = export.onnx(small("cifar"), tmp_path / "m.onnx", **options)
+    said = json.loads(path.with_name("m.onnx.export.json").read_text())
+    assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, 32, 40, 3]
+    assert said["preprocessing"]["crop"] == [32, 40]
+    assert said["preprocessing"]["interpolation"] == "bicubic"
+    with pytest.raises(ValueError, match="The sizes of the images differ"):
+        export.onnx(small("cifar", input_shape=(32, 32, 3)), path, preprocessing=preprocessing)
