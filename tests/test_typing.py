@@ -100,7 +100,7 @@ def public(module):
     "room",
     [
         *("blocks", "configs", "conversion", "data", "export", "features", "layers", "models"),
-        *("trained", "training", "visualize", "weights"),
+        *("preprocessing", "trained", "training", "visualize", "weights"),
     ],
 )
 def test_what_is_public_has_types(room):
