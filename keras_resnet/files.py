@@ -75,7 +75,8 @@ def replacing(path):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise OSError(str(error).replace(str(temporary), str(path))) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where there was no place for it
+            temporary.unlink()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from keras_resnet_cli.terminal import log_to_stdout, quiet
 __all__ = ["app", "log_to_stdout", "main", "quiet"]
 
 # TensorFlow leaves oneDNN off on processors without AVX512-VNNI, where a training step then takes
-# 1.4 times as long (docs/performance.md). Read when TensorFlow is imported, so set here.
+# 1.1 to 1.3 times as long (docs/performance.md). Read when TensorFlow is imported, so set here.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 COMMANDS: dict[str, Callable] = {
@@ -102,13 +102,18 @@ def main():
 def _said(error):
     """An error in words, which names options as they are typed: --validation-split."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}."
+        file = error.filename
+        return f"{os.fsdecode(file) if isinstance(file, bytes) else file}: {error.strerror}."
     said = str(error)
+    if "is not as it should be" in said:  # a file, whose fields have these names
+        return said
     commands = vars(typer.main.get_command(app))["commands"]
     named = next((commands[word] for word in sys.argv[1:] if word in commands), None)
     for parameter in named.params if named else ():
         if "_" in parameter.name.strip("_"):
-            said = re.sub(rf"\b{parameter.name}\b", parameter.opts[0], said)
+            # Not in a path or a quotation, whose words are somebody else's.
+            name = rf"(?<![\w/\\.'\"-]){parameter.name}(?![\w/\\'\"-]|\.\w)"
+            said = re.sub(name, parameter.opts[0], said)
     return said
 
 

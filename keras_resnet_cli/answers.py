@@ -88,7 +88,9 @@ def explain(
     ] = None,
     output: Annotated[
         Path | None,
-        output_file("Picture to write. \\[default: NAME_explained.png]"),
+        output_file(
+            "Picture to write. \\[default: NAME_explained.png]", ".png", ".jpg", ".svg", ".pdf"
+        ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,

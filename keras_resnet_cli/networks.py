@@ -50,7 +50,7 @@ def plot(
     network: NameOrFile,
     output: Annotated[
         Path | None,
-        output_file("A .svg or .png file. \\[default: NAME.svg]"),
+        output_file("A .svg or .png file. \\[default: NAME.svg]", ".svg", ".png"),
     ] = None,
     detail: Annotated[
         str, typer.Option(help="block: a box a residual block; layer: every layer.")

@@ -1,6 +1,7 @@
 """The options that several commands take."""
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +23,21 @@ Version = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def output_file(about):
-    """The option that names a file to write, whose folder is looked for before any work is done."""
+def output_file(about, *suffixes):
+    """The option that names a file to write: what cannot be is refused before any work is done.
+
+    Args:
+        about: The help.
+        *suffixes: What its name may end in; none for anything.
+    """
 
     def checked(path: Path | None):
+        if path is not None and suffixes and not path.name.endswith(suffixes):
+            raise ValueError(f"The file should end in {' or '.join(suffixes)}. Received: {path}")
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
+        if path is not None and not os.access(path.parent, os.W_OK):
+            raise ValueError(f"The folder {path.parent} cannot be written to.")
         if path is not None and path.is_dir():
             raise ValueError(f"{path} is a folder. Name a file to write.")
         return path

@@ -231,6 +231,8 @@ def test_convert_keras_applications(command_here, tmp_path):
         (["convert", "w.pth", "-o", "no/w.keras"], 1, "The folder no does not exist"),
         (["convert", "w.pth", "-o", "w.keras", "--model", "resnet32"], 1, "missing from the file"),
         (["convert", "w.pth", "-o", "w.keras", "--model", "resnet35"], 1, "Did you mean"),
+        (["shards", "no/max_side", "-o", "out"], 1, "no/max_side does not exist"),
+        (["shards", "no", "-o", "out", "--quality", "9"], 1, "Pass --max-side too"),
         (["list", "resnet51"], 1, "Did you mean resnet"),
         (["download", "resnet18", "--weights", "IMAGENET1K_V2"], 1, "no such weights"),
         (["convert", "w.pth"], 2, "Missing option"),

@@ -317,7 +317,7 @@ def metadata_of(path):
 def test_a_file_alone_says_what_it_takes(format, tmp_path):
     model = small("basic", input_shape=(32, 32, 3))
     used = keras_resnet.Preprocessing(36, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    names = ["a", "雏菊", '"c"']
+    names = ["a \udce9", "雏菊", '"c"']  # one that a file system had, but is no Unicode
     path = tmp_path / f"m{SUFFIXES[format]}"
     getattr(export, format)(model, path, preprocessing=used, class_names=names)
     metadata = metadata_of(path)

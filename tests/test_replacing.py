@@ -78,3 +78,13 @@ with files.replacing(sys.argv[1]) as temporary:
         other.kill()
     files.remove_leftovers(tmp_path)
     assert set(tmp_path.iterdir()) == {ours, tmp_path / ".hidden"}
+
+
+@pytest.mark.parametrize("place", ["no folder/x.txt", "file/x.txt", "folder"])
+def test_errors_name_what_was_to_be_written(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError) as error:
+        files.write_text(tmp_path / place, "written")
+    assert error.value.filename == str(tmp_path / place)
+    assert str(os.getpid()) not in str(error.value).replace(str(tmp_path), "")

@@ -289,20 +289,27 @@ def test_commands(command_here, tmp_path):
 
 
 def test_networks_inside_of_a_model():
-    """Their stages are shown, and all parameters are counted once."""
+    """Each has its stages, and all parameters are counted once."""
     inputs = keras.Input((32, 32, 3))
-    first, second = (
-        keras_resnet.ResNet20(include_top=False, pooling="avg", name=name) for name in "ab"
+    options = {"include_top": False, "pooling": "avg", "name": "net"}
+    nets = [keras_resnet.create(name, **options) for name in ("resnet20", "resnet32", "resnet20")]
+    outputs = []
+    for number, net in enumerate(nets):  # Keras wants other names for layers of one model
+        outputs.append(keras.Sequential([inputs, net], name=f"s{number}")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.Concatenate()(outputs)))
+    stages = {stage.name: stage for stage in visualize.summary(model)}
+    assert sum(stage.parameters for stage in stages.values()) == sum(
+        int(np.prod(weight.shape)) for weight in model.trainable_weights
     )
-    two = keras.Model(inputs, keras.layers.Add()([first(inputs), second(inputs)]))
-    stages = visualize.summary(two)
-    names = ["stem", "layer1", "layer2", "layer3", "head"]
-    assert [stage.name for stage in stages] == [
-        *names,
-        *(f"b/{name}" for name in names[:-1]),
-    ]
-    assert sum(stage.parameters for stage in stages) == 2 * sum(
-        stage.parameters for stage in visualize.summary(first)
-    )
-    inside = keras.Sequential([first, keras.layers.Dense(5)])
-    assert [stage.name for stage in visualize.summary(inside)] == names
+    assert stages["head"].parameters == (3 * 64 + 1) * 7
+    own = ["layer1", "layer2", "layer3"]
+    inside = sorted({name.rpartition("/")[0] for name in stages})
+    assert len(inside) == 3 and inside[0] == ""
+    for above, net in zip(inside, nets, strict=True):
+        expected = {stage.name: stage.parameters for stage in visualize.summary(net)}
+        for name in own:
+            assert stages[f"{above}/{name}".lstrip("/")].parameters == expected[name]
+    first = keras_resnet.ResNet20(include_top=False, pooling="avg")
+    one = keras.Sequential([first, keras.layers.Dense(5, name="conv1")])
+    names = [stage.name for stage in visualize.summary(one)]
+    assert names == ["stem", *own, "head"]

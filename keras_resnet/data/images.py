@@ -179,16 +179,21 @@ def list_images(directory, *, least=2) -> Images:
     )
 
 
-def image_files(path) -> list[Path]:
-    """The images anywhere in a folder, by their names; what is no folder is itself."""
+def image_files(path) -> tuple[list[Path], dict[str, str]]:
+    """The images anywhere in a folder, by their names, and {file: why} of those that are unusable.
+
+    What is no folder is itself.
+    """
     path = Path(path)
     if not path.is_dir():
-        return [path]
-    folders = _walk(os.fsencode(path), (), {}, {}, collections.Counter())
+        return [path], {}
+    unusable: dict[str, str] = {}
+    folders = _walk(os.fsencode(path), (), unusable, unusable, collections.Counter())
     found = [Path(os.fsdecode(file)) for files in folders for file in files]
     if not found:
-        raise DataError(f"There are no images ({', '.join(READ)}) in the folder {path}.")
-    return found
+        why = "".join(f" {file}: {why}." for file, why in list(unusable.items())[:1])
+        raise DataError(f"There are no images ({', '.join(READ)}) in the folder {path}.{why}")
+    return found, unusable
 
 
 def _said_of_folders(directory, classes, deeper):

@@ -103,7 +103,7 @@ def metadata(
         "preprocessing_inside": inside,
         "class_names": class_names,
     }
-    said = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    said = {name: json.dumps(value) for name, value in values.items()}
     return {"model": model.name, **said}
 
 

@@ -101,7 +101,7 @@ def _with_metadata(content, metadata):
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(json.dumps(metadata, ensure_ascii=False).encode())
+    buffer.data = list(json.dumps(metadata).encode())
     entry.name, entry.buffer = METADATA, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or ()), entry]

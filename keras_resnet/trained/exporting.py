@@ -20,6 +20,10 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
         if format in SUFFIXES:
             output = output / f"model{SUFFIXES[format]}"
     if format in SUFFIXES:
+        if Path(output).suffix != SUFFIXES[format]:
+            raise ValueError(
+                f"The file's name should end in {SUFFIXES[format]}. Received: output={output}"
+            )
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         options["image_size"] = None if any_size else network.preprocessing.crop
     if "calibration_data" in options:

@@ -33,11 +33,13 @@ def predict(
     model, preprocessing, class_names, files, top, skipped=None
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
     """What `Network.predict` answers, by a model and what belongs to it."""
-    files = [image for file in files for image in image_files(file)]
+    bad, none = Skipped() if skipped is None else skipped, True
+    found = [image_files(file) for file in files]
+    for _, unusable in found:
+        bad.add_all(unusable)
+    files = [image for images, _ in found for image in images]
     paths = [os.fsencode(file) for file in files]
-    source, bad, none = _source(paths, paths, tf.io.read_file, why_bad_file), skipped, True
-    if bad is None:
-        bad = Skipped()
+    source = _source(paths, paths, tf.io.read_file, why_bad_file)
     for place, row in _answers(model, preprocessing, source, bad):
         best, none = np.argsort(-row)[:top], False
         yield files[place], [(class_names[index], float(row[index])) for index in best]
@@ -51,7 +53,7 @@ def _refuse(skipped):
     raise ValueError(f"{name} cannot be decoded: {reason}.{more}")
 
 
-def _source(names, items, read, why_bad_file) -> Source:
+def _source(names, items, read, why_bad) -> Source:
     """Images without labels: in their stead stand the places in the list, and -1 for no image."""
     if not names:
         raise ValueError("There are no images to name: pass one or more.")
@@ -73,7 +75,7 @@ def _source(names, items, read, why_bad_file) -> Source:
         lambda _, start: tf.data.Dataset.range(start, len(names)).map(example),
         read_item,
         lambda key: (tf.constant(""), tf.constant(""), tf.constant(-1, tf.int64)),
-        why_bad_file,
+        why_bad,
     )
 
 

@@ -98,15 +98,20 @@ def train(
     recipe = recipe.located()
     # One process writes and locks; the others, where there are several, see the same folder.
     lock = locked if distribution.writes else _unlocked
-    with caller_restored(), lock(output, recipe) as folder, distribution.explained(folder):
+    with (
+        caller_restored(),
+        lock(output, recipe) as folder,
+        distribution.explained(folder),
+        _interruption_explained(folder, command, distribution) as begun,
+    ):
         keras.utils.set_random_seed(recipe.seed)
         if recipe.deterministic:
             tf.config.experimental.enable_op_determinism()
-        _train_in(folder, recipe, distribution, save_every, note, command)
+        _train_in(folder, recipe, distribution, save_every, note, command, begun)
     return folder
 
 
-def _train_in(folder, recipe, distribution, save_every, note, command):
+def _train_in(folder, recipe, distribution, save_every, note, command, begun):
     """Trains in a run folder, which this process, if it writes, has locked."""
     found = checkpoint.load(folder)
     if distribution.processes > 1 and found and found[0].ends(recipe):
@@ -131,12 +136,8 @@ def _train_in(folder, recipe, distribution, save_every, note, command):
     if distribution.writes:
         _say_what_starts(training, sources, state)
         _write_beginning(training, sources, command)
-    try:
-        _fit(training, state, arrays, scope)
-    except KeyboardInterrupt:
-        if distribution.writes:
-            _say_where_it_stopped(folder, state, command)
-        raise
+    begun.append(state)
+    _fit(training, state, arrays, scope)
     distribution.part()
     if distribution.writes:
         finish(dataclasses.replace(training, sources=sources), state, note=note, command=command)
@@ -279,17 +280,25 @@ def _say_what_starts(training, sources, state):
         logger.info("Continuing after %s.", state)
 
 
-def _say_where_it_stopped(folder, state, command):
-    found = checkpoint.load(folder)
-    logger.warning(
-        "Stopped in epoch %d, after step %d. %s %s",
-        state.epoch + 1,
-        state.step,
-        f"The last checkpoint is of {found[0]}; the same command continues from there:"
-        if found
-        else "There is no checkpoint yet; the same command starts again:",
-        command,
-    )
+@contextlib.contextmanager
+def _interruption_explained(folder, command, distribution):
+    """Says where Ctrl+C stopped a training; gives a list for its state, once it has begun."""
+    begun: list[TrainingState] = []
+    try:
+        yield begun
+    except KeyboardInterrupt:
+        if distribution.writes:
+            where = f"in epoch {begun[0].epoch + 1}, after step {begun[0].step}" if begun else ""
+            found = checkpoint.load(folder)
+            logger.warning(
+                "Stopped %s. %s %s",
+                where or "before the first step",
+                f"The last checkpoint is of {found[0]}; the same command continues from there:"
+                if found
+                else "There is no checkpoint yet; the same command starts again:",
+                command,
+            )
+        raise
 
 
 @contextlib.contextmanager

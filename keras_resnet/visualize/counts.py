@@ -26,6 +26,7 @@ class Part:
         shape: Of its output.
         parameters: How many numbers it learns.
         multiply_adds: Of its convolutions and dense layers, for one image; torchvision's GFLOPS.
+        inside: "resnet18/" in a second network of that name in a model; else "".
     """
 
     name: str
@@ -35,6 +36,7 @@ class Part:
     shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
+    inside: str = ""
 
 
 def parts(model: keras.Model, image_size: int | None = None) -> list[Part]:
@@ -77,7 +79,7 @@ def _add_parts(found, model, image_size, taken=None):
         if taken and not sources:
             name = taken
         elif _is_chained(operation):
-            name = _add_parts(found, operation, image_size, sources[0])
+            name = _add_inside(found, operation, image_size, sources[0])
         else:
             name = operation.name
             if name in found:
@@ -85,6 +87,22 @@ def _add_parts(found, model, image_size, taken=None):
             found[name] = _part(name, operation, sources, found, model, image_size)
         names[operation.name] = name
     return name
+
+
+def _add_inside(found, model, image_size, taken):
+    """Adds the parts of a model inside of another; arguments and result as of `_add_parts`."""
+    own = {taken: found[taken]}
+    last = _add_parts(own, model, image_size, taken)
+    del own[taken]
+    inside, number = "", 1
+    while any(inside + name in found for name in own):
+        inside, number = f"{model.name}{f'_{number}' if number > 1 else ''}/", number + 1
+    for name, part in own.items():
+        sources = tuple(one if one == taken else inside + one for one in part.sources)
+        found[inside + name] = dataclasses.replace(
+            part, name=inside + name, sources=sources, inside=inside + part.inside
+        )
+    return taken if last == taken else inside + last
 
 
 def _is_chained(operation):

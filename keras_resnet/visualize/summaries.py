@@ -52,15 +52,13 @@ def summary(model: keras.Model, image_size: int | None = None) -> list[Stage]:
     found = parts(model, image_size)
     total = sum(part.multiply_adds for part in found) or 1
     grouped: dict[str, list[Part]] = {}
-    stage, inside = "stem", ""
+    with_blocks = set()  # of the networks, those whose stem is behind
     for part in found:
-        model_inside = part.name.rpartition("/")[0]
-        if model_inside != inside:  # a second network
-            stage, inside = f"{model_inside}/stem".lstrip("/"), model_inside
         if isinstance(part.operation, ResidualBlock):
             stage = part.name.rsplit(".", 1)[0]
-        elif not stage.endswith("stem"):
-            stage = "head"
+            with_blocks.add(part.inside)
+        else:
+            stage = part.inside + ("head" if part.inside in with_blocks else "stem")
         grouped.setdefault(stage, []).append(part)
     return [
         _stage(name, members, total, channels_first(model)) for name, members in grouped.items()
