@@ -271,6 +271,16 @@ def test_a_folder(repositories):
     assert network.preprocessing == keras_resnet.Preprocessing(interpolation="bicubic")
 
 
+def test_classes_of_other_names(repositories, tmp_path):
+    """Seven folders that are not called as the classes: which is which nobody knows."""
+    for name in sorted(NAMES):
+        (tmp_path / name.upper()).mkdir()
+        Image.new("RGB", (96, 96)).save(tmp_path / name.upper() / "0.png")
+    network = trained.Network.from_weights(None, repositories / "timm")
+    with pytest.raises(ValueError, match="The classes have other names"):
+        network.evaluate(tmp_path)
+
+
 @pytest.mark.parametrize(
     "said, expected",
     [

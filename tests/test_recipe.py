@@ -155,3 +155,10 @@ def test_the_named_ones_have_the_published_numbers():
     assert RECIPES["imagenet_v2"].ema_momentum == pytest.approx(
         (1 - 2e-5 * 1024 * 32 / 600) ** (1 / 32), abs=2e-7
     )
+
+
+def test_images_of_weights_that_take_no_squares():
+    """timm's 256 x 192 at crop_pct 0.95: images of training are squares, resized by one length."""
+    recipe = Recipe(image_size=224).with_pixels_of(Preprocessing((269, 202), (256, 192)))
+    assert recipe.resize == 236
+    assert Recipe(image_size=224).with_pixels_of(Preprocessing(235, 224)).resize == 235

@@ -14,7 +14,7 @@ from keras_resnet.data.locations import evaluation_source
 from keras_resnet.data.pipeline import evaluation_batches
 from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained.fingerprint import Fingerprint, some
 
 TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
@@ -140,10 +140,22 @@ def evaluate_on(data, network) -> Evaluation:
             f"{some(source.class_names, 10)}."
         )
     skipped, order = Skipped(), None
-    if names is not None and sorted(names) == sorted(source.class_names):  # of a config.json
+    if names is not None and sorted(names) == sorted(source.class_names):
         order = [names.index(name) for name in source.class_names]
+    elif names is not None and not _of_imagenet(names, source.class_names):
+        raise ValueError(
+            f"The classes have other names, so that which is which is not known. {network.file}: "
+            f"{some(names, 10)}. {data}: {some(source.class_names, 10)}. Name the folders as the "
+            "classes are."
+        )
     found = evaluate(network.model, source, network.preprocessing, skipped=skipped, order=order)
     return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
+
+
+def _of_imagenet(names, folders):
+    """Whether classes and folders are ImageNet's, in its order, under whatever names."""
+    numbers, usual = (tuple(column) for column in zip(*imagenet_classes(), strict=True))
+    return len(names) == len(numbers) and (tuple(folders) == numbers or tuple(names) == usual)
 
 
 def _chosen(data, run):

@@ -91,7 +91,8 @@ class Run:
         data, weights = recipe.get("data"), recipe.get("weights")
         left_out = ("data", "weights", "classes", "command")
         said = {key: value for key, value in recipe.items() if key not in left_out}
-        said |= {"weights": Path(weights).name} if weights else {}
+        if weights:
+            said["weights"] = weights if "://" in weights else Path(weights).name
         rows = self.folder / PREDICTIONS
         if not rows.is_file():
             return {"recipe": said}

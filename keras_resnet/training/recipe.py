@@ -62,8 +62,8 @@ class Recipe:
     weights: str | None = field(
         None,
         a(str),
-        'What to start from: a file, "imagenet" (a download) or other published weights. None for '
-        "random weights.",
+        'What to start from: a file, a folder with a config.json, "hf://owner/name", "imagenet" or '
+        "other published weights (downloads). None for random weights.",
     )
     dropout: float = field(0.0, RATE, "Rate of dropout before `fc`.")
     drop_path: float = field(0.0, RATE, "Rate of stochastic depth of the last block.")
@@ -283,7 +283,10 @@ class Recipe:
     def with_pixels_of(self, usual: Preprocessing) -> "Recipe":
         """The recipe with what it leaves to the weights as their preprocessing has it."""
         usual = usual.of_side(self.image_size)
-        return self._filled({name: getattr(usual, name) for name in PIXELS})
+        values = {name: getattr(usual, name) for name in PIXELS}
+        if isinstance(usual.resize, tuple):  # the weights' images are no squares; these are
+            values["resize"] = max(usual.resize)
+        return self._filled(values)
 
     def _filled(self, values):
         left = {name: value for name, value in values.items() if getattr(self, name) is None}

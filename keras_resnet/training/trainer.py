@@ -130,8 +130,8 @@ def _train_in(folder, recipe, distribution, save_every, note, command, begun):
     weights = None if found else recipe.weights
     plain, model = _networks(recipe, weights, sources[0].class_names, scope, distribution)
     state, arrays = _state(found, folder, sources, distribution)
-    for bad, before in zip(skipped, state.skipped, strict=True):
-        bad.reasons.update(before)
+    for bad, known in zip(skipped, state.skipped, strict=True):
+        bad.reasons.update(known)
     training = Training(recipe, model, plain, parts, skipped, folder, save_every, distribution)
     if distribution.writes:
         _say_what_starts(training, sources, state)
