@@ -527,13 +527,15 @@ def stages_in_sequences(n):
 
 
 def heads_side_by_side(n):
-    """Beside one network, each of which may be its classifier."""
+    """Beside one network of many blocks, each of which may be its classifier."""
     storage = Storage("Float", "0", np.zeros(1, np.float32))
     parts = ("conv1", "layer1.0.conv1", "layer2.0.conv1")
     network = {f"{part}.weight": tensor(storage, (1,) * 4, (1,) * 4) for part in parts}
     network["layer2.0.bn2.weight"] = tensor(storage, (1,), (1,))
-    heads = {f"{number}.fc.weight": tensor(storage, (1, 1), (1, 1)) for number in range(n)}
-    return {**network, **heads}, [storage]
+    for number in range(n):
+        network[f"layer1.{number}.x"] = tensor(storage, (1,), (1,))
+        network[f"{number}.fc.weight"] = tensor(storage, (1, 1), (1, 1))
+    return network, [storage]
 
 
 def kernels_of_parts(n):

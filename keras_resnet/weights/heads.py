@@ -37,10 +37,11 @@ def classifier_of(network: Network, classes: int | None, alone: bool) -> str | N
         for key in network.beside
         if key.endswith(".running_mean")
     )
+    features = network.features  # which takes a look at every name
     fitting = {
         name: array
         for name, array in matrices.items()
-        if array.shape[1] == network.features and not _in_projector(name, parents)
+        if array.shape[1] == features and not _in_projector(name, parents)
     }
     named = [name for name in fitting if NAME.fullmatch(name)]
     contrastive = not alone or any(
