@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 
+import keras
 import numpy as np
 import pytest
 from small_networks import small
@@ -245,6 +246,16 @@ def test_the_network_of_clip_is_called_so(tmp_path, resnet18_state):
     )
     message = message_of(path, keras_resnet.ResNet18(classes=7))
     assert "with a stem of three convolutions, as CLIP's" in message
+
+
+def test_a_mapping_of_a_training(resnet20_state):
+    """Other things than tensors are in it, and tensors of another library (here TensorFlow's)."""
+    tensors = {key: keras.ops.convert_to_tensor(value) for key, value in resnet20_state.items()}
+    saved = {"epoch": 3, "arch": "resnet20", "best": np.float32(0.9), "model": {"ema": tensors}}
+    model = keras_resnet.ResNet20()
+    weights.load(model, saved | {"optimizer": {"state": {0: {"step": 5}}, "groups": [{"lr": 1}]}})
+    for key, value in weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(value, resnet20_state[key])
 
 
 def test_what_no_network_here_fits(tmp_path, resnet20_state):
