@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from torch_files import state_dict_file
 
 import keras_resnet
@@ -99,6 +100,12 @@ def test_biases_go_into_the_means(resnet18_state, tmp_path):
     expected = np.asarray(norm(convolution(padded)))
     stem = keras.Model(model.input, model.get_layer("bn1").output)
     assert np.abs(stem(x) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_biases_of_another_type_go_into_the_means():
+    state = {"conv1.bias": np.ones(2, np.float16), "bn1.running_mean": np.full(2, 3, bfloat16)}
+    (mean,) = biases_into_means(state).values()
+    assert mean.value().dtype == np.float32 and mean.value().tolist() == [2, 2]
 
 
 def test_other_biases_stay():

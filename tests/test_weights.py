@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 
+import keras
 import numpy as np
 import pytest
 from small_networks import small
@@ -149,6 +150,67 @@ def test_what_is_no_classifier(head, tmp_path, resnet20_state):
     keras_resnet.ResNet20(weights=path, include_top=False)
 
 
+def numbers(**shapes):
+    """Tensors by name, of which `__` is a dot."""
+    rng = np.random.default_rng(0)
+    return {
+        name.replace("__", "."): rng.normal(size=shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.mark.parametrize("prefix", ["", "model.backbone."])
+@pytest.mark.parametrize("name", ["projection_head.fc", "projector.linear", "neck.fc", "p.fc"])
+def test_a_projection_is_no_classifier(name, prefix, resnet20_state):
+    """Though its last name may be a classifier's."""
+    backbone = {prefix + key: value for key, value in without(resnet20_state, "fc").items()}
+    state = {**backbone, **numbers(**{f"{name}.weight": (128, 64), f"{name}.bias": (128,)})}
+    with pytest.raises(CheckpointError, match=r"2 missing from the file: fc\.bias, fc\.weight"):
+        weights.load(keras_resnet.ResNet20(classes=12), state)
+    weights.load(keras_resnet.ResNet20(classes=12), state, head="skip")
+
+
+@pytest.mark.parametrize("prefix", ["", "model.backbone."])
+@pytest.mark.parametrize("head", ["fc", "head", "model.classifier"])
+@pytest.mark.parametrize("other", ["domain.classifier", "aux.fc", "model.backbone.aux.fc"])
+def test_the_nearest_classifier_is_taken(other, head, prefix, resnet20_state):
+    backbone = {prefix + key: value for key, value in without(resnet20_state, "fc").items()}
+    if not prefix:
+        head = head.removeprefix("model.")
+    heads = {f"{head}.{leaf}": resnet20_state[f"fc.{leaf}"] for leaf in ("weight", "bias")}
+    model = keras_resnet.ResNet20()
+    weights.load(model, {**numbers(**{f"{other}.weight": (2, 64)}), **backbone, **heads})
+    for key, value in weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(value, resnet20_state[key])
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize(
+    "head, between",
+    [
+        ("fc", {"fc1__weight": (64, 64), "fc1__bias": (64,)}),
+        ("classifier", {f"bottleneck__{k}": (64,) for k in ("weight", "bias", "running_mean")}),
+        ("head.fc", {"head__norm__weight": (64,), "head__norm__bias": (64,)}),
+    ],
+)
+def test_what_stands_before_the_classifier_is_refused(head, between, prefix, resnet20_state):
+    """The network's answers are not those of the file without it. Its features are."""
+    state = {prefix + key: value for key, value in without(resnet20_state, "fc").items()}
+    state |= numbers(**between)
+    state |= {f"{head}.{leaf}": resnet20_state[f"fc.{leaf}"] for leaf in ("weight", "bias")}
+    names = ", ".join(sorted(key.replace("__", ".") for key in between))
+    model = keras_resnet.ResNet20()
+    with pytest.raises(CheckpointError) as error:
+        weights.load(model, state)
+    assert f"{len(between)} unused by the model: {names}" in str(error.value)
+    assert "pass ignore=[" in str(error.value)
+    weights.load(keras_resnet.ResNet20(), state, head="skip")
+    weights.load(keras_resnet.ResNet20(include_top=False), state)
+    weights.load(model, state, ignore=[f"{names.partition('.')[0]}.*"])
+    for key, value in weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(value, resnet20_state[key])
+
+
 def test_what_stands_between_the_stages_is_refused(tmp_path, resnet20_state):
     """A layer that a network may need is no decoder: it is ignored only if that is asked for."""
     state = {}
@@ -184,6 +246,16 @@ def test_the_network_of_clip_is_called_so(tmp_path, resnet18_state):
     )
     message = message_of(path, keras_resnet.ResNet18(classes=7))
     assert "with a stem of three convolutions, as CLIP's" in message
+
+
+def test_a_mapping_of_a_training(resnet20_state):
+    """Other things than tensors are in it, and tensors of another library (here TensorFlow's)."""
+    tensors = {key: keras.ops.convert_to_tensor(value) for key, value in resnet20_state.items()}
+    saved = {"epoch": 3, "arch": "resnet20", "best": np.float32(0.9), "model": {"ema": tensors}}
+    model = keras_resnet.ResNet20()
+    weights.load(model, saved | {"optimizer": {"state": {0: {"step": 5}}, "groups": [{"lr": 1}]}})
+    for key, value in weights.to_state_dict(model).items():
+        np.testing.assert_array_equal(value, resnet20_state[key])
 
 
 def test_what_no_network_here_fits(tmp_path, resnet20_state):

@@ -70,14 +70,21 @@ def check_choice(argument: str, value: object, other: str) -> None:
 def _wanted(variables, state, source, *, skip_head):
     """The variables and arrays that should fit: no head if it is skipped or the model has none."""
     without_top = not any(key in variables for key in HEAD)
-    ignored = [key for key in HEAD if key in state]
+    ignored = [*(key for key in HEAD if key in state), *_before_head(state)]
     if without_top and ignored:
-        logger.warning("%s: its head (%s) was not loaded.", source, ", ".join(ignored))
-    left_out = HEAD if without_top or skip_head else ()
+        logger.warning("%s: its head (%s) was not loaded.", source, listed(ignored))
+    left_out = {*HEAD, *ignored} if without_top or skip_head else ()
     return (
         {key: variable for key, variable in variables.items() if key not in left_out},
         {key: array for key, array in state.items() if key not in left_out},
     )
+
+
+def _before_head(state):
+    """What is as wide as the features and stands in no stage: a layer before the file's head."""
+    features = getattr(state.get(HEAD[0]), "shape", ())[1:]
+    shapes = (features, features * 2) if features else ()
+    return [k for k, array in state.items() if array.shape in shapes and not BACKBONE.match(k)]
 
 
 def _check_fit(model, variables, state, source, ignore, unreadable):

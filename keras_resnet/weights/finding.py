@@ -114,8 +114,8 @@ def _collect(saved, path, seen, groups):
         for key, value in saved.items()
         if isinstance(key, str) and (isinstance(value, np.ndarray) or hasattr(value, "is_module"))
     }
-    if any(isinstance(value, np.ndarray) for value in tensors.values()):
-        groups[path] = tensors
+    if any(isinstance(value, np.ndarray) and value.ndim for value in tensors.values()):
+        groups[path] = tensors  # and not where there are only numbers, as an epoch
     for key, value in saved.items():
         _collect(value, (*path, str(key)), seen, groups)
 

@@ -1,7 +1,7 @@
 """The classifier among what stands beside a network: `classifier_of`.
 
 A classifier is one matrix on the network's features. A projection head of self-supervised learning
-looks the same, but for its name, its neighbours, and its number of rows.
+looks the same, but for its name, its place, its neighbours, and its number of rows.
 """
 
 import collections
@@ -11,8 +11,9 @@ import numpy as np
 
 from keras_resnet.weights.structure import Network
 
+# Right below the network's prefix, or one that this begins with; detectron2's is in its stem.
 NAME = re.compile(
-    r"(.*\.)?(fc|linear|last_linear|classifier|logits|output|head\.fc|cls_head\.fc_cls)(\.\d)?"
+    r"((head|cls_head|stem)\.)?(fc|fc_cls|linear|last_linear|classifier|logits|output)(\.\d)?"
 )
 # Of contrastive learning, whose encoders end in a projection that is often called `fc`.
 CONTRASTIVE = re.compile(r"(.*\.)?(encoder_[qk]|queue|queue_ptr|base_encoder|momentum_encoder)\b.*")
@@ -37,24 +38,49 @@ def classifier_of(network: Network, classes: int | None, alone: bool) -> str | N
         for key in network.beside
         if key.endswith(".running_mean")
     )
+    features = network.features  # which takes a look at every name
     fitting = {
         name: array
         for name, array in matrices.items()
-        if array.shape[1] == network.features and not _in_projector(name, parents)
+        if array.shape[1] == features and not _in_projector(name, parents)
     }
-    named = [name for name in fitting if NAME.fullmatch(name)]
+    above = network.prefix.split(".")[:-1]
+    places = {name: _place(name, _is_outside(name, network), above) for name in fitting}
+    named = [name for name, (_, rest) in places.items() if NAME.fullmatch(rest)]
     contrastive = not alone or any(
         map(CONTRASTIVE.fullmatch, (network.prefix + "x", *network.beside))
     )
     if contrastive:
         named = [name for name in named if len(fitting[name]) == classes]
-    own = [name for name in named if not _is_outside(name, network)]
-    if len(own or named) == 1:
-        return (own or named)[0]
-    of_classes = [name for name in fitting if len(fitting[name]) == classes]
-    if not named and len(matrices) == 1 and of_classes:
-        return of_classes[0]
-    return None
+    if named:
+        nearest = min(places[name][0] for name in named)
+        named = [name for name in named if places[name][0] == nearest]
+        return named[0] if len(named) == 1 else None
+    of_classes = [
+        name
+        for name in fitting
+        if len(fitting[name]) == classes and (len(matrices) == 1 or places[name][1] == "head")
+    ]
+    return of_classes[0] if len(of_classes) == 1 else None
+
+
+def before_head(network: Network, head: str) -> set[str]:
+    """Names of what seems to stand between the network and its classifier, as a hidden layer.
+
+    That is a part of the file which has normalizations or matrices from features to features, and
+    nothing of another shape, as a decoder or a projection has.
+    """
+    above, features = network.prefix.split(".")[:-1], network.features
+    parts: dict[tuple[int, str], list[str]] = {}
+    for name in network.beside.keys() - {f"{head}.weight", f"{head}.bias"}:
+        up, rest = _place(name, name in network.outside, above)
+        parts.setdefault((up, rest.partition(".")[0]), []).append(name)
+    return {
+        name
+        for names in parts.values()
+        if all(network.beside[name].shape in ((features,), (features,) * 2) for name in names)
+        for name in names
+    }
 
 
 def head_state(network: Network, name: str | None) -> dict[str, np.ndarray]:
@@ -64,6 +90,22 @@ def head_state(network: Network, name: str | None) -> dict[str, np.ndarray]:
         for leaf in ("weight", "bias")
         if name is not None and f"{name}.{leaf}" in network.beside
     }
+
+
+def _place(name, is_outside, above):
+    """How far up from the network's prefix a name branches off, and the rest of the name.
+
+    Args:
+        name: As in `Network.beside`.
+        is_outside: Whether it is in `Network.outside`.
+        above: The parts of the prefix.
+    """
+    if not is_outside:
+        return 0, name
+    parts, same = name.split("."), 0
+    while same < min(len(parts), len(above)) and parts[same] == above[same]:
+        same += 1
+    return len(above) - same, ".".join(parts[same:])
 
 
 def _is_outside(name, network):

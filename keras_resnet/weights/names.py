@@ -104,10 +104,13 @@ RULES = (
 
 @dataclasses.dataclass(frozen=True)
 class Computed:
-    """A kernel that is saved as its parts, and computed once it is known to fit.
+    """An array that two of a file make, and that is computed once it is known to fit.
+
+    Many of a file may share one storage: computed too soon, they would fill the memory.
 
     Args:
-        way: "weight_norm", of a length and a direction, or "pruned", of a kernel and a mask.
+        way: "weight_norm", of a length and a direction, "pruned", of a kernel and a mask, or
+            "biased", of the mean of a normalization and the bias of the convolution before it.
         parts: Those two.
     """
 
@@ -121,10 +124,12 @@ class Computed:
         return getattr(self.parts[self.way == "weight_norm"], name)
 
     def value(self) -> np.ndarray:
-        """The plain kernel."""
+        """The plain array, of float32."""
         one, other = (np.asarray(part, np.float32) for part in self.parts)
         if self.way == "pruned":
             return one * other
+        if self.way == "biased":
+            return one - other
         axes = tuple(range(one.size > 1, other.ndim))
         return other * (one / np.sqrt(np.square(other).sum(axes, keepdims=True)))
 
@@ -197,7 +202,7 @@ def with_statistics(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return state
 
 
-def biases_into_means(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def biases_into_means(state: dict[str, Any]) -> dict[str, Any]:
     """`state` with the bias of each convolution in the mean of the batch normalization behind it.
 
     That subtracts the mean: torchvision's convolutions have no bias.
@@ -209,8 +214,7 @@ def biases_into_means(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             before, kind, number = match.groups()
             norm = f"bn{number}" if kind == "conv" else f"downsample.{int(number) + 1}"
             name = f"{before}{norm}.running_mean"
-            if name in state and state[name].shape == state[key].shape:
-                mean, bias = state[name], state.pop(key)
-                kind = np.result_type(mean, bias, np.float32)
-                state[name] = mean.astype(kind) - bias.astype(kind)
+            fits = name in state and state[name].shape == state[key].shape
+            if fits and not np.iscomplexobj(state[key]):
+                state[name] = Computed("biased", (state[name], state.pop(key)))
     return state

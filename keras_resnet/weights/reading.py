@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_resnet.weights import hdf5_file, hub, keras_names, pytorch, safetensors_file
 from keras_resnet.weights.errors import CheckpointError, UnsafeFileError, listed
-from keras_resnet.weights.finding import Found, find, flat
+from keras_resnet.weights.finding import MAX_DEPTH, Found, find, flat
 from keras_resnet.weights.foreign import refuse_other_kind, refuse_other_zip
 from keras_resnet.weights.names import TWO_NETWORKS
 from keras_resnet.weights.origin import Origin, origin_of
@@ -144,7 +144,7 @@ def read_checkpoint(source: Source, prefix: str | None = None) -> Checkpoint:
         CheckpointError: if the file does not exist, is damaged, or holds no network, or several.
     """
     if isinstance(source, Mapping):
-        arrays = {key: _as_array(key, value) for key, value in source.items()}
+        arrays = _as_arrays(source)
         found = find(arrays, "the mapping", (), prefix)
         return Checkpoint(Path("the mapping"), "mapping", found, Origin())
     path = existing_file(source)
@@ -185,11 +185,26 @@ def read_state_dict(
     return read_checkpoint(path, prefix).state_dict
 
 
+def _as_arrays(source, depth=0):
+    """A mapping, and those within it, with arrays for tensors, as torch's.
+
+    Where mappings are in it, it is of a training, and what is no tensor is left out.
+    """
+    is_plain = depth == 0 and not any(isinstance(value, Mapping) for value in source.values())
+    arrays = {}
+    for key, value in source.items() if depth <= MAX_DEPTH else ():
+        if depth == 0 and not isinstance(key, str):
+            raise CheckpointError(f"The mapping should have names. Received: {key!r:.80}")
+        if isinstance(value, Mapping):
+            arrays[key] = _as_arrays(value, depth + 1)
+        elif is_plain or hasattr(value, "__array__"):
+            arrays[key] = _as_array(key, value)
+    return arrays
+
+
 def _as_array(key, value):
     """An entry of a mapping as an array, if it is one or can be one, as a tensor of torch."""
-    if not isinstance(key, str):
-        raise CheckpointError(f"The mapping should have names. Received: {key!r:.80}")
-    if isinstance(value, np.ndarray | Mapping):
+    if isinstance(value, np.ndarray):
         return value
     try:
         array = np.asarray(value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_resnet.weights.errors import listed
-from keras_resnet.weights.heads import classifier_of, head_state
+from keras_resnet.weights.heads import before_head, classifier_of, head_state
 from keras_resnet.weights.names import biases_into_means
 from keras_resnet.weights.structure import Network
 
@@ -42,13 +42,14 @@ def select(network: Network, classes: int | None, alone: bool, sorted_names: boo
     left_over = []
     within = None if sorted_names else network.within
     used = {f"{head}.weight", f"{head}.bias"}
+    needed = before_head(network, head) if head else ()
     for name, array in network.beside.items():
         if name in used:
             continue
         inside = name not in network.outside
         # A layer between the stages changes what they compute; a decoder behind them does not.
         doubtful = array.ndim == 4 if within is None else name in within
-        if inside and doubtful and name not in state:
+        if (name in needed or (inside and doubtful)) and name not in state:
             state[name] = array
         else:
             left_over.append(name)

@@ -211,12 +211,23 @@ def test_right_words(tmp_path):
 def test_a_mapping(net):
     expected = {key: value.numpy() for key, value in net.state_dict().items()}
     model = keras_resnet.ResNet18(classes=7)
-    for source in (expected, net.state_dict(), {f"module.{k}": v for k, v in expected.items()}):
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9).state_dict()
+    training = {"epoch": 3, "arch": "resnet18", "best": torch.tensor(70.0), "optimizer": optimizer}
+    for source in (
+        *(expected, net.state_dict(), {f"module.{k}": v for k, v in expected.items()}),
+        *({"epoch": 3, "state_dict": expected}, {**training, "state_dict": net.state_dict()}),
+    ):
+        for variable in model.variables:
+            variable.assign(np.zeros(variable.shape))
         weights.load(model, source)
         for key, value in weights.to_state_dict(model).items():
             np.testing.assert_array_equal(value, expected[key])
     with pytest.raises(weights.CheckpointError, match="The mapping should have names"):
         weights.load(model, {1: 2})
+    with pytest.raises(weights.CheckpointError, match="'arch' of the mapping is no array"):
+        weights.load(model, {**net.state_dict(), "arch": "resnet18"})
+    with pytest.raises(weights.CheckpointError, match="holds no state_dict"):
+        weights.load(model, {"epoch": 3, "state_dict": {}})
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
