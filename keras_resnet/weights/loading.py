@@ -147,13 +147,20 @@ def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | N
         logger.info("%s: left over beside its network: %s.", name, said_of(weights.left_over))
     if checkpoint.two_networks:
         logger.warning("%s: %s", name, checkpoint.two_networks)
-    elif checkpoint.container not in KERAS and not checkpoint.origin.said_by:
-        if registry.find_file(name) is None:
+    elif not checkpoint.origin.said_by and checkpoint.container not in KERAS:
+        logger.info(
+            "%s: no config.json says more than its keys do, so it is taken for %s as "
+            "torchvision has it: ReLU, max pooling without blur, strides as of version=%r.",
+            name,
+            network,
+            version or "v1.5",
+        )
+    elif not checkpoint.origin.said_by and checkpoint.has_bottlenecks:
+        if not checkpoint.of_applications:
             logger.info(
-                "%s: no config.json says more than its keys do, so it is taken for %s as "
-                "torchvision has it: ReLU, max pooling without blur, strides as of version=%r.",
+                "%s: nothing in it says where its bottlenecks stride, so it is taken for one of "
+                "version=%r.",
                 name,
-                network,
                 version or "v1.5",
             )
 
