@@ -103,9 +103,7 @@ def _preprocessing(
         return f"not known here: {error}"
     if said:
         return f"RGB in 0..1, {said}"
-    if checkpoint.of_applications:
-        return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
-    return checkpoint.origin.preprocessing or checkpoint.two_networks or ASSUMED
+    return checkpoint.other_images(None) or checkpoint.two_networks or ASSUMED
 
 
 def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None) -> str:

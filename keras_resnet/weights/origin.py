@@ -45,6 +45,7 @@ class Origin:
         differences: What it does that no network here does.
         version: Where its bottlenecks stride, as of the builders; None if that is not said.
         preprocessing: What images it takes, in words, as its own metadata says.
+        pixels: Their mean and deviation in 0..1, if they are RGB and it says so.
     """
 
     said_by: str = ""
@@ -52,6 +53,7 @@ class Origin:
     differences: tuple[str, ...] = ()
     version: str | None = None
     preprocessing: str = ""
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def refuse_others(self, source: object, version: str | None) -> None:
         """Raises a CheckpointError if the network computes otherwise than a model of `version`."""
@@ -141,12 +143,26 @@ def _of_options(meta):
     style = styles.pop()
     if styles or style not in STYLES:
         return None
-    said = dict(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
-    images = ", ".join(f"{name}={value}" for name, value in said.items())
+    said = set(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
+    images = ", ".join(f"{name}={value}" for name, value in sorted(said))
     return Origin(
         *("its metadata", f"OpenMMLab's, of style={style!r}", (), STYLES[style]),
-        images and f"by its options {images}, of pixels in 0..255; BGR without to_rgb",
+        images and f"by its options {images:.400}, of pixels in 0..255; BGR without to_rgb",
+        _pixels(said),
     )
+
+
+def _pixels(said):
+    """The mean and deviation in 0..1 of RGB, if options say this and nothing else."""
+    said = {(name.removeprefix("bgr_"), value) for name, value in said}
+    values = dict(said)
+    if len(values) != len(said) or len(said) != 3 or values["to_rgb"] != "True":
+        return None
+    numbers = [re.findall(r"\d+\.?\d*", values[name]) for name in ("mean", "std")]
+    if any(len(three) != 3 for three in numbers):
+        return None
+    mean, std = (tuple(float(number) / 255 for number in three) for three in numbers)
+    return mean, std
 
 
 def _understood(config):

@@ -103,6 +103,17 @@ class Checkpoint:
             f"{TWO_NETWORKS[library]}; {author}."
         )
 
+    def other_images(self, version: str | None) -> str:
+        """What images it takes or may take, in words, if not RGB as most do; nothing otherwise.
+
+        Args:
+            version: Where its bottlenecks stride, which tells two networks of equal names apart.
+        """
+        if self.of_applications:
+            return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
+        two = self.two_networks if version != "v1.5" and "BGR" in self.two_networks else ""
+        return self.origin.preprocessing or two
+
     @property
     def has_bottlenecks(self) -> bool:
         """Whether its blocks have three convolutions each: others have no version."""
