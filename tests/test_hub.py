@@ -411,3 +411,28 @@ def test_a_config_with_a_version_that_is_none(repositories, tmp_path):
         weights.read_state_dict(path)
     # Basic blocks have none: it matters to nobody what is asked for.
     keras_resnet.ResNet18(weights=repositories / "timm", classes=7, version="v1")
+
+
+@pytest.mark.parametrize(
+    "said, why",
+    [
+        ({"model_type": "resnet", "hidden_act": "gelu"}, "hidden_act='gelu', not ReLU"),
+        ({"model_type": "detr", "backbone": "resnet18", "dilation": True}, "output_stride=16"),
+        ({"model_type": "detr", "backbone": "resnet18", "dilation": False}, None),
+        ({"model_type": "detr"}, None),
+    ],
+)
+def test_a_config_without_architectures(said, why, tmp_path, resnet18_state):
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    path = state_dict_file(tmp_path / "pytorch_model.bin", resnet18_state)
+    model = keras_resnet.ResNet18(classes=7)
+    if why is None:
+        weights.load(model, path)
+        return
+    with pytest.raises(weights.CheckpointError, match=why):
+        weights.load(model, path)
+    if "stride" in why:
+        assert why in weights.inspect(path).call
+        weights.load(keras_resnet.ResNet18(classes=7, output_stride=16), path)
+        with pytest.raises(weights.CheckpointError, match=why):
+            weights.load(keras_resnet.ResNet18(classes=7, output_stride=8), path)

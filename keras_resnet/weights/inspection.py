@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,8 +114,9 @@ def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None
     if architecture.variant is None:
         return "none: no network here is as this one"
     version = "v1" if checkpoint.of_applications else checkpoint.origin.version
-    more = {"weights": str(checkpoint.path), "prefix": prefix}
+    more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
+    more["output_stride"] = checkpoint.origin.output_stride % 32 or None
     if checkpoint.asks_for_version:
         more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1 or v1.5"
     given = "".join(f", {key}={value!r}" for key, value in more.items() if value is not None)

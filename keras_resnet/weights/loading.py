@@ -22,7 +22,7 @@ from keras_resnet.weights.reading import (
     read_checkpoint,
 )
 from keras_resnet.weights.selection import Weights, said_of
-from keras_resnet.weights.state_dict import variables_by_key, version_of
+from keras_resnet.weights.state_dict import output_stride_of, variables_by_key, version_of
 
 logger = logging.getLogger("keras_resnet")
 
@@ -198,6 +198,6 @@ def fitting(checkpoint: Checkpoint, model: keras.Model, version_given: bool) -> 
     Raises:
         CheckpointError: as of `Checkpoint.check_version`.
     """
-    checkpoint.check_version(version_of(model), version_given)
+    checkpoint.check_version(version_of(model), version_given, output_stride_of(model))
     head = variables_by_key(model).get(HEAD[1])
     return checkpoint.weights(None if head is None else head.shape[0])

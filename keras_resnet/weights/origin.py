@@ -46,6 +46,7 @@ class Origin:
         version: Where its bottlenecks stride, as of the builders; None if that is not said.
         preprocessing: What images it takes, in words, as its own metadata says.
         pixels: Their mean and deviation in 0..1, if they are RGB and it says so.
+        output_stride: As of the builders; less than 32 if it is dilated.
     """
 
     said_by: str = ""
@@ -54,9 +55,10 @@ class Origin:
     version: str | None = None
     preprocessing: str = ""
     pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    output_stride: int = 32
 
-    def refuse_others(self, source: object, version: str | None) -> None:
-        """Raises a CheckpointError if the network computes otherwise than a model of `version`."""
+    def refuse_others(self, source: object, version: str | None, output_stride: int) -> None:
+        """Raises a CheckpointError if the network computes otherwise than such a model."""
         if self.differences:
             raise CheckpointError(
                 f"{source} is of another network, though its keys may fit: {self.said_by} says "
@@ -67,6 +69,11 @@ class Origin:
             raise CheckpointError(
                 f"{source} is of a network whose bottlenecks stride elsewhere, as {self.said_by} "
                 f"says ({self.name}). Build the model with version={self.version!r}."
+            )
+        if self.output_stride not in (32, output_stride):
+            raise CheckpointError(
+                f"{source} is of a network that is dilated, as {self.said_by} says ({self.name}). "
+                f"Build the model with output_stride={self.output_stride}."
             )
 
 
@@ -168,7 +175,7 @@ def _pixels(said):
 def _understood(config):
     if isinstance(config.get("architecture"), str):
         return _of_timm(config, CONFIG)
-    if isinstance(config.get("model_type"), str) and "architectures" in config:
+    if isinstance(config.get("model_type"), str):
         return _of_transformers(config, CONFIG)
     own = config.get("keras_resnet")
     if isinstance(own, dict):  # of `save_hub`, where timm has no such network
@@ -216,7 +223,8 @@ def _of_transformers(config, said_by):
     if kind != "resnet":  # its backbone may be one
         backbone = config.get("backbone_config") or config.get("backbone")
         if isinstance(backbone, str) and "/" not in backbone:
-            return _of_timm({"architecture": backbone}, said_by)
+            origin = _of_timm({"architecture": backbone}, said_by)
+            return dataclasses.replace(origin, output_stride=16 if config.get("dilation") else 32)
         if isinstance(backbone, dict) and backbone.get("model_type") == "resnet":
             return _of_transformers(backbone, said_by)
         return Origin()
