@@ -436,3 +436,28 @@ def test_basic_blocks_have_no_version(tmp_path, resnet18_state):
     path = state_dict_file(tmp_path / "resnet18-f37072fd.pth", resnet18_state)
     keras_resnet.ResNet18(classes=7, weights=path, version="v1")
     named_network(path, version="v1")
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("resnet20", "resnet20 as its paper has it: ReLU, no pooling before the last."),
+        ("resnet18", "resnet18 as torchvision has it: ReLU, max pooling without blur."),
+        ("resnet50", "max pooling without blur, strides as of version='v1.5'."),
+    ],
+)
+def test_what_is_assumed_is_said_by_family(name, said, tmp_path, caplog):
+    path = weights.save(keras_resnet.create(name), tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO, "keras_resnet"):
+        named_network(path)
+    assert said in caplog.text
+
+
+def test_a_call_with_two_versions(tmp_path, of_versions):
+    """It can be made as it stands; the other version is beside it."""
+    state = weights.read_state_dict(of_versions / "v1.5.safetensors")
+    named = {f"stem.{k}" if k.startswith(("conv1.", "bn1.")) else k: state[k] for k in state}
+    call = weights.inspect(state_dict_file(tmp_path / "w.pth", named)).call
+    call, _, other = call.partition(", or with ")
+    assert "version='v1'" in call and other == "version='v1.5'"
+    eval(call, {"keras_resnet": keras_resnet})  # noqa: S307

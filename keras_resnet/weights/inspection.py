@@ -117,7 +117,9 @@ def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None
     more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
     more["output_stride"] = checkpoint.origin.output_stride % 32 or None
+    other = ""
     if checkpoint.asks_for_version:
-        more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1 or v1.5"
+        more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1"
+        other = "" if more["version"] == "v1.5" else ", or with version='v1.5'"
     given = "".join(f", {key}={value!r}" for key, value in more.items() if value is not None)
-    return f"{call_of(architecture).removesuffix(')')}{given})"
+    return f"{call_of(architecture).removesuffix(')')}{given}){other}"

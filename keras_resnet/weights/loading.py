@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from keras_resnet.configs import CIFAR
 from keras_resnet.weights import registry
 from keras_resnet.weights.assigning import HEAD, assign, check_backbone
 from keras_resnet.weights.download import download
@@ -149,11 +150,10 @@ def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | N
         logger.warning("%s: %s", name, checkpoint.two_networks)
     elif not checkpoint.origin.said_by and checkpoint.container not in KERAS:
         logger.info(
-            "%s: no config.json says more than its keys do, so it is taken for %s as "
-            "torchvision has it: ReLU, max pooling without blur, strides as of version=%r.",
+            "%s: no config.json says more than its keys do, so it is taken for %s as %s.",
             name,
             network,
-            version or "v1.5",
+            _assumed(checkpoint, weights, version or "v1.5"),
         )
     elif not checkpoint.origin.said_by and checkpoint.has_bottlenecks:
         if not checkpoint.of_applications:
@@ -163,6 +163,15 @@ def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | N
                 name,
                 version or "v1.5",
             )
+
+
+def _assumed(checkpoint, weights, version):
+    """What no key tells, by the family, of which the stem tells, and the blocks."""
+    stem = weights.state.get("conv1.weight")
+    if stem is not None and stem.shape[2:] == (CIFAR.stem_kernel,) * 2:
+        return "its paper has it: ReLU, no pooling before the last"
+    strides = f", strides as of version={version!r}" if checkpoint.has_bottlenecks else ""
+    return f"torchvision has it: ReLU, max pooling without blur{strides}"
 
 
 def locate(weights: str | os.PathLike[str], variant: str) -> Path:
