@@ -52,7 +52,7 @@ def convert(
     """
     path, target = Path(path), Path(target)
     check_target(target)
-    state, found, version = look_into(path, model, version, prefix)
+    _, state, found, version = look_into(path, model, version, prefix)
 
     def build():
         return build_found(found, version)
@@ -105,14 +105,14 @@ def named_network(
     is_file = path.suffix or path.exists() or is_address(name_or_file)
     if name_or_file in models.list_models() or not is_file:
         return models.create(str(name_or_file), version=version, classifier_activation=None)
-    state, found, version = look_into(path, model, version, prefix)
+    _, state, found, version = look_into(path, model, version, prefix)
     network = build_found(found, version)
     assign(network, state, path.name)
     return network
 
 
 def look_into(path, model=None, version=None, prefix=None):
-    """A file's weights, the architecture that they are of, and the version."""
+    """What is in a file, its weights, the architecture that they are of, and the version."""
     checkpoint = read_checkpoint(path, prefix)
     given = version is not None
     version = version or checkpoint.origin.version
@@ -126,7 +126,7 @@ def look_into(path, model=None, version=None, prefix=None):
             f"builds: {', '.join(models.list_models())}."
         )
     say(checkpoint, weights, found.variant, version)
-    return weights.state, found, version
+    return checkpoint, weights.state, found, version
 
 
 def build_found(found, version=None, classifier_activation=None):

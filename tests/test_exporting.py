@@ -5,6 +5,7 @@ import hashlib
 import json
 import pickle
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -254,6 +255,61 @@ def test_the_images_size_changes_nothing_else(run, tiny):
     given = keras_resnet.Preprocessing(70, 64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert trained.open_network(**named, preprocessing=given).preprocessing == given
     assert other.class_names is None and other.model.output_shape == (None, 3)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (
+            "mean=[103.5, 116.3, 123.7], std=[1.0, 1.0, 1.0], to_rgb=False",
+            "to_rgb=False, of pixels",
+        ),
+        ("mean=[0, 0, 0], std=[51, 51, 51]", "BGR without to_rgb"),
+        ("mean=[0, 0, 0], std=[51, 51, 51], to_rgb=True), dict(to_rgb=False", "to_rgb=True, of"),
+        ("mean=[0, 0], std=[51, 51], to_rgb=True", "to_rgb=True, of pixels"),
+        ("mean=[51, 102, 127.5], std=[51.0, 25.5, 102], to_rgb=True", None),
+        ("mean=[51, 102, 127.5], std=[51.0, 25.5, 102], bgr_to_rgb=True", None),
+    ],
+)
+def test_the_images_that_options_of_openmmlab_say(options, said, tmp_path, caplog):
+    """RGB is taken as it is said; what is not, or is said twice, is refused with what is said."""
+    state = weights.to_state_dict(keras_resnet.ResNet18(classes=3))
+    named = {f"backbone.{key}".replace("backbone.fc", "head.fc"): state[key] for key in state}
+    config = f"model = dict(backbone=dict(type='ResNet', depth=18))\nimages = dict({options})\n"
+    path = tmp_path / "w.pkl"
+    path.write_bytes(pickle.dumps({"meta": {"config": config}, "state_dict": named}))
+    if said is None:
+        opened = trained.open_network(weights=path).preprocessing
+        np.testing.assert_allclose(opened.mean, (0.2, 0.4, 0.5))
+        np.testing.assert_allclose(opened.std, (0.2, 0.1, 0.4))
+        assert (opened.resize, opened.crop) == (256, 224)
+        return
+    with pytest.raises(weights.CheckpointError, match=f"{said}.*Pass mean and std"):
+        trained.open_network(weights=path)
+    given = {"mean": (0.1, 0.2, 0.3)}
+    opened = trained.open_network(weights=path, preprocessing=given)
+    assert opened.preprocessing.mean == given["mean"] and "no mean makes them BGR" in caplog.text
+
+
+def test_names_of_two_networks_are_of_two_kinds_of_images(tmp_path):
+    """As maskrcnn_benchmark has them: MSRA's take BGR, torchvision's RGB."""
+    state = weights.to_state_dict(keras_resnet.ResNet18(classes=3))
+    named = {f"stem.{k}" if k.startswith(("conv1.", "bn1.")) else k: state[k] for k in state}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(named))
+    with pytest.raises(weights.CheckpointError, match=r"or may do so: .*BGR in 0\.\.255"):
+        trained.open_network(weights=tmp_path / "w.pkl")
+    opened = trained.open_network(weights=tmp_path / "w.pkl", version="v1.5")
+    assert opened.preprocessing == keras_resnet.Preprocessing()
+
+
+def test_keras_applications_take_bgr(tmp_path):
+    theirs = keras.applications.ResNet50(weights=None, classes=3, input_shape=(64, 64, 3))
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    named = {"weights": tmp_path / "theirs.weights.h5", "version": "v1"}
+    with pytest.raises(weights.CheckpointError, match=r"preprocess_input: BGR in 0\.\.255"):
+        trained.open_network(**named)
+    given = keras_resnet.Preprocessing()
+    assert trained.open_network(**named, preprocessing=given).preprocessing == given
 
 
 def test_weights_of_several_networks(run, tmp_path):

@@ -5,6 +5,7 @@ X-Repo-Commit, ETag, and for large files a redirect with X-Linked-Etag and X-Lin
 """
 
 import csv
+import dataclasses
 import hashlib
 import http.server
 import json
@@ -387,3 +388,61 @@ def test_a_saved_folder(tmp_path, caplog):
         weights.save_hub(keras_resnet.ResNet18(classes=3), folder, preprocessing=used)
     with pytest.raises(OSError, match="README"):
         weights.save_hub(model, folder / "README.md")
+
+
+@pytest.mark.parametrize(
+    "said, version",
+    [
+        ({"architecture": "resnet50"}, "v1.5"),
+        ({"architecture": "tv_resnet50", "model_args": {"in_chans": 3}}, "v1.5"),
+        ({"keras_resnet": {"version": "v1"}}, "v1"),
+        ({"keras_resnet": {"version": "v1.5"}}, "v1.5"),
+    ],
+)
+def test_a_config_says_the_version(said, version, tmp_path):
+    """Asked for the other one, a builder refuses; a command builds what is said."""
+    other = {"v1": "v1.5", "v1.5": "v1"}[version]
+    said = {"keras_resnet": {}} | said
+    said["keras_resnet"] |= {"preprocessing": dataclasses.asdict(PREPROCESSING)}
+    state = weights.to_state_dict(keras_resnet.ResNet50(classes=3))
+    state_dict_file(tmp_path / "pytorch_model.bin", state)
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(weights.CheckpointError, match=f"Build the model with version='{version}'"):
+        keras_resnet.ResNet50(classes=3, weights=tmp_path, version=other)
+    network = trained.open_network(weights=tmp_path).model
+    assert {layer.version for layer in network.layers if hasattr(layer, "version")} == {version}
+
+
+def test_a_config_with_a_version_that_is_none(repositories, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"keras_resnet": {"version": ["v1"]}}))
+    path = tmp_path / "model.safetensors"
+    path.symlink_to(repositories / "timm" / "model.safetensors")
+    with pytest.raises(weights.CheckpointError, match="its version should be one of"):
+        weights.read_state_dict(path)
+    # Basic blocks have none: it matters to nobody what is asked for.
+    keras_resnet.ResNet18(weights=repositories / "timm", classes=7, version="v1")
+
+
+@pytest.mark.parametrize(
+    "said, why",
+    [
+        ({"model_type": "resnet", "hidden_act": "gelu"}, "hidden_act='gelu', not ReLU"),
+        ({"model_type": "detr", "backbone": "resnet18", "dilation": True}, "output_stride=16"),
+        ({"model_type": "detr", "backbone": "resnet18", "dilation": False}, None),
+        ({"model_type": "detr"}, None),
+    ],
+)
+def test_a_config_without_architectures(said, why, tmp_path, resnet18_state):
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    path = state_dict_file(tmp_path / "pytorch_model.bin", resnet18_state)
+    model = keras_resnet.ResNet18(classes=7)
+    if why is None:
+        weights.load(model, path)
+        return
+    with pytest.raises(weights.CheckpointError, match=why):
+        weights.load(model, path)
+    if "stride" in why:
+        assert why in weights.inspect(path).call
+        weights.load(keras_resnet.ResNet18(classes=7, output_stride=16), path)
+        with pytest.raises(weights.CheckpointError, match=why):
+            weights.load(keras_resnet.ResNet18(classes=7, output_stride=8), path)

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from torch_files import (
 
 import keras_resnet
 from keras_resnet import weights
+from keras_resnet.conversion import named_network
 from keras_resnet.weights import CheckpointError
 from keras_resnet.weights.architecture import recognise
 
@@ -430,3 +432,104 @@ def test_names_of_two_networks_ask_for_the_version(version, caplog):
         np.testing.assert_array_equal(old + 1, new)
     basic = small("basic")
     weights.load(basic, weights.to_state_dict(basic), version="v1")
+
+
+@pytest.fixture(scope="module")
+def of_versions(tmp_path_factory):
+    """ResNet-50s of 3 classes, of either version, in formats that say it and one that cannot."""
+    folder = tmp_path_factory.mktemp("versions")
+    for version in ("v1", "v1.5"):
+        model = keras_resnet.ResNet50(classes=3, version=version)
+        for suffix in (".safetensors", ".keras", ".weights.h5"):
+            weights.save(model, folder / f"{version}{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
+def test_a_file_says_its_version(suffix, of_versions):
+    models = {v: keras_resnet.ResNet50(classes=3, version=v) for v in ("v1", "v1.5")}
+    for version, other in (("v1", "v1.5"), ("v1.5", "v1")):
+        path = of_versions / f"{version}{suffix}"
+        before = snapshot(models[other])[0]
+        with pytest.raises(CheckpointError, match=f"Build the model with version='{version}'"):
+            weights.load(models[other], path)
+        np.testing.assert_array_equal(before, snapshot(models[other])[0])
+        weights.load(models[version], path)
+        blocks = [layer for layer in named_network(path).layers if hasattr(layer, "version")]
+        assert {block.version for block in blocks} == {version}
+
+
+def test_a_file_that_cannot_say_its_version(of_versions, caplog):
+    with caplog.at_level(logging.INFO, "keras_resnet"):
+        named_network(of_versions / "v1.5.weights.h5")
+    assert "where its bottlenecks stride, so it is taken for one of version='v1.5'" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "keras_resnet"):
+        named_network(of_versions / "v1.keras")
+    assert "is taken for" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        (b"{", "its config.json is no JSON"),
+        (b"[" * 100_000, "its config.json is no JSON"),
+        (b" " * (2**24 + 1), "its config.json has 16777217 bytes"),
+        (b'{"class_name": "BottleneckBlock", "config": {"version": "v9"}}', None),
+        (b'{"class_name": "BottleneckBlock", "config": 7}', None),
+        (b"7", None),
+    ],
+)
+def test_a_config_in_a_file_of_keras(config, said, tmp_path, rgb_files):
+    """Of which nothing is built; what it says of no use is as if it were not there."""
+    path = tmp_path / "w.keras"
+    with zipfile.ZipFile(rgb_files / "w.keras") as source, zipfile.ZipFile(path, "w") as target:
+        target.writestr("config.json", config)
+        target.writestr("model.weights.h5", source.read("model.weights.h5"))
+    model = keras_resnet.ResNet20()
+    if said is None:
+        weights.load(model, path)
+    else:
+        assert said in message_of(path, model)
+
+
+@pytest.mark.parametrize("name", ["resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"])
+def test_published_weights_are_of_one_version(name, tmp_path, of_versions):
+    state = weights.read_state_dict(of_versions / "v1.5.safetensors")
+    path = state_dict_file(tmp_path / name, state)
+    with pytest.raises(
+        CheckpointError, match=r"as its name says \(torchvision's resnet50 IMAGENET"
+    ):
+        keras_resnet.ResNet50(classes=3, weights=path, version="v1")
+    keras_resnet.ResNet50(classes=3, weights=path)
+
+
+def test_basic_blocks_have_no_version(tmp_path, resnet18_state):
+    path = state_dict_file(tmp_path / "resnet18-f37072fd.pth", resnet18_state)
+    keras_resnet.ResNet18(classes=7, weights=path, version="v1")
+    named_network(path, version="v1")
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("resnet20", "resnet20 as its paper has it: ReLU, no pooling before the last."),
+        ("resnet18", "resnet18 as torchvision has it: ReLU, max pooling without blur."),
+        ("resnet50", "max pooling without blur, strides as of version='v1.5'."),
+    ],
+)
+def test_what_is_assumed_is_said_by_family(name, said, tmp_path, caplog):
+    path = weights.save(keras_resnet.create(name), tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO, "keras_resnet"):
+        named_network(path)
+    assert said in caplog.text
+
+
+def test_a_call_with_two_versions(tmp_path, of_versions):
+    """It can be made as it stands; the other version is beside it."""
+    state = weights.read_state_dict(of_versions / "v1.5.safetensors")
+    named = {f"stem.{k}" if k.startswith(("conv1.", "bn1.")) else k: state[k] for k in state}
+    call = weights.inspect(state_dict_file(tmp_path / "w.pth", named)).call
+    call, _, other = call.partition(", or with ")
+    assert "version='v1'" in call and other == "version='v1.5'"
+    eval(call, {"keras_resnet": keras_resnet})  # noqa: S307

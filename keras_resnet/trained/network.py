@@ -119,17 +119,25 @@ class Network:
                 or "v1.5".
 
         Raises:
-            ValueError: if there is no such network, or the file is of none with classes.
+            ValueError: if there is no such network, or the file is of none with classes; or if it
+                is known to take other images, as keras.applications' BGR, and neither a mean nor a
+                deviation was given.
         """
         if model is None and is_name(weights):
             raise ValueError(f"Whose {weights} are meant? Pass model.")
         file = locate(weights, str(model))
-        network, variant = _classifier(file, model, version, prefix)
-        given = isinstance(preprocessing, Preprocessing)
-        said, family = None if given else preprocessing_of(weights, model), CONFIGS[variant].family
-        usual = said or Preprocessing(family.resize, family.image_size)
+        network, variant, pixels, other = _classifier(file, model, version, prefix)
+        if isinstance(preprocessing, Preprocessing):
+            said, given = None, True
+        else:
+            said = preprocessing_of(weights, model)
+            given = not {"mean", "std"}.isdisjoint(preprocessing or {})
+        family = CONFIGS[variant].family
+        usual = said or Preprocessing(family.resize, family.image_size, *(pixels or ()))
         used = _changed(usual, preprocessing)
-        assumed = used.mean == usual.mean and used.std == usual.std and not said and not given
+        assumed = not (said or given or pixels)
+        if other and not (said or pixels):
+            _refuse_or_warn(file, other, assumed)
         logger.info(
             "%s: images are resized to %s px (%s, %s), cropped to %s, and normalised by the mean "
             "%s and the deviation %s%s.",
@@ -320,9 +328,20 @@ def _changed(usual, preprocessing) -> Preprocessing:
     return dataclasses.replace(usual.of_side(given.get("crop", usual.crop)), **given)
 
 
+def _refuse_or_warn(file, other, assumed):
+    """Of images that are, or may be, no RGB."""
+    about = f"{file.name} takes other images than most networks, or may do so: {other.rstrip('.')}."
+    advice = (
+        "Its images are RGB here, in 0..1, less a mean, by a deviation; no mean makes them BGR."
+    )
+    if assumed:
+        raise CheckpointError(f"{about} {advice} Pass mean and std if they are so.")
+    logger.warning("%s %s", about, advice)
+
+
 def _classifier(file, model, version, prefix):
-    """The network that a file of weights is of, with probabilities; and its name."""
-    state, found, version = look_into(file, model, version, prefix)
+    """The network of a file of weights, with probabilities, its name, and what images it takes."""
+    checkpoint, state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(
             f"{file} has no head, and names no classes. Load it into a model with "
@@ -330,4 +349,4 @@ def _classifier(file, model, version, prefix):
         )
     network = build_found(found, version, classifier_activation="softmax")
     assign(network, state, file.name)
-    return network, found.variant
+    return network, found.variant, checkpoint.origin.pixels, checkpoint.other_images(version)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,9 +104,7 @@ def _preprocessing(
         return f"not known here: {error}"
     if said:
         return f"RGB in 0..1, {said}"
-    if checkpoint.of_applications:
-        return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
-    return checkpoint.origin.preprocessing or checkpoint.two_networks or ASSUMED
+    return checkpoint.other_images(None) or checkpoint.two_networks or ASSUMED
 
 
 def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None) -> str:
@@ -115,9 +114,12 @@ def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None
     if architecture.variant is None:
         return "none: no network here is as this one"
     version = "v1" if checkpoint.of_applications else checkpoint.origin.version
-    more = {"weights": str(checkpoint.path), "prefix": prefix}
+    more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
+    more["output_stride"] = checkpoint.origin.output_stride % 32 or None
+    other = ""
     if checkpoint.asks_for_version:
-        more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1 or v1.5"
+        more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1"
+        other = "" if more["version"] == "v1.5" else ", or with version='v1.5'"
     given = "".join(f", {key}={value!r}" for key, value in more.items() if value is not None)
-    return f"{call_of(architecture).removesuffix(')')}{given})"
+    return f"{call_of(architecture).removesuffix(')')}{given}){other}"

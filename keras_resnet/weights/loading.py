@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from keras_resnet.configs import CIFAR
 from keras_resnet.weights import registry
 from keras_resnet.weights.assigning import HEAD, assign, check_backbone
 from keras_resnet.weights.download import download
@@ -22,7 +23,7 @@ from keras_resnet.weights.reading import (
     read_checkpoint,
 )
 from keras_resnet.weights.selection import Weights, said_of
-from keras_resnet.weights.state_dict import variables_by_key, version_of
+from keras_resnet.weights.state_dict import output_stride_of, variables_by_key, version_of
 
 logger = logging.getLogger("keras_resnet")
 
@@ -147,15 +148,30 @@ def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | N
         logger.info("%s: left over beside its network: %s.", name, said_of(weights.left_over))
     if checkpoint.two_networks:
         logger.warning("%s: %s", name, checkpoint.two_networks)
-    elif checkpoint.container not in KERAS and not checkpoint.origin.said_by:
-        if registry.find_file(name) is None:
+    elif not checkpoint.origin.said_by and checkpoint.container not in KERAS:
+        logger.info(
+            "%s: no config.json says more than its keys do, so it is taken for %s as %s.",
+            name,
+            network,
+            _assumed(checkpoint, weights, version or "v1.5"),
+        )
+    elif not checkpoint.origin.said_by and checkpoint.has_bottlenecks:
+        if not checkpoint.of_applications:
             logger.info(
-                "%s: no config.json says more than its keys do, so it is taken for %s as "
-                "torchvision has it: ReLU, max pooling without blur, strides as of version=%r.",
+                "%s: nothing in it says where its bottlenecks stride, so it is taken for one of "
+                "version=%r.",
                 name,
-                network,
                 version or "v1.5",
             )
+
+
+def _assumed(checkpoint, weights, version):
+    """What no key tells, by the family, of which the stem tells, and the blocks."""
+    stem = weights.state.get("conv1.weight")
+    if stem is not None and stem.shape[2:] == (CIFAR.stem_kernel,) * 2:
+        return "its paper has it: ReLU, no pooling before the last"
+    strides = f", strides as of version={version!r}" if checkpoint.has_bottlenecks else ""
+    return f"torchvision has it: ReLU, max pooling without blur{strides}"
 
 
 def locate(weights: str | os.PathLike[str], variant: str) -> Path:
@@ -191,6 +207,6 @@ def fitting(checkpoint: Checkpoint, model: keras.Model, version_given: bool) -> 
     Raises:
         CheckpointError: as of `Checkpoint.check_version`.
     """
-    checkpoint.check_version(version_of(model), version_given)
+    checkpoint.check_version(version_of(model), version_given, output_stride_of(model))
     head = variables_by_key(model).get(HEAD[1])
     return checkpoint.weights(None if head is None else head.shape[0])

@@ -5,18 +5,22 @@ block strides, another activation. Only this tells them apart.
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_resnet.files import read_json
-from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights import registry
+from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
 from keras_resnet.weights.hub import CONFIG
 
 MAX_OPTIONS = 2**20  # letters that are looked through
+MAX_KERAS = 2**24  # bytes of the config.json in a `.keras` file; ResNet-1202's has a million
 STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's words for where bottlenecks stride
 VERSION = "keras_resnet.version"  # in the metadata of what this package saves
+VERSIONS = ("v1", "v1.5")
 # timm's names for the networks that are torchvision's; whatever else a name has is a difference.
 PLAIN = re.compile(r"(tv_|gluon_)?(wide_)?resne(t|xt)\d+(_\d+x\d+d|_2|_v1b)?(\..*)?")
 DIFFERENCES = (
@@ -36,11 +40,13 @@ class Origin:
     """What is said of a network; nothing, if nobody says anything.
 
     Args:
-        said_by: "config.json", or "its metadata".
+        said_by: "config.json", "its metadata" or "its name".
         name: The network's name, in the library's words.
         differences: What it does that no network here does.
         version: Where its bottlenecks stride, as of the builders; None if that is not said.
         preprocessing: What images it takes, in words, as its own metadata says.
+        pixels: Their mean and deviation in 0..1, if they are RGB and it says so.
+        output_stride: As of the builders; less than 32 if it is dilated.
     """
 
     said_by: str = ""
@@ -48,9 +54,11 @@ class Origin:
     differences: tuple[str, ...] = ()
     version: str | None = None
     preprocessing: str = ""
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    output_stride: int = 32
 
-    def refuse_others(self, source: object, version: str | None) -> None:
-        """Raises a CheckpointError if the network computes otherwise than a model of `version`."""
+    def refuse_others(self, source: object, version: str | None, output_stride: int) -> None:
+        """Raises a CheckpointError if the network computes otherwise than such a model."""
         if self.differences:
             raise CheckpointError(
                 f"{source} is of another network, though its keys may fit: {self.said_by} says "
@@ -62,6 +70,11 @@ class Origin:
                 f"{source} is of a network whose bottlenecks stride elsewhere, as {self.said_by} "
                 f"says ({self.name}). Build the model with version={self.version!r}."
             )
+        if self.output_stride not in (32, output_stride):
+            raise CheckpointError(
+                f"{source} is of a network that is dilated, as {self.said_by} says ({self.name}). "
+                f"Build the model with output_stride={self.output_stride}."
+            )
 
 
 def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
@@ -72,19 +85,54 @@ def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
         metadata: What the file itself says.
         saved: What was in it, of which OpenMMLab's options and detectron2's author are used.
     """
+    if metadata.get(VERSION) in VERSIONS:
+        return _of_ours(metadata[VERSION], "its metadata")
+    published = registry.find_file(path.name)
+    if published:
+        name = f"torchvision's {published.model} {published.name}"
+        return Origin("its name", name, (), "v1.5")
     beside = path.parent / CONFIG
     if beside.is_file():
         advice = "Download it again, or move it away."
         origin = read_json(beside, _understood, advice=advice, error=CheckpointError)
         if origin.said_by:
             return dataclasses.replace(origin, said_by=f"the {CONFIG} beside it")
-    if metadata.get(VERSION) == "v1":
-        return Origin("its metadata", "keras_resnet's of version 'v1'", (), "v1")
     if "architecture" in metadata:
         return _of_timm({**metadata, "model_args": None}, "its metadata")
     if isinstance(saved, dict):
         return _of_options(saved.get("meta")) or _of_author(saved.get("__author__")) or Origin()
     return Origin()
+
+
+def of_keras(config: memoryview | None) -> Origin:
+    """What the config.json in a `.keras` file says, as JSON: nothing of it is built.
+
+    Raises:
+        UnsafeFileError: if it is damaged.
+    """
+    if config is None:
+        return Origin()
+    if len(config) > MAX_KERAS:
+        raise UnsafeFileError(f"its {CONFIG} has {len(config)} bytes")
+    try:
+        waiting = [json.loads(bytes(config))]
+    except (ValueError, RecursionError) as error:
+        raise UnsafeFileError(f"its {CONFIG} is no JSON") from error
+    versions = set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if item.get("class_name") == "BottleneckBlock" and isinstance(item.get("config"), dict):
+                versions.add(str(item["config"].get("version")))
+            item = list(item.values())
+        waiting += item if isinstance(item, list) else []
+    only = versions.pop() if len(versions) == 1 else None
+    return _of_ours(only, f"the {CONFIG} in it") if only in VERSIONS else Origin()
+
+
+def _of_ours(version, said_by):
+    of_version = f", of version={version!r}" if version else ""
+    return Origin(said_by, f"keras_resnet's{of_version}", (), version)
 
 
 def _of_author(author):
@@ -102,19 +150,39 @@ def _of_options(meta):
     style = styles.pop()
     if styles or style not in STYLES:
         return None
-    said = dict(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
-    images = ", ".join(f"{name}={value}" for name, value in said.items())
+    said = set(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
+    images = ", ".join(f"{name}={value}" for name, value in sorted(said))
     return Origin(
         *("its metadata", f"OpenMMLab's, of style={style!r}", (), STYLES[style]),
-        images and f"by its options {images}, of pixels in 0..255; BGR without to_rgb",
+        images and f"by its options {images:.400}, of pixels in 0..255; BGR without to_rgb",
+        _pixels(said),
     )
+
+
+def _pixels(said):
+    """The mean and deviation in 0..1 of RGB, if options say this and nothing else."""
+    said = {(name.removeprefix("bgr_"), value) for name, value in said}
+    values = dict(said)
+    if len(values) != len(said) or len(said) != 3 or values["to_rgb"] != "True":
+        return None
+    numbers = [re.findall(r"\d+\.?\d*", values[name]) for name in ("mean", "std")]
+    if any(len(three) != 3 for three in numbers):
+        return None
+    mean, std = (tuple(float(number) / 255 for number in three) for three in numbers)
+    return mean, std
 
 
 def _understood(config):
     if isinstance(config.get("architecture"), str):
         return _of_timm(config, CONFIG)
-    if isinstance(config.get("model_type"), str) and "architectures" in config:
+    if isinstance(config.get("model_type"), str):
         return _of_transformers(config, CONFIG)
+    own = config.get("keras_resnet")
+    if isinstance(own, dict):  # of `save_hub`, where timm has no such network
+        version = own.get("version")
+        if version not in (None, *VERSIONS):
+            raise ValueError(f"its version should be one of {VERSIONS}, not {_shown(version)}")
+        return _of_ours(version, CONFIG)
     return Origin()
 
 
@@ -133,7 +201,9 @@ def _of_timm(config, said_by):
     ]
     if config.get("global_pool", "avg") not in ("avg", "", None):
         differences.append(f"pools by {_shown(config['global_pool'])}")
-    return Origin(said_by, f"timm's {name[:60]}", tuple(differences))
+    # All of timm's bottlenecks stride on their 3x3; of basic blocks nobody asks.
+    version = None if differences else "v1.5"
+    return Origin(said_by, f"timm's {name[:60]}", tuple(differences), version)
 
 
 def _shown(value):
@@ -153,7 +223,8 @@ def _of_transformers(config, said_by):
     if kind != "resnet":  # its backbone may be one
         backbone = config.get("backbone_config") or config.get("backbone")
         if isinstance(backbone, str) and "/" not in backbone:
-            return _of_timm({"architecture": backbone}, said_by)
+            origin = _of_timm({"architecture": backbone}, said_by)
+            return dataclasses.replace(origin, output_stride=16 if config.get("dilation") else 32)
         if isinstance(backbone, dict) and backbone.get("model_type") == "resnet":
             return _of_transformers(backbone, said_by)
         return Origin()

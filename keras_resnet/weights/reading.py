@@ -22,7 +22,7 @@ from keras_resnet.weights.errors import CheckpointError, UnsafeFileError, listed
 from keras_resnet.weights.finding import MAX_DEPTH, Found, find, flat
 from keras_resnet.weights.foreign import refuse_other_kind, refuse_other_zip
 from keras_resnet.weights.names import TWO_NETWORKS
-from keras_resnet.weights.origin import Origin, origin_of
+from keras_resnet.weights.origin import Origin, of_keras, origin_of
 from keras_resnet.weights.selection import Weights, select
 from keras_resnet.weights.structure import sites_in
 from keras_resnet.weights.zip_file import START, zip_members
@@ -103,25 +103,41 @@ class Checkpoint:
             f"{TWO_NETWORKS[library]}; {author}."
         )
 
+    def other_images(self, version: str | None) -> str:
+        """What images it takes or may take, in words, if not RGB as most do; nothing otherwise.
+
+        Args:
+            version: Where its bottlenecks stride, which tells two networks of equal names apart.
+        """
+        if self.of_applications:
+            return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
+        two = self.two_networks if version != "v1.5" and "BGR" in self.two_networks else ""
+        return self.origin.preprocessing or two
+
+    @property
+    def has_bottlenecks(self) -> bool:
+        """Whether its blocks have three convolutions each: others have no version."""
+        return self.found.network is not None and self.found.network.has_bottlenecks
+
     @property
     def asks_for_version(self) -> bool:
-        """Whether nothing in the file tells where its bottlenecks stride."""
-        network = self.found.network
-        bottlenecks = network is not None and network.has_bottlenecks
-        return bottlenecks and bool(self.two_networks) and not self.origin.version
+        """Whether its names are of two networks, and nothing in the file tells which."""
+        return self.has_bottlenecks and bool(self.two_networks) and not self.origin.version
 
-    def check_version(self, version: str | None, given: bool) -> None:
+    def check_version(self, version: str | None, given: bool, output_stride: int = 32) -> None:
         """Refuses the file for a model of another network.
 
         Args:
             version: The model's, as of the builders; None if it has no bottlenecks.
             given: Whether the version was asked for, and is no default.
+            output_stride: The model's, as of the builders.
 
         Raises:
             CheckpointError: if the network is known to compute otherwise than one of `version`, or
                 if its names are those of two and neither the file nor the caller says which.
         """
-        self.origin.refuse_others(self.path, version)
+        own = version if self.has_bottlenecks else None
+        self.origin.refuse_others(self.path, own, output_stride)
         if self.of_applications and version not in (None, "v1"):
             raise CheckpointError(
                 f"{self.path} is of keras.applications, whose bottlenecks stride on their first "
@@ -156,7 +172,7 @@ def read_checkpoint(source: Source, prefix: str | None = None) -> Checkpoint:
         state = keras_names.as_pytorch(saved, path.name)
         networks = [site.network(state) for site in sites_in(state)[:1]]
         found = Found("", saved, (*networks, None)[0], frozenset(), True, {})
-        return Checkpoint(path, container, found, Origin())
+        return Checkpoint(path, container, found, said)
     saved = flat(saved) if container == "torchscript" else saved
     return Checkpoint(
         path, container, find(saved, path, passed_over, prefix), origin_of(path, said, saved)
@@ -235,8 +251,11 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _read_container(path: Path) -> tuple[str, Any, list[Any], dict[str, str]]:
-    """The container, what it holds, what was passed over, and what it says of itself."""
+def _read_container(path: Path) -> tuple[str, Any, list[Any], Any]:
+    """The container, what it holds, what was passed over, and what it says of itself.
+
+    The last is its metadata, strings by name; of a file of Keras, an `Origin`.
+    """
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty. Copy or download it again.")
@@ -250,7 +269,7 @@ def _read_container(path: Path) -> tuple[str, Any, list[Any], dict[str, str]]:
             return kind, arrays, [], said
         if mapped[:8] == HDF5_START:
             kind = "hdf5"
-            return kind, hdf5_file.read(path, size), [], {}
+            return kind, hdf5_file.read(path, size), [], Origin()
         if mapped[:4] == START:
             members, compressed = zip_members(mapped)
             refuse_other_zip({*members, *compressed})
@@ -259,7 +278,8 @@ def _read_container(path: Path) -> tuple[str, Any, list[Any], dict[str, str]]:
                 if KERAS_WEIGHTS in compressed:
                     raise UnsafeFileError(f"its {KERAS_WEIGHTS} is compressed or encrypted")
                 content = members[KERAS_WEIGHTS]
-                return kind, hdf5_file.read(io.BytesIO(content), len(content)), [], {}
+                origin = of_keras(members.get(hub.CONFIG))
+                return kind, hdf5_file.read(io.BytesIO(content), len(content)), [], origin
         refuse_other_kind(mapped)
         return *pytorch.read(mapped), {}
     except UnsafeFileError as error:

@@ -49,8 +49,9 @@ def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
             import safetensors.numpy
 
             state = {key: np.asarray(value, order="C") for key, value in _state(model).items()}
-            version = {VERSION: "v1"} if version_of(model) == "v1" else {}
-            safetensors.numpy.save_file(state, temporary, {"format": "pt", **version})
+            version = version_of(model)
+            said = {"format": "pt", **({VERSION: version} if version else {})}
+            safetensors.numpy.save_file(state, temporary, said)
         else:
             pytorch.write(_state(model), temporary)
     return path

@@ -21,7 +21,7 @@ from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights.architecture import recognise
 from keras_resnet.weights.hub import CONFIG, FILES
 from keras_resnet.weights.saving import save
-from keras_resnet.weights.state_dict import to_state_dict, version_of
+from keras_resnet.weights.state_dict import output_stride_of, to_state_dict, version_of
 
 logger = logging.getLogger("keras_resnet")
 
@@ -71,7 +71,7 @@ def save_hub(
     ['README.md', 'config.json', 'model.safetensors']
     """
     folder, found, version = Path(folder), recognise(to_state_dict(model)), version_of(model)
-    dilated = any(getattr(layer, "dilation_rate", 1) not in (1, (1, 1)) for layer in model.layers)
+    dilated = output_stride_of(model) < 32
     if found.variant is None or dilated:
         raise ValueError(
             f"A folder of the hub is of a network of list_models(), with output_stride=32. "

@@ -8,7 +8,7 @@ import re
 import keras
 import numpy as np
 
-from keras_resnet.blocks import BottleneckBlock
+from keras_resnet.blocks import BottleneckBlock, ResidualBlock
 
 LEAVES = {
     "kernel": "weight",
@@ -41,6 +41,12 @@ def version_of(model: keras.Model) -> str | None:
     """Where a model's bottlenecks stride, as of the builders; None if it has none."""
     blocks = [layer for layer in model.layers if isinstance(layer, BottleneckBlock)]
     return blocks[0].version if blocks else None
+
+
+def output_stride_of(model: keras.Model) -> int:
+    """How much smaller a model's last map is than the image, as of the builders."""
+    blocks = [layer for layer in model.layers if isinstance(layer, ResidualBlock)]
+    return 32 // max((block.dilation_rate for block in blocks), default=1)
 
 
 def to_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
