@@ -183,7 +183,7 @@ def _place(error):
 
 
 def read_safetensors(path, understand, *, advice, error=ValueError):
-    """What is made of a safetensors file, which may be damaged or another one.
+    """What is made of a safetensors file, which may be damaged or another one; None without one.
 
     Args:
         path: The file.
@@ -196,6 +196,8 @@ def read_safetensors(path, understand, *, advice, error=ValueError):
         ValueError: if the file is damaged, or is not what is needed.
         OSError: if it cannot be read.
     """
+    if not path.exists():
+        return None
     try:
         with safetensors.safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}

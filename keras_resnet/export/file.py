@@ -124,16 +124,19 @@ def write_file(
     return path
 
 
+def check_suffix(path: Path, suffix: str) -> None:
+    """Refuses a file that is not called as its format wants."""
+    if path.suffix != suffix:
+        raise ValueError(f"The file's name should end in {suffix}. Received: path={str(path)!r}")
+
+
 def _check(format, model, path, preprocessing, with_preprocessing, quantize):
     """Refuses what the format does not have, a path that cannot be, and a missing package."""
     if quantize not in format.quantized:
         raise ValueError(
             f"quantize should be one of {format.quantized}. Received: quantize={quantize!r}"
         )
-    if path.suffix != format.suffix:
-        raise ValueError(
-            f"The file's name should end in {format.suffix}. Received: path={str(path)!r}"
-        )
+    check_suffix(path, format.suffix)
     if not path.parent.is_dir():
         raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
     if path.is_dir():

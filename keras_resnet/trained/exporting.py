@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 from keras_resnet import export
+from keras_resnet.export.file import check_suffix
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 FORMATS = ("saved_model", *SUFFIXES)
@@ -20,10 +21,7 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
         if format in SUFFIXES:
             output = output / f"model{SUFFIXES[format]}"
     if format in SUFFIXES:
-        if Path(output).suffix != SUFFIXES[format]:
-            raise ValueError(
-                f"The file's name should end in {SUFFIXES[format]}. Received: output={output}"
-            )
+        check_suffix(Path(output), SUFFIXES[format])
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         options["image_size"] = None if any_size else network.preprocessing.crop
     if "calibration_data" in options:

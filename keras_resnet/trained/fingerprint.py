@@ -74,8 +74,6 @@ class Fingerprint:
             DataError: if the file is damaged.
         """
         path = Path(folder) / NAME
-        if not path.exists():
-            return None
         advice = "Remove it, and it is not known any more which images trained."
         return read_safetensors(path, cls._understood, advice=advice, error=DataError)
 

@@ -112,8 +112,6 @@ def load(folder):
         TrainingError: if the file is damaged.
     """
     path = Path(folder) / NAME
-    if not path.exists():
-        return None
     advice = "Remove it to start this training from its beginning."
     return read_safetensors(path, _understood, advice=advice, error=TrainingError)
 

@@ -18,7 +18,6 @@ from keras_resnet.weights import hub, registry
 from keras_resnet.weights.errors import CheckpointError
 
 RECIPE, STEMS = "recipe.json", ("best", "last")  # of a run folder, and its files of weights
-ADVICE = "Download it again, or move it away."
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # What ConvNextImageProcessor, which transformers has for its ResNets, does if it is not said.
 CONVNEXT = {
@@ -67,7 +66,7 @@ def class_names_of(source: str | os.PathLike[str]) -> tuple[str, ...] | None:
 
 def _described(source, name, understand):
     file = hub.beside(source, name)
-    return file and read_json(file, understand, advice=ADVICE, error=CheckpointError)
+    return file and read_json(file, understand, advice=hub.ADVICE, error=CheckpointError)
 
 
 def of_recipe(recipe: Mapping[str, Any]) -> Preprocessing:

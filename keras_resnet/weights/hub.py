@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_resnet.weights.errors import CheckpointError
 
+ADVICE = "Download it again, or move it away."  # where a description is damaged
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 FILES = ("model.safetensors", "pytorch_model.bin")
 # A path has one of the slashes only.

@@ -14,7 +14,7 @@ from typing import Any
 from keras_resnet.files import read_json
 from keras_resnet.weights import registry
 from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
-from keras_resnet.weights.hub import CONFIG
+from keras_resnet.weights.hub import ADVICE, CONFIG
 
 MAX_OPTIONS = 2**20  # letters that are looked through
 MAX_KERAS = 2**24  # bytes of the config.json in a `.keras` file; ResNet-1202's has a million
@@ -93,8 +93,7 @@ def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
         return Origin("its name", name, (), "v1.5")
     beside = path.parent / CONFIG
     if beside.is_file():
-        advice = "Download it again, or move it away."
-        origin = read_json(beside, _understood, advice=advice, error=CheckpointError)
+        origin = read_json(beside, _understood, advice=ADVICE, error=CheckpointError)
         if origin.said_by:
             return dataclasses.replace(origin, said_by=f"the {CONFIG} beside it")
     if "architecture" in metadata:

@@ -20,7 +20,7 @@ class Dtype:
     """A type of numbers as it is unpickled: first its kind and size, then its byte order."""
 
     def __init__(self, kind: Any = None, *_: Any) -> None:
-        plain = isinstance(kind, str) and PLAIN.fullmatch(kind) and kind not in ("i0", "f1")
+        plain = isinstance(kind, str) and PLAIN.fullmatch(kind) and kind != "f1"
         self.dtype = np.dtype(kind) if plain else None
 
     def set_state(self, state: Any) -> None:
