@@ -265,11 +265,14 @@ def resample(
     import tensorflow as tf
 
     if interpolation == "bicubic":
-        for axis in (1, 0):  # in Pillow's order, rounded in between
-            image = tf.transpose(image, (1, 0, 2)) if axis else image
-            ends = (size[axis], resized[axis], start[axis], corner[axis])
-            image = _bicubic(image, sides[axis], *ends)
-            image = tf.transpose(image, (1, 0, 2)) if axis else image
+        # In Pillow 13's order, rounded in between: first the axis that shrinks by far more.
+        shrinks = size - resized
+        rows_first = (shrinks[0] > 0) & (shrinks[0] > 2 * shrinks[1])
+        first = tf.where(rows_first, 0, 1)
+        for axis in (first, 1 - first):
+            to_front = tf.stack([axis, 1 - axis, 2])  # which also puts it back
+            ends = (tf.gather(part, axis) for part in (sides, size, resized, start, corner))
+            image = tf.transpose(_bicubic(tf.transpose(image, to_front), *ends), to_front)
         return tf.ensure_shape(image, (*sides, 3))
     scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
     shift = tf.cast(start, tf.float32) * scale - tf.cast(corner, tf.float32)
@@ -298,7 +301,7 @@ def _bicubic(image, side, size, resized, start, corner):
 
     TensorFlow's own operation places pixels in float32: of two roundings, that made two levels.
 
-    Source: Pillow 12, src/libImaging/Resample.c (Keys, 1981, with a = -0.5).
+    Source: Pillow 13, src/libImaging/Resample.c (Keys, 1981, with a = -0.5).
     """
     import tensorflow as tf
 

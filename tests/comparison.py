@@ -1,7 +1,14 @@
-"""What the tests of layers share: an error relative to a reference, and XLA."""
+"""What tests of numbers share: an error relative to a reference, XLA, which Pillow is followed."""
 
 import numpy as np
+import PIL
+import pytest
 import tensorflow as tf
+
+# Since 13, it begins with the height where that shrinks by far more than the width.
+pillow_13 = pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13, reason="bicubic pixels are those of Pillow 13"
+)
 
 
 def relative_error(ours, reference):

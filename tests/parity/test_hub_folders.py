@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 import keras_resnet  # isort: skip (torch comes first)
+from comparison import pillow_13
 from randomised import randomise
 from small_networks import trained
 
@@ -100,6 +101,7 @@ def test_a_folder_of_timm(name, tmp_path):
     assert resizing.size == used.resize
 
 
+@pillow_13
 @pytest.mark.real_data
 @pytest.mark.parametrize("side, share", [(224, 0.875), (288, 0.95), (384, None)])
 def test_a_folder_of_transformers(side, share, tmp_path, real_data):

@@ -14,6 +14,7 @@ from torchvision.transforms import functional, v2
 
 import tensorflow as tf  # isort: skip (torch comes first)
 import keras_resnet  # isort: skip
+from comparison import pillow_13
 from small_networks import small
 
 from keras_resnet.data.augmentation import crops, mixing, operations, policies
@@ -79,6 +80,7 @@ def served(tmp_path_factory):
     return export
 
 
+@pillow_13
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     "side, share, mode, interpolation",
