@@ -9,51 +9,17 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resnet.layers import PACKAGE, BatchNormalization, Conv2D, Recomputed, Shape, Tensor
+from keras_resnet.attention import EfficientChannelAttention, SqueezeExcitation
+from keras_resnet.composite import Composite
+from keras_resnet.layers import PACKAGE, Shape, Tensor, batch_normalization, convolution
+from keras_resnet.pooling import AveragePooling2D, BlurPool2D
 
 __all__ = ["BasicBlock", "BottleneckBlock", "ResidualBlock"]
 
-# Arguments of a block that are its attributes, and in its config.
-ARGUMENTS = (
-    *("filters", "width", "strides", "dilation_rate", "first_dilation_rate", "groups", "version"),
-    *("projection", "drop_path", "zero_init_residual", "synchronized", "folded", "data_format"),
-)
+ATTENTION = {"se": SqueezeExcitation, "eca": EfficientChannelAttention}
 
 
-def convolution(filters, kernel_size, *, name, data_format, dtype, use_bias=False, **kwargs):
-    """A convolution as all of the family's: symmetric padding, Kaiming normal, no bias."""
-    # A new initializer for each, since one gives equal values to equal shapes.
-    kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-    return Conv2D(
-        filters,
-        kernel_size,
-        padding="symmetric",
-        use_bias=use_bias,
-        kernel_initializer=kaiming,
-        data_format=data_format,
-        dtype=dtype,
-        name=name,
-        **kwargs,
-    )
-
-
-def batch_normalization(*, name, data_format, dtype, **kwargs):
-    """Batch normalization over the channels of `data_format`."""
-    axis = 1 if data_format == "channels_first" else -1
-    return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)
-
-
-def unmarked(config):
-    """A layer's config without the marks by which Keras, in files, tells shared objects.
-
-    They are numbers of objects in memory, which others have once these are gone.
-    """
-    if not isinstance(config, dict):
-        return config
-    return {key: unmarked(config[key]) for key in config if key != "shared_object_id"}
-
-
-class ResidualBlock(Recomputed):
+class ResidualBlock(Composite):
     """What the two blocks share: their arguments, the shortcut, and the order of building.
 
     A subclass makes the layers of its main path in `_make_main`, listed in call order.
@@ -71,6 +37,8 @@ class ResidualBlock(Recomputed):
         projection: Whether the shortcut is a 1x1 convolution (option B of the paper, section 3.3)
             or the identity. At a stride, the identity takes every other pixel; to more channels,
             it adds zeros on both sides (option A, which has no parameters).
+        avg_down, down_kernel, anti_aliasing, attention, reduction, reduce_first: As of
+            `ResNetConfig`.
         drop_path: Probability, 0 to 1, of dropping the main path of a sample in training
             (stochastic depth, https://arxiv.org/abs/1603.09382).
         zero_init_residual: Whether the last batch normalization starts with gamma = 0, so that
@@ -86,6 +54,13 @@ class ResidualBlock(Recomputed):
         ValueError: if `parts` names a sublayer that the block has not.
     """
 
+    arguments = (
+        *("filters", "width", "strides", "dilation_rate", "first_dilation_rate", "groups"),
+        *("version", "projection", "avg_down", "down_kernel", "anti_aliasing", "attention"),
+        *("reduction", "reduce_first", "drop_path", "zero_init_residual", "synchronized"),
+        *("folded", "data_format"),
+    )
+
     def __init__(
         self,
         filters: int,
@@ -97,6 +72,12 @@ class ResidualBlock(Recomputed):
         groups: int = 1,
         version: str = "v1.5",
         projection: bool = False,
+        avg_down: bool = False,
+        down_kernel: int = 1,
+        anti_aliasing: str | None = None,
+        attention: str | None = None,
+        reduction: int = 16,
+        reduce_first: int = 1,
         drop_path: float = 0.0,
         zero_init_residual: bool = False,
         synchronized: bool = False,
@@ -105,7 +86,7 @@ class ResidualBlock(Recomputed):
         parts: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(parts=parts, **kwargs)
         self.filters = filters
         self.width = width or filters
         self.strides = strides
@@ -114,43 +95,62 @@ class ResidualBlock(Recomputed):
         self.groups = groups
         self.version = version
         self.projection = projection
+        self.avg_down = avg_down
+        self.down_kernel = down_kernel
+        self.anti_aliasing = anti_aliasing
+        self.attention = attention
+        self.reduction = reduction
+        self.reduce_first = reduce_first
         self.drop_path = drop_path
         self.zero_init_residual = zero_init_residual
         self.synchronized = synchronized
         self.folded = folded
         self.data_format = data_format or keras.config.image_data_format()
-        self._parts = parts or {}
-        # The configs of all sublayers, as the other arguments make them.
-        self._made: dict[str, dict] = {}
         self.main = self._make_main()
-        self.shortcut = []
-        if projection:
-            # "downsample" is torchvision's word for the projection, at stride 1 too.
-            self.downsample_conv = self._conv("downsample.0", filters, 1, strides=strides)
-            self.downsample_bn = self._bn("downsample.1")
-            self.shortcut = [self.downsample_conv, self.downsample_bn]
+        if attention:
+            make, more = ATTENTION[attention], {"reduction": reduction} if attention == "se" else {}
+            self.se = self.make_part(make, "se", data_format=self.data_format, **more)
+            self.main.append(self.se)
+        self.shortcut = self._make_shortcut() if projection else []
         if drop_path:
             # One draw a sample: dropout whose noise is constant over height, width, channels.
-            self.dropper = self._part(
+            self.dropper = self.make_part(
                 keras.layers.Dropout, "drop_path", rate=drop_path, noise_shape=(None, 1, 1, 1)
             )
-        if unknown := self._parts.keys() - self._made.keys():
-            raise ValueError(
-                f"parts should name sublayers of {self.name}: {', '.join(self._made)}. "
-                f"Received: {', '.join(sorted(unknown))}"
-            )
+        self.check_parts()
 
-    def _part(self, make, name, **arguments):
-        # Where activations are recomputed, a block is as a whole: not its parts once more.
-        with keras.RematScope(None):
-            part = make(name=name, dtype=self.dtype_policy, trainable=self.trainable, **arguments)
-            self._made[name] = config = unmarked(part.get_config())
-            if changes := self._parts.get(name):
-                part = type(part).from_config({**config, **changes})
-        return part
+    def _make_shortcut(self):
+        """The projection, which torchvision calls "downsample", at stride 1 too."""
+        changes = self.strides > 1 or self.dilation_rate > 1
+        if not self.avg_down:
+            kernel, strides = self.down_kernel if changes else 1, {"strides": self.strides}
+            if kernel > 1:
+                strides["dilation_rate"] = self.first_dilation_rate
+            self.downsample_conv = self._conv("downsample.0", self.filters, kernel, **strides)
+            self.downsample_bn = self._bn("downsample.1")
+            return [self.downsample_conv, self.downsample_bn]
+        # The names say that something stands before them, though it has no weights.
+        self.downsample_1 = self._conv("downsample.1", self.filters, 1)
+        self.downsample_2 = self._bn("downsample.2")
+        pooled = [self._pool(AveragePooling2D, "downsample.0")] if changes else []
+        return [*pooled, self.downsample_1, self.downsample_2]
+
+    def _make_blur(self):
+        """Makes what takes the stride of the 3x3 convolution; returns what that keeps of it."""
+        self.aa = None
+        moved = self.strides > 1 or self.first_dilation_rate != self.dilation_rate
+        if not self.anti_aliasing or not moved:
+            return self.strides
+        make = AveragePooling2D if self.anti_aliasing == "avg" else BlurPool2D
+        if self.strides > 1 or make is BlurPool2D:  # a mean of one pixel is that
+            self.aa = self._pool(make, "aa")
+        return 1
+
+    def _pool(self, make, name):
+        return self.make_part(make, name, strides=self.strides, data_format=self.data_format)
 
     def _conv(self, name, filters, kernel_size, **kwargs):
-        return self._part(
+        return self.make_part(
             convolution,
             name,
             filters=filters,
@@ -163,7 +163,7 @@ class ResidualBlock(Recomputed):
     def _bn(self, name, last=False):
         if self.folded:
             return keras.layers.Identity(dtype=self.dtype_policy, name=name)
-        return self._part(
+        return self.make_part(
             batch_normalization,
             name,
             data_format=self.data_format,
@@ -188,11 +188,16 @@ class ResidualBlock(Recomputed):
                 shape = layer.compute_output_shape(shape)
 
     def finish(self, y: Tensor, inputs: Tensor, training: bool | None) -> Tensor:
-        """Adds the shortcut to the main path's `y`; the block's last ReLU."""
+        """Weighs the main path's `y`, and adds the shortcut; the block's last ReLU."""
+        if self.attention:
+            y = self.se(y)
         if self.drop_path:
             y = self.dropper(y, training=training)
         if self.projection:
-            shortcut = self.downsample_bn(self.downsample_conv(inputs), training=training)
+            *pools, conv, bn = self.shortcut
+            for pool in pools:
+                inputs = pool(inputs)
+            shortcut = bn(conv(inputs), training=training)
         else:
             shortcut = self._identity(inputs)
         return ops.relu(ops.add(y, shortcut))
@@ -216,22 +221,6 @@ class ResidualBlock(Recomputed):
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config() | {name: getattr(self, name) for name in ARGUMENTS}
-        inherited = unmarked({name: config[name] for name in ("trainable", "dtype")})
-        if parts := self._changed_parts(inherited):
-            config["parts"] = parts
-        return config
-
-    def _changed_parts(self, inherited):
-        """What was set on sublayers: what of their configs is not as this block makes it."""
-        changes = {}
-        for part in (*self.main, *self.shortcut, *([self.dropper] if self.drop_path else [])):
-            if made := self._made.get(part.name):
-                made, config = {**made, **inherited}, unmarked(part.get_config())
-                changes[part.name] = {k: v for k, v in config.items() if v != made[k]}
-        return {name: changed for name, changed in changes.items() if changed}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BasicBlock(ResidualBlock):
@@ -243,15 +232,16 @@ class BasicBlock(ResidualBlock):
     """
 
     def _make_main(self):
-        first = {"strides": self.strides, "dilation_rate": self.first_dilation_rate}
+        first = {"strides": self._make_blur(), "dilation_rate": self.first_dilation_rate}
         self.conv1 = self._conv("conv1", self.filters, 3, **first)
         self.bn1 = self._bn("bn1")
         self.conv2 = self._conv("conv2", self.filters, 3, dilation_rate=self.dilation_rate)
         self.bn2 = self._bn("bn2", last=True)
-        return [self.conv1, self.bn1, self.conv2, self.bn2]
+        return [self.conv1, self.bn1, *filter(None, [self.aa]), self.conv2, self.bn2]
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         y = ops.relu(self.bn1(self.conv1(inputs), training=training))
+        y = self.aa(y) if self.aa else y
         y = self.bn2(self.conv2(y), training=training)
         return self.finish(y, inputs, training)
 
@@ -266,20 +256,22 @@ class BottleneckBlock(ResidualBlock):
     """
 
     def _make_main(self):
-        first, second, dilation = 1, self.strides, self.first_dilation_rate
+        first, second, dilation = 1, self._make_blur(), self.first_dilation_rate
         if self.version == "v1":
             first, second, dilation = self.strides, 1, self.dilation_rate
         main = {"strides": second, "dilation_rate": dilation, "groups": self.groups}
-        self.conv1 = self._conv("conv1", self.width, 1, strides=first)
+        self.conv1 = self._conv("conv1", self.width // self.reduce_first, 1, strides=first)
         self.bn1 = self._bn("bn1")
         self.conv2 = self._conv("conv2", self.width, 3, **main)
         self.bn2 = self._bn("bn2")
         self.conv3 = self._conv("conv3", self.filters, 1)
         self.bn3 = self._bn("bn3", last=True)
-        return [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
+        after = [*filter(None, [self.aa]), self.conv3, self.bn3]
+        return [self.conv1, self.bn1, self.conv2, self.bn2, *after]
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         y = ops.relu(self.bn1(self.conv1(inputs), training=training))
         y = ops.relu(self.bn2(self.conv2(y), training=training))
+        y = self.aa(y) if self.aa else y
         y = self.bn3(self.conv3(y), training=training)
         return self.finish(y, inputs, training)

@@ -8,14 +8,10 @@ import numbers
 import keras
 import numpy as np
 
-from keras_resnet.blocks import (
-    BasicBlock,
-    BottleneckBlock,
-    ResidualBlock,
-    batch_normalization,
-    convolution,
-)
+from keras_resnet.blocks import BasicBlock, BottleneckBlock, ResidualBlock
 from keras_resnet.configs import CIFAR, IMAGENET, Family
+from keras_resnet.layers import batch_normalization, convolution
+from keras_resnet.pooling import BlurPool2D
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
@@ -32,30 +28,46 @@ def inputs(tensor, shape, data_format, dtype, family):
     return sources[0] if len(sources) == 1 else sources, tensor
 
 
-def stem(x, family, synchronized, name_prefix, common):
-    """The first convolution, and for large images a max-pool."""
-    reduces = family.stem_kernel == 7
-    x = convolution(
-        family.widths[0],
-        family.stem_kernel,
-        strides=2 if reduces else 1,
-        name=f"{name_prefix}conv1",
-        **common,
-    )(x)
-    x = batch_normalization(name=f"{name_prefix}bn1", synchronized=synchronized, **common)(x)
-    x = keras.layers.ReLU(name=f"{name_prefix}relu", dtype=common["dtype"])(x)
+def stem(x, config, synchronized, name_prefix, common):
+    """The first convolutions, and for large images a pooling."""
+
+    def convolve(x, width, kernel, strides, *names):
+        conv, bn, relu = (f"{name_prefix}{name}" for name in names)
+        x = convolution(width, kernel, strides=strides, name=conv, **common)(x)
+        x = batch_normalization(name=bn, synchronized=synchronized, **common)(x)
+        return keras.layers.ReLU(name=relu, dtype=common["dtype"])(x)
+
+    reduces = config.family.stem_kernel == 7
+    strides = 2 if reduces else 1
+    *before, width = config.stem or (config.stem_width,)
+    for number, narrower in enumerate(before):
+        # The numbers that they have in PyTorch's sequence.
+        names = (f"conv1.{3 * number + place}" for place in range(3))
+        x = convolve(x, narrower, 3, strides if number == 0 else 1, *names)
+    if before:
+        x = convolve(x, width, 3, 1, f"conv1.{3 * len(before)}", "bn1", "relu")
+    else:
+        x = convolve(x, width, config.family.stem_kernel, strides, "conv1", "bn1", "relu")
     if not reduces:
         return x
+    if config.stem_pool == "conv":
+        return convolve(x, width, 3, 2, *(f"maxpool.{place}" for place in range(3)))
+    if config.anti_aliasing == "avg":
+        return keras.layers.AveragePooling2D(2, name=f"{name_prefix}maxpool", **common)(x)
     # After a ReLU, padding with zeros is padding with minus infinity, which PyTorch does.
     x = keras.layers.ZeroPadding2D(1, name=f"{name_prefix}maxpool_padding", **common)(x)
-    return keras.layers.MaxPooling2D(3, 2, name=f"{name_prefix}maxpool", **common)(x)
+    strides = 1 if config.anti_aliasing else 2
+    x = keras.layers.MaxPooling2D(3, strides, name=f"{name_prefix}maxpool", **common)(x)
+    if config.anti_aliasing:
+        x = BlurPool2D(name=f"{name_prefix}maxpool_blur", **common)(x)
+    return x
 
 
 def blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments):
     """Yields the residual blocks of all stages, in order."""
     block_class = BLOCKS[config.block]
     number, last = 0, max(sum(config.depths) - 1, 1)
-    channels, dilation = config.family.widths[0], 1
+    channels, dilation = config.stem_width, 1
     stride = 4 if config.family.stem_kernel == 7 else 1
     for stage, depth in enumerate(config.depths):
         previous_dilation, stage_stride = dilation, 1 if stage == 0 else 2
@@ -74,6 +86,12 @@ def blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments)
                 # Up to where its stride was, a dilated stage sees the grid of the stage before.
                 first_dilation_rate=previous_dilation if first else dilation,
                 groups=config.groups,
+                avg_down=config.avg_down,
+                down_kernel=config.down_kernel,
+                anti_aliasing=config.anti_aliasing,
+                attention=config.attention,
+                reduction=config.reduction,
+                reduce_first=config.reduce_first,
                 projection=shortcut == "B" and first and (strides != 1 or channels != filters),
                 # Deeper blocks are dropped more often (stochastic depth, section 3).
                 drop_path=drop_path * number / last,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 __all__ = ["CIFAR", "CONFIGS", "IMAGENET", "Family", "ResNetConfig", "builders"]
 
@@ -21,6 +22,13 @@ RESNEXT = (
 WIDE_RESNET = (
     "Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146, section 2."
 )
+RESNET_D = "He et al., Bag of Tricks, https://arxiv.org/abs/1812.01187, section 4."
+SENET = "Hu et al., Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507, table 1."
+ECANET = "Wang et al., ECA-Net, https://arxiv.org/abs/1910.03151, section 4."
+BLUR = (
+    "Zhang, Making Convolutional Networks Shift-Invariant Again, https://arxiv.org/abs/1904.11486."
+)
+RESNET_RS = "Bello et al., Revisiting ResNets, https://arxiv.org/abs/2103.07579, table 2."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +71,17 @@ class ResNetConfig:
         groups: Groups of the 3x3 convolution of a bottleneck: 1, or the cardinality of a ResNeXt.
         width_per_group: Channels of one group in the first stage; they double with each stage.
         family: The images that the network is for: `IMAGENET` or `CIFAR`.
+        stem: Widths of the 3x3 convolutions that stand for the family's first one; the first
+            of them has its stride.
+        stem_pool: "max", or "conv": a 3x3 convolution in place of the stem's max-pool.
+        avg_down: Whether shortcuts average 2x2 pixels where they would skip three of four.
+        anti_aliasing: What takes the stride of the max-pool and of 3x3 convolutions: "avg", means
+            of 2x2 pixels, "blur", a blur by (1, 2, 1) / 4, or None.
+        attention: What each block's output is weighed by, channel by channel: "se"
+            (squeeze-and-excitation), "eca" (efficient channel attention), or None.
+        reduction: Of "se": by how much fewer channels are between.
+        reduce_first: By how much a bottleneck's first convolution is narrower than its second.
+        down_kernel: Side of the kernel of a shortcut's convolution with a stride.
         paper: Where the network is described.
         builder: Name of its own public function, `keras_resnet.ResNet50` for example; without
             one, `keras_resnet.create` builds it.
@@ -73,8 +92,21 @@ class ResNetConfig:
     groups: int = 1
     width_per_group: int = 64
     family: Family = IMAGENET
+    stem: tuple[int, ...] = ()
+    stem_pool: str = "max"
+    avg_down: bool = False
+    anti_aliasing: str | None = None
+    attention: str | None = None
+    reduction: int = 16
+    reduce_first: int = 1
+    down_kernel: int = 1
     paper: str = RESNET
     builder: str | None = None
+
+    @property
+    def stem_width(self) -> int:
+        """Channels that the stem puts out."""
+        return (self.stem or self.family.widths)[-1 if self.stem else 0]
 
     def width(self, stage: int) -> int:
         """Channels of the block's 3x3 convolution in `stage` (0 is the first)."""
@@ -88,6 +120,64 @@ class ResNetConfig:
 _resnext = functools.partial(ResNetConfig, "bottleneck", paper=RESNEXT)
 _wide = functools.partial(ResNetConfig, "bottleneck", width_per_group=128, paper=WIDE_RESNET)
 _cifar = functools.partial(ResNetConfig, "basic", family=CIFAR, paper=CIFAR_RESNET)
+_rs = functools.partial(
+    ResNetConfig,
+    "bottleneck",
+    stem=(32, 32, 64),
+    stem_pool="conv",
+    avg_down=True,
+    attention="se",
+    reduction=4,
+    paper=RESNET_RS,
+)
+
+# Blocks a stage, by the number in a name; those of 10, 18 and 34 layers are basic.
+DEPTHS = {
+    **{"10": (1, 1, 1, 1), "14": (1, 1, 1, 1), "18": (2, 2, 2, 2), "26": (2, 2, 2, 2)},
+    **{"34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)},
+    **{"200": (3, 24, 36, 3), "201": (3, 24, 36, 4), "269": (3, 30, 48, 8)},
+}
+# Letters behind the number: the stem's widths, and whether shortcuts average.
+LETTERS = {
+    "": {},
+    "c": {"stem": (32, 32, 64)},
+    "s": {"stem": (64, 64, 128)},
+    "d": {"stem": (32, 32, 64), "avg_down": True},
+    "t": {"stem": (24, 32, 64), "avg_down": True},
+}
+NAME = re.compile(r"(se|eca)?resne(t|xt)(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d)?")
+
+
+def _named(name: str) -> ResNetConfig:
+    """The row that a name of timm's tells, "seresnextaa101d_32x8d" for example."""
+    attention, kind, aliasing, number, letter, *groups = NAME.fullmatch(name).groups()
+    papers = {attention == "eca": ECANET, attention == "se": SENET, bool(aliasing): BLUR}
+    paper = papers.get(True) or (RESNET_D if letter else RESNEXT if kind == "xt" else RESNET)
+    return ResNetConfig(
+        "basic" if number in ("10", "18", "34") else "bottleneck",
+        DEPTHS[number],
+        *map(int, filter(None, groups)),
+        **LETTERS[letter],
+        anti_aliasing={"aa": "avg"}.get(aliasing, aliasing),
+        attention=attention,
+        paper=paper,
+    )
+
+
+# Names that tell all: timm's, and the first of them torchvision's.
+_NAMES = """
+    resnet10t resnet14t resnet18d resnet26 resnet26d resnet26t resnet34d resnet50c resnet50d
+    resnet50s resnet50t resnet101c resnet101d resnet101s resnet152c resnet152d resnet152s resnet200
+    resnet200d
+    resnext50d_32x4d resnext101_32x4d resnext101_32x16d resnext101_32x32d
+    seresnet18 seresnet34 seresnet50 seresnet50t seresnet101 seresnet152 seresnet152d seresnet200d
+    seresnet269d seresnext26d_32x4d seresnext26t_32x4d seresnext50_32x4d seresnext101_32x4d
+    seresnext101_32x8d seresnext101d_32x8d seresnext101_64x4d
+    ecaresnet26t ecaresnet50d ecaresnet50t ecaresnet101d ecaresnet200d ecaresnet269d
+    ecaresnext26t_32x4d ecaresnext50t_32x4d
+    resnetaa34d resnetaa50 resnetaa50d resnetaa101d seresnetaa50d seresnextaa101d_32x8d
+    resnetblur18 resnetblur50 resnetblur50d resnetblur101d
+"""
 
 CONFIGS = {
     "resnet18": ResNetConfig("basic", (2, 2, 2, 2), builder="ResNet18"),
@@ -107,6 +197,31 @@ CONFIGS = {
     "resnet56": _cifar((9, 9, 9), builder="ResNet56"),
     "resnet110": _cifar((18, 18, 18), builder="ResNet110"),
     "resnet1202": _cifar((200, 200, 200), builder="ResNet1202"),
+    **{name: _named(name) for name in _NAMES.split()},
+    "resnetrs50": _rs((3, 4, 6, 3)),
+    "resnetrs101": _rs((3, 4, 23, 3)),
+    "resnetrs152": _rs((3, 8, 36, 3)),
+    "resnetrs200": _rs((3, 24, 36, 3)),
+    "resnetrs270": _rs((4, 29, 53, 4)),
+    "resnetrs350": _rs((4, 36, 72, 4)),
+    "resnetrs420": _rs((4, 44, 87, 4)),
+    "ecaresnetlight": ResNetConfig(
+        "bottleneck", (1, 1, 11, 3), avg_down=True, attention="eca", paper=ECANET
+    ),
+    "seresnextaa201d_32x8d": dataclasses.replace(
+        _named("seresnextaa201d_32x8d"), stem=(64, 64, 128)
+    ),
+    "senet154": ResNetConfig(
+        "bottleneck",
+        (3, 8, 36, 3),
+        64,
+        4,
+        stem=(64, 64, 128),
+        attention="se",
+        reduce_first=2,
+        down_kernel=3,
+        paper=SENET,
+    ),
 }
 
 

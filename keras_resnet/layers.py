@@ -229,3 +229,26 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
             if replica is not None and replica.num_replicas_in_sync > 1:
                 count = replica.all_reduce(tf.distribute.ReduceOp.SUM, count)
         return count / ops.maximum(count - 1.0, 1.0)
+
+
+def convolution(filters, kernel_size, *, name, data_format, dtype, use_bias=False, **kwargs):
+    """A convolution as all of the family's: symmetric padding, Kaiming normal, no bias."""
+    # A new initializer for each, since one gives equal values to equal shapes.
+    kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    return Conv2D(
+        filters,
+        kernel_size,
+        padding="symmetric",
+        use_bias=use_bias,
+        kernel_initializer=kaiming,
+        data_format=data_format,
+        dtype=dtype,
+        name=name,
+        **kwargs,
+    )
+
+
+def batch_normalization(*, name, data_format, dtype, **kwargs):
+    """Batch normalization over the channels of `data_format`."""
+    axis = 1 if data_format == "channels_first" else -1
+    return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)

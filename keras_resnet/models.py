@@ -142,7 +142,7 @@ def create(
     if include_preprocessing:
         used = said or Preprocessing()
         x = builder.normalisation(x, used.mean, used.std, data_format, dtype, name_prefix)
-    x = builder.stem(x, config.family, synchronized, name_prefix, common)
+    x = builder.stem(x, config, synchronized, name_prefix, common)
     for block in builder.blocks(
         config,
         output_stride,

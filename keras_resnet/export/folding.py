@@ -91,8 +91,11 @@ def _copy_weights(old, new, normalization):
     """Gives a copy its weights; into a convolution's the batch normalization behind it goes."""
     if isinstance(old, ResidualBlock) and not old.folded:
         for old_path, new_path in ((old.main, new.main), (old.shortcut, new.shortcut)):
-            for place in range(0, len(old_path), 2):
-                new_path[place].set_weights(_folded(*old_path[place : place + 2]))
+            for place, (layer, copy) in enumerate(zip(old_path, new_path, strict=True)):
+                if isinstance(layer, Conv2D):
+                    copy.set_weights(_folded(layer, old_path[place + 1]))
+                elif not isinstance(layer, BatchNormalization):
+                    copy.set_weights(layer.get_weights())
     elif normalization is not None:
         new.set_weights(_folded(old, normalization))
     elif not isinstance(old, NETWORKS):

@@ -19,16 +19,16 @@ LEAVES = {
     "moving_variance": "running_var",
 }
 # Keras' order of axes from PyTorch's, and back, by the number of axes.
-TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0)}
-TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+TO_KERAS = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}
+TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
 
 
 def variables_by_key(model: keras.Model) -> dict[str, keras.Variable]:
     """The model's weights under the keys of torchvision's state_dict, without `name_prefix`."""
     paths = {variable.path: variable for variable in model.variables}
-    # The stem's convolution is the only one in no block; what is before its name is the prefix.
-    stems = [path for path in paths if re.fullmatch(r"[^/]*conv1/kernel", path)]
-    prefix = stems[0].removesuffix("conv1/kernel") if stems else ""
+    # What is before the name of the stem's convolution, which is in no block, is the prefix.
+    stems = filter(None, (re.fullmatch(r"([^/]*)conv1(\.0)?/kernel", path) for path in paths))
+    prefix = next((stem[1] for stem in stems), "")
     keys = {}
     for path, variable in paths.items():
         *layers, leaf = path.split("/")

@@ -1,0 +1,103 @@
+"""Channel attention: what a block puts out, each channel times a number between 0 and 1.
+
+Each number is made of the means of all channels, which no convolution of the block sees.
+"""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_resnet.layers import PACKAGE, Conv2D, Shape, Tensor
+
+__all__ = ["EfficientChannelAttention", "SqueezeExcitation"]
+
+
+class _ChannelAttention(keras.layers.Layer):
+    """What both share: means over height and width, scores by `_score`, a sigmoid, a product."""
+
+    def __init__(self, *, data_format: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format or keras.config.image_data_format()
+        self.channel_axis = 1 if self.data_format == "channels_first" else 3
+
+    def call(self, inputs: Tensor) -> Tensor:
+        axes = (2, 3) if self.channel_axis == 1 else (1, 2)
+        scores = self._score(ops.mean(inputs, axes, keepdims=True))
+        return ops.multiply(inputs, ops.sigmoid(scores))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"data_format": self.data_format}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SqueezeExcitation(_ChannelAttention):
+    """Scores by two 1x1 convolutions with a ReLU between them, through fewer channels.
+
+    Args:
+        reduction: By how much fewer. They are rounded to a multiple of 8, half of one up, as timm
+            does.
+        data_format: "channels_last" or "channels_first"; Keras' default if None.
+
+    Input and output (batch, height, width, channels).
+
+    Source: Hu et al., Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507,
+    section 3; timm 1.0, timm/layers/squeeze_excite.py, whose names the layers have.
+    """
+
+    def __init__(self, reduction: int = 16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reduction = reduction
+
+    def build(self, input_shape: Shape) -> None:
+        channels = input_shape[self.channel_axis]
+        fewer = max(8, int(channels / self.reduction + 4) // 8 * 8)
+        one = (1, 1)
+        means = (None, channels, *one) if self.channel_axis == 1 else (None, *one, channels)
+        squeezed = (None, fewer, *one) if self.channel_axis == 1 else (None, *one, fewer)
+        common = {"data_format": self.data_format, "dtype": self.dtype_policy}
+        self.fc1 = Conv2D(fewer, 1, activation="relu", name="fc1", **common)
+        self.fc2 = Conv2D(channels, 1, name="fc2", **common)
+        self.fc1.build(means)
+        self.fc2.build(squeezed)
+
+    def _score(self, means):
+        return self.fc2(self.fc1(means))
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"reduction": self.reduction}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class EfficientChannelAttention(_ChannelAttention):
+    """Scores by a convolution over neighbouring channels, whose kernel grows with their number.
+
+    Args:
+        data_format: "channels_last" or "channels_first"; Keras' default if None.
+
+    Input and output (batch, height, width, channels).
+
+    Source: Wang et al., ECA-Net, https://arxiv.org/abs/1910.03151, section 3.3; timm 1.0,
+    timm/layers/eca.py, whose name the layer has.
+    """
+
+    def build(self, input_shape: Shape) -> None:
+        size = int(abs(math.log2(input_shape[self.channel_axis]) + 1) / 2)
+        size = max(size if size % 2 else size + 1, 3)
+        self.conv = keras.layers.Conv1D(
+            *(1, size),
+            padding="same",
+            use_bias=False,
+            data_format="channels_last",  # the channels of the image are its steps
+            dtype=self.dtype_policy,
+            name="conv",
+        )
+        self.conv.build((None, input_shape[self.channel_axis], 1))
+
+    def _score(self, means):
+        channels = means.shape[self.channel_axis]
+        return ops.reshape(self.conv(ops.reshape(means, (-1, channels, 1))), ops.shape(means))
