@@ -111,7 +111,7 @@ def _levels(model) -> dict[str, FeatureInfo]:
             prefix, place = layer.name.rsplit("layer", 1)
             prefixes.add(prefix)
             name = f"C{int(place.split('.')[0]) + 1}"
-        elif isinstance(layer, keras.layers.ReLU) and not prefixes:
+        elif layer.name.endswith("relu") and not prefixes:
             name = "C1"
         else:
             continue

@@ -47,8 +47,11 @@ def convolutions(path):
 
 
 LARGE = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
-# A ResNeXt has all that the others have but for a CIFAR network's shortcuts.
-FIRST = (("resnext", "onnx"), ("resnext", "litert"), ("cifar", "onnx"))
+# A ResNeXt has all that the plain ones have but for a CIFAR network's shortcuts.
+FIRST = (
+    *(("resnext", "onnx"), ("resnext", "litert"), ("cifar", "onnx")),
+    *(("squeezed", "onnx"), ("squeezed", "litert"), ("efficient", "onnx"), ("efficient", "litert")),
+)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_each_family(family, format, tmp_path):
     if family in CONFIGS:
         assert len(groups) == CONVOLUTIONS[family]
         if format != "litert":
-            assert sorted(groups)[-2:] == [32 if family == "resnext" else 1] * 2
+            assert sorted(groups)[-2:] == [CONFIGS[family].groups] * 2
 
 
 @pytest.mark.parametrize(

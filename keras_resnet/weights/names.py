@@ -97,6 +97,9 @@ RULES = (
     # Its statistics alone have names of their own.
     (PADDLE, r"\b(bn\d|downsample\.1)\._mean$", r"\1.running_mean"),
     (PADDLE, r"\b(bn\d|downsample\.1)\._variance$", r"\1.running_var"),
+    # OpenMMLab's deep stem is one sequence, with the last normalization in it.
+    ("", r"(^|\.)stem\.([01346])\.(?=weight|bias|running)", r"\1conv1.\2."),
+    ("", r"(^|\.)stem\.7\.", r"\1bn1."),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
     ("", r"\.shortcut\.([01])\.", r".downsample.\1."),
 )
