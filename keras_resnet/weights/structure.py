@@ -82,6 +82,8 @@ class Site:
             parent, name = self.stem
             for theirs, ours in ((name, "conv1"), (NORM_OF[name], "bn1")):
                 renamed |= {f"{parent}{theirs}.{slot}": f"{ours}.{slot}" for slot in SLOTS}
+            if f"{parent}{NORM_OF[name]}.weight" not in tensors:  # it follows the last block
+                renamed |= {f"{self.prefix}norm.{slot}": f"norm.{slot}" for slot in SLOTS}
         layers = {str(n): f"layer{n - self.numbers[0] + 1}" for n in self.numbers}
         state, beside, outside, places = {}, {}, set(), []
         for place, (key, array) in enumerate(tensors.items()):
