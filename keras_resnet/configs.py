@@ -127,6 +127,12 @@ class ResNetConfig:
         """Channels that the stem puts out."""
         return (self.stem or self.family.widths)[-1 if self.stem else 0]
 
+    @property
+    def pixels(self) -> dict[str, tuple[float, float, float]]:
+        """Mean and deviation of the RGB channels in 0..1, where they are not ImageNet's."""
+        half = (0.5, 0.5, 0.5)
+        return {"mean": half, "std": half} if self.like_applications else {}
+
     def width(self, stage: int) -> int:
         """Channels of the block's 3x3 convolution in `stage` (0 is the first)."""
         return self.family.widths[stage] * self.width_per_group // 64 * self.groups

@@ -48,7 +48,8 @@ def pyramid(
     Args:
         name_or_model: A name of `list_models()`; or a model of this package, with or without a
             head, whose variables the pyramid then shares.
-        levels: Of "C1" (the stem, before the max-pool), "C2" (the first stage), "C3", ....
+        levels: Of "C1" (the stem, before the max-pool), "C2" (the first stage), "C3", .... Of a
+            pre-activation network they are sums, which nothing has normalized yet, as timm's.
         weights: As of the builders, for a name.
         **arguments: Others of the builders, for a name: `output_stride=8`, for example.
 
@@ -110,8 +111,13 @@ def _levels(model) -> dict[str, FeatureInfo]:
         if isinstance(layer, ResidualBlock):
             prefix, place = layer.name.rsplit("layer", 1)
             prefixes.add(prefix)
-            name = f"C{int(place.split('.')[0]) + 1}"
-        elif isinstance(layer, keras.layers.ReLU) and not prefixes:
+            stage, index = map(int, place.split("."))
+            if index and layer.strides > 1:  # the level is what it takes
+                continue
+            name = f"C{stage + 1}"
+        elif isinstance(layer, keras.layers.ReLU | keras.layers.Conv2D) and not prefixes:
+            if "maxpool" in layer.name:
+                continue
             name = "C1"
         else:
             continue

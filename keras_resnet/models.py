@@ -96,7 +96,8 @@ def create(
         zero_init_residual: Whether blocks start as their shortcuts (gamma of the last BN is 0).
         synchronized: Whether batch statistics are taken over all replicas (TensorFlow only).
         include_preprocessing: Whether the model takes RGB in 0..255 and normalises it by the mean
-            and standard deviation of its `weights`, ImageNet's if they say none. It never resizes.
+            and standard deviation of its `weights`; if they say none, ImageNet's, or to -1..1 for
+            keras.applications' ResNetV2. It never resizes.
         name_prefix: Put before every layer's name: two networks in one graph need two prefixes.
         data_format: "channels_last" or "channels_first". Default: Keras' setting.
         dtype: Dtype or dtype policy of the layers. Default: Keras' setting.
@@ -142,7 +143,7 @@ def create(
     # What every layer gets; a block hands it down to its sublayers.
     common = {"data_format": data_format, "dtype": dtype}
     if include_preprocessing:
-        used = said or Preprocessing()
+        used = said or Preprocessing(**config.pixels)
         x = builder.normalisation(x, used.mean, used.std, data_format, dtype, name_prefix)
     x = builder.stem(x, config, synchronized, name_prefix, common)
     for block in builder.blocks(

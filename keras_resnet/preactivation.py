@@ -63,9 +63,14 @@ class PreactivationBlock(ResidualBlock):
             kwargs["kernel_initializer"] = "zeros"
         return self._conv(name, self.filters, kernel_size, use_bias=self.use_bias, **kwargs)
 
+    @property
+    def shares_activation(self) -> bool:
+        """Whether the shortcut takes what the first convolution takes."""
+        return self.activates_shortcut or self.projection or self.new_channels > 0
+
     def _add(self, y, activated, inputs, training):
-        shares = self.activates_shortcut or self.projection or self.new_channels
-        return self.add_shortcut(y, activated if shares else inputs, training)
+        x = activated if self.shares_activation else inputs
+        return self.add_shortcut(y, x, training)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

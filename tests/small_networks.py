@@ -17,6 +17,7 @@ CONFIGS = {
     "resnext": ResNetConfig("bottleneck", (1, 1), groups=32, width_per_group=4),
     "wide": ResNetConfig("bottleneck", (1, 1), width_per_group=128),
     "cifar": ResNetConfig("basic", (1, 1), family=CIFAR),
+    "preactivation": ResNetConfig("bottleneck", (2, 1), preactivation=True),
 }
 NARROW = dataclasses.replace(IMAGENET, widths=(8, 16, 24, 32))
 # Rows for trainings, of which the network is the least: one block a stage.
@@ -26,7 +27,14 @@ TINY = {
 }
 # Of the files that a network is exported to.
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
-CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9, "cifar": 5}
+CONVOLUTIONS = {
+    "basic": 6,
+    "bottleneck": 9,
+    "resnext": 9,
+    "wide": 9,
+    "cifar": 5,
+    "preactivation": 12,
+}
 
 
 @contextlib.contextmanager

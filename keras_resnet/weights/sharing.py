@@ -21,7 +21,7 @@ from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights.architecture import recognise
 from keras_resnet.weights.hub import CONFIG, FILES
 from keras_resnet.weights.saving import save
-from keras_resnet.weights.state_dict import output_stride_of, to_state_dict, version_of
+from keras_resnet.weights.state_dict import arrays_by_key, output_stride_of, version_of
 
 logger = logging.getLogger("keras_resnet")
 
@@ -70,7 +70,7 @@ def save_hub(
     >>> sorted(file.name for file in folder.iterdir())
     ['README.md', 'config.json', 'model.safetensors']
     """
-    folder, found, version = Path(folder), recognise(to_state_dict(model)), version_of(model)
+    folder, found, version = Path(folder), recognise(arrays_by_key(model)), version_of(model)
     dilated = output_stride_of(model) < 32
     if found.variant is None or dilated:
         raise ValueError(
