@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from small_networks import noise, small
 
-import keras_resnet
 from keras_resnet import features, weights
 from keras_resnet.configs import CIFAR, CONFIGS, ResNetConfig
 from keras_resnet.models import create

@@ -50,6 +50,8 @@ class Network:
     @property
     def features(self) -> int:
         """Channels that its last stage puts out, 0 if that is not told."""
+        if "norm.weight" in self.state:
+            return self.state["norm.weight"].size
         norms = [
             key for key in self.state if re.fullmatch(r"layer\d+\.\d{1,4}\.bn[23]\.weight", key)
         ]
