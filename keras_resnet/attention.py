@@ -34,13 +34,17 @@ class _ChannelAttention(keras.layers.Layer):
         return super().get_config() | {"data_format": self.data_format}
 
 
+def squeezed_channels(channels: int, reduction: int) -> int:
+    """Channels between the two convolutions: a multiple of 8, half of one rounded up, as timm's."""
+    return max(8, int(channels / reduction + 4) // 8 * 8)
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class SqueezeExcitation(_ChannelAttention):
     """Scores by two 1x1 convolutions with a ReLU between them, through fewer channels.
 
     Args:
-        reduction: By how much fewer. They are rounded to a multiple of 8, half of one up, as timm
-            does.
+        reduction: By how much fewer; `squeezed_channels` rounds them.
         data_format: "channels_last" or "channels_first"; Keras' default if None.
 
     Input and output (batch, height, width, channels).
@@ -55,7 +59,7 @@ class SqueezeExcitation(_ChannelAttention):
 
     def build(self, input_shape: Shape) -> None:
         channels = input_shape[self.channel_axis]
-        fewer = max(8, int(channels / self.reduction + 4) // 8 * 8)
+        fewer = squeezed_channels(channels, self.reduction)
         one = (1, 1)
         means = (None, channels, *one) if self.channel_axis == 1 else (None, *one, channels)
         squeezed = (None, fewer, *one) if self.channel_axis == 1 else (None, *one, fewer)

@@ -116,8 +116,10 @@ class ResidualBlock(Composite):
         self.main = self._make_main()
         if attention:
             make, more = ATTENTION[attention], {"reduction": reduction} if attention == "se" else {}
-            self.se = self.make_part(make, "se", data_format=self.data_format, **more)
-            self.main.append(self.se)
+            self.channel_attention = self.make_part(
+                make, "se", data_format=self.data_format, **more
+            )
+            self.main.append(self.channel_attention)
         self.shortcut = self._make_shortcut() if projection else []
         if drop_path:
             # One draw a sample: dropout whose noise is constant over height, width, channels.
@@ -200,7 +202,7 @@ class ResidualBlock(Composite):
     def add_shortcut(self, y: Tensor, inputs: Tensor, training: bool | None) -> Tensor:
         """Weighs the main path's `y`, and adds the shortcut."""
         if self.attention:
-            y = self.se(y)
+            y = self.channel_attention(y)
         if self.drop_path:
             y = self.dropper(y, training=training)
         x = inputs if self.projection else self._identity(inputs)

@@ -183,6 +183,20 @@ def check_shortcut(shortcut, config):
     return shortcut or config.shortcut or config.family.shortcut
 
 
+def check_version(version, config):
+    """Refuses to stride on a 1x1 convolution where something else has the stride."""
+    if version == "v1" and config.like_applications:
+        raise ValueError(
+            "keras.applications' ResNetV2 strides on its 3x3 convolutions: leave version out. "
+            f"Received: version={version!r}"
+        )
+    if version == "v1" and config.anti_aliasing:
+        raise ValueError(
+            "A network with anti-aliasing strides behind its 3x3 convolutions. "
+            f"Received: version={version!r}, anti_aliasing={config.anti_aliasing!r}"
+        )
+
+
 def _check_input_shape(shape, data_format, min_size):
     last = data_format == "channels_last"
     expected = "(height, width, channels)" if last else "(channels, height, width)"

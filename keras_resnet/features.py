@@ -16,6 +16,9 @@ from keras_resnet.builder import all_layers, walk
 
 __all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pyramid"]
 
+# The last convolution of a stem, or what rectifies its output.
+STEM_ENDS = ("conv1", "conv1.6", "relu")
+
 logger = logging.getLogger("keras_resnet")
 
 
@@ -115,9 +118,7 @@ def _levels(model) -> dict[str, FeatureInfo]:
             if index and layer.strides > 1:  # the level is what it takes
                 continue
             name = f"C{stage + 1}"
-        elif isinstance(layer, keras.layers.ReLU | keras.layers.Conv2D) and not prefixes:
-            if "maxpool" in layer.name:
-                continue
+        elif not prefixes and layer.name.endswith(STEM_ENDS):
             name = "C1"
         else:
             continue

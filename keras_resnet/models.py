@@ -134,6 +134,7 @@ def create(
     dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     units = config.family.classes if classes is None else classes
     builder.check_arguments(pooling, units, output_stride, version, dropout, drop_path, data_format)
+    builder.check_version(version, config)
     shortcut = builder.check_shortcut(shortcut, config)
     inputs, x = builder.inputs(input_tensor, input_shape, data_format, dtype, config.family)
     # Before the seconds that building takes.

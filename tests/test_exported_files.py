@@ -51,8 +51,11 @@ def convolutions(path, normalizes=False):
 
 
 LARGE = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
-# A ResNeXt has all that the others have but for a CIFAR network's shortcuts.
-FIRST = (("resnext", "onnx"), ("resnext", "litert"), ("cifar", "onnx"))
+# A ResNeXt has all that the plain ones have but for a CIFAR network's shortcuts.
+FIRST = (
+    *(("resnext", "onnx"), ("resnext", "litert"), ("cifar", "onnx")),
+    *(("squeezed", "onnx"), ("squeezed", "litert"), ("efficient", "onnx"), ("efficient", "litert")),
+)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +84,12 @@ def test_each_family(family, format, tmp_path):
         (name, found), *others = answer(x).items()
         assert name == "logits" and not others and found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    groups = convolutions(path, normalizes=family == "preactivation")
-    if family in CONFIGS:
+    config = CONFIGS.get(family)
+    groups = convolutions(path, normalizes=bool(config) and config.preactivation)
+    if config:
         assert len(groups) == CONVOLUTIONS[family]
         if format != "litert":
-            assert sorted(groups)[-2:] == [32 if family == "resnext" else 1] * 2
+            assert sorted(groups)[-2:] == [config.groups] * 2
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_the_same_outputs(family, arguments):
     before = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
     folded = export.fold(model)
     before_convolutions = [path for path in left(model) if path.endswith(("/bn1", "norm"))]
-    stay = before_convolutions if family == "preactivation" else []
+    stay = before_convolutions if CONFIGS[family].preactivation else []
     assert left(folded) == stay and left(model) != stay
     assert_equal(folded, model, noise(2, *shape))
     for old, weight in zip(before, model.weights, strict=True):

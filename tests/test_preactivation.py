@@ -3,22 +3,15 @@
 import keras
 import numpy as np
 import pytest
+from small_networks import CONFIGS as SMALL
 from small_networks import noise, small
 
 from keras_resnet import features, weights
-from keras_resnet.configs import CIFAR, CONFIGS, ResNetConfig
+from keras_resnet.configs import CONFIGS
 from keras_resnet.models import create
 from keras_resnet.preactivation import PreactivationBasicBlock
 
-WIDE = ResNetConfig(
-    "basic",
-    (2, 1, 1),
-    width_per_group=128,
-    family=CIFAR,
-    preactivation=True,
-    shortcut="B",
-    dropout_inside=True,
-)
+WIDE = SMALL["wide_cifar"]
 
 
 def numbers(variables):
@@ -58,26 +51,19 @@ def test_names_are_those_of_timm():
     state = weights.to_state_dict(model)
     first = "stages.0.blocks.0"
     assert {key.rpartition(".")[0] for key in state} >= {
-        *("stem.conv", f"{first}.norm1", f"{first}.conv1", f"{first}.norm3", f"{first}.conv3"),
+        *(
+            "stem.conv1",
+            "stem.norm2",
+            "stem.conv3",
+            f"{first}.norm1",
+            f"{first}.conv1",
+            f"{first}.norm3",
+            f"{first}.conv3",
+        ),
         *(f"{first}.downsample.conv", "stages.1.blocks.0.conv2", "norm", "head.fc"),
     }
     assert state["head.fc.weight"].shape == (3, 512, 1, 1)
     assert model.get_layer("layer1.0").bn1.moving_mean.path == "layer1.0/bn1/moving_mean"
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".keras", ".weights.h5"])
-@pytest.mark.parametrize("config", ["preactivation", "wide"])
-def test_round_trip(config, suffix, tmp_path):
-    make = (
-        (lambda **more: create(WIDE, classes=3, dropout=0.3, **more))
-        if config == "wide"
-        else (lambda **more: small("preactivation", **more))
-    )
-    model = make()
-    path = weights.save(model, tmp_path / f"w{suffix}")
-    other = make(weights=path, seed=1) if config != "wide" else make(weights=path)
-    x = noise(2, 32, 32, 3)
-    np.testing.assert_array_equal(other(x), model(x))
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
@@ -96,7 +82,7 @@ def test_dropout_of_a_wide_network_is_between_its_convolutions():
     model = create(WIDE, classes=3, dropout=0.5)
     layers = features.all_layers(model)
     rates = [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)]
-    assert rates == [0.5] * 4  # one a block, and none before the head
+    assert rates == [0.5] * 2  # one a block, and none before the head
     block = PreactivationBasicBlock(8, dropout=0.5)
     x = noise(4, 8, 8, 8)
     block(x)
@@ -118,7 +104,7 @@ def test_freezing_and_mixed_precision():
     model = small("preactivation", dtype="mixed_float16", input_shape=(32, 32, 3))
     trained, _ = features.freeze(model, "layer1", batch_norm=False)
     frozen = [v.path for v in model.non_trainable_variables if v.path.endswith("kernel")]
-    assert frozen[0] == "conv1/kernel" and frozen[-1].startswith("layer1.1/")
+    assert frozen[0] == "conv1.0/kernel" and frozen[-1].startswith("layer1.1/")
     assert trained == numbers(model.trainable_variables)
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
     assert np.isfinite(model.train_on_batch(noise(4, 32, 32, 3), np.arange(4) % 3))

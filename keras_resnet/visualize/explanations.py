@@ -193,7 +193,7 @@ def first_kernels(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: if the model has no first convolution.
     """
-    stems = [layer for path, layer in walk(model) if path.endswith("conv1")]
+    stems = [layer for path, layer in walk(model) if path.endswith(("conv1", "conv1.0"))]
     if not stems:
         raise ValueError(f"{model.name} has no layer conv1. Pass a network of this package.")
     kernels = ops.convert_to_numpy(stems[0].kernel).transpose(3, 0, 1, 2)

@@ -62,7 +62,8 @@ def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspe
     checkpoint = read_checkpoint(path, prefix)
     digest = sha256(checkpoint.path)
     weights = checkpoint.weights()
-    architecture, published = recognise(weights.state), find_hash(digest)
+    published = find_hash(digest)
+    architecture = recognise(weights.state, checkpoint.origin.anti_aliasing)
     return Inspection(
         checkpoint.path,
         checkpoint.container,

@@ -20,9 +20,18 @@ APPLICATIONS = {53: (3, 4, 6, 3), 104: (3, 4, 23, 3), 155: (3, 8, 36, 3)}
 APPLICATIONS_EPSILON = 1.001e-5
 # Where Keras numbers them: of a convolution the first one or two, of batch normalization all.
 NUMBERED = ("weight", "bias", "running_mean", "running_var")
-# The only layers of their kind outside of blocks, and those in blocks that have other names there.
-SINGLE = {"conv2d": "conv1", "batch_normalization": "bn1", "dense": "fc"}
-SUBLAYERS = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+# Convolutions outside of blocks, and their normalizations, by how many there are.
+STEMS = {
+    1: (("conv1", "bn1"),),
+    3: (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
+}
+STEMS |= {number + 1: (*stem, ("maxpool.0", "maxpool.1")) for number, stem in STEMS.items()}
+# Layers in blocks that have other names there.
+SUBLAYERS = {
+    **{"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"},
+    **{"downsample_1": "downsample.1", "downsample_2": "downsample.2"},
+    **{f"channel_attention/{part}": f"se.{part}" for part in ("fc1", "fc2", "conv")},
+}
 
 
 def of_applications(arrays: dict[str, np.ndarray]) -> bool:
@@ -85,7 +94,7 @@ def _by_number(arrays, name_of):
     """Of Keras 3, that counts the layers of a kind: `layers/bottleneck_block_1/bn1/vars/0`."""
     names, places = {}, {}
     for path in arrays:
-        match = re.fullmatch(r"(?:.*/)?layers/([^/]+(?:/[^/]+)?)/vars/([0-3])", path)
+        match = re.fullmatch(r"(?:.*/)?layers/([^/]+(?:/[^/]+){0,2})/vars/([0-3])", path)
         if not path.startswith("layers/") or "/seed_generator/" in path:
             continue  # the optimizer's, and dropout's
         if match:
@@ -106,11 +115,18 @@ def _names_of_ours(shapes):
     blocks = {}
     for layer, _ in shapes:
         match = re.fullmatch(
-            r"((?:preactivation_)?(?:basic|bottleneck)_block(?:_(\d{1,4}))?)/\w+", layer
+            r"((?:preactivation_)?(?:basic|bottleneck)_block(?:_(\d{1,4}))?)/[\w/]+", layer
         )
         if match:
             blocks[match[1]] = int(match[2] or 0)
-    names, stage, number, before = dict(SINGLE), 0, 0, None
+    count = len({layer for layer, _ in shapes if re.fullmatch(r"conv2d(_\d)?", layer)})
+    names, stage, number, before = {"dense": "fc"}, 0, 0, None
+    for place, (convolution, normalization) in enumerate(STEMS.get(count, STEMS[1])):
+        suffix = f"_{place}" if place else ""
+        names[f"conv2d{suffix}"] = convolution
+        names[f"batch_normalization{suffix}"] = normalization
+    if any(block.startswith("preactivation") for block in blocks):  # the last one is elsewhere
+        names = {layer: "norm" if name == "bn1" else name for layer, name in names.items()}
     for block in sorted(blocks, key=blocks.__getitem__):
         basic = shapes.get((f"{block}/conv2", "weight"))
         filters = shapes.get((f"{block}/conv3", "weight"), basic or ())[-1:]

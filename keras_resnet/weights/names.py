@@ -109,6 +109,9 @@ RULES = (
         _block_of_timm,
     ),
     (TIMM_V2, r"\.downsample\.conv\.", ".downsample.0."),
+    # OpenMMLab's deep stem is one sequence, with the last normalization in it.
+    ("", r"(^|\.)stem\.([01346])\.(?=weight|bias|running)", r"\1conv1.\2."),
+    ("", r"(^|\.)stem\.7\.", r"\1bn1."),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
     ("", r"\.shortcut\.([01])\.", r".downsample.\1."),
 )

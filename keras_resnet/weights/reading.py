@@ -136,20 +136,27 @@ class Checkpoint:
         """Whether its names are of two networks, and nothing in the file tells which."""
         return self.has_bottlenecks and bool(self.two_networks) and not self.origin.version
 
-    def check_version(self, version: str | None, given: bool, output_stride: int = 32) -> None:
+    def check_version(
+        self,
+        version: str | None,
+        given: bool,
+        output_stride: int = 32,
+        anti_aliasing: str = "none",
+    ) -> None:
         """Refuses the file for a model of another network.
 
         Args:
             version: The model's, as of the builders; None if it has no bottlenecks.
             given: Whether the version was asked for, and is no default.
             output_stride: The model's, as of the builders.
+            anti_aliasing: The model's, as of `anti_aliasing_of`.
 
         Raises:
             CheckpointError: if the network is known to compute otherwise than one of `version`, or
                 if its names are those of two and neither the file nor the caller says which.
         """
         own = version if self.has_bottlenecks else None
-        self.origin.refuse_others(self.path, own, output_stride)
+        self.origin.refuse_others(self.path, own, output_stride, anti_aliasing)
         if self.of_applications_v1 and version not in (None, "v1"):
             raise CheckpointError(
                 f"{self.path} is of keras.applications, whose bottlenecks stride on their first "

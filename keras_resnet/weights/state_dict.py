@@ -46,6 +46,12 @@ def version_of(model: keras.Model) -> str | None:
     return blocks[0].version if blocks else None
 
 
+def anti_aliasing_of(model: keras.Model) -> str:
+    """What a model's strides are blurred by, as of `ResNetConfig`; "none" for None."""
+    blocks = [layer for layer in model.layers if isinstance(layer, ResidualBlock)]
+    return next((block.anti_aliasing for block in blocks if block.anti_aliasing), "none")
+
+
 def output_stride_of(model: keras.Model) -> int:
     """How much smaller a model's last map is than the image, as of the builders."""
     blocks = [layer for layer in model.layers if isinstance(layer, ResidualBlock)]
