@@ -18,6 +18,7 @@ from keras_resnet.attention import (
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.files import replacing
 from keras_resnet.pooling import AveragePooling2D, BlurPool2D
+from keras_resnet.preactivation import PreactivationBlock
 from keras_resnet.visualize.counts import brief, known_size, parts
 
 # The Python package's program first: it needs no system package, and Graphviz 2.43 aborts on
@@ -32,6 +33,8 @@ COLOURS = {
     "Conv2D": "#cfe2f3",
     "BottleneckBlock": "#cfe2f3",
     "BasicBlock": "#cfe2f3",
+    "PreactivationBottleneckBlock": "#cfe2f3",
+    "PreactivationBasicBlock": "#cfe2f3",
     "BatchNormalization": "#d9ead3",
     "Dense": "#fce5cd",
     "InputLayer": "#eeeeee",
@@ -189,7 +192,9 @@ def _draw_layer(diagram, part, sources):
 def _draw_block(diagram, part, sources):
     """One box and its addition, with the shortcut around the box; dashed if the shape changes."""
     block = part.operation
-    lines = (block.name, *map(_describe, _told(block.main)), _shape(part.shape), *_cost(part))
+    before = "each behind BN, ReLU:" if isinstance(block, PreactivationBlock) else ""
+    told = map(_describe, _told(block.main))
+    lines = (block.name, before, *told, _shape(part.shape), *_cost(part))
     box = diagram.box(part.name, *lines, kind=type(block).__name__)
     plus = diagram.box(f"{part.name}/add", "+", shape="circle", width="0.25", fixedsize="true")
     kind, line, what = _shortcut(block)
@@ -236,9 +241,12 @@ def _draw_block_layers(diagram, part, sources):
                 diagram.arrows([name], before[0], weight="9")
         return before
 
-    plus = diagram.box(f"{part.name}/add", "+", "ReLU", _shape(part.shape))
+    before = isinstance(block, PreactivationBlock)
+    plus = diagram.box(f"{part.name}/add", "+", "" if before else "ReLU", _shape(part.shape))
     _, line, what = _shortcut(block)
     diagram.arrows(chain(sources, block.main, "solid"), plus)
+    if before and block.shares_activation:
+        sources = [f"{part.name}/{block.main[0].name}/relu"]
     if what and not block.projection:  # it has no layers, but does something
         zeros = diagram.box(f"{part.name}/shortcut", what)
         diagram.arrows(sources, zeros, style=line)

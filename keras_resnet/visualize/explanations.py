@@ -36,7 +36,8 @@ def grad_cam(
         class_index: The class; the most probable one by default.
         layer: Name of the block or layer whose feature map is looked at: "layer3.1", for example,
             or "resnet50/layer3.1" where several models inside have one of that name. The last
-            block by default. An earlier one shows finer, but less certain places.
+            block by default, or what rectifies its output. An earlier one shows finer, but less
+            certain places.
 
     Returns:
         float32 array (height, width), 0 to 1; all 0 where nothing speaks for the class.
@@ -53,7 +54,11 @@ def grad_cam(
     (96, 96)
     """
     head = _head(model)
-    blocks = [path for path, block in walk(model) if isinstance(block, ResidualBlock)]
+    blocks = [
+        path
+        for path, block in walk(model)
+        if isinstance(block, ResidualBlock) or path.endswith("norm_relu")
+    ]
     if not (layer or blocks):
         raise ValueError(f"{model.name} has no residual block: pass the layer to look at.")
     seen = _layer(model, layer or blocks[-1])

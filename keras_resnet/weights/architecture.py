@@ -10,7 +10,7 @@ from keras_resnet.configs import CIFAR, CONFIGS, IMAGENET
 from keras_resnet.weights.errors import listed
 
 KNOWN = re.compile(
-    r"(conv1(\.[01346])?|bn1|maxpool\.[01]|fc"
+    r"(conv1(\.[01346])?|bn1|norm|maxpool\.[01]|fc"
     r"|layer[1-4]\.\d{1,4}\.(conv[123]|bn[123]|downsample\.[0-2]|se\.(fc[12]|conv)))\.[a-z_]{1,30}"
 )
 BLOCK = re.compile(r"layer([1-9])\.(\d{1,4})\.")
@@ -60,7 +60,7 @@ def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Arc
     nearest = next(iter(alike.values()), None)
     family = nearest.family if nearest else IMAGENET
     others = [key for key in state if not KNOWN.fullmatch(key)]
-    different = _differences(state, others, family, bool(parts["stem"]))
+    different = _differences(state, others, family, parts)
     variant, shortcut = None, None
     if equal and not different:
         variant, name = equal[0], f"a {equal[0]}"
@@ -107,14 +107,22 @@ def _parts(state):
         "attention": "se" if squeezed else "eca" if by_convolution else None,
         "squeezed": squeezed[0] if squeezed else None,
         "reduce_first": inner[0] // (*reduced, 1)[0],
+        "preactivation": "norm.weight" in state,
+        "like_applications": "layer1.0.conv3.bias" in state,
     }
 
 
 def _parts_of(config):
     """The same of a row."""
-    parts = ("stem", "stem_pool", "avg_down", "down_kernel", "attention", "reduce_first")
+    parts = (
+        *("stem", "stem_pool", "down_kernel", "attention", "reduce_first"),
+        *("preactivation", "like_applications"),
+    )
+    # That of a pre-activation network has the name of any shortcut, and goes with a deep stem.
+    averages = config.avg_down and not config.preactivation
     squeezed = config.attention == "se" and squeezed_channels(config.filters(0), config.reduction)
-    return {part: getattr(config, part) for part in parts} | {"squeezed": squeezed or None}
+    told = {part: getattr(config, part) for part in parts}
+    return told | {"avg_down": averages, "squeezed": squeezed or None}
 
 
 def _no_resnet(state):
@@ -129,7 +137,7 @@ def _no_resnet(state):
     return f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}"
 
 
-def _differences(state, others, family, deep):
+def _differences(state, others, family, parts):
     """What a network has that torchvision's, or the paper's, has not: "with a 3x3 stem"."""
     stem, side = _shape(state, "conv1.weight")[2:], family.stem_kernel
     extra = dict.fromkeys(
@@ -137,7 +145,7 @@ def _differences(state, others, family, deep):
     )
     beside = [key for key in others if not BLOCK.match(key) and state[key].ndim > 2]
     found = {
-        "with a stem that is not one convolution": not stem and not deep,
+        "with a stem that is not one convolution": not stem and not parts["stem"],
         "with a stem of three convolutions, as CLIP's": "conv3.weight" in state,
         f"with a {'x'.join(map(str, stem))} stem, not {side}x{side}": stem
         not in ((), (side, side)),
@@ -146,7 +154,9 @@ def _differences(state, others, family, deep):
         ),
         f"with {listed(extra, 2)} in its blocks": extra,
         f"with {listed(beside, 2)}": beside,
-        "without the normalization of its stem": stem and "bn1.weight" not in state,
+        "without the normalization of its stem": stem
+        and not parts["preactivation"]
+        and "bn1.weight" not in state,
     }
     return [words for words, is_so in found.items() if is_so]
 
@@ -160,8 +170,9 @@ def call_of(found: Architecture) -> str:
         arguments.append("include_top=False")
     if found.channels not in (None, 3):
         arguments.append(f"input_shape=(None, None, {found.channels})")
-    if found.shortcut == "B":
-        arguments.append("shortcut='B'")
+    usual = CONFIGS[found.variant].shortcut or CIFAR.shortcut
+    if found.shortcut not in (None, usual):
+        arguments.append(f"shortcut={found.shortcut!r}")
     return f"keras_resnet.create({', '.join(arguments)})"
 
 

@@ -114,7 +114,7 @@ def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None
         return f"none: {checkpoint.origin.name} {said}, as no network here"
     if architecture.variant is None:
         return "none: no network here is as this one"
-    version = "v1" if checkpoint.of_applications else checkpoint.origin.version
+    version = "v1" if checkpoint.of_applications_v1 else checkpoint.origin.version
     more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
     more["output_stride"] = checkpoint.origin.output_stride % 32 or None

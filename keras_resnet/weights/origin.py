@@ -22,7 +22,8 @@ MAX_KERAS = 2**24  # bytes of the config.json in a `.keras` file; ResNet-1202's 
 STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's words for where bottlenecks stride
 VERSION = "keras_resnet.version"  # in the metadata of what this package saves
 VERSIONS = ("v1", "v1.5")
-BLOCKS = ("BasicBlock", "BottleneckBlock")  # of this package, in a file of Keras
+# Of this package, in a file of Keras.
+BLOCKS = re.compile(r"(Preactivation)?(Basic|Bottleneck)Block")
 ANTI_ALIASING = "keras_resnet.anti_aliasing"  # likewise: "avg", "blur" or "none"
 BLURS = {
     "avg": "averages where it strides (anti-aliasing)",
@@ -154,10 +155,11 @@ def of_keras(config: memoryview | None) -> Origin:
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            if item.get("class_name") in BLOCKS and isinstance(item.get("config"), dict):
+            match = BLOCKS.fullmatch(str(item.get("class_name")))
+            if match and isinstance(item.get("config"), dict):
                 block = item["config"]
                 said.add((str(block.get("version")), str(block.get("anti_aliasing") or "none")))
-                has_version |= item["class_name"] == "BottleneckBlock"
+                has_version |= match[2] == "Bottleneck"
             item = list(item.values())
         waiting += item if isinstance(item, list) else []
     version, blurs = said.pop() if len(said) == 1 else (None, None)

@@ -23,8 +23,8 @@ from keras_resnet.weights.hub import CONFIG, FILES
 from keras_resnet.weights.saving import save
 from keras_resnet.weights.state_dict import (
     anti_aliasing_of,
+    arrays_by_key,
     output_stride_of,
-    to_state_dict,
     version_of,
 )
 
@@ -76,7 +76,7 @@ def save_hub(
     ['README.md', 'config.json', 'model.safetensors']
     """
     folder, version = Path(folder), version_of(model)
-    found = recognise(to_state_dict(model), anti_aliasing_of(model))
+    found = recognise(arrays_by_key(model), anti_aliasing_of(model))
     dilated = output_stride_of(model) < 32
     if found.variant is None or dilated:
         raise ValueError(

@@ -53,6 +53,8 @@ class Network:
     @property
     def features(self) -> int:
         """Channels that its last stage puts out, 0 if that is not told."""
+        if "norm.weight" in self.state:
+            return self.state["norm.weight"].size
         norms = [
             key for key in self.state if re.fullmatch(r"layer\d+\.\d{1,4}\.bn[23]\.weight", key)
         ]
@@ -87,6 +89,8 @@ class Site:
             names |= {own: own for own in (*(() if names else DEEP_STEM), *POOL)}
             for theirs, ours in names.items():
                 renamed |= {f"{parent}{theirs}.{slot}": f"{ours}.{slot}" for slot in SLOTS}
+            if f"{parent}{NORM_OF[name]}.weight" not in tensors:  # it follows the last block
+                renamed |= {f"{self.prefix}norm.{slot}": f"norm.{slot}" for slot in SLOTS}
         layers = {str(n): f"layer{n - self.numbers[0] + 1}" for n in self.numbers}
         state, beside, outside, places = {}, {}, set(), []
         for place, (key, array) in enumerate(tensors.items()):
