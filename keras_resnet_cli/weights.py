@@ -14,6 +14,7 @@ from keras_resnet_cli.options import (
     NetworkVersion,
     Prefix,
     output_file,
+    output_folder,
     with_network,
 )
 from keras_resnet_cli.terminal import printable, room
@@ -152,7 +153,7 @@ def download(
 @with_network
 def save_hub(
     network,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    output: Annotated[Path, output_folder("The folder to write.")],
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -162,6 +163,6 @@ def save_hub(
 
     [bold]Example:[/bold] keras-resnet save-hub --run runs/flowers -o flowers
     """
-    folder = network.save_hub(output)
+    folder = network().save_hub(output)
     upload = shlex.join(["hf", "upload", "OWNER/NAME", str(folder)])
     print(json.dumps({"folder": str(folder)}, indent=2) if as_json else f"{folder}\nNext: {upload}")
