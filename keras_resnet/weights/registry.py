@@ -102,11 +102,15 @@ REGISTRY = (
 class WeightsTable(tuple):
     """Rows of the registry, that show as a table."""
 
-    COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "parameters", "gflops", "file")
+    # {title: attribute} of those that fit into 80 columns.
+    COLUMNS = {
+        **{"model": "model", "name": "name"},
+        **{"top-1": "accuracy", "top-5": "top5_accuracy", "file": "file"},
+    }
 
     def __repr__(self) -> str:
         """A line for each row, under a line of titles."""
-        cells = [[str(getattr(row, column)) for column in self.COLUMNS] for row in self]
+        cells = [[str(getattr(row, name)) for name in self.COLUMNS.values()] for row in self]
         table = [list(self.COLUMNS), *cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = (
