@@ -102,16 +102,14 @@ REGISTRY = (
 class WeightsTable(tuple):
     """Rows of the registry, that show as a table."""
 
-    # {title: attribute} of those that fit into 80 columns.
-    COLUMNS = {
-        **{"model": "model", "name": "name"},
-        **{"top-1": "accuracy", "top-5": "top5_accuracy", "file": "file"},
-    }
+    # Those that fit into 80 columns.
+    TITLES = ("model", "name", "top-1", "top-5", "file")
+    COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "file")
 
     def __repr__(self) -> str:
         """A line for each row, under a line of titles."""
-        cells = [[str(getattr(row, name)) for name in self.COLUMNS.values()] for row in self]
-        table = [list(self.COLUMNS), *cells]
+        cells = [[str(getattr(row, name)) for name in self.COLUMNS] for row in self]
+        table = [list(self.TITLES), *cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = (
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
