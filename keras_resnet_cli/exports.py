@@ -132,6 +132,6 @@ def _compared(images, error, agreement):
     """A comparison with the model, in words."""
     same = "" if agreement is None else f", the best class is the same on {agreement:.1%}"
     return (
-        f"beside the model on {images} images, the largest difference is {error:.1e} of the "
-        f"largest value{same}."
+        f"beside the model on {images} image{'s' * (images > 1)}, the largest difference is "
+        f"{error:.1e} of the largest value{same}."
     )

@@ -75,8 +75,8 @@ def inspect(
         print(json.dumps(summary, indent=2))
         return
     width = min(max((len(name) for name, *_ in rows), default=0), 80)
-    for name, dtype, shape, size in rows:
-        print(f"{printable(name):{width}}  {dtype:8}  {size:12,}  {shape}")
+    for name, dtype, shape, _ in rows:
+        print(f"{printable(name):{width}}  {dtype:8}  {shape}")  # in 80 columns
     print(f"\n{found.path}: {found.size:,} bytes, {found.container} container")
     print(f"sha256        {found.sha256}")
     print(f"tensors       {len(rows)}, {sum(t.size for t in found.tensors.values()):,} numbers")
