@@ -70,6 +70,15 @@ def printable(text):
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
+def in_words(error):
+    """What an error says, in one line and without the system's number for it."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        file = error.filename
+        said = f"{os.fsdecode(file) if isinstance(file, bytes) else file}: {error.strerror}."
+    return printable(" ".join(said.split()))
+
+
 @contextlib.contextmanager
 def progress(what):
     """A progress bar on standard error, if that is a terminal: function of (done, total).
