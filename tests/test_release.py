@@ -77,6 +77,18 @@ def test_readme_outside_of_the_repository(checkout, url):
     assert len(metadata.get_all("Project-URL", [])) == (4 if url else 0)
 
 
+def test_the_version_is_the_same_everywhere():
+    """In CITATION.cff, in the heading of the changes, and in the tags of container images."""
+    package = (ROOT / "keras_resnet" / "__init__.py").read_text()
+    version = re.search(r'^__version__ = "(.+)"$', package, re.MULTILINE)[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+    for file in [*ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*")]:
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        for tag in re.findall(r"keras-resnet(?:-serving)?:(\d+[.\d]*\d)", text):
+            assert tag == version, file
+
+
 def passes(*command):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -30,6 +30,7 @@ nav = {navigation}
 {repository}
 
 [project.theme]
+font = false
 features = ["navigation.sections", "navigation.footer", "content.code.copy", "toc.follow"]
 
 [project.plugins.mkdocstrings.handlers.python]
@@ -40,14 +41,14 @@ extensions = [{examples}]
 docstring_style = "google"
 docstring_options.warnings = false
 heading_level = 2
-show_root_full_path = true
 members_order = "source"
 separate_signature = true
 show_signature_annotations = true
-show_root_heading = true
-show_root_toc_entry = true
+show_root_heading = false
+show_root_toc_entry = false
 show_source = false
 """
+HEADING = "    options:\n      show_root_heading: true\n      show_root_toc_entry: true\n"
 
 
 def public_modules():
@@ -74,8 +75,9 @@ def write_reference(folder):
         hidden = [
             f"{name}.{one}.{one}" for one in public if (PACKAGE / name / f"{one}.py").exists()
         ]
-        shown = "".join(f"\n::: keras_resnet.{one}\n" for one in (name, *hidden))
-        (folder / f"{name}.md").write_text(f"# {name}\n{shown}", encoding="utf-8")
+        more = "".join(f"\n::: keras_resnet.{one}\n{HEADING}" for one in hidden)
+        page = f"# keras_resnet.{name}\n\n::: keras_resnet.{name}\n{more}"
+        (folder / f"{name}.md").write_text(page, encoding="utf-8")
     (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -90,7 +92,9 @@ def copy_pages(pages):
     for page in pages.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
         # What a fence says beside its language is for the tests: ```sh slow
-        page.write_text(re.sub(r"^(```\w+) .*$", r"\1", text, flags=re.MULTILINE), encoding="utf-8")
+        page.write_text(
+            re.sub(r"^( *```\w+) .*$", r"\1", text, flags=re.MULTILINE), encoding="utf-8"
+        )
 
 
 def navigation(pages):
