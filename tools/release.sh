@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds dist/: a source distribution with all that git has, and a wheel of it. Checks both, and tries
-# the wheel in a fresh environment; with --tests, the tests of the unpacked source distribution too.
-# Uploads nothing. Needs the release extra.
+# the wheel in a fresh environment; with --tests, the tests of the unpacked source distribution too:
+# what follows goes to pytest. Uploads nothing. Needs the release extra.
 #
-#   KERAS_RESNET_URL=https://github.com/OWNER/NAME tools/release.sh
+#   KERAS_RESNET_URL=https://github.com/OWNER/NAME tools/release.sh --tests
 #
 # That variable makes the links of README absolute, and adds the project's links.
 set -euo pipefail
@@ -39,5 +39,5 @@ if [ "${1:-}" = "--tests" ]; then
   tar --extract --strip-components 1 --one-top-level=unpacked --file "$dist/$(basename "$sources")"
   pip install --quiet "$(echo "$dist"/*.whl)[test]"
   cd unpacked
-  python -m pytest
+  python -m pytest "${@:2}"
 fi
