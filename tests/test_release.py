@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from run_markdown import FENCE
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,18 @@ def test_workflows(file):
     """By actionlint's rules; its package brings them under another name."""
     program = Path(sys.executable).with_name("jactionlint")
     passes(program, "--profile", "correctness", "--strict-exit", "--shellcheck=", file)
+
+
+def test_the_workflow_runs_what_is_promised():
+    """Every Python of the classifiers, both ends of the versions, and both modes of oneDNN."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
+    rows = jobs["tests"]["strategy"]["matrix"]["include"]
+    promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text())
+    assert {row["python"] for row in rows} == set(promised)
+    assert {row["versions"] for row in rows} == {"lowest", "newest"}
+    assert {row["onednn"] for row in rows} == {"on", "off"}
+    nightly = jobs["nightly"]["strategy"]["matrix"]["include"]
+    assert {row["tests"] for row in nightly} == {"slow", "backend", "parity"}
 
 
 @pytest.mark.parametrize("file", FORMS, ids=lambda file: file.name)

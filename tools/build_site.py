@@ -92,13 +92,12 @@ def copy_pages(pages):
     for page in pages.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
         # What a fence says beside its language is for the tests: ```sh slow
-        page.write_text(
-            re.sub(r"^( *```\w+) .*$", r"\1", text, flags=re.MULTILINE), encoding="utf-8"
-        )
+        text = re.sub(r"^( *```\w+) .*$", r"\1", text, flags=re.MULTILINE)
+        page.write_text(text, encoding="utf-8")
 
 
 def navigation(pages):
-    """Sections of pages: docs in the order of their index, and after it what that does not name."""
+    """Sections of pages, as TOML: docs in the order of their index, then what it does not name."""
     index = (pages / "docs" / "index.md").read_text(encoding="utf-8")
     named = [f"docs/{name}" for name in re.findall(r"\]\(([\w.-]+\.md)\)", index)]
     docs = sorted(f"docs/{file.name}" for file in (pages / "docs").glob("*.md"))
@@ -107,22 +106,14 @@ def navigation(pages):
     reference = [f"reference/{name}.md" for name in ("index", *public_modules())]
     project = sorted(file.name for file in pages.glob("*.md") if file.name != "README.md")
     sections = {"Guide": [*guide], "Examples": examples, "Reference": reference, "Project": project}
-    return ["README.md", *({title: paths} for title, paths in sections.items())]
-
-
-def toml(value):
-    """A value as TOML writes it."""
-    if isinstance(value, dict):
-        return (
-            "{" + ", ".join(f"{json.dumps(key)} = {toml(one)}" for key, one in value.items()) + "}"
-        )
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(str(value))
+    every = ["README.md", *({title: paths} for title, paths in sections.items())]
+    return json.dumps(every, ensure_ascii=False).replace('": [', '" = [')  # as TOML has it
 
 
 def build(folder):
-    """Writes the site to a folder."""
+    """Writes the site to a folder, in place of an older one."""
+    if folder.exists() and not (folder / "search.json").exists():
+        sys.exit(f"{folder} is there, and is no site. Choose another folder.")
     with tempfile.TemporaryDirectory() as temporary:
         pages = Path(temporary) / "pages"
         pages.mkdir()
@@ -130,10 +121,10 @@ def build(folder):
         write_reference(pages / "reference")
         url = os.environ.get("KERAS_RESNET_URL")
         configuration = CONFIGURATION.format(
-            navigation=toml(navigation(pages)),
-            repository=f"repo_url = {toml(url)}" if url else "",
-            root=toml(ROOT),
-            examples=toml(ROOT / "tools" / "docstring_examples.py"),
+            navigation=navigation(pages),
+            repository=f"repo_url = {json.dumps(url)}" if url else "",
+            root=json.dumps(str(ROOT)),
+            examples=json.dumps(str(ROOT / "tools" / "docstring_examples.py")),
         )
         file = Path(temporary) / "zensical.toml"
         file.write_text(configuration, encoding="utf-8")
