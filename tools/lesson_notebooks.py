@@ -3,8 +3,9 @@
     python tools/lesson_notebooks.py
 
 docs/lesson.md becomes examples/lesson.ipynb, and so the Chinese one. What a page shows of a block's
-results, its pictures and what it prints, is left out: there the cell has them itself. With --only
-en or zh-CN, one of the two. It takes some 4 minutes each on 2 CPU cores.
+results, its pictures and what it prints, is left out: there the cell has them itself. It takes some
+4 minutes each on 2 CPU cores. `--only en` or zh-CN makes one of them; `--words` runs nothing, for
+pages of which no code was changed.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -64,16 +66,32 @@ def run(made, folder):
 def main():
     """Makes, runs and writes them, and the pages' pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=NOTEBOOKS)
-    only = parser.parse_args().only
-    for language, (page, file) in NOTEBOOKS.items():
-        if only in (language, None):
-            made = notebook(page)
+    parser.add_argument("--only", choices=NOTEBOOKS, help="one language")
+    parser.add_argument("--words", action="store_true", help="keep the results")
+    arguments = parser.parse_args()
+    for language in [arguments.only] if arguments.only else NOTEBOOKS:
+        page, file = NOTEBOOKS[language]
+        made = notebook(page)
+        if arguments.words:
+            keep_results(made, file)
+        else:
+            started = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
                 run(made, folder)
                 if language == "en":
                     copy_pictures(page, Path(folder, "runs"))
-            nbformat.write(made, ROOT / file)
+            print(f"{file} ran in {time.monotonic() - started:.0f} s.")
+        nbformat.write(made, ROOT / file)
+
+
+def keep_results(made, file):
+    """Takes over the results of a notebook that has the same code."""
+    stored = nbformat.read(ROOT / file, as_version=4)
+    old, new = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (stored, made))
+    if [cell.source for cell in old] != [cell.source for cell in new]:
+        raise SystemExit(f"The code of {file} was changed: run this without --words.")
+    for cell, before in zip(new, old, strict=True):
+        cell.update(outputs=before.outputs, execution_count=before.execution_count)
 
 
 def copy_pictures(page, runs):
