@@ -1,0 +1,134 @@
+"""Writes the tables of docs/models.md: families, and all rows of CONFIGS.
+
+    python tools/models_table.py          # builds every network, which takes minutes
+    python tools/models_table.py --check  # the same, and says whether the page is as it should be
+
+The page's own text is what stands before MARK. If there is docs/family.csv, with columns name,
+parameters and error, the largest error of a comparison stands in the tables too.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+from keras_resnet_cli import quiet
+
+with quiet():
+    import keras
+
+    import keras_resnet
+    from keras_resnet import visualize
+    from keras_resnet.configs import CONFIGS
+    from keras_resnet.kinds import by_kind
+    from keras_resnet.weights.registry import best_of
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, ERRORS = DOCS / "models.md", DOCS / "family.csv"
+MARK = "<!-- What follows is written by tools/models_table.py. -->\n"
+
+
+def counts(name):
+    """(parameters, multiply-adds) of a network with its usual classes and images."""
+    keras.backend.clear_session()
+    parts = visualize.parts(keras_resnet.create(name, classifier_activation=None))
+    return tuple(
+        sum(getattr(part, what) for part in parts) for what in ("parameters", "multiply_adds")
+    )
+
+
+def accuracy(name):
+    """The best published accuracy of ImageNet's 1,000 classes, with its images and its weights."""
+    best = best_of(name)
+    if best is None:
+        return "", ""
+    figure, side = best.best
+    return f"{figure:.2f} at {side} px", f"`{best.name}`"
+
+
+def errors():
+    """{name: (parameters, largest error)} of a comparison with other libraries, if it is there."""
+    if not ERRORS.is_file():
+        return {}
+    with ERRORS.open(newline="", encoding="utf-8") as file:
+        return {row["name"]: (int(row["parameters"]), row["error"]) for row in csv.DictReader(file)}
+
+
+def tables(counted, compared):
+    """The tables, as Markdown.
+
+    Args:
+        counted: {name: (parameters, multiply-adds)}.
+        compared: As `errors` gives it.
+    """
+    families = by_kind(CONFIGS)
+    lines = ["", "| family | networks | what is different | paper |", "| --- | --- | --- | --- |"]
+    for kind, names in families.items():
+        papers = dict.fromkeys(CONFIGS[name].paper for name in names)
+        lines.append(
+            f"| [{kind.name}](#{_anchor(kind)}) | {len(names)} | {kind.about} | {_links(papers)} |"
+        )
+    titles = ["network", "parameters", "multiply-adds", "best top-1, %", "weights"]
+    titles += ["error"] * bool(compared)
+    for kind, names in families.items():
+        lines += [
+            "",
+            f"## {kind.name}",
+            "",
+            f"| {' | '.join(titles)} |",
+            "| --- " * len(titles) + "|",
+        ]
+        for name in names:
+            parameters, multiply_adds = counted[name]
+            cells = [
+                f"`{name}`",
+                f"{parameters:,}",
+                f"{multiply_adds / 1e9:.2f} G",
+                *accuracy(name),
+            ]
+            if compared:
+                cells.append(_error(name, parameters, compared))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _error(name, parameters, compared):
+    theirs, error = compared.get(name, (parameters, ""))
+    if theirs != parameters:
+        raise ValueError(f"{name} has {parameters} parameters; {ERRORS.name} says {theirs}")
+    return error and f"{float(error):.1e}"
+
+
+def _anchor(kind):
+    return kind.name.lower().replace(",", "").replace(" ", "-")
+
+
+def _links(papers):
+    links = dict.fromkeys(
+        word.strip(",.") for paper in papers for word in paper.split() if "//" in word
+    )
+    return ", ".join(f"[{link.rpartition('/')[2]}]({link})" for link in links)
+
+
+def main():
+    """Writes or checks the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 if it differs"
+    )
+    check = parser.parse_args().check
+    counted = {}
+    for number, name in enumerate(CONFIGS, 1):
+        counted[name] = counts(name)
+        print(f"{number}/{len(CONFIGS)} {name}", *counted[name], file=sys.stderr)
+    page = PAGE.read_text(encoding="utf-8")
+    text, mark, _ = page.partition(MARK)
+    new = text + (mark or MARK) + tables(counted, errors())
+    if not check:
+        PAGE.write_text(new, encoding="utf-8")
+    elif new != page:
+        sys.exit(f"{PAGE} is not as it should be: run python tools/models_table.py")
+
+
+if __name__ == "__main__":
+    main()
