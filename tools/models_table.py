@@ -31,10 +31,8 @@ MARK = "<!-- What follows is written by tools/models_table.py. -->\n"
 def counts(name):
     """(parameters, multiply-adds) of a network with its usual classes and images."""
     keras.backend.clear_session()
-    parts = visualize.parts(keras_resnet.create(name, classifier_activation=None))
-    return tuple(
-        sum(getattr(part, what) for part in parts) for what in ("parameters", "multiply_adds")
-    )
+    stages = visualize.summary(keras_resnet.create(name))
+    return tuple(sum(getattr(s, what) for s in stages) for what in ("parameters", "multiply_adds"))
 
 
 def accuracy(name):
