@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from keras_resnet import blocks as blocks  # their classes register for keras.saving.load_model
 from keras_resnet import layers as layers
+from keras_resnet import preactivation as preactivation
 from keras_resnet.configs import builders
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # the same for editors and type checkers, which don't see wha
     ResNet18 = ResNet34 = ResNet50 = ResNet101 = ResNet152 = partial(create, "")
     ResNeXt50_32x4d = ResNeXt101_32x8d = ResNeXt101_64x4d = partial(create, "")
     WideResNet50_2 = WideResNet101_2 = partial(create, "")
+    ResNet50V2 = ResNet101V2 = ResNet152V2 = partial(create, "")
     ResNet20 = ResNet32 = ResNet44 = ResNet56 = ResNet110 = ResNet1202 = partial(create, "")
 else:
 

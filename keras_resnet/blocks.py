@@ -11,7 +11,14 @@ from keras import ops
 
 from keras_resnet.attention import EfficientChannelAttention, SqueezeExcitation
 from keras_resnet.composite import Composite
-from keras_resnet.layers import PACKAGE, Shape, Tensor, batch_normalization, convolution
+from keras_resnet.layers import (
+    PACKAGE,
+    BatchNormalization,
+    Shape,
+    Tensor,
+    batch_normalization,
+    convolution,
+)
 from keras_resnet.pooling import AveragePooling2D, BlurPool2D
 
 __all__ = ["BasicBlock", "BottleneckBlock", "ResidualBlock"]
@@ -109,8 +116,10 @@ class ResidualBlock(Composite):
         self.main = self._make_main()
         if attention:
             make, more = ATTENTION[attention], {"reduction": reduction} if attention == "se" else {}
-            self.se = self.make_part(make, "se", data_format=self.data_format, **more)
-            self.main.append(self.se)
+            self.channel_attention = self.make_part(
+                make, "se", data_format=self.data_format, **more
+            )
+            self.main.append(self.channel_attention)
         self.shortcut = self._make_shortcut() if projection else []
         if drop_path:
             # One draw a sample: dropout whose noise is constant over height, width, channels.
@@ -156,12 +165,11 @@ class ResidualBlock(Composite):
             filters=filters,
             kernel_size=kernel_size,
             data_format=self.data_format,
-            use_bias=self.folded,
-            **kwargs,
+            **{"use_bias": self.folded, **kwargs},
         )
 
-    def _bn(self, name, last=False):
-        if self.folded:
+    def _bn(self, name, last=False, folds=True):
+        if self.folded and folds:
             return keras.layers.Identity(dtype=self.dtype_policy, name=name)
         return self.make_part(
             batch_normalization,
@@ -188,19 +196,20 @@ class ResidualBlock(Composite):
                 shape = layer.compute_output_shape(shape)
 
     def finish(self, y: Tensor, inputs: Tensor, training: bool | None) -> Tensor:
-        """Weighs the main path's `y`, and adds the shortcut; the block's last ReLU."""
+        """The block's last ReLU, of the main path's `y` and the shortcut."""
+        return ops.relu(self.add_shortcut(y, inputs, training))
+
+    def add_shortcut(self, y: Tensor, inputs: Tensor, training: bool | None) -> Tensor:
+        """Weighs the main path's `y`, and adds the shortcut."""
         if self.attention:
-            y = self.se(y)
+            y = self.channel_attention(y)
         if self.drop_path:
             y = self.dropper(y, training=training)
-        if self.projection:
-            *pools, conv, bn = self.shortcut
-            for pool in pools:
-                inputs = pool(inputs)
-            shortcut = bn(conv(inputs), training=training)
-        else:
-            shortcut = self._identity(inputs)
-        return ops.relu(ops.add(y, shortcut))
+        x = inputs if self.projection else self._identity(inputs)
+        for layer in self.shortcut:
+            more = {"training": training} if isinstance(layer, BatchNormalization) else {}
+            x = layer(x, **more)
+        return ops.add(y, x)
 
     def _identity(self, x):
         """The inputs in the shape of the output, without parameters."""

@@ -11,9 +11,14 @@ import numpy as np
 from keras_resnet.blocks import BasicBlock, BottleneckBlock, ResidualBlock
 from keras_resnet.configs import CIFAR, IMAGENET, Family
 from keras_resnet.layers import batch_normalization, convolution
-from keras_resnet.pooling import BlurPool2D
+from keras_resnet.pooling import BlurPool2D, MaxPooling2D
+from keras_resnet.preactivation import PreactivationBasicBlock, PreactivationBottleneckBlock
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+PREACTIVATION_BLOCKS = {
+    "basic": PreactivationBasicBlock,
+    "bottleneck": PreactivationBottleneckBlock,
+}
 
 
 def inputs(tensor, shape, data_format, dtype, family):
@@ -31,11 +36,11 @@ def inputs(tensor, shape, data_format, dtype, family):
 def stem(x, config, synchronized, name_prefix, common):
     """The first convolutions, and for large images a pooling."""
 
-    def convolve(x, width, kernel, strides, *names):
-        conv, bn, relu = (f"{name_prefix}{name}" for name in names)
-        x = convolution(width, kernel, strides=strides, name=conv, **common)(x)
-        x = batch_normalization(name=bn, synchronized=synchronized, **common)(x)
-        return keras.layers.ReLU(name=relu, dtype=common["dtype"])(x)
+    def convolve(x, width, kernel, strides, conv, *after):
+        bias = {"use_bias": config.like_applications}
+        conv = f"{name_prefix}{conv}"
+        x = convolution(width, kernel, strides=strides, name=conv, **bias, **common)(x)
+        return normalize(x, *after, synchronized, name_prefix, common) if after else x
 
     reduces = config.family.stem_kernel == 7
     strides = 2 if reduces else 1
@@ -44,16 +49,19 @@ def stem(x, config, synchronized, name_prefix, common):
         # The numbers that they have in PyTorch's sequence.
         names = (f"conv1.{3 * number + place}" for place in range(3))
         x = convolve(x, narrower, 3, strides if number == 0 else 1, *names)
+    last = () if config.preactivation else ("bn1", "relu")
     if before:
-        x = convolve(x, width, 3, 1, f"conv1.{3 * len(before)}", "bn1", "relu")
+        x = convolve(x, width, 3, 1, f"conv1.{3 * len(before)}", *last)
     else:
-        x = convolve(x, width, config.family.stem_kernel, strides, "conv1", "bn1", "relu")
+        x = convolve(x, width, config.family.stem_kernel, strides, "conv1", *last)
     if not reduces:
         return x
     if config.stem_pool == "conv":
         return convolve(x, width, 3, 2, *(f"maxpool.{place}" for place in range(3)))
     if config.anti_aliasing == "avg":
         return keras.layers.AveragePooling2D(2, name=f"{name_prefix}maxpool", **common)(x)
+    if config.preactivation and not config.like_applications:
+        return MaxPooling2D(name=f"{name_prefix}maxpool", **common)(x)
     # After a ReLU, padding with zeros is padding with minus infinity, which PyTorch does.
     x = keras.layers.ZeroPadding2D(1, name=f"{name_prefix}maxpool_padding", **common)(x)
     strides = 1 if config.anti_aliasing else 2
@@ -63,28 +71,39 @@ def stem(x, config, synchronized, name_prefix, common):
     return x
 
 
-def blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments):
+def normalize(x, bn, relu, synchronized, name_prefix, common):
+    """Batch normalization and ReLU, of these names."""
+    x = batch_normalization(name=f"{name_prefix}{bn}", synchronized=synchronized, **common)(x)
+    return keras.layers.ReLU(name=f"{name_prefix}{relu}", dtype=common["dtype"])(x)
+
+
+def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **arguments):
     """Yields the residual blocks of all stages, in order."""
-    block_class = BLOCKS[config.block]
+    block_class = (PREACTIVATION_BLOCKS if config.preactivation else BLOCKS)[config.block]
     number, last = 0, max(sum(config.depths) - 1, 1)
+    of_paper = config.preactivation and config.family is CIFAR
+    if config.preactivation:
+        arguments["use_bias"] = config.like_applications
+        arguments["dropout"] = dropout if config.dropout_inside else 0.0
     channels, dilation = config.stem_width, 1
     stride = 4 if config.family.stem_kernel == 7 else 1
     for stage, depth in enumerate(config.depths):
-        previous_dilation, stage_stride = dilation, 1 if stage == 0 else 2
+        late, previous_dilation = config.like_applications, dilation
+        stage_stride = 1 if stage == (len(config.depths) - 1 if late else 0) else 2
         if stride * stage_stride > output_stride:
             dilation, stage_stride = dilation * stage_stride, 1
         stride *= stage_stride
+        striding = depth - 1 if late else 0
         for index in range(depth):
-            first = index == 0
             filters = config.filters(stage)
-            strides = stage_stride if first else 1
+            strides = stage_stride if index == striding else 1
             yield block_class(
                 filters,
                 width=config.width(stage),
                 strides=strides,
-                dilation_rate=dilation,
+                dilation_rate=dilation if index >= striding else previous_dilation,
                 # Up to where its stride was, a dilated stage sees the grid of the stage before.
-                first_dilation_rate=previous_dilation if first else dilation,
+                first_dilation_rate=previous_dilation if index <= striding else dilation,
                 groups=config.groups,
                 avg_down=config.avg_down,
                 down_kernel=config.down_kernel,
@@ -92,11 +111,13 @@ def blocks(config, output_stride, shortcut, drop_path, name_prefix, **arguments)
                 attention=config.attention,
                 reduction=config.reduction,
                 reduce_first=config.reduce_first,
-                projection=shortcut == "B" and first and (strides != 1 or channels != filters),
+                projection=shortcut == "B" and index == 0 and (strides != 1 or channels != filters),
                 # Deeper blocks are dropped more often (stochastic depth, section 3).
                 drop_path=drop_path * number / last,
                 name=f"{name_prefix}layer{stage + 1}.{index}",
                 **arguments,
+                # The paper's appendix: the first activation comes before the paths part.
+                **({"activates_shortcut": True} if number == 0 and of_paper else {}),
             )
             channels = filters
             number += 1
@@ -150,16 +171,30 @@ def _one_of(argument, value, choices):
         raise ValueError(f"{argument} should be one of {choices}. Received: {argument}={value!r}")
 
 
-def check_shortcut(shortcut, family):
+def check_shortcut(shortcut, config):
     """The shortcut that is meant: "A" or "B"."""
-    if family.stem_kernel == 7 and shortcut is not None:
+    if config.family.stem_kernel == 7 and shortcut is not None:
         raise ValueError(
             "shortcut is an argument of the CIFAR networks; the others always project where the "
             f"shape changes. Received: shortcut={shortcut!r}"
         )
     if shortcut not in (None, "A", "B"):
         raise ValueError(f"shortcut should be 'A' or 'B'. Received: shortcut={shortcut!r}")
-    return shortcut or family.shortcut
+    return shortcut or config.shortcut or config.family.shortcut
+
+
+def check_version(version, config):
+    """Refuses to stride on a 1x1 convolution where something else has the stride."""
+    if version == "v1" and config.like_applications:
+        raise ValueError(
+            "keras.applications' ResNetV2 strides on its 3x3 convolutions: leave version out. "
+            f"Received: version={version!r}"
+        )
+    if version == "v1" and config.anti_aliasing:
+        raise ValueError(
+            "A network with anti-aliasing strides behind its 3x3 convolutions. "
+            f"Received: version={version!r}, anti_aliasing={config.anti_aliasing!r}"
+        )
 
 
 def _check_input_shape(shape, data_format, min_size):

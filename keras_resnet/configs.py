@@ -10,7 +10,7 @@ __all__ = ["CIFAR", "CONFIGS", "IMAGENET", "Family", "ResNetConfig", "builders"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-EXPANSION = {"basic": 1, "bottleneck": 4}
+EXPANSION = 4  # of a bottleneck
 
 _DEEP = "He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385"
 RESNET = f"{_DEEP}, table 1."
@@ -27,6 +27,14 @@ SENET = "Hu et al., Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.
 ECANET = "Wang et al., ECA-Net, https://arxiv.org/abs/1910.03151, section 4."
 BLUR = (
     "Zhang, Making Convolutional Networks Shift-Invariant Again, https://arxiv.org/abs/1904.11486."
+)
+PREACTIVATION = (
+    "He et al., Identity Mappings in Deep Residual Networks, https://arxiv.org/abs/1603.05027, "
+)
+IMAGENET_V2 = f"{PREACTIVATION}table 5."
+CIFAR_V2 = f"{PREACTIVATION}table 4."
+WIDE_CIFAR = (
+    "Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146, table 4."
 )
 RESNET_RS = "Bello et al., Revisiting ResNets, https://arxiv.org/abs/2103.07579, table 2."
 
@@ -69,7 +77,8 @@ class ResNetConfig:
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1).
         depths: Number of blocks in each stage.
         groups: Groups of the 3x3 convolution of a bottleneck: 1, or the cardinality of a ResNeXt.
-        width_per_group: Channels of one group in the first stage; they double with each stage.
+        width_per_group: Channels of one group in the first stage, where 64 stands for the family's
+            width; they double with each stage.
         family: The images that the network is for: `IMAGENET` or `CIFAR`.
         stem: Widths of the 3x3 convolutions that stand for the family's first one; the first
             of them has its stride.
@@ -82,6 +91,12 @@ class ResNetConfig:
         reduction: Of "se": by how much fewer channels are between.
         reduce_first: By how much a bottleneck's first convolution is narrower than its second.
         down_kernel: Side of the kernel of a shortcut's convolution with a stride.
+        preactivation: Whether blocks normalize and rectify before their convolutions, and a last
+            normalization follows them.
+        like_applications: Of such networks, whether they are keras.applications': stages stride in
+            their last block, and what is not normalized next has a bias.
+        shortcut: As of `Family`, where it is not the family's.
+        dropout_inside: Whether dropout is between the convolutions of a block, not before the head.
         paper: Where the network is described.
         builder: Name of its own public function, `keras_resnet.ResNet50` for example; without
             one, `keras_resnet.create` builds it.
@@ -100,6 +115,10 @@ class ResNetConfig:
     reduction: int = 16
     reduce_first: int = 1
     down_kernel: int = 1
+    preactivation: bool = False
+    like_applications: bool = False
+    shortcut: str | None = None
+    dropout_inside: bool = False
     paper: str = RESNET
     builder: str | None = None
 
@@ -108,18 +127,30 @@ class ResNetConfig:
         """Channels that the stem puts out."""
         return (self.stem or self.family.widths)[-1 if self.stem else 0]
 
+    @property
+    def pixels(self) -> dict[str, tuple[float, float, float]]:
+        """Mean and deviation of the RGB channels in 0..1, where they are not ImageNet's."""
+        half = (0.5, 0.5, 0.5)
+        return {"mean": half, "std": half} if self.like_applications else {}
+
     def width(self, stage: int) -> int:
         """Channels of the block's 3x3 convolution in `stage` (0 is the first)."""
         return self.family.widths[stage] * self.width_per_group // 64 * self.groups
 
     def filters(self, stage: int) -> int:
         """Channels that the blocks of `stage` (0 is the first) put out."""
-        return self.family.widths[stage] * EXPANSION[self.block]
+        basic = self.block == "basic"
+        return self.width(stage) if basic else self.family.widths[stage] * EXPANSION
 
 
 _resnext = functools.partial(ResNetConfig, "bottleneck", paper=RESNEXT)
 _wide = functools.partial(ResNetConfig, "bottleneck", width_per_group=128, paper=WIDE_RESNET)
 _cifar = functools.partial(ResNetConfig, "basic", family=CIFAR, paper=CIFAR_RESNET)
+_v2 = functools.partial(
+    ResNetConfig, "bottleneck", preactivation=True, like_applications=True, paper=IMAGENET_V2
+)
+_cifar_v2 = functools.partial(ResNetConfig, family=CIFAR, preactivation=True, paper=CIFAR_V2)
+_wrn = functools.partial(_cifar_v2, "basic", shortcut="B", dropout_inside=True, paper=WIDE_CIFAR)
 _rs = functools.partial(
     ResNetConfig,
     "bottleneck",
@@ -145,13 +176,14 @@ LETTERS = {
     "d": {"stem": (32, 32, 64), "avg_down": True},
     "t": {"stem": (24, 32, 64), "avg_down": True},
 }
-NAME = re.compile(r"(se|eca)?resne(t|xt)(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d)?")
+NAME = re.compile(r"(se|eca)?resne(t|xt)(v2_)?(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d)?")
 
 
 def _named(name: str) -> ResNetConfig:
     """The row that a name of timm's tells, "seresnextaa101d_32x8d" for example."""
-    attention, kind, aliasing, number, letter, *groups = NAME.fullmatch(name).groups()
+    attention, kind, v2, aliasing, number, letter, *groups = NAME.fullmatch(name).groups()
     papers = {attention == "eca": ECANET, attention == "se": SENET, bool(aliasing): BLUR}
+    papers |= {bool(v2): IMAGENET_V2}
     paper = papers.get(True) or (RESNET_D if letter else RESNEXT if kind == "xt" else RESNET)
     return ResNetConfig(
         "basic" if number in ("10", "18", "34") else "bottleneck",
@@ -160,6 +192,7 @@ def _named(name: str) -> ResNetConfig:
         **LETTERS[letter],
         anti_aliasing={"aa": "avg"}.get(aliasing, aliasing),
         attention=attention,
+        preactivation=bool(v2),
         paper=paper,
     )
 
@@ -177,6 +210,8 @@ _NAMES = """
     ecaresnext26t_32x4d ecaresnext50t_32x4d
     resnetaa34d resnetaa50 resnetaa50d resnetaa101d seresnetaa50d seresnextaa101d_32x8d
     resnetblur18 resnetblur50 resnetblur50d resnetblur101d
+    resnetv2_18 resnetv2_18d resnetv2_34 resnetv2_34d resnetv2_50 resnetv2_50d resnetv2_50t
+    resnetv2_101 resnetv2_101d resnetv2_152 resnetv2_152d
 """
 
 CONFIGS = {
@@ -197,6 +232,18 @@ CONFIGS = {
     "resnet56": _cifar((9, 9, 9), builder="ResNet56"),
     "resnet110": _cifar((18, 18, 18), builder="ResNet110"),
     "resnet1202": _cifar((200, 200, 200), builder="ResNet1202"),
+    # keras.applications'.
+    "resnet50v2": _v2((3, 4, 6, 3), builder="ResNet50V2"),
+    "resnet101v2": _v2((3, 4, 23, 3), builder="ResNet101V2"),
+    "resnet152v2": _v2((3, 8, 36, 3), builder="ResNet152V2"),
+    # Of 6n + 2 layers, or 9n + 2 with bottlenecks.
+    "preact_resnet110": _cifar_v2("basic", (18, 18, 18)),
+    "preact_resnet164": _cifar_v2("bottleneck", (18, 18, 18), shortcut="B"),
+    "preact_resnet1001": _cifar_v2("bottleneck", (111, 111, 111), shortcut="B"),
+    # Of 6n + 4 layers, and so many times as wide.
+    "wrn_16_8": _wrn((2, 2, 2), width_per_group=8 * 64),
+    "wrn_28_10": _wrn((4, 4, 4), width_per_group=10 * 64),
+    "wrn_40_2": _wrn((6, 6, 6), width_per_group=2 * 64),
     **{name: _named(name) for name in _NAMES.split()},
     "resnetrs50": _rs((3, 4, 6, 3)),
     "resnetrs101": _rs((3, 4, 23, 3)),

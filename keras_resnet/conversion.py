@@ -8,6 +8,8 @@ import keras
 import numpy as np
 
 from keras_resnet import models
+from keras_resnet.configs import CONFIGS
+from keras_resnet.fields import row_of
 from keras_resnet.weights.architecture import recognise
 from keras_resnet.weights.assigning import assign
 from keras_resnet.weights.errors import CheckpointError
@@ -115,17 +117,20 @@ def look_into(path, model=None, version=None, prefix=None):
     """What is in a file, its weights, the architecture that they are of, and the version."""
     checkpoint = read_checkpoint(path, prefix)
     given = version is not None
-    version = version or checkpoint.origin.version
-    checkpoint.check_version(version or "v1.5", given)
+    origin = checkpoint.origin
+    version = version or origin.version
     weights = checkpoint.weights()
-    found = recognise(weights.state)
+    blurs = (row_of(CONFIGS, model, "model").anti_aliasing or "none") if model else None
+    found = recognise(weights.state, blurs or origin.anti_aliasing)
+    checkpoint.check_version(
+        version or "v1.5", given, anti_aliasing=blurs or origin.anti_aliasing or "none"
+    )
     found = dataclasses.replace(found, variant=model or found.variant)
     if found.variant is None:
         raise CheckpointError(
-            f"{path} looks like {found.text}, which is none of the networks that this version "
-            f"builds: {', '.join(models.list_models())}."
+            f"{path} looks like {found.text}, which is none of the networks of list_models()."
         )
-    say(checkpoint, weights, found.variant, version)
+    say(checkpoint, weights, found.variant, version, blurs or "none")
     return checkpoint, weights.state, found, version
 
 

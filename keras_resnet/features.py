@@ -16,6 +16,9 @@ from keras_resnet.builder import all_layers, walk
 
 __all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pyramid"]
 
+# The last convolution of a stem, or what rectifies its output.
+STEM_ENDS = ("conv1", "conv1.6", "relu")
+
 logger = logging.getLogger("keras_resnet")
 
 
@@ -48,7 +51,8 @@ def pyramid(
     Args:
         name_or_model: A name of `list_models()`; or a model of this package, with or without a
             head, whose variables the pyramid then shares.
-        levels: Of "C1" (the stem, before the max-pool), "C2" (the first stage), "C3", ....
+        levels: Of "C1" (the stem, before the max-pool), "C2" (the first stage), "C3", .... Of a
+            pre-activation network they are sums, which nothing has normalized yet, as timm's.
         weights: As of the builders, for a name.
         **arguments: Others of the builders, for a name: `output_stride=8`, for example.
 
@@ -110,8 +114,11 @@ def _levels(model) -> dict[str, FeatureInfo]:
         if isinstance(layer, ResidualBlock):
             prefix, place = layer.name.rsplit("layer", 1)
             prefixes.add(prefix)
-            name = f"C{int(place.split('.')[0]) + 1}"
-        elif isinstance(layer, keras.layers.ReLU) and not prefixes:
+            stage, index = map(int, place.split("."))
+            if index and layer.strides > 1:  # the level is what it takes
+                continue
+            name = f"C{stage + 1}"
+        elif not prefixes and layer.name.endswith(STEM_ENDS):
             name = "C1"
         else:
             continue

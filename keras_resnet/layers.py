@@ -240,11 +240,10 @@ def convolution(filters, kernel_size, *, name, data_format, dtype, use_bias=Fals
         kernel_size,
         padding="symmetric",
         use_bias=use_bias,
-        kernel_initializer=kaiming,
         data_format=data_format,
         dtype=dtype,
         name=name,
-        **kwargs,
+        **{"kernel_initializer": kaiming, **kwargs},
     )
 
 

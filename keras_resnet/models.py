@@ -99,15 +99,18 @@ def create(
             effect on CIFAR networks, which end at 4.
         version: "v1.5" strides on a bottleneck's 3x3 convolution, as torchvision does; "v1" on
             its first 1x1, as in the paper. No effect on basic blocks. Default: "v1.5".
-        shortcut: Of CIFAR networks only, where the shape changes: "A" (their default) skips
-            pixels and adds channels of zeros, "B" projects with a 1x1 convolution.
-        dropout: Rate of dropout before `fc`: 0 or more and less than 1.
+        shortcut: Of CIFAR networks only, where the shape changes: "A" skips pixels and adds
+            channels of zeros, "B" projects with a 1x1 convolution. Default: "A", but "B" of
+            pre-activation bottlenecks and Wide ResNets.
+        dropout: Rate of dropout before `fc`, or of Wide ResNets for CIFAR between a block's
+            convolutions: 0 or more and less than 1.
         drop_path: Rate of stochastic depth of the last block, 0 or more and less than 1; growing
             linearly from 0 at the first (https://arxiv.org/abs/1603.09382, section 3).
         zero_init_residual: Whether blocks start as their shortcuts (gamma of the last BN is 0).
         synchronized: Whether batch statistics are taken over all replicas (TensorFlow only).
         include_preprocessing: Whether the model takes RGB in 0..255 and normalises it by the mean
-            and standard deviation of its `weights`, ImageNet's if they say none. It never resizes.
+            and standard deviation of its `weights`; if they say none, ImageNet's, or to -1..1 for
+            keras.applications' ResNetV2. It never resizes.
         name_prefix: Put before every layer's name: two networks in one graph need two prefixes.
         data_format: "channels_last" or "channels_first". Default: Keras' setting.
         dtype: Dtype or dtype policy of the layers. Default: Keras' setting.
@@ -144,7 +147,8 @@ def create(
     dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     units = config.family.classes if classes is None else classes
     builder.check_arguments(pooling, units, output_stride, version, dropout, drop_path, data_format)
-    shortcut = builder.check_shortcut(shortcut, config.family)
+    builder.check_version(version, config)
+    shortcut = builder.check_shortcut(shortcut, config)
     inputs, x = builder.inputs(input_tensor, input_shape, data_format, dtype, config.family)
     # Before the seconds that building takes.
     file = None if weights is None else locate(weights, str(model_name))
@@ -153,13 +157,14 @@ def create(
     # What every layer gets; a block hands it down to its sublayers.
     common = {"data_format": data_format, "dtype": dtype}
     if include_preprocessing:
-        used = said or Preprocessing()
+        used = said or Preprocessing(**config.pixels)
         x = builder.normalisation(x, used.mean, used.std, data_format, dtype, name_prefix)
     x = builder.stem(x, config, synchronized, name_prefix, common)
     for block in builder.blocks(
         config,
         output_stride,
         shortcut,
+        dropout,
         drop_path,
         name_prefix,
         version=version,
@@ -168,11 +173,14 @@ def create(
         **common,
     ):
         x = block(x)
+    if config.preactivation:
+        x = builder.normalize(x, "norm", "norm_relu", synchronized, name_prefix, common)
     # Under a RematScope blocks are recomputed: not what is small, and not all of it once more.
     with keras.RematScope(None):
         if include_top:
             x = builder.pool("avg", x, name_prefix, data_format, dtype)
-            x = builder.head(x, units, classifier_activation, dropout, name_prefix, dtype)
+            rate = 0.0 if config.dropout_inside else dropout
+            x = builder.head(x, units, classifier_activation, rate, name_prefix, dtype)
         elif pooling:
             x = builder.pool(pooling, x, name_prefix, data_format, dtype)
         model = keras.Model(inputs, x, name=name or (None if config is model_name else model_name))

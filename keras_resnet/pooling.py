@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_resnet.layers import PACKAGE, Shape, Tensor
 
-__all__ = ["AveragePooling2D", "BlurPool2D"]
+__all__ = ["AveragePooling2D", "BlurPool2D", "MaxPooling2D"]
 
 
 class _Pooling(keras.layers.Layer):
@@ -86,3 +86,23 @@ class AveragePooling2D(_Pooling):
         padding = "same" if self.strides > 1 else "valid"
         x = inputs if self.strides > 1 else self._pad(inputs, 0, 1)
         return ops.average_pool(x, 2, self.strides, padding, self.data_format)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MaxPooling2D(_Pooling):
+    """Maxima of 3x3 pixels, at an edge of those that are there, as PyTorch pads.
+
+    Padding with zeros does the same behind a ReLU alone.
+
+    Args:
+        strides: 2, or 1.
+        data_format: "channels_last" or "channels_first"; Keras' default if None.
+
+    Input (batch, height, width, channels), output (batch, height / strides, width / strides,
+    channels). Sides should be 2 or more.
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        # Mirrored, a window at the edge has twice what it has anyway.
+        x = self._pad(inputs, 1, 1, mode="reflect")
+        return ops.max_pool(x, 3, self.strides, "valid", self.data_format)

@@ -17,6 +17,23 @@ CONFIGS = {
     "resnext": ResNetConfig("bottleneck", (1, 1), groups=32, width_per_group=4),
     "wide": ResNetConfig("bottleneck", (1, 1), width_per_group=128),
     "cifar": ResNetConfig("basic", (1, 1), family=CIFAR),
+    "squeezed": ResNetConfig(
+        "basic", (1, 1), stem=(24, 32, 64), avg_down=True, anti_aliasing="blur", attention="se"
+    ),
+    "efficient": ResNetConfig("bottleneck", (1, 1), anti_aliasing="avg", attention="eca"),
+    "senet": ResNetConfig(
+        *("bottleneck", (1, 1), 32, 4),
+        **{"stem": (32, 32, 64), "stem_pool": "conv", "attention": "se", "reduction": 4},
+        **{"reduce_first": 2, "down_kernel": 3},
+    ),
+    "preactivation": ResNetConfig(
+        "bottleneck", (2, 1), stem=(24, 32, 64), avg_down=True, preactivation=True
+    ),
+    "applications": ResNetConfig("bottleneck", (2, 1), preactivation=True, like_applications=True),
+    "wide_cifar": ResNetConfig(
+        *("basic", (1, 1), 1, 128, CIFAR),
+        **{"preactivation": True, "shortcut": "B", "dropout_inside": True},
+    ),
 }
 NARROW = dataclasses.replace(IMAGENET, widths=(8, 16, 24, 32))
 # Rows for trainings, of which the network is the least: one block a stage.
@@ -26,7 +43,16 @@ TINY = {
 }
 # Of the files that a network is exported to.
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
-CONVOLUTIONS = {"basic": 6, "bottleneck": 9, "resnext": 9, "wide": 9, "cifar": 5}
+CONVOLUTIONS = {
+    "basic": 6,
+    "bottleneck": 9,
+    "resnext": 9,
+    "wide": 9,
+    "cifar": 5,
+    "preactivation": 14,
+    "applications": 12,
+    "wide_cifar": 7,
+}
 
 
 @contextlib.contextmanager

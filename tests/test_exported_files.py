@@ -20,20 +20,24 @@ from keras_resnet.models import create
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
 
-def convolutions(path):
-    """How many groups each convolution of a file has; LiteRT's do not say."""
+def convolutions(path, normalizes=False):
+    """How many groups each convolution of a file has; LiteRT's do not say.
+
+    Nothing is left of batch normalization, unless a convolution follows and `normalizes`.
+    """
     if path.suffix == ".onnx":
         import onnx
 
         nodes = onnx.load(path).graph.node
-        assert not {"BatchNormalization", "Mul", "Sub"} & {node.op_type for node in nodes}
+        kinds = {"BatchNormalization", "Mul", "Sub"} & {node.op_type for node in nodes}
+        assert bool(kinds) == normalizes
         convolved = [node for node in nodes if node.op_type == "Conv"]
         return [next(a.i for a in node.attribute if a.name == "group") for node in convolved]
     if path.suffix == ".tflite":
         from ai_edge_litert.interpreter import Interpreter
 
         operations = [row["op_name"] for row in Interpreter(str(path))._get_ops_details()]
-        assert "MUL" not in operations
+        assert ("MUL" in operations) == normalizes
         return [None] * operations.count("CONV_2D")
     import openvino
 
@@ -47,8 +51,11 @@ def convolutions(path):
 
 
 LARGE = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
-# A ResNeXt has all that the others have but for a CIFAR network's shortcuts.
-FIRST = (("resnext", "onnx"), ("resnext", "litert"), ("cifar", "onnx"))
+# A ResNeXt has all that the plain ones have but for a CIFAR network's shortcuts.
+FIRST = (
+    *(("resnext", "onnx"), ("resnext", "litert"), ("cifar", "onnx")),
+    *(("squeezed", "onnx"), ("squeezed", "litert"), ("efficient", "onnx"), ("efficient", "litert")),
+)
 
 
 @pytest.mark.parametrize(
@@ -77,11 +84,12 @@ def test_each_family(family, format, tmp_path):
         (name, found), *others = answer(x).items()
         assert name == "logits" and not others and found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    groups = convolutions(path)
-    if family in CONFIGS:
+    config = CONFIGS.get(family)
+    groups = convolutions(path, normalizes=bool(config) and config.preactivation)
+    if config:
         assert len(groups) == CONVOLUTIONS[family]
         if format != "litert":
-            assert sorted(groups)[-2:] == [32 if family == "resnext" else 1] * 2
+            assert sorted(groups)[-2:] == [config.groups] * 2
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,8 @@ DILATED = {
     "basic": ResNetConfig("basic", (1, 1, 2, 2)),
     "bottleneck": ResNetConfig("bottleneck", (1, 1, 2, 2)),
     "resnext": ResNetConfig("bottleneck", (1, 1, 2, 2), groups=32, width_per_group=4),
+    "preactivation": ResNetConfig("bottleneck", (1, 1, 2, 2), preactivation=True),
+    "v2": ResNetConfig("bottleneck", (2, 2, 2, 1), preactivation=True, like_applications=True),
     **{name: CONFIGS[name] for name in ("resnet18", "resnet50", "resnext50_32x4d")},
 }
 
@@ -260,7 +262,8 @@ DILATED = {
 @pytest.mark.parametrize(
     "name, version",
     [
-        *(("basic", "v1.5"), ("resnext", "v1.5")),
+        *(("basic", "v1.5"), ("resnext", "v1.5"), ("v2", "v1.5")),
+        pytest.param("preactivation", "v1.5", marks=pytest.mark.slow),
         pytest.param("bottleneck", "v1", marks=pytest.mark.slow),
         *(
             pytest.param(name, version, marks=pytest.mark.slow)
@@ -282,6 +285,17 @@ def test_dilation_keeps_the_numbers(name, version):
         network.set_weights(strided.get_weights())
         found = keras.ops.convert_to_numpy(network(x))[:, ::between, ::between]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_pyramid_of_stages_that_stride_in_their_last_block():
+    """A level ends before that block: as Keras' users take conv2_block3_1_relu for C2."""
+    backbone = features.pyramid("resnet50v2", ("C1", "C2", "C3", "C4", "C5"))
+    infos = backbone.feature_info
+    assert [info.layer for info in infos] == [
+        *("conv1", "layer1.1", "layer2.2", "layer3.4", "layer4.2")
+    ]
+    assert [info.channels for info in infos] == [64, 256, 512, 1024, 2048]
+    assert [info.stride for info in infos] == [2, 4, 8, 16, 32]
 
 
 def test_pyramid_of_a_cifar_network():

@@ -127,7 +127,7 @@ def applications_model(name, **arguments):
             )
             layer.moving_mean.assign(generator.normal(0, 0.1, size))
             layer.moving_variance.assign(generator.uniform(0.5, 1.5, size))
-        elif isinstance(layer, keras.layers.Conv2D):
+        elif isinstance(layer, keras.layers.Conv2D) and layer.use_bias:
             layer.bias.assign(generator.normal(0, 0.1, layer.bias.shape))
     return model
 
@@ -157,14 +157,46 @@ def test_files_of_keras_applications(file, resnet50, tmp_path):
     assert other.output.shape == (None, 3)
 
 
+@pytest.fixture(scope="module")
+def resnet50v2():
+    return applications_model(
+        "ResNet50V2", input_shape=(64, 96, 3), classes=7, classifier_activation=None
+    )
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["w.weights.h5", *(pytest.param(file, marks=pytest.mark.slow) for file in ("w.h5", "w.keras"))],
+)
+def test_files_of_keras_applications_v2(file, resnet50v2, tmp_path):
+    """Pre-activation, with strides, biases and zeros where only these networks have them."""
+    if file == "w.weights.h5":
+        resnet50v2.save_weights(tmp_path / file)
+    else:
+        resnet50v2.save(tmp_path / file)
+    arguments = {"classes": 7, "classifier_activation": None}
+    ours = keras_resnet.ResNet50V2(weights=tmp_path / file, **arguments)
+    assert ours.count_params() == resnet50v2.count_params()
+    check_equal(ours, resnet50v2, 64, 96)
+    again = keras_resnet.weights.save(ours, tmp_path / "ours.pth")
+    check_equal(keras_resnet.ResNet50V2(weights=again, **arguments), resnet50v2, 64, 96)
+
+
+def test_preprocessing_of_keras_applications_v2():
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
+    model = keras_resnet.ResNet50V2(include_preprocessing=True, include_top=False)
+    expected = keras.applications.resnet_v2.preprocess_input(pixels.copy())
+    np.testing.assert_allclose(model.get_layer("preprocessing")(pixels), expected, atol=1e-6)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ResNet101", "ResNet152"])
+@pytest.mark.parametrize("name", ["ResNet101", "ResNet152", "ResNet101V2", "ResNet152V2"])
 def test_deeper_files_of_keras_applications(name, tmp_path):
     theirs = applications_model(name, include_top=False, pooling="avg")
     theirs.save_weights(tmp_path / "w.weights.h5")
     ours = keras_resnet.create(
         name.lower(),
-        version="v1",
+        version=None if name.endswith("V2") else "v1",
         weights=tmp_path / "w.weights.h5",
         include_top=False,
         pooling="avg",
@@ -172,8 +204,8 @@ def test_deeper_files_of_keras_applications(name, tmp_path):
     check_equal(ours, theirs)
 
 
-def check_equal(ours, theirs, side=224):
-    x = np.random.default_rng(1).normal(size=(2, side, side, 3)).astype(np.float32)
+def check_equal(ours, theirs, height=224, width=None):
+    x = np.random.default_rng(1).normal(size=(2, height, width or height, 3)).astype(np.float32)
     expected = np.asarray(theirs(x))
     assert np.abs(ours(x) - expected).max() <= 1e-5 * np.abs(expected).max()
 

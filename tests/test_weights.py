@@ -270,7 +270,7 @@ def test_what_no_network_here_fits(tmp_path, resnet20_state):
     for state, said in (
         (others, "It looks like no ResNet: it has 3000 tensors: features"),
         (long, "It looks like no ResNet: it has 9 tensors: aaa"),
-        (relative, "a relative of resnet20 (with se in its blocks) with 10 classes"),
+        (relative, "a relative of resnet20 (attention='se', squeezed=4) with 10 classes"),
         (lost, "a resnet20 with shortcut A and 10 classes, as the model, but has lost or changed"),
     ):
         message = message_of(state_dict_file(tmp_path / "w.pth", state), model)
@@ -402,7 +402,10 @@ def test_loading_takes_little_more_memory_than_the_file(run_imported, tmp_path):
 def test_relatives_are_told_apart(resnet18_state):
     """A network with more in its blocks is not called by the name of the plain one."""
     state = {**resnet18_state, "layer1.0.se.fc1.weight": np.zeros(1, np.float32)}
-    assert recognise(state).text == "a relative of resnet18 (with se in its blocks) with 7 classes"
+    assert (
+        recognise(state).text
+        == "a relative of resnet18 (attention='se', squeezed=1) with 7 classes"
+    )
     assert recognise(state).variant is None
 
 

@@ -1,5 +1,7 @@
 """Batch normalization folded into the convolutions before it, for inference."""
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -76,11 +78,12 @@ def _copied(layer, *, folds, dtype):
         config["dtype"] = dtype
     if isinstance(layer, ResidualBlock):
         config["folded"] = True
-        # Of batch normalization nothing is left.
+        # Of most batch normalization nothing is left.
+        gone = {after for _, after in _pairs_in(layer)}
         config["parts"] = {
             part.name: {key: value for key, value in changes.items() if key != "dtype" or not dtype}
             for part in (*layer.main, *layer.shortcut)
-            if isinstance(part, Conv2D) and (changes := config.get("parts", {}).get(part.name))
+            if part not in gone and (changes := config.get("parts", {}).get(part.name))
         }
     elif folds:
         config["use_bias"] = True
@@ -90,16 +93,25 @@ def _copied(layer, *, folds, dtype):
 def _copy_weights(old, new, normalization):
     """Gives a copy its weights; into a convolution's the batch normalization behind it goes."""
     if isinstance(old, ResidualBlock) and not old.folded:
+        followed = dict(_pairs_in(old))
         for old_path, new_path in ((old.main, new.main), (old.shortcut, new.shortcut)):
-            for place, (layer, copy) in enumerate(zip(old_path, new_path, strict=True)):
-                if isinstance(layer, Conv2D):
-                    copy.set_weights(_folded(layer, old_path[place + 1]))
-                elif not isinstance(layer, BatchNormalization):
+            for layer, copy in zip(old_path, new_path, strict=True):
+                if layer in followed:
+                    copy.set_weights(_folded(layer, followed[layer]))
+                elif copy.weights:
                     copy.set_weights(layer.get_weights())
     elif normalization is not None:
         new.set_weights(_folded(old, normalization))
     elif not isinstance(old, NETWORKS):
         new.set_weights(old.get_weights())
+
+
+def _pairs_in(block):
+    """(convolution, batch normalization) where the second follows the first in a block."""
+    for path in (block.main, block.shortcut):
+        for layer, after in itertools.pairwise(path):
+            if isinstance(layer, Conv2D) and isinstance(after, BatchNormalization):
+                yield layer, after
 
 
 def _pairs(model):

@@ -346,8 +346,9 @@ def _check_fields(kind, values, prefix):
 
 def _check_layers(recipe):
     """Refuses names of layers that the network has not."""
-    names = {"conv1", "bn1", "fc"}
-    for stage, depth in enumerate(CONFIGS[recipe.model].depths, 1):
+    config = CONFIGS[recipe.model]
+    names = {"conv1", "norm" if config.preactivation else "bn1", "fc"}
+    for stage, depth in enumerate(config.depths, 1):
         names |= {f"layer{stage}", *(f"layer{stage}.{index}" for index in range(depth))}
     named = {
         f"learning_rate_multipliers[{name!r}]": name for name in recipe.learning_rate_multipliers

@@ -36,7 +36,8 @@ def grad_cam(
         class_index: The class; the most probable one by default.
         layer: Name of the block or layer whose feature map is looked at: "layer3.1", for example,
             or "resnet50/layer3.1" where several models inside have one of that name. The last
-            block by default. An earlier one shows finer, but less certain places.
+            block by default, or what rectifies its output. An earlier one shows finer, but less
+            certain places.
 
     Returns:
         float32 array (height, width), 0 to 1; all 0 where nothing speaks for the class.
@@ -53,7 +54,11 @@ def grad_cam(
     (96, 96)
     """
     head = _head(model)
-    blocks = [path for path, block in walk(model) if isinstance(block, ResidualBlock)]
+    blocks = [
+        path
+        for path, block in walk(model)
+        if isinstance(block, ResidualBlock) or path.endswith("norm_relu")
+    ]
     if not (layer or blocks):
         raise ValueError(f"{model.name} has no residual block: pass the layer to look at.")
     seen = _layer(model, layer or blocks[-1])
@@ -188,7 +193,7 @@ def first_kernels(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: if the model has no first convolution.
     """
-    stems = [layer for path, layer in walk(model) if path.endswith("conv1")]
+    stems = [layer for path, layer in walk(model) if path.endswith(("conv1", "conv1.0"))]
     if not stems:
         raise ValueError(f"{model.name} has no layer conv1. Pass a network of this package.")
     kernels = ops.convert_to_numpy(stems[0].kernel).transpose(3, 0, 1, 2)

@@ -5,11 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from keras_resnet.attention import squeezed_channels
 from keras_resnet.configs import CIFAR, CONFIGS, IMAGENET
 from keras_resnet.weights.errors import listed
 
 KNOWN = re.compile(
-    r"(conv1|bn1|fc|layer[1-4]\.\d{1,4}\.(conv[123]|bn[123]|downsample\.[01]))\.[a-z_]{1,30}"
+    r"(conv1(\.[01346])?|bn1|norm|maxpool\.[01]|fc"
+    r"|layer[1-4]\.\d{1,4}\.(conv[123]|bn[123]|downsample\.[0-2]|se\.(fc[12]|conv)))\.[a-z_]{1,30}"
 )
 BLOCK = re.compile(r"layer([1-9])\.(\d{1,4})\.")
 
@@ -33,38 +35,94 @@ class Architecture:
     shortcut: str | None = None
 
 
-def recognise(state: Mapping[str, Any]) -> Architecture:
-    """The architecture of a state_dict under torchvision's names."""
-    matches = [BLOCK.match(key) for key in state]
-    blocks = {(int(match[1]), int(match[2])) for match in matches if match}
+def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Architecture:
+    """The architecture of a state_dict under torchvision's names.
+
+    Args:
+        state: Names to arrays.
+        anti_aliasing: As of `anti_aliasing_of`, since no key tells it; None for "none".
+    """
+    anti_aliasing = anti_aliasing or "none"
+    blocks = {(int(match[1]), int(match[2])) for key in state if (match := BLOCK.match(key))}
     last = max((stage for stage, _ in blocks), default=0)
     depths = tuple(sum(stage == number for stage, _ in blocks) for number in range(1, last + 1))
     kernel = _shape(state, "layer1.0.conv2.weight")
     if len(kernel) != 4:
         return Architecture(_no_resnet(state))
     block = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
-    name, variant = f"an unknown {block} ResNet with stages of {depths} blocks", None
-    family, shortcut = IMAGENET, None
-    for candidate, config in CONFIGS.items():
-        width = config.width(0)
-        shape = (width, width // config.groups)
-        if (config.block, config.depths, shape) == (block, depths, kernel[:2]):
-            name, variant, family = f"a {candidate}", candidate, config.family
+    main, parts = (block, depths, kernel[:2]), _parts(state)
+    alike = {name: config for name, config in CONFIGS.items() if _main(config) == main}
+    equal = [
+        name
+        for name, config in alike.items()
+        if _parts_of(config) == parts and (config.anti_aliasing or "none") == anti_aliasing
+    ]
+    nearest = next(iter(alike.values()), None)
+    family = nearest.family if nearest else IMAGENET
     others = [key for key in state if not KNOWN.fullmatch(key)]
-    different = _differences(state, others, family)
-    if variant and different:
-        name, variant = f"a relative of {variant} ({', '.join(different)})", None
-    elif variant and family is CIFAR:
-        shortcut = "B" if "layer2.0.downsample.0.weight" in state else "A"
-        name += f" with shortcut {shortcut}"
+    different = _differences(state, others, family, parts)
+    variant, shortcut = None, None
+    if equal and not different:
+        variant, name = equal[0], f"a {equal[0]}"
+        if family is CIFAR:
+            shortcut = "B" if "layer2.0.downsample.0.weight" in state else "A"
+            name += f" with shortcut {shortcut}"
+    elif nearest:
+        usual = _parts_of(nearest)
+        different += [f"{part}={parts[part]!r}" for part in parts if parts[part] != usual[part]]
+        name = f"a relative of {next(iter(alike))} ({', '.join(different)})"
+    else:
+        name = f"an unknown {block} ResNet with stages of {depths} blocks"
     classes = (*_shape(state, "fc.bias"), *_shape(state, "fc.weight"), None)[0]
-    channels = (*_shape(state, "conv1.weight")[1:], None)[0]
+    first = "conv1.0.weight" if parts["stem"] else "conv1.weight"
+    channels = (*_shape(state, first)[1:], None)[0]
     joint = "and" if shortcut else "with"
     head = f"{joint} {classes} classes" if classes else "without a head"
     others = [key for key in others if len(state[key].shape) == 2]
     if others and not classes:
         head = f"{joint} a head of another name, {listed(others[-1:])}"
     return Architecture(f"{name} {head}", variant, classes, channels, shortcut)
+
+
+def _main(config):
+    """What makes networks relatives: kind of block, depths, and a 3x3 kernel's shape."""
+    width = config.width(0)
+    return config.block, config.depths, (width, width // config.reduce_first // config.groups)
+
+
+def _parts(state):
+    """What keys and shapes tell of the parts that relatives differ in, as of `ResNetConfig`."""
+    stem = [_shape(state, f"conv1.{place}.weight") for place in (0, 3, 6)]
+    pooled = _shape(state, "layer2.0.downsample.1.weight")
+    averages = len(pooled) == 4
+    down = pooled if averages else _shape(state, "layer2.0.downsample.0.weight")
+    squeezed = _shape(state, "layer1.0.se.fc1.weight")[:1]
+    reduced, inner = (_shape(state, f"layer1.0.conv{number}.weight") for number in (1, 2))
+    by_convolution = "layer1.0.se.conv.weight" in state
+    return {
+        "stem": tuple(shape[0] for shape in stem if shape),
+        "stem_pool": "conv" if "maxpool.0.weight" in state else "max",
+        "avg_down": averages,
+        "down_kernel": (*down[2:], 1)[0],
+        "attention": "se" if squeezed else "eca" if by_convolution else None,
+        "squeezed": squeezed[0] if squeezed else None,
+        "reduce_first": inner[0] // (*reduced, 1)[0],
+        "preactivation": "norm.weight" in state,
+        "like_applications": "layer1.0.conv3.bias" in state,
+    }
+
+
+def _parts_of(config):
+    """The same of a row."""
+    parts = (
+        *("stem", "stem_pool", "down_kernel", "attention", "reduce_first"),
+        *("preactivation", "like_applications"),
+    )
+    # That of a pre-activation network has the name of any shortcut, and goes with a deep stem.
+    averages = config.avg_down and not config.preactivation
+    squeezed = config.attention == "se" and squeezed_channels(config.filters(0), config.reduction)
+    told = {part: getattr(config, part) for part in parts}
+    return told | {"avg_down": averages, "squeezed": squeezed or None}
 
 
 def _no_resnet(state):
@@ -79,7 +137,7 @@ def _no_resnet(state):
     return f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}"
 
 
-def _differences(state, others, family):
+def _differences(state, others, family, parts):
     """What a network has that torchvision's, or the paper's, has not: "with a 3x3 stem"."""
     stem, side = _shape(state, "conv1.weight")[2:], family.stem_kernel
     extra = dict.fromkeys(
@@ -87,7 +145,7 @@ def _differences(state, others, family):
     )
     beside = [key for key in others if not BLOCK.match(key) and state[key].ndim > 2]
     found = {
-        "with a stem that is not one convolution": not stem,
+        "with a stem that is not one convolution": not stem and not parts["stem"],
         "with a stem of three convolutions, as CLIP's": "conv3.weight" in state,
         f"with a {'x'.join(map(str, stem))} stem, not {side}x{side}": stem
         not in ((), (side, side)),
@@ -96,7 +154,9 @@ def _differences(state, others, family):
         ),
         f"with {listed(extra, 2)} in its blocks": extra,
         f"with {listed(beside, 2)}": beside,
-        "without the normalization of its stem": stem and "bn1.weight" not in state,
+        "without the normalization of its stem": stem
+        and not parts["preactivation"]
+        and "bn1.weight" not in state,
     }
     return [words for words, is_so in found.items() if is_so]
 
@@ -110,8 +170,9 @@ def call_of(found: Architecture) -> str:
         arguments.append("include_top=False")
     if found.channels not in (None, 3):
         arguments.append(f"input_shape=(None, None, {found.channels})")
-    if found.shortcut == "B":
-        arguments.append("shortcut='B'")
+    usual = CONFIGS[found.variant].shortcut or CIFAR.shortcut
+    if found.shortcut not in (None, usual):
+        arguments.append(f"shortcut={found.shortcut!r}")
     return f"keras_resnet.create({', '.join(arguments)})"
 
 

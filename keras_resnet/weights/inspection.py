@@ -62,7 +62,8 @@ def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspe
     checkpoint = read_checkpoint(path, prefix)
     digest = sha256(checkpoint.path)
     weights = checkpoint.weights()
-    architecture, published = recognise(weights.state), find_hash(digest)
+    published = find_hash(digest)
+    architecture = recognise(weights.state, checkpoint.origin.anti_aliasing)
     return Inspection(
         checkpoint.path,
         checkpoint.container,
@@ -113,7 +114,7 @@ def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None
         return f"none: {checkpoint.origin.name} {said}, as no network here"
     if architecture.variant is None:
         return "none: no network here is as this one"
-    version = "v1" if checkpoint.of_applications else checkpoint.origin.version
+    version = "v1" if checkpoint.of_applications_v1 else checkpoint.origin.version
     more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
     more["output_stride"] = checkpoint.origin.output_stride % 32 or None

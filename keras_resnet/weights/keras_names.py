@@ -1,8 +1,10 @@
 """The names in files of Keras, this package's own and those of keras.applications' ResNets.
 
+Of those there are two kinds: ResNet50 and the like, and ResNet50V2 with pre-activation blocks.
+
 The arrays are named by their places in the file; nothing of Keras is built, so that no file
-chooses what is made, or how large. keras.applications' convolutions have a bias each, and the
-epsilon of its batch normalization differs.
+chooses what is made, or how large. keras.applications' convolutions have a bias each, of the
+second kind some, and the epsilon of its batch normalization differs.
 """
 
 import re
@@ -18,9 +20,18 @@ APPLICATIONS = {53: (3, 4, 6, 3), 104: (3, 4, 23, 3), 155: (3, 8, 36, 3)}
 APPLICATIONS_EPSILON = 1.001e-5
 # Where Keras numbers them: of a convolution the first one or two, of batch normalization all.
 NUMBERED = ("weight", "bias", "running_mean", "running_var")
-# The only layers of their kind outside of blocks, and those in blocks that have other names there.
-SINGLE = {"conv2d": "conv1", "batch_normalization": "bn1", "dense": "fc"}
-SUBLAYERS = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+# Convolutions outside of blocks, and their normalizations, by how many there are.
+STEMS = {
+    1: (("conv1", "bn1"),),
+    3: (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
+}
+STEMS |= {number + 1: (*stem, ("maxpool.0", "maxpool.1")) for number, stem in STEMS.items()}
+# Layers in blocks that have other names there.
+SUBLAYERS = {
+    **{"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"},
+    **{"downsample_1": "downsample.1", "downsample_2": "downsample.2"},
+    **{f"channel_attention/{part}": f"se.{part}" for part in ("fc1", "fc2", "conv")},
+}
 
 
 def of_applications(arrays: dict[str, np.ndarray]) -> bool:
@@ -28,6 +39,16 @@ def of_applications(arrays: dict[str, np.ndarray]) -> bool:
     if _numbered(arrays):
         return _convolutions(arrays) in APPLICATIONS
     return any("conv1_conv/" in path for path in arrays)
+
+
+def of_applications_v2(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether they are of its ResNet50V2, 101V2 or 152V2."""
+    if not _numbered(arrays):
+        return any("post_bn/" in path for path in arrays)
+    convolutions = _convolutions(arrays)
+    # One in front of each but the stem's and the four shortcuts', and one behind the last.
+    v2 = _numbers(arrays, "batch_normalization") == convolutions - 4
+    return v2 and convolutions in APPLICATIONS
 
 
 def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
@@ -40,7 +61,8 @@ def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.nd
         CheckpointError: if two arrays get one name.
     """
     theirs = of_applications(arrays)
-    names = (_by_number if _numbered(arrays) else _by_name)(arrays, theirs)
+    name_of = _v2_name if of_applications_v2(arrays) else _torchvision_name
+    names = (_by_number if _numbered(arrays) else _by_name)(arrays, name_of if theirs else None)
     state: dict[str, np.ndarray] = {}
     for path, key in names.items():
         if key in state:
@@ -55,8 +77,12 @@ def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.nd
 
 def _convolutions(arrays):
     """How many convolutions there are, of numbered layers that are in no block."""
-    kernels = (re.fullmatch(r"layers/(?:.*/layers/)?(conv2d(?:_\d+)?)/vars/0", a) for a in arrays)
-    return len({match[1] for match in kernels if match})
+    return _numbers(arrays, "conv2d")
+
+
+def _numbers(arrays, kind):
+    layer = re.compile(rf"layers/(?:.*/layers/)?({kind}(?:_\d+)?)/vars/0")
+    return len({match[1] for match in map(layer.fullmatch, arrays) if match})
 
 
 def _numbered(arrays):
@@ -64,19 +90,19 @@ def _numbered(arrays):
     return any(path.startswith("layers/") for path in arrays)
 
 
-def _by_number(arrays, theirs):
+def _by_number(arrays, name_of):
     """Of Keras 3, that counts the layers of a kind: `layers/bottleneck_block_1/bn1/vars/0`."""
     names, places = {}, {}
     for path in arrays:
-        match = re.fullmatch(r"(?:.*/)?layers/([^/]+(?:/[^/]+)?)/vars/([0-3])", path)
+        match = re.fullmatch(r"(?:.*/)?layers/([^/]+(?:/[^/]+){0,2})/vars/([0-3])", path)
         if not path.startswith("layers/") or "/seed_generator/" in path:
             continue  # the optimizer's, and dropout's
         if match:
             places[path] = match[1], NUMBERED[int(match[2])]
         else:
             names[path] = path
-    if theirs:
-        layers = _names_of_applications(APPLICATIONS[_convolutions(arrays)])
+    if name_of:
+        layers = _names_of_applications(APPLICATIONS[_convolutions(arrays)], name_of)
     else:
         layers = _names_of_ours({place: arrays[path].shape for path, place in places.items()})
     for path, (layer, leaf) in places.items():
@@ -88,10 +114,19 @@ def _names_of_ours(shapes):
     """Blocks are counted through; a stage begins where the number of filters changes."""
     blocks = {}
     for layer, _ in shapes:
-        match = re.fullmatch(r"((?:basic|bottleneck)_block(?:_(\d{1,4}))?)/\w+", layer)
+        match = re.fullmatch(
+            r"((?:preactivation_)?(?:basic|bottleneck)_block(?:_(\d{1,4}))?)/[\w/]+", layer
+        )
         if match:
             blocks[match[1]] = int(match[2] or 0)
-    names, stage, number, before = dict(SINGLE), 0, 0, None
+    count = len({layer for layer, _ in shapes if re.fullmatch(r"conv2d(_\d)?", layer)})
+    names, stage, number, before = {"dense": "fc"}, 0, 0, None
+    for place, (convolution, normalization) in enumerate(STEMS.get(count, STEMS[1])):
+        suffix = f"_{place}" if place else ""
+        names[f"conv2d{suffix}"] = convolution
+        names[f"batch_normalization{suffix}"] = normalization
+    if any(block.startswith("preactivation") for block in blocks):  # the last one is elsewhere
+        names = {layer: "norm" if name == "bn1" else name for layer, name in names.items()}
     for block in sorted(blocks, key=blocks.__getitem__):
         basic = shapes.get((f"{block}/conv2", "weight"))
         filters = shapes.get((f"{block}/conv3", "weight"), basic or ())[-1:]
@@ -104,23 +139,25 @@ def _names_of_ours(shapes):
     return names
 
 
-def _names_of_applications(depths):
-    """Convolutions are counted through."""
-    places = ["conv1"]
+def _names_of_applications(depths, name_of):
+    """Layers of a kind are counted through."""
+    convs, bns = ["conv1_conv"], ["conv1_bn"]
     for stage, depth in enumerate(depths, 2):
-        for block in range(1, depth + 1):
+        for number in range(1, depth + 1):
+            block = f"conv{stage}_block{number}"
             # Keras puts the shortcut beside the last convolution.
-            order = "1203" if block == 1 else "123"
-            places += [f"conv{stage}_block{block}_{number}" for number in order]
+            order = "1203" if number == 1 else "123"
+            convs += [f"{block}_{place}_conv" for place in order]
+            bns += [f"{block}_{place}_bn" for place in ("preact", *order)]
+    bns.append("post_bn")
     names = {"dense": "fc"}
-    for number, place in enumerate(places):
-        suffix = f"_{number}" if number else ""
-        names[f"conv2d{suffix}"] = _torchvision_name(f"{place}_conv")
-        names[f"batch_normalization{suffix}"] = _torchvision_name(f"{place}_bn")
+    for kind, layers in (("conv2d", convs), ("batch_normalization", bns)):
+        known = filter(None, map(name_of, layers))  # each network has some of them
+        names |= {f"{kind}_{number}" if number else kind: name for number, name in enumerate(known)}
     return names
 
 
-def _by_name(arrays, theirs):
+def _by_name(arrays, name_of):
     """Of Keras 2 and `model.save("file.h5")`: `model_weights/conv1_bn/conv1_bn/gamma:0`."""
     top = "model_weights/"  # beside those of the optimizer
     paths = [path for path in arrays if path.startswith(top)] or list(arrays)
@@ -128,7 +165,7 @@ def _by_name(arrays, theirs):
     for path in paths:
         *layers, leaf = path.removeprefix(top).removesuffix(":0").split("/")
         layers = layers[1:] or layers
-        known = _torchvision_name(layers[-1]) if theirs and layers else None
+        known = name_of(layers[-1]) if name_of and layers else None
         names[path] = ".".join([*([known] if known else layers), LEAVES.get(leaf, leaf)])
     return names
 
@@ -141,3 +178,13 @@ def _torchvision_name(name):
             return f"{block}.downsample.{0 if match[4] == 'conv' else 1}"
         return f"{block}.{match[4]}{match[3]}"
     return {"conv1_conv": "conv1", "conv1_bn": "bn1", "predictions": "fc"}.get(name)
+
+
+def _v2_name(name):
+    """`conv3_block2_1_bn`, which precedes the second convolution, is `layer2.1.bn2`."""
+    if match := re.fullmatch(r"conv(\d)_block(\d+)_(?:([0-3])_(conv)|(preact|[12])_bn)", name):
+        block = f"layer{int(match[1]) - 1}.{int(match[2]) - 1}"
+        if match[4]:
+            return f"{block}.conv{match[3]}" if match[3] != "0" else f"{block}.downsample.0"
+        return f"{block}.bn{1 if match[5] == 'preact' else int(match[5]) + 1}"
+    return {"conv1_conv": "conv1", "post_bn": "norm", "predictions": "fc"}.get(name)

@@ -15,6 +15,7 @@ from keras_resnet.weights import registry
 from keras_resnet.weights.assigning import HEAD, assign, check_backbone
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
+from keras_resnet.weights.origin import BLURS
 from keras_resnet.weights.reading import (
     KERAS,
     Checkpoint,
@@ -23,7 +24,12 @@ from keras_resnet.weights.reading import (
     read_checkpoint,
 )
 from keras_resnet.weights.selection import Weights, said_of
-from keras_resnet.weights.state_dict import output_stride_of, variables_by_key, version_of
+from keras_resnet.weights.state_dict import (
+    anti_aliasing_of,
+    output_stride_of,
+    variables_by_key,
+    version_of,
+)
 
 logger = logging.getLogger("keras_resnet")
 
@@ -138,10 +144,16 @@ def _assign(model, checkpoint, weights, head, first_conv, ignore):
         ignore=ignore,
         unreadable=checkpoint.found.unreadable,
     )
-    say(checkpoint, weights, model.name, version_of(model))
+    say(checkpoint, weights, model.name, version_of(model), anti_aliasing_of(model))
 
 
-def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | None) -> None:
+def say(
+    checkpoint: Checkpoint,
+    weights: Weights,
+    network: str,
+    version: str | None,
+    anti_aliasing: str = "none",
+) -> None:
     """Says in a line each what was left over, and what was assumed since nothing tells it."""
     name = checkpoint.path.name
     if weights.left_over:
@@ -153,7 +165,7 @@ def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | N
             "%s: no config.json says more than its keys do, so it is taken for %s as %s.",
             name,
             network,
-            _assumed(checkpoint, weights, version or "v1.5"),
+            _assumed(checkpoint, weights, version or "v1.5", anti_aliasing),
         )
     elif not checkpoint.origin.said_by and checkpoint.has_bottlenecks:
         if not checkpoint.of_applications:
@@ -165,12 +177,14 @@ def say(checkpoint: Checkpoint, weights: Weights, network: str, version: str | N
             )
 
 
-def _assumed(checkpoint, weights, version):
+def _assumed(checkpoint, weights, version, anti_aliasing):
     """What no key tells, by the family, of which the stem tells, and the blocks."""
     stem = weights.state.get("conv1.weight")
     if stem is not None and stem.shape[2:] == (CIFAR.stem_kernel,) * 2:
         return "its paper has it: ReLU, no pooling before the last"
     strides = f", strides as of version={version!r}" if checkpoint.has_bottlenecks else ""
+    if anti_aliasing != "none":
+        return f"timm has it: ReLU; it {BLURS[anti_aliasing]}{strides}"
     return f"torchvision has it: ReLU, max pooling without blur{strides}"
 
 
@@ -210,6 +224,8 @@ def fitting(checkpoint: Checkpoint, model: keras.Model, version_given: bool) -> 
     Raises:
         CheckpointError: as of `Checkpoint.check_version`.
     """
-    checkpoint.check_version(version_of(model), version_given, output_stride_of(model))
+    checkpoint.check_version(
+        version_of(model), version_given, output_stride_of(model), anti_aliasing_of(model)
+    )
     head = variables_by_key(model).get(HEAD[1])
     return checkpoint.weights(None if head is None else head.shape[0])

@@ -22,6 +22,7 @@ WRAPPER = re.compile(
     r"|(?:(?<=\.\d\.)|(?<=\.\d\d\.))(?:model|net)\."  # within a block
 )
 HUGGING_FACE, PYTORCHCV, PADDLE = "transformers", "pytorchcv", "PaddlePaddle"
+TIMM_V2 = "timm's resnetv2"
 DETECTRON, CAFFE2, BENCHMARK = "detectron2", "Caffe2", "maskrcnn_benchmark"
 _MSRA_OR_TORCHVISION = (
     "MSRA's, with version='v1' and BGR in 0..255, and torchvision's, with version='v1.5' and "
@@ -41,6 +42,10 @@ def _next(match):
 
 def _unit(match):
     return f"{match[1]}{int(match[2]) - 1}."
+
+
+def _block_of_timm(match):
+    return f"{match[1]}layer{int(match[2]) + 1}.{match[3]}.{'bn' if match[4] else ''}"
 
 
 # Library, pattern and replacement, applied in order to every name that is not torchvision's.
@@ -97,6 +102,16 @@ RULES = (
     # Its statistics alone have names of their own.
     (PADDLE, r"\b(bn\d|downsample\.1)\._mean$", r"\1.running_mean"),
     (PADDLE, r"\b(bn\d|downsample\.1)\._variance$", r"\1.running_var"),
+    # Pre-activation networks, whose normalizations go before.
+    (
+        TIMM_V2,
+        r"(^|\.)stages\.(\d)\.blocks\.(\d{1,4})\.(?:(norm)|(?=conv|downsample))",
+        _block_of_timm,
+    ),
+    (TIMM_V2, r"\.downsample\.conv\.", ".downsample.0."),
+    # OpenMMLab's deep stem is one sequence, with the last normalization in it.
+    ("", r"(^|\.)stem\.([01346])\.(?=weight|bias|running)", r"\1conv1.\2."),
+    ("", r"(^|\.)stem\.7\.", r"\1bn1."),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
     ("", r"\.shortcut\.([01])\.", r".downsample.\1."),
 )
@@ -160,9 +175,28 @@ def renamed(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
             if count and library:
                 libraries.add(library)
         state[name if name not in state else key] = value
+    if TIMM_V2 in libraries:
+        state = _stem_and_head_of_timm(state)
     if PADDLE in libraries:  # whose matrices are the other way round
         state = {key: value.T if value.ndim == 2 else value for key, value in state.items()}
     return _put_together(state), libraries
+
+
+def _stem_and_head_of_timm(state):
+    """Those of its pre-activation networks, whose classifier is a convolution."""
+    named = {}
+    for key, value in state.items():
+        name = re.sub(r"(^|\.)stem\.conv\.", r"\1conv1.", key)
+        name = re.sub(r"(^|\.)stem\.(conv|norm)([1-3])\.", _place_in_stem, name)
+        if name.endswith("head.fc.weight") and value.shape[2:] == (1, 1):
+            value = value[:, :, 0, 0]
+        named[name if name not in named else key] = value
+    return named
+
+
+def _place_in_stem(match):
+    """In PyTorch's sequence, where a ReLU follows each normalization."""
+    return f"{match[1]}conv1.{3 * int(match[3]) - (3 if match[2] == 'conv' else 2)}."
 
 
 def _put_together(state):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.configs import CONFIGS, IMAGENET
 from keras_resnet.files import read_json
 from keras_resnet.weights import registry
 from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
@@ -21,15 +22,34 @@ MAX_KERAS = 2**24  # bytes of the config.json in a `.keras` file; ResNet-1202's 
 STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's words for where bottlenecks stride
 VERSION = "keras_resnet.version"  # in the metadata of what this package saves
 VERSIONS = ("v1", "v1.5")
-# timm's names for the networks that are torchvision's; whatever else a name has is a difference.
-PLAIN = re.compile(r"(tv_|gluon_)?(wide_)?resne(t|xt)\d+(_\d+x\d+d|_2|_v1b)?(\..*)?")
+# Of this package, in a file of Keras.
+BLOCKS = re.compile(r"(Preactivation)?(Basic|Bottleneck)Block")
+ANTI_ALIASING = "keras_resnet.anti_aliasing"  # likewise: "avg", "blur" or "none"
+BLURS = {
+    "avg": "averages where it strides (anti-aliasing)",
+    "blur": "blurs where it strides (anti-aliasing)",
+    "none": "takes pixels where it strides, without anti-aliasing",
+}
+# timm's older names: who trained a network stood before it, and the letter of its kind behind.
+OLDER = re.compile(r"(?:tv|gluon|ssl|swsl|ig)_(\w+?)(?:_v1([bcds]))?")
+# What networks need that none here has, by their names at timm.
 DIFFERENCES = (
-    (r"resnetaa", "averages where it strides (anti-aliasing)"),
-    (r"blur", "blurs where it strides (anti-aliasing)"),
-    (r"_gn\b|_gn_", "has group normalization"),
-    (r"^(legacy_)?se|^gc|^eca|ese|resnest|^sk", "has attention in its blocks"),
-    (r"v2", "normalizes before its convolutions (pre-activation)"),
-    (r"\d[dcste]{1,2}\b", "has a stem of several convolutions or shortcuts that average"),
+    (r"_pruned", "has lost channels, of each block others"),
+    (r"_gn\b|_bit", "has group normalization"),
+    (r"_bit", "standardizes its kernels"),
+    (r"_evos", "has EvoNorm"),
+    (r"_frn", "has filter response normalization"),
+    (r"nf_|nfnet", "normalizes its kernels, not its activations"),
+    (r"resnest", "has split attention"),
+    (r"^sk", "has selective kernels"),
+    (r"res2ne", "has a hierarchy of convolutions in each block"),
+    (r"^gc", "has global context attention"),
+    (r"^legacy_", "pools and strides as Caffe's SENets do"),
+    (r"_clip|_mlp", "has the stem of CLIP's networks"),
+    (r"\dts\b|\dq\b", "has SiLU, and a stem of its own"),
+    (r"bot|halo|lambda|lamhalo|^bat_", "has self-attention in its blocks"),
+    (r"^cs|tresnet", "has stages or a stem of another kind"),
+    (r"^test_", "mixes kinds of blocks, for tests"),
 )
 # Arguments of timm's networks that change no answer, or that shapes tell.
 HARMLESS = {"num_classes", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "pretrained"}
@@ -44,6 +64,8 @@ class Origin:
         name: The network's name, in the library's words.
         differences: What it does that no network here does.
         version: Where its bottlenecks stride, as of the builders; None if that is not said.
+        anti_aliasing: As of `ResNetConfig`, "none" for None; None if that is not said.
+        variant: Its name in CONFIGS, if that is said.
         preprocessing: What images it takes, in words, as its own metadata says.
         pixels: Their mean and deviation in 0..1, if they are RGB and it says so.
         output_stride: As of the builders; less than 32 if it is dilated.
@@ -53,11 +75,15 @@ class Origin:
     name: str = ""
     differences: tuple[str, ...] = ()
     version: str | None = None
+    anti_aliasing: str | None = None
+    variant: str | None = None
     preprocessing: str = ""
     pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     output_stride: int = 32
 
-    def refuse_others(self, source: object, version: str | None, output_stride: int) -> None:
+    def refuse_others(
+        self, source: object, version: str | None, output_stride: int, anti_aliasing: str
+    ) -> None:
         """Raises a CheckpointError if the network computes otherwise than such a model."""
         if self.differences:
             raise CheckpointError(
@@ -69,6 +95,13 @@ class Origin:
             raise CheckpointError(
                 f"{source} is of a network whose bottlenecks stride elsewhere, as {self.said_by} "
                 f"says ({self.name}). Build the model with version={self.version!r}."
+            )
+        if self.anti_aliasing not in (None, anti_aliasing):
+            build = f"keras_resnet.create({self.variant!r})" if self.variant else "one that does"
+            raise CheckpointError(
+                f"{source} is of another network, though its keys may fit: {self.said_by} says "
+                f"that it is {self.name}, which {BLURS[self.anti_aliasing]}. The model "
+                f"{BLURS[anti_aliasing]}. Build {build}."
             )
         if self.output_stride not in (32, output_stride):
             raise CheckpointError(
@@ -85,12 +118,13 @@ def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
         metadata: What the file itself says.
         saved: What was in it, of which OpenMMLab's options and detectron2's author are used.
     """
-    if metadata.get(VERSION) in VERSIONS:
-        return _of_ours(metadata[VERSION], "its metadata")
+    said = metadata.get(VERSION), metadata.get(ANTI_ALIASING)
+    if said[0] in VERSIONS or said[1] in BLURS:
+        return _of_ours(*said, "its metadata")
     published = registry.find_file(path.name)
     if published:
         name = f"torchvision's {published.model} {published.name}"
-        return Origin("its name", name, (), "v1.5")
+        return Origin("its name", name, (), "v1.5", "none", published.model)
     beside = path.parent / CONFIG
     if beside.is_file():
         origin = read_json(beside, _understood, advice=ADVICE, error=CheckpointError)
@@ -114,24 +148,33 @@ def of_keras(config: memoryview | None) -> Origin:
     if len(config) > MAX_KERAS:
         raise UnsafeFileError(f"its {CONFIG} has {len(config)} bytes")
     try:
-        waiting = [json.loads(bytes(config))]
+        waiting, has_version = [json.loads(bytes(config))], False
     except (ValueError, RecursionError) as error:
         raise UnsafeFileError(f"its {CONFIG} is no JSON") from error
-    versions = set()
+    said = set()
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            if item.get("class_name") == "BottleneckBlock" and isinstance(item.get("config"), dict):
-                versions.add(str(item["config"].get("version")))
+            match = BLOCKS.fullmatch(str(item.get("class_name")))
+            if match and isinstance(item.get("config"), dict):
+                block = item["config"]
+                said.add((str(block.get("version")), str(block.get("anti_aliasing") or "none")))
+                has_version |= match[2] == "Bottleneck"
             item = list(item.values())
         waiting += item if isinstance(item, list) else []
-    only = versions.pop() if len(versions) == 1 else None
-    return _of_ours(only, f"the {CONFIG} in it") if only in VERSIONS else Origin()
+    version, blurs = said.pop() if len(said) == 1 else (None, None)
+    version = version if has_version and version in VERSIONS else None
+    if blurs not in BLURS:
+        return Origin()
+    return _of_ours(version, blurs, f"the {CONFIG} in it")
 
 
-def _of_ours(version, said_by):
-    of_version = f", of version={version!r}" if version else ""
-    return Origin(said_by, f"keras_resnet's{of_version}", (), version)
+def _of_ours(version, anti_aliasing, said_by, variant=None):
+    """Of this package's own files; None for what one does not say."""
+    of_version = f", of version={version!r}" if version in VERSIONS else ""
+    blurs = anti_aliasing if anti_aliasing in BLURS else None
+    name = f"keras_resnet's{of_version}"
+    return Origin(said_by, name, (), version, blurs, variant)
 
 
 def _of_author(author):
@@ -178,19 +221,23 @@ def _understood(config):
         return _of_transformers(config, CONFIG)
     own = config.get("keras_resnet")
     if isinstance(own, dict):  # of `save_hub`, where timm has no such network
-        version = own.get("version")
+        version, variant = own.get("version"), own.get("model")
         if version not in (None, *VERSIONS):
             raise ValueError(f"its version should be one of {VERSIONS}, not {_shown(version)}")
-        return _of_ours(version, CONFIG)
+        row = CONFIGS.get(variant) if isinstance(variant, str) else None
+        return _of_ours(version, row and (row.anti_aliasing or "none"), CONFIG, row and variant)
     return Origin()
 
 
 def _of_timm(config, said_by):
-    name = config["architecture"]
-    differences = []
-    if not PLAIN.fullmatch(name):
+    name, tagged = config["architecture"], config["architecture"].partition(".")[0]
+    older = OLDER.fullmatch(tagged)
+    variant = f"{older[1]}{(older[2] or '').removeprefix('b')}" if older else tagged
+    row, differences = CONFIGS.get(variant), []
+    if row is None or row.family is not IMAGENET:
+        row, variant = None, None
         differences = [said for pattern, said in DIFFERENCES if re.search(pattern, name)]
-        differences = differences[:2] or ["is none of torchvision's ResNets"]
+        differences = differences[:2] or ["is of another family"]
     arguments = config.get("model_args") or {}
     if not isinstance(arguments, dict):
         raise TypeError("model_args should be an object")
@@ -202,7 +249,8 @@ def _of_timm(config, said_by):
         differences.append(f"pools by {_shown(config['global_pool'])}")
     # All of timm's bottlenecks stride on their 3x3; of basic blocks nobody asks.
     version = None if differences else "v1.5"
-    return Origin(said_by, f"timm's {name[:60]}", tuple(differences), version)
+    blurs = row and (row.anti_aliasing or "none")
+    return Origin(said_by, f"timm's {name[:60]}", tuple(differences), version, blurs, variant)
 
 
 def _shown(value):
@@ -236,4 +284,4 @@ def _of_transformers(config, said_by):
     has_bottlenecks = config.get("layer_type", "bottleneck") == "bottleneck"
     version = ("v1" if inside else "v1.5") if has_bottlenecks else None
     name = f"transformers' resnet with downsample_in_bottleneck={inside}"
-    return Origin(said_by, name, tuple(differences), version)
+    return Origin(said_by, name, tuple(differences), version, "none")

@@ -69,8 +69,18 @@ class Checkpoint:
 
     @property
     def of_applications(self) -> bool:
-        """Whether keras.applications made it, whose bottlenecks stride on their first kernel."""
+        """Whether keras.applications made it."""
         return self.container in KERAS and keras_names.of_applications(self.found.tensors)
+
+    @property
+    def of_applications_v2(self) -> bool:
+        """Whether it is one of keras.applications' ResNet50V2, 101V2 and 152V2."""
+        return self.of_applications and keras_names.of_applications_v2(self.found.tensors)
+
+    @property
+    def of_applications_v1(self) -> bool:
+        """Whether it is one of the others, whose bottlenecks stride on their first kernel."""
+        return self.of_applications and not self.of_applications_v2
 
     @property
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -109,6 +119,8 @@ class Checkpoint:
         Args:
             version: Where its bottlenecks stride, which tells two networks of equal names apart.
         """
+        if self.of_applications_v2:
+            return "keras.applications.resnet_v2.preprocess_input: RGB in -1..1"
         if self.of_applications:
             return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
         two = self.two_networks if version != "v1.5" and "BGR" in self.two_networks else ""
@@ -124,21 +136,28 @@ class Checkpoint:
         """Whether its names are of two networks, and nothing in the file tells which."""
         return self.has_bottlenecks and bool(self.two_networks) and not self.origin.version
 
-    def check_version(self, version: str | None, given: bool, output_stride: int = 32) -> None:
+    def check_version(
+        self,
+        version: str | None,
+        given: bool,
+        output_stride: int = 32,
+        anti_aliasing: str = "none",
+    ) -> None:
         """Refuses the file for a model of another network.
 
         Args:
             version: The model's, as of the builders; None if it has no bottlenecks.
             given: Whether the version was asked for, and is no default.
             output_stride: The model's, as of the builders.
+            anti_aliasing: The model's, as of `anti_aliasing_of`.
 
         Raises:
             CheckpointError: if the network is known to compute otherwise than one of `version`, or
                 if its names are those of two and neither the file nor the caller says which.
         """
         own = version if self.has_bottlenecks else None
-        self.origin.refuse_others(self.path, own, output_stride)
-        if self.of_applications and version not in (None, "v1"):
+        self.origin.refuse_others(self.path, own, output_stride, anti_aliasing)
+        if self.of_applications_v1 and version not in (None, "v1"):
             raise CheckpointError(
                 f"{self.path} is of keras.applications, whose bottlenecks stride on their first "
                 "convolution. Build the model with version='v1'."

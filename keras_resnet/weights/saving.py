@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_resnet.files import replacing
 from keras_resnet.weights import pytorch
-from keras_resnet.weights.origin import VERSION
-from keras_resnet.weights.state_dict import to_state_dict, version_of
+from keras_resnet.weights.origin import ANTI_ALIASING, VERSION
+from keras_resnet.weights.state_dict import anti_aliasing_of, to_state_dict, version_of
 
 SAVED_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".keras", ".weights.h5")
 
@@ -51,6 +51,7 @@ def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
             state = {key: np.asarray(value, order="C") for key, value in _state(model).items()}
             version = version_of(model)
             said = {"format": "pt", **({VERSION: version} if version else {})}
+            said[ANTI_ALIASING] = anti_aliasing_of(model)
             safetensors.numpy.save_file(state, temporary, said)
         else:
             pytorch.write(_state(model), temporary)

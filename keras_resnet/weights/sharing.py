@@ -21,7 +21,12 @@ from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights.architecture import recognise
 from keras_resnet.weights.hub import CONFIG, FILES
 from keras_resnet.weights.saving import save
-from keras_resnet.weights.state_dict import output_stride_of, to_state_dict, version_of
+from keras_resnet.weights.state_dict import (
+    anti_aliasing_of,
+    arrays_by_key,
+    output_stride_of,
+    version_of,
+)
 
 logger = logging.getLogger("keras_resnet")
 
@@ -70,7 +75,8 @@ def save_hub(
     >>> sorted(file.name for file in folder.iterdir())
     ['README.md', 'config.json', 'model.safetensors']
     """
-    folder, found, version = Path(folder), recognise(to_state_dict(model)), version_of(model)
+    folder, version = Path(folder), version_of(model)
+    found = recognise(arrays_by_key(model), anti_aliasing_of(model))
     dilated = output_stride_of(model) < 32
     if found.variant is None or dilated:
         raise ValueError(
@@ -129,7 +135,7 @@ def _of_timm(found, used):
             "std": used.std,
             "num_classes": found.classes or 0,
             "pool_size": [math.ceil(side / 32) for side in used.sides],
-            "first_conv": "conv1",
+            "first_conv": "conv1.0" if config.stem else "conv1",
             "classifier": "fc",
         },
     }

@@ -1,6 +1,7 @@
 """A model's variables under the names and in the layout of a PyTorch state_dict.
 
-A variable's path *is* its key: `layer1.0/conv1/kernel` is `layer1.0.conv1.weight`.
+A variable's path *is* its key: `layer1.0/conv1/kernel` is `layer1.0.conv1.weight`. Only in what
+is handed on, pre-activation networks have timm's names, since torchvision has no such network.
 """
 
 import re
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_resnet.blocks import BottleneckBlock, ResidualBlock
+from keras_resnet.preactivation import PreactivationBlock, PreactivationBottleneckBlock
 
 LEAVES = {
     "kernel": "weight",
@@ -39,8 +41,15 @@ def variables_by_key(model: keras.Model) -> dict[str, keras.Variable]:
 
 def version_of(model: keras.Model) -> str | None:
     """Where a model's bottlenecks stride, as of the builders; None if it has none."""
-    blocks = [layer for layer in model.layers if isinstance(layer, BottleneckBlock)]
+    kinds = (BottleneckBlock, PreactivationBottleneckBlock)
+    blocks = [layer for layer in model.layers if isinstance(layer, kinds)]
     return blocks[0].version if blocks else None
+
+
+def anti_aliasing_of(model: keras.Model) -> str:
+    """What a model's strides are blurred by, as of `ResNetConfig`; "none" for None."""
+    blocks = [layer for layer in model.layers if isinstance(layer, ResidualBlock)]
+    return next((block.anti_aliasing for block in blocks if block.anti_aliasing), "none")
 
 
 def output_stride_of(model: keras.Model) -> int:
@@ -56,12 +65,37 @@ def to_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
         model: A model of this package.
 
     Returns:
-        Names to arrays: convolutions (out, in / groups, height, width), dense (out, in).
+        Names to arrays: convolutions (out, in / groups, height, width), dense (out, in). Of a
+        pre-activation network, names and shapes are those of timm's resnetv2, where `head.fc` is a
+        convolution.
     """
+    state = arrays_by_key(model)
+    if not any(isinstance(layer, PreactivationBlock) for layer in model.layers):
+        return state
+    if "fc.weight" in state:
+        state["fc.weight"] = state["fc.weight"][:, :, None, None]
+    return {_name_of_timm(key): array for key, array in state.items()}
+
+
+def arrays_by_key(model: keras.Model) -> dict[str, np.ndarray]:
+    """The model's weights in PyTorch's layout, under the names that this package gives them."""
     return {
         key: to_torch(keras.ops.convert_to_numpy(variable))
         for key, variable in variables_by_key(model).items()
     }
+
+
+def _name_of_timm(key):
+    """`layer1.0.bn1.weight` is `stages.0.blocks.0.norm1.weight` there."""
+    key = key.replace("fc.", "head.fc.").replace(".downsample.0.", ".downsample.conv.")
+    key = re.sub(r"^conv1\.(?=[wb])", "stem.conv.", key)
+    kinds = ("conv", "norm")  # of a stem of several, each in the place that it has in a sequence
+    key = re.sub(r"^conv1\.(\d)", lambda m: f"stem.{kinds[int(m[1]) % 3]}{int(m[1]) // 3 + 1}", key)
+    return re.sub(
+        r"^layer(\d)\.(\d+)\.(?:bn(?=\d))?",
+        lambda m: f"stages.{int(m[1]) - 1}.blocks.{m[2]}.{'norm' if m[0].endswith('bn') else ''}",
+        key,
+    )
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:

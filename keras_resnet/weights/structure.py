@@ -14,10 +14,13 @@ import numpy as np
 # Stage and block are numbers as str writes them.
 BLOCK = re.compile(
     r"(.*?)(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\."
-    r"((?:conv|bn)[123]|downsample\.[01])\.([a-z_]{1,30})"
+    r"((?:conv|bn)[123]|downsample\.[0-2]|se\.(?:fc[12]|conv))\.([a-z_]{1,30})"
 )
 DIGITS = "0123456789"
 NORM_OF = {"conv1": "bn1", "conv": "bn", "0": "1"}  # the names of a convolution and its norm
+DEEP = "conv1.0"  # the first of several convolutions, as timm numbers them in a sequence
+DEEP_STEM = (DEEP, "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1")
+POOL = ("maxpool.0", "maxpool.1")  # a convolution in its place, and that one's norm
 MOST_STEMS = 20  # convolutions among which one may be the first; decoders have some
 SLOTS = ("weight", "bias", "running_mean", "running_var")
 Tensors = Mapping[str, np.ndarray]
@@ -50,6 +53,8 @@ class Network:
     @property
     def features(self) -> int:
         """Channels that its last stage puts out, 0 if that is not told."""
+        if "norm.weight" in self.state:
+            return self.state["norm.weight"].size
         norms = [
             key for key in self.state if re.fullmatch(r"layer\d+\.\d{1,4}\.bn[23]\.weight", key)
         ]
@@ -80,8 +85,12 @@ class Site:
         renamed: dict[str, str] = {}  # name of the file to the network's
         if self.stem:
             parent, name = self.stem
-            for theirs, ours in ((name, "conv1"), (NORM_OF[name], "bn1")):
+            names = {name: "conv1", NORM_OF[name]: "bn1"} if name != DEEP else {}
+            names |= {own: own for own in (*(() if names else DEEP_STEM), *POOL)}
+            for theirs, ours in names.items():
                 renamed |= {f"{parent}{theirs}.{slot}": f"{ours}.{slot}" for slot in SLOTS}
+            if f"{parent}{NORM_OF[name]}.weight" not in tensors:  # it follows the last block
+                renamed |= {f"{self.prefix}norm.{slot}": f"norm.{slot}" for slot in SLOTS}
         layers = {str(n): f"layer{n - self.numbers[0] + 1}" for n in self.numbers}
         state, beside, outside, places = {}, {}, set(), []
         for place, (key, array) in enumerate(tensors.items()):
@@ -171,8 +180,9 @@ def sites_in(tensors: Tensors) -> list[Site]:
 
 def _stem(tensors, candidates, prefix, first_stage):
     """The (parent, name) of the first convolution of a network, if there is one."""
-    if getattr(tensors.get(f"{prefix}conv1.weight"), "ndim", 0) == 4:
-        return prefix, "conv1"
+    for name in ("conv1", DEEP):
+        if getattr(tensors.get(f"{prefix}{name}.weight"), "ndim", 0) == 4:
+            return prefix, name
     return _feeding(tensors, candidates, first_stage)
 
 

@@ -1,11 +1,12 @@
 """Networks of torch whose batch normalizations do something."""
 
 import torch
+import torchvision
 
-from keras_resnet.configs import CONFIGS, IMAGENET  # isort: skip (torch comes first)
+from keras_resnet.configs import CONFIGS  # isort: skip (torch comes first)
 
 # The networks that torchvision and timm have too.
-NAMES = [name for name, config in CONFIGS.items() if config.family is IMAGENET]
+NAMES = [name for name in CONFIGS if hasattr(torchvision.models, name)]
 
 
 def randomise(model):
