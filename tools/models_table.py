@@ -2,13 +2,15 @@
 
     python tools/models_table.py          # builds every network, which takes minutes
     python tools/models_table.py --check  # the same, and says whether the page is as it should be
+    python tools/models_table.py --new    # builds only those that the page has not
 
-The page's own text is what stands before MARK. If there is docs/family.csv, with columns name,
-parameters and error, the largest error of a comparison stands in the tables too.
+The page's own text is what stands before MARK. If there is docs/family.csv, with columns name
+and error, the largest error of a comparison stands in the tables too.
 """
 
 import argparse
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -30,9 +32,15 @@ MARK = "<!-- What follows is written by tools/models_table.py. -->\n"
 
 def counts(name):
     """(parameters, multiply-adds) of a network with its usual classes and images."""
-    keras.backend.clear_session()
+    keras.utils.clear_session()
     stages = visualize.summary(keras_resnet.create(name))
     return tuple(sum(getattr(s, what) for s in stages) for what in ("parameters", "multiply_adds"))
+
+
+def counted(page):
+    """{name: (parameters, multiply-adds)} of the networks that a page has, in its digits."""
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| ([\d.]+) G \|", page, re.MULTILINE)
+    return {name: (int(p.replace(",", "")), round(float(g) * 1e9)) for name, p, g in rows}
 
 
 def accuracy(name):
@@ -45,18 +53,18 @@ def accuracy(name):
 
 
 def errors():
-    """{name: (parameters, largest error)} of a comparison with other libraries, if it is there."""
+    """{name: largest error} of a comparison with other libraries, if it is there."""
     if not ERRORS.is_file():
         return {}
     with ERRORS.open(newline="", encoding="utf-8") as file:
-        return {row["name"]: (int(row["parameters"]), row["error"]) for row in csv.DictReader(file)}
+        return {row["name"]: row["error"] for row in csv.DictReader(file)}
 
 
-def tables(counted, compared):
+def tables(counts_of, compared):
     """The tables, as Markdown.
 
     Args:
-        counted: {name: (parameters, multiply-adds)}.
+        counts_of: {name: (parameters, multiply-adds)}.
         compared: As `errors` gives it.
     """
     families = by_kind(CONFIGS)
@@ -77,7 +85,7 @@ def tables(counted, compared):
             "| --- " * len(titles) + "|",
         ]
         for name in names:
-            parameters, multiply_adds = counted[name]
+            parameters, multiply_adds = counts_of[name]
             cells = [
                 f"`{name}`",
                 f"{parameters:,}",
@@ -85,16 +93,9 @@ def tables(counted, compared):
                 *accuracy(name),
             ]
             if compared:
-                cells.append(_error(name, parameters, compared))
+                cells.append(compared.get(name, ""))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _error(name, parameters, compared):
-    theirs, error = compared.get(name, (parameters, ""))
-    if theirs != parameters:
-        raise ValueError(f"{name} has {parameters} parameters; {ERRORS.name} says {theirs}")
-    return error and f"{float(error):.1e}"
 
 
 def _anchor(kind):
@@ -112,17 +113,18 @@ def main():
     """Writes or checks the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit code 1 if it differs"
+        "--check", action="store_true", help="write nothing; exit with 1 if it differs"
     )
-    check = parser.parse_args().check
-    counted = {}
-    for number, name in enumerate(CONFIGS, 1):
-        counted[name] = counts(name)
-        print(f"{number}/{len(CONFIGS)} {name}", *counted[name], file=sys.stderr)
+    parser.add_argument("--new", action="store_true", help="build only what the page has not")
+    arguments = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
-    text, mark, _ = page.partition(MARK)
-    new = text + (mark or MARK) + tables(counted, errors())
-    if not check:
+    counts_of = counted(page) if arguments.new else {}
+    for number, name in enumerate(CONFIGS, 1):
+        if name not in counts_of:
+            counts_of[name] = counts(name)
+            print(f"{number}/{len(CONFIGS)} {name}", *counts_of[name], file=sys.stderr)
+    new = page.partition(MARK)[0] + MARK + tables(counts_of, errors())
+    if not arguments.check:
         PAGE.write_text(new, encoding="utf-8")
     elif new != page:
         sys.exit(f"{PAGE} is not as it should be: run python tools/models_table.py")
