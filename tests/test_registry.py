@@ -81,6 +81,17 @@ def test_rows_of_timm():
             assert row.accuracy < row.test_accuracy < row.test_top5_accuracy
 
 
+def test_they_are_read_when_they_are_asked_for(run_imported):
+    program = (
+        "import keras_resnet; from keras_resnet.weights import registry\n"
+        "keras_resnet.create, keras_resnet.list_models('resnet*')\n"
+        "print(registry._of_timm.cache_info().currsize)\n"
+        "keras_resnet.list_models(pretrained=True)\n"
+        "print(registry._of_timm.cache_info().currsize)\n"
+    )
+    assert run_imported(program).stdout.split() == ["0", "1"]
+
+
 def test_the_best():
     """As timm's table has them: with larger images too, and of 1,000 classes."""
     assert registry.find("resnet50d").file == "hf://timm/resnet50d.ra4_e3600_r224_in1k"
