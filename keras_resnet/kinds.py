@@ -60,7 +60,17 @@ KINDS = (
         "64 groups, 3x3 convolutions in shortcuts, and SE",
         lambda row: row.down_kernel > 1,
     ),
+    Kind(
+        "Pre-activation ResNet",
+        "normalizes and rectifies before it convolves",
+        lambda row: row.preactivation,
+    ),
     Kind("CIFAR ResNet", "for images of 32 pixels, three stages", lambda row: row.family is CIFAR),
+    Kind(
+        "Pre-activation CIFAR ResNet",
+        "both; wrn: wider, with dropout in the blocks",
+        lambda row: row.family is CIFAR and row.preactivation,
+    ),
 )
 
 

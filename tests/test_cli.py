@@ -79,9 +79,9 @@ def test_list_of_a_pattern(command_here):
     assert max(map(len, every)) <= 80
     assert "  resnet200: none are published" in every
     some = command_here("list", "*", "--pretrained").stdout.splitlines()
-    assert (
-        some == [line for line in every if not line.endswith(": none are published")][: len(some)]
-    )
+    named = {line.split()[0] for line in some if line.endswith("licence")}
+    assert named == set(keras_resnet.list_models(pretrained=True))
+    assert set(some) < set(every) and not any("none are published" in line for line in some)
 
 
 @pytest.mark.parametrize("closed", [(2,), (1,), (1, 2)], ids=str)
@@ -116,7 +116,7 @@ STREAMS = {"no errors": "2>&-", "no output": ">&-", "neither": ">&- 2>&-", "no r
 @pytest.mark.slow
 def test_streams_that_are_closed(tmp_path):
     """The answer is the same, and there is no word on the stream that is missing."""
-    program = shlex.join([sys.executable, "-m", "keras_resnet_cli", "list", "resnet50"])
+    program = shlex.join([sys.executable, "-m", "keras_resnet_cli", "list", "wide_resnet101_2"])
     environment = {**os.environ, "PYTHONPATH": str(Path(keras_resnet.__file__).parents[1])}
     started = {
         name: subprocess.Popen(
@@ -131,7 +131,7 @@ def test_streams_that_are_closed(tmp_path):
     }
     said = {name: (*process.communicate(), process.returncode) for name, process in started.items()}
     answer, *others = said.pop("no errors")
-    assert len(answer.splitlines()) == 3 and others == ["", 0]
+    assert len(answer.splitlines()) == 6 and others == ["", 0]
     assert said.pop("no reader") == ("", "", 1)
     assert said == {"no output": ("", "", 0), "neither": ("", "", 0)}
 
