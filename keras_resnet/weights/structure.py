@@ -89,7 +89,8 @@ class Site:
             names |= {own: own for own in (*(() if names else DEEP_STEM), *POOL)}
             for theirs, ours in names.items():
                 renamed |= {f"{parent}{theirs}.{slot}": f"{ours}.{slot}" for slot in SLOTS}
-            if f"{parent}{NORM_OF[name]}.weight" not in tensors:  # it follows the last block
+            if f"{parent}{NORM_OF.get(name, 'bn1')}.weight" not in tensors:
+                # Of a pre-activation network it follows the last block.
                 renamed |= {f"{self.prefix}norm.{slot}": f"norm.{slot}" for slot in SLOTS}
         layers = {str(n): f"layer{n - self.numbers[0] + 1}" for n in self.numbers}
         state, beside, outside, places = {}, {}, set(), []
