@@ -11,11 +11,16 @@ from keras import ops
 
 from keras_resnet.layers import PACKAGE, Conv2D, Shape, Tensor
 
-__all__ = ["EfficientChannelAttention", "SqueezeExcitation"]
+__all__ = ["ChannelAttention", "EfficientChannelAttention", "SqueezeExcitation"]
 
 
-class _ChannelAttention(keras.layers.Layer):
-    """What both share: means over height and width, scores by `_score`, a sigmoid, a product."""
+class ChannelAttention(keras.layers.Layer):
+    """What both share: means over height and width, scores by `_score`, a sigmoid, a product.
+
+    `multiply_adds` is how many of them the scores of an image take.
+    """
+
+    multiply_adds = 0
 
     def __init__(self, *, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -40,7 +45,7 @@ def squeezed_channels(channels: int, reduction: int) -> int:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SqueezeExcitation(_ChannelAttention):
+class SqueezeExcitation(ChannelAttention):
     """Scores by two 1x1 convolutions with a ReLU between them, through fewer channels.
 
     Args:
@@ -68,6 +73,7 @@ class SqueezeExcitation(_ChannelAttention):
         self.fc2 = Conv2D(channels, 1, name="fc2", **common)
         self.fc1.build(means)
         self.fc2.build(squeezed)
+        self.multiply_adds = 2 * channels * fewer
 
     def _score(self, means):
         return self.fc2(self.fc1(means))
@@ -77,7 +83,7 @@ class SqueezeExcitation(_ChannelAttention):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class EfficientChannelAttention(_ChannelAttention):
+class EfficientChannelAttention(ChannelAttention):
     """Scores by a convolution over neighbouring channels, whose kernel grows with their number.
 
     Args:
@@ -101,6 +107,7 @@ class EfficientChannelAttention(_ChannelAttention):
             name="conv",
         )
         self.conv.build((None, input_shape[self.channel_axis], 1))
+        self.multiply_adds = size * input_shape[self.channel_axis]
 
     def _score(self, means):
         channels = means.shape[self.channel_axis]

@@ -128,8 +128,7 @@ def look_into(path, model=None, version=None, prefix=None):
     found = dataclasses.replace(found, variant=model or found.variant)
     if found.variant is None:
         raise CheckpointError(
-            f"{path} looks like {found.text}, which is none of the networks that this version "
-            f"builds: {', '.join(models.list_models())}."
+            f"{path} looks like {found.text}, which is none of the networks of list_models()."
         )
     say(checkpoint, weights, found.variant, version, blurs or "none")
     return checkpoint, weights.state, found, version

@@ -20,6 +20,9 @@ class Rule(NamedTuple):
     expected: str
 
 
+MOST = 30  # names that an error lists
+
+
 def row_of(table, name, what):
     """The row of a table of that name.
 
@@ -34,7 +37,10 @@ def row_of(table, name, what):
 def suggestion(name, known, prefix="") -> str:
     """The name that is meant, probably, in a sentence; else all that there are."""
     near = difflib.get_close_matches(str(name).lower(), known, n=1)
-    return f"Did you mean {prefix}{near[0]}?" if near else f"There are: {', '.join(known)}."
+    if near:
+        return f"Did you mean {prefix}{near[0]}?"
+    more = f", and {len(known) - MOST} more" if len(known) > MOST else ""
+    return f"There are: {', '.join([*known][:MOST])}{more}."
 
 
 def field(default, rule: Rule, about: str, **arguments):

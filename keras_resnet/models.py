@@ -4,7 +4,9 @@ import functools
 import inspect
 import logging
 import os
+import textwrap
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -23,13 +25,23 @@ __all__ = ["create", "list_models"]
 logger = logging.getLogger("keras_resnet")
 
 
-def list_models() -> list[str]:
-    """The names that `create` takes, in the order of CONFIGS: torchvision's, then CIFAR's.
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """The names that `create` takes, in the order of CONFIGS.
+
+    Args:
+        pattern: Which of them, as of `fnmatch`: "seresnet*", "*50*", "resnet[135]*".
+        pretrained: Whether to leave out those without published weights, of `list_weights`.
+
+    Returns:
+        Names; none, if no name fits the pattern.
 
     >>> keras_resnet.list_models()[:3]
     ['resnet18', 'resnet34', 'resnet50']
+    >>> keras_resnet.list_models("seresnet1*", pretrained=True)
+    ['seresnet152d']
     """
-    return list(CONFIGS)
+    published = {row.model for row in list_weights()} if pretrained else CONFIGS
+    return [name for name in CONFIGS if name in published and fnmatchcase(name, pattern)]
 
 
 def create(
@@ -68,10 +80,11 @@ def create(
     Args:
         model_name: One of `list_models()`; or a `ResNetConfig` that is no row of CONFIGS.
         include_top: Whether to end in global average pooling and a Dense layer, `fc`.
-        weights: None (random); the name of published weights, of `list_weights`, or "imagenet",
-            downloaded once; a path to a file that `keras_resnet.weights.load` takes; or a
-            repository of the Hugging Face hub, "hf://timm/resnet50.a1_in1k". If `classes` is given
-            and differs from the file's, the head stays random.
+        weights: None (random); the name of published weights, of `list_weights`, "ra2_in1k" for
+            example, or "imagenet", downloaded once; a path to a file that
+            `keras_resnet.weights.load` takes; or a repository of the Hugging Face hub,
+            "hf://timm/resnet50.a1_in1k". If `classes` is given and differs from the file's, the
+            head stays random.
         input_tensor: Keras tensor to use as the input, from `keras.Input` or another layer.
         input_shape: Shape of one image, (height, width, channels) or, for "channels_first",
             (channels, height, width). A side may be None, otherwise it is at least 32, or 8 of
@@ -202,11 +215,13 @@ def _builder(public, variant):
     build.__name__ = build.__qualname__ = public
     vars(build).update(__signature__=inspect.signature(functools.partial(create, variant)))
     published = [f'"{row.name}"' for row in list_weights(variant)]
+    listed = textwrap.fill(", ".join(published), 92, subsequent_indent="    ")
     _, _, arguments = (create.__doc__ or "").partition("        include_top: ")
     build.__doc__ = f"""Builds {public}: `create({variant!r}, ...)`.
 
     Reference: {CONFIGS[variant].paper}
-    Published weights: {", ".join(published) or "none"}.
+    Published weights (`list_weights({variant!r})`):
+    {listed or "none"}.
 
     Args:
         include_top: {arguments}"""

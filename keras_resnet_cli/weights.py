@@ -26,19 +26,62 @@ WORDS = ("layout", "head", "preprocessing", "call")
 
 
 def list_(
-    model: Annotated[str | None, typer.Argument(help="Only this network: resnet50.")] = None,
+    pattern: Annotated[
+        str | None, typer.Argument(help="Only these networks: resnet50, 'seresnet*'.")
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only networks with published weights.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """List the published weights.
+    """List the networks by family or, of those of a name or a pattern, the published weights.
 
     [bold]Example:[/bold] keras-resnet list resnet50
     """
-    rows = room("weights").list_weights(model)
+    registry = room("weights.registry")
+    names = room("models").list_models(pattern or "*", pretrained=pretrained)
+    if not names:
+        if not set(pattern or "*") & set("*?["):
+            registry.list_weights(pattern)  # raises, with the name that is meant, probably
+        raise ValueError(f"No network {'with published weights ' * pretrained}fits {pattern!r}.")
+    weights = {name: registry.list_weights(name) for name in names}
     if as_json:
+        rows = [row for of_one in weights.values() for row in of_one]
         print(json.dumps([{**dataclasses.asdict(row), "file": row.file} for row in rows], indent=2))
-    else:
-        print(rows or f"No weights of {model} are published.")
+        return
+    if not pattern:
+        print(OVERVIEW.format("network", "weights", "best top-1, at, of"))
+    for kind, of_it in room("kinds").by_kind(names).items():
+        print(f"{kind.name}: {kind.about}")
+        for name in of_it:
+            if pattern:
+                _print_weights(name, weights[name])
+            else:
+                best = registry.best_of(name)
+                said = "{:.3f}  {} px  ".format(*best.best) + best.name if best else ""
+                print(OVERVIEW.format(name, len(weights[name]) or "", said).rstrip())
+
+
+OVERVIEW = "  {:22} {:>7}  {}"
+IN_FULL = "    {:24}{:>7}{:>5}{:>8}{:>5}{:>9}  {}"
+
+
+def _print_weights(name, weights):
+    """Prints a network's weights, a line each: with the usual images, and with larger ones."""
+    if not weights:
+        print(f"  {name}: none are published")
+        return
+    titles = IN_FULL.format("", "top-1", "px", "top-1", "px", "classes", "licence")
+    print(f"  {name}{titles[2 + len(name) :]}")
+    for row in weights:
+        first, second = (
+            "" if accuracy is None else f"{accuracy:.3f}"
+            for accuracy in (row.accuracy, row.test_accuracy)
+        )
+        sides, classes = (row.crop, row.test_crop or ""), row.classes or "none"
+        cells = (first, sides[0], second, sides[1], classes, row.licence or "not said")
+        print(IN_FULL.format(row.name, *cells).rstrip())
 
 
 def inspect(
@@ -125,7 +168,7 @@ def download(
         typer.Argument(help="The network, resnet50, or a file's name; or hf://owner/name."),
     ],
     weights: Annotated[
-        str, typer.Option(help="Which: imagenet (IMAGENET1K_V1) or IMAGENET1K_V2.")
+        str, typer.Option(help="Which: imagenet, or a name of `keras-resnet list resnet50`.")
     ] = "imagenet",
     as_json: Json = False,
     debug: Debug = False,

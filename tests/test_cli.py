@@ -57,10 +57,31 @@ def test_help_imports_nothing_large(run_python):
 def test_list(command, command_here):
     done = command("list")
     assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 18
+    lines = done.stdout.splitlines()
+    names = [line.split()[0] for line in lines[1:] if line.startswith("  ")]
+    assert sorted(names) == sorted(keras_resnet.list_models())
+    assert max(map(len, lines)) <= 80
     assert done.stderr == ""
     rows = json.loads(command_here("list", "resnet50", "--json").stdout)
-    assert [row["file"] for row in rows] == ["resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"]
+    files = ["resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth", "hf://timm/resnet50.a1_in1k"]
+    assert [row["file"] for row in rows][:3] == files
+
+
+def test_list_of_a_pattern(command_here):
+    """By family, a line for each file of weights."""
+    lines = command_here("list", "resnet?0[cd]").stdout.splitlines()
+    assert lines[0].startswith("ResNet-C, -D, -S, -T: ")
+    assert lines[1].split() == "resnet50c top-1 px top-1 px classes licence".split()
+    assert lines[2].split() == "gluon_in1k 78.016 224 1000 apache-2.0".split()
+    assert lines[3].split()[0] == "resnet50d" and len(lines) == 10
+    assert lines[-1].split() == "ra4_e3600_r224_in1k 80.956 224 81.840 288 1000 apache-2.0".split()
+    every = command_here("list", "*").stdout.splitlines()
+    assert max(map(len, every)) <= 80
+    assert "  resnet200: none are published" in every
+    some = command_here("list", "*", "--pretrained").stdout.splitlines()
+    assert (
+        some == [line for line in every if not line.endswith(": none are published")][: len(some)]
+    )
 
 
 @pytest.mark.parametrize("closed", [(2,), (1,), (1, 2)], ids=str)
@@ -71,13 +92,13 @@ def test_streams_that_the_caller_closed(closed, command_here, monkeypatch):
         for number in closed:
             monkeypatch.setattr(sys, ("stdin", "stdout", "stderr")[number], None)
             os.close(number)
-        done = command_here("list", "resnet50")
+        done = command_here("list", "wide_resnet101_2")
     finally:
         for number, duplicate in kept.items():
             os.dup2(duplicate, number)
             os.close(duplicate)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == (0 if 1 in closed else 3)
+    assert len(done.stdout.splitlines()) == (0 if 1 in closed else 6)
 
 
 def test_a_reader_that_has_left(command_here, monkeypatch):
@@ -234,6 +255,8 @@ def test_convert_keras_applications(command_here, tmp_path):
         (["train", "--data", "no/image_size"], 1, "no folder no/image_size in"),
         (["train", "--data", "no", "--validation-split", "2"], 1, ": --validation-split should be"),
         (["list", "resnet51"], 1, "Did you mean resnet"),
+        (["list", "resnet200", "--pretrained"], 1, "with published weights fits 'resnet200'"),
+        (["list", "x*"], 1, "No network fits 'x*'"),
         (["download", "resnet18", "--weights", "IMAGENET1K_V2"], 1, "no such weights"),
         (["convert", "w.pth"], 2, "Missing option"),
         (["inspect"], 2, "Missing argument"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.attention import ChannelAttention
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.builder import family_of
 from keras_resnet.layers import Shape
@@ -159,6 +160,8 @@ def multiply_adds(layer: keras.Operation, input_shape: Shape) -> int:
         return total
     if isinstance(layer, keras.Model):
         return sum(part.multiply_adds for part in parts(layer, input_shape[2]))
+    if isinstance(layer, ChannelAttention):
+        return layer.multiply_adds
     if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
         outputs = math.prod(layer.compute_output_shape(input_shape)[1:])
         return outputs * math.prod(layer.kernel.shape[:-1])

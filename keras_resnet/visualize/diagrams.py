@@ -10,8 +10,14 @@ from typing import Any
 import keras
 import pydot
 
+from keras_resnet.attention import (
+    ChannelAttention,
+    EfficientChannelAttention,
+    SqueezeExcitation,
+)
 from keras_resnet.blocks import ResidualBlock
 from keras_resnet.files import replacing
+from keras_resnet.pooling import AveragePooling2D, BlurPool2D
 from keras_resnet.preactivation import PreactivationBlock
 from keras_resnet.visualize.counts import brief, known_size, parts
 
@@ -32,6 +38,14 @@ COLOURS = {
     "BatchNormalization": "#d9ead3",
     "Dense": "#fce5cd",
     "InputLayer": "#eeeeee",
+    "SqueezeExcitation": "#fff2cc",
+    "EfficientChannelAttention": "#fff2cc",
+}
+WORDS: dict[type, str] = {
+    SqueezeExcitation: "squeeze-and-excitation",
+    EfficientChannelAttention: "efficient channel attention",
+    AveragePooling2D: "2x2 average",
+    BlurPool2D: "blur",
 }
 
 
@@ -143,7 +157,19 @@ def _text(*lines):
     return '"' + "\\n".join(line for line in lines if line) + '"'
 
 
+def _told(path):
+    """The layers of a path that a block's box names."""
+    return [
+        layer
+        for layer in path
+        if not isinstance(layer, keras.layers.BatchNormalization | keras.layers.Identity)
+    ]
+
+
 def _describe(layer):
+    if type(layer) in WORDS:
+        stride = getattr(layer, "strides", 1)
+        return WORDS[type(layer)] + (f", /{stride}" if stride > 1 else "")
     if not isinstance(layer, keras.layers.Conv2D):
         return type(layer).__name__
     height, width = layer.kernel_size
@@ -166,9 +192,9 @@ def _draw_layer(diagram, part, sources):
 def _draw_block(diagram, part, sources):
     """One box and its addition, with the shortcut around the box; dashed if the shape changes."""
     block = part.operation
-    convolutions = [layer for layer in block.main if isinstance(layer, keras.layers.Conv2D)]
     before = "each behind BN, ReLU:" if isinstance(block, PreactivationBlock) else ""
-    lines = (block.name, before, *map(_describe, convolutions), _shape(part.shape), *_cost(part))
+    told = map(_describe, _told(block.main))
+    lines = (block.name, before, *told, _shape(part.shape), *_cost(part))
     box = diagram.box(part.name, *lines, kind=type(block).__name__)
     plus = diagram.box(f"{part.name}/add", "+", shape="circle", width="0.25", fixedsize="true")
     kind, line, what = _shortcut(block)
@@ -183,7 +209,7 @@ def _draw_block(diagram, part, sources):
 def _shortcut(block):
     """Of a block's shortcut: its kind, how its line is drawn, and what it does, in words."""
     if block.projection:
-        return "projection", "dashed", _describe(block.downsample_conv)
+        return "projection", "dashed", ", ".join(map(_describe, _told(block.shortcut)))
     steps = (
         f"/{block.strides}" if block.strides > 1 else "",
         f"{block.new_channels} channels of zeros" if block.new_channels else "",
@@ -201,6 +227,7 @@ def _draw_block_layers(diagram, part, sources):
     )
 
     def chain(before, layers, line):
+        last = [layer for layer in layers if not isinstance(layer, ChannelAttention)][-1:]
         shape = (1, *part.input_shape)
         for layer in layers:
             name, kind = f"{part.name}/{layer.name}", type(layer).__name__
@@ -209,7 +236,7 @@ def _draw_block_layers(diagram, part, sources):
             diagram.box(name, layer.name, _describe(layer), size, kind=kind)
             diagram.arrows(before, name, style=line, weight="9")
             before = [name]
-            if kind == "BatchNormalization" and layer is not layers[-1]:
+            if kind == "BatchNormalization" and layer not in last:
                 before = [diagram.box(f"{name}/relu", "ReLU")]
                 diagram.arrows([name], before[0], weight="9")
         return before

@@ -1,7 +1,8 @@
 """Fetches published weights, once, whole and checked: `download`.
 
-Environment: KERAS_RESNET_HOME is the folder (default: where Keras keeps its own), and
-KERAS_RESNET_WEIGHTS_URL the address of a mirror.
+Environment, of torchvision's: KERAS_RESNET_HOME is the folder (default: where Keras keeps its own),
+and KERAS_RESNET_WEIGHTS_URL the address of a mirror. Those of the Hugging Face hub are fetched by
+huggingface_hub, which has variables of its own (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE).
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import stat
 import time
 from pathlib import Path
 
+from keras_resnet.weights import hub
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.registry import PretrainedWeights
 
@@ -44,7 +46,9 @@ def download(row: PretrainedWeights) -> Path:
     """The file of published weights, fetched unless it is there already.
 
     It is written beside its name, continued where a connection broke, and gets its name once its
-    hash is right. Processes that want the same file at the same time fetch it once.
+    hash is right. Processes that want the same file at the same time fetch it once. Of a file on
+    the Hugging Face hub no hash is known here: huggingface_hub fetches it, and goes by the hub's
+    etag.
 
     Args:
         row: A row of `list_weights()`.
@@ -54,9 +58,12 @@ def download(row: PretrainedWeights) -> Path:
 
     Raises:
         CheckpointError: if it cannot be had: with the address, and where to put it by hand.
+        ImportError: if it is on the hub, without the hub extra.
     """
     import filelock
 
+    if row.repository:
+        return hub.weights_file(row.file)
     target = folder() / row.file
     found = _present(row)  # first, since the folder may be one that cannot be written to
     if found is not None:

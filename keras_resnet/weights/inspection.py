@@ -11,7 +11,7 @@ from keras_resnet.weights.architecture import Architecture, call_of, recognise
 from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.download import sha256
 from keras_resnet.weights.reading import KERAS, Checkpoint, read_checkpoint
-from keras_resnet.weights.registry import PretrainedWeights, find_hash
+from keras_resnet.weights.registry import PretrainedWeights, find_file, find_hash
 from keras_resnet.weights.selection import Weights, said_of
 
 ASSUMED = "RGB in 0..1, normalised by ImageNet's mean and deviation, as most are; nothing says it"
@@ -29,7 +29,7 @@ class Inspection:
         sha256: Of the file, 64 hexadecimal digits.
         tensors: Name to array, as they are in the file, less the network's prefix.
         architecture: What network they are of.
-        published: The published weights that have this hash, or None.
+        published: The published weights that have this hash or, on the hub, this address, or None.
         layout: Whose names they are, and where the network stands in the file, in words.
         head: Which of the tensors are its classifier, in words.
         preprocessing: What images it takes, in words, as far as that is known.
@@ -71,7 +71,7 @@ def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspe
         digest,
         checkpoint.found.tensors,
         architecture,
-        published,
+        published or find_file(os.fspath(path)),
         _layout(checkpoint),
         _head(weights),
         _preprocessing(path, checkpoint, published),

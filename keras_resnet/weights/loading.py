@@ -188,6 +188,11 @@ def _assumed(checkpoint, weights, version, anti_aliasing):
     return f"torchvision has it: ReLU, max pooling without blur{strides}"
 
 
+def _named(row):
+    accuracy, side = row.best
+    return f"{row.name} (accuracy {accuracy:.3f} at {side} px, licence {row.licence})"
+
+
 def locate(weights: str | os.PathLike[str], variant: str) -> Path:
     """The file that a builder's `weights` means.
 
@@ -203,13 +208,11 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
     if registry.is_name(weights):
         row = registry.find(variant, str(weights))
         if weights == "imagenet":
-            others = [other for other in registry.list_weights(variant) if other != row]
+            best = registry.best_of(variant)
+            others = "" if best in (None, row) else f"; the best is {_named(best)}"
             logger.warning(
-                "weights='imagenet' is %s of %s (accuracy %.3f).%s",
-                row.name,
-                row.model,
-                row.accuracy,
-                "".join(f" There is {other.name} too ({other.accuracy:.3f})." for other in others),
+                "weights='imagenet' is %s%s. list_weights(%r) has all %d.",
+                *(_named(row), others, variant, len(registry.list_weights(variant))),
             )
         return download(row)
     return existing_file(weights)

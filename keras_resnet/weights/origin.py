@@ -32,11 +32,24 @@ BLURS = {
 }
 # timm's older names: who trained a network stood before it, and the letter of its kind behind.
 OLDER = re.compile(r"(?:tv|gluon|ssl|swsl|ig)_(\w+?)(?:_v1([bcds]))?")
-# What networks are not here for, by their names at timm.
+# What networks need that none here has, by their names at timm.
 DIFFERENCES = (
-    (r"_gn\b|_gn_", "has group normalization"),
-    (r"^(legacy_)?se|^gc|^eca|ese|resnest|^sk", "has attention in its blocks"),
-    (r"\d[dcste]{1,2}\b", "has a stem of several convolutions or shortcuts that average"),
+    (r"_pruned", "has lost channels, of each block others"),
+    (r"_gn\b|_bit", "has group normalization"),
+    (r"_bit", "standardizes its kernels"),
+    (r"_evos", "has EvoNorm"),
+    (r"_frn", "has filter response normalization"),
+    (r"nf_|nfnet", "normalizes its kernels, not its activations"),
+    (r"resnest", "has split attention"),
+    (r"^sk", "has selective kernels"),
+    (r"res2ne", "has a hierarchy of convolutions in each block"),
+    (r"^gc", "has global context attention"),
+    (r"^legacy_", "pools and strides as Caffe's SENets do"),
+    (r"_clip|_mlp", "has the stem of CLIP's networks"),
+    (r"\dts\b|\dq\b", "has SiLU, and a stem of its own"),
+    (r"bot|halo|lambda|lamhalo|^bat_", "has self-attention in its blocks"),
+    (r"^cs|tresnet", "has stages or a stem of another kind"),
+    (r"^test_", "mixes kinds of blocks, for tests"),
 )
 # Arguments of timm's networks that change no answer, or that shapes tell.
 HARMLESS = {"num_classes", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "pretrained"}
@@ -224,7 +237,7 @@ def _of_timm(config, said_by):
     if row is None or row.family is not IMAGENET:
         row, variant = None, None
         differences = [said for pattern, said in DIFFERENCES if re.search(pattern, name)]
-        differences = differences[:2] or ["is none of the networks here"]
+        differences = differences[:2] or ["is of another family"]
     arguments = config.get("model_args") or {}
     if not isinstance(arguments, dict):
         raise TypeError("model_args should be an object")

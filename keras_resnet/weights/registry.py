@@ -1,15 +1,22 @@
 """The published ImageNet weights: a row for each file, and `list_weights`.
 
-Source: torchvision 0.29.1, torchvision/models/resnet.py, the metadata of its weights.
+Sources: torchvision 0.29.1, torchvision/models/resnet.py, the metadata of its weights; and
+timm_weights.csv, which tools/timm_weights.py makes of timm's metadata and its measurements.
 """
 
+import csv
 import dataclasses
+import functools
+import importlib.resources
 
-from keras_resnet.configs import CONFIGS
+from keras_resnet.configs import CONFIGS, IMAGENET_MEAN, IMAGENET_STD
 from keras_resnet.fields import row_of
 from keras_resnet.preprocessing import Preprocessing
 
-IMAGENET = "IMAGENET1K_V1"  # what weights="imagenet" means
+IMAGENET = "IMAGENET1K_V1"  # what weights="imagenet" means where torchvision has the network
+TIMM = (
+    "timm 1.0.31, and its results/results-imagenet.csv at 4e5207c7bb6592474ca56e28b2cf85be8f1a550f"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,51 +25,80 @@ class PretrainedWeights:
 
     Args:
         model: Name of the network, as in `list_models()`.
-        name: "IMAGENET1K_V1" or "IMAGENET1K_V2", torchvision's name for them.
+        name: Its publisher's name for them: "IMAGENET1K_V1" or "IMAGENET1K_V2" of torchvision's,
+            the tag of timm's, "a1_in1k".
         sha256: The file's hash, whole or its first 8 hexadecimal digits; in the file's name are 8.
-        accuracy: Top-1 accuracy on ImageNet's validation images, in per cent.
-        top5_accuracy: Top-5 accuracy, in per cent.
+            None of what is on the Hugging Face hub, since timm's metadata has no hashes: that the
+            file is the one that the hub has under its name is left to huggingface_hub, which goes
+            by the hub's etag.
+        accuracy: Top-1 accuracy on ImageNet's validation images, in per cent; None if it is not
+            published, of weights with other classes for example.
+        top5_accuracy: Top-5 accuracy, in per cent, or None.
         parameters: Number of parameters.
-        gflops: Thousand million multiply-adds for one image of `crop` pixels.
+        gflops: Thousand million multiply-adds for one image of `crop` pixels, or None.
         resize: Length of the shorter side before cropping, in pixels.
         older: The hash of an older file of the same weights, likewise, or None.
         crop: Side of the crop, in pixels.
         interpolation: How the accuracy's images were resized.
-        classes: Number of classes.
-        licence: Of the file. ImageNet has terms of its own for what is made from its images.
+        classes: Number of classes; 0 of weights without a classifier.
+        licence: Of the file, or None if it is not said. ImageNet has terms of its own for what is
+            made from its images.
         source: Where the figures are from.
+        repository: Owner and name on the Hugging Face hub; None of torchvision's.
+        crop_mode: As of `Preprocessing`.
+        mean: Of the RGB channels, scaled to 0..1.
+        std: Their standard deviation.
+        test_crop: Side of larger images for which there is an accuracy too, or None.
+        test_resize: Length of their shorter side before cropping.
+        test_accuracy: Top-1 accuracy with those.
+        test_top5_accuracy: Top-5 accuracy with those.
     """
 
     model: str
     name: str
-    sha256: str
-    accuracy: float
-    top5_accuracy: float
+    sha256: str | None
+    accuracy: float | None
+    top5_accuracy: float | None
     parameters: int
-    gflops: float
+    gflops: float | None
     resize: int = 256
     older: str | None = None
     crop: int = 224
     interpolation: str = "bilinear"
     classes: int = 1000
-    licence: str = "BSD-3-Clause"
+    licence: str | None = "BSD-3-Clause"
     source: str = "torchvision 0.29.1, torchvision/models/resnet.py"
+    repository: str | None = None
+    crop_mode: str = "center"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    test_crop: int | None = None
+    test_resize: int | None = None
+    test_accuracy: float | None = None
+    test_top5_accuracy: float | None = None
 
     @property
     def file(self) -> str:
-        """The file's name."""
-        return f"{self.model}-{self.sha256[:8]}.pth"
+        """The file's name, or the address on the hub."""
+        return f"hf://{self.repository}" if self.repository else next(iter(self.files))
 
     @property
     def files(self) -> dict[str, str]:
-        """File name to hash, of the file and of the older one."""
-        hashes = [self.sha256, self.older] if self.older else [self.sha256]
+        """File name to hash, of the file and of the older one; none of what is on the hub."""
+        hashes = filter(None, (self.sha256, self.older))
         return {f"{self.model}-{sha256[:8]}.pth": sha256 for sha256 in hashes}
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The transform with which the accuracy was measured."""
-        return Preprocessing(self.resize, self.crop, interpolation=self.interpolation)
+        """The transform with which the accuracy was measured, and that the network takes."""
+        images = (self.mean, self.std, False, self.interpolation, self.crop_mode)
+        return Preprocessing(self.resize, self.crop, *images)
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """The highest accuracy that is published, and the side of the images; None without one."""
+        figures = ((self.accuracy, self.crop), (self.test_accuracy, self.test_crop))
+        return max(((one, side) for one, side in figures if one and side), default=None)
 
     @property
     def max_bytes(self) -> int:
@@ -98,6 +134,31 @@ REGISTRY = (
     _v2("wide_resnet101_2", "d733dc28", 82.510, 96.020, 126886696, 22.753),
 )
 
+# How the columns of timm_weights.csv are read; without a value, there is none.
+READ = {
+    **dict.fromkeys(("model", "name", "licence", "interpolation", "crop_mode"), str),
+    **dict.fromkeys(("classes", "parameters", "crop", "resize", "test_crop", "test_resize"), int),
+    **dict.fromkeys(("accuracy", "top5_accuracy", "test_accuracy", "test_top5_accuracy"), float),
+    **dict.fromkeys(("mean", "std"), lambda text: tuple(map(float, text.split()))),
+}
+
+
+@functools.cache
+def _of_timm() -> tuple[PretrainedWeights, ...]:
+    text = importlib.resources.files("keras_resnet").joinpath("timm_weights.csv").read_text()
+    return tuple(map(_row_of_timm, csv.DictReader(text.splitlines())))
+
+
+def _row_of_timm(cells):
+    said = {name: READ[name](cell) if cell else None for name, cell in cells.items()}
+    repository = f"timm/{said['model']}.{said['name']}"
+    return PretrainedWeights(**said, sha256=None, gflops=None, source=TIMM, repository=repository)
+
+
+def published() -> tuple[PretrainedWeights, ...]:
+    """All rows: torchvision's, then timm's, each in the order of CONFIGS."""
+    return REGISTRY + _of_timm()
+
 
 class WeightsTable(tuple):
     """Rows of the registry, that show as a table."""
@@ -106,7 +167,7 @@ class WeightsTable(tuple):
 
     def __repr__(self) -> str:
         """A line for each row, under a line of titles."""
-        cells = [[str(getattr(row, column)) for column in self.COLUMNS] for row in self]
+        cells = [[_shown(getattr(row, column)) for column in self.COLUMNS] for row in self]
         table = [list(self.COLUMNS), *cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = (
@@ -114,6 +175,10 @@ class WeightsTable(tuple):
             for row in table
         )
         return "\n".join(line.rstrip() for line in lines)
+
+
+def _shown(value):
+    return "-" if value is None else str(value)
 
 
 def list_weights(model: str | None = None) -> WeightsTable:
@@ -129,29 +194,42 @@ def list_weights(model: str | None = None) -> WeightsTable:
     Raises:
         ValueError: if there is no such network.
 
-    >>> [weights.name for weights in keras_resnet.list_weights("resnet50")]
-    ['IMAGENET1K_V1', 'IMAGENET1K_V2']
+    >>> [weights.name for weights in keras_resnet.list_weights("resnet50")][:3]
+    ['IMAGENET1K_V1', 'IMAGENET1K_V2', 'a1_in1k']
     """
     if model is not None:
         row_of(CONFIGS, model, "model")
-    return WeightsTable(row for row in REGISTRY if model in (None, row.model))
+    return WeightsTable(row for row in published() if model in (None, row.model))
 
 
 def is_name(weights: object) -> bool:
     """Whether this is a name of published weights, and no file."""
-    return isinstance(weights, str) and (weights == "imagenet" or weights.startswith("IMAGENET1K_"))
+    if not isinstance(weights, str):
+        return False
+    reserved = weights == "imagenet" or weights.startswith("IMAGENET1K_")
+    return reserved or any(row.name == weights for row in published())
+
+
+def best_of(model: str) -> PretrainedWeights | None:
+    """The weights of the highest published accuracy, of those with ImageNet's 1,000 classes."""
+    rows = [row for row in list_weights(model) if row.classes == 1000 and row.best]
+    return max(rows, key=lambda row: row.best, default=None)
 
 
 def find(model: str, name: str = "imagenet") -> PretrainedWeights:
     """The row of a network's weights, by their name or "imagenet".
 
+    "imagenet" is torchvision's first version, or, of a network that torchvision has not,
+    `best_of`.
+
     Raises:
         ValueError: if there are no such weights.
     """
-    rows = {row.name: row for row in list_weights(model)}
-    row = rows.get(IMAGENET if name == "imagenet" else name)
+    rows: dict[str, PretrainedWeights | None] = {row.name: row for row in list_weights(model)}
+    usual = rows.get(IMAGENET) or best_of(model)
+    row = usual if name == "imagenet" else rows.get(name)
     if row is None:
-        there_are = f"There are: {', '.join(['imagenet', *rows])}."
+        there_are = f"There are: {', '.join([*['imagenet'] * bool(usual), *rows])}."
         if not rows:
             there_are = "None are published for it; pass the path of a file."
         raise ValueError(f"{model} has no such weights. Received: {name!r}. {there_are}")
@@ -161,11 +239,11 @@ def find(model: str, name: str = "imagenet") -> PretrainedWeights:
 def find_hash(sha256: str) -> PretrainedWeights | None:
     """The row of the file with this hash, all of it, if it is a published one."""
     return next(
-        (row for row in REGISTRY for prefix in row.files.values() if sha256.startswith(prefix)),
+        (row for row in published() for prefix in row.files.values() if sha256.startswith(prefix)),
         None,
     )
 
 
 def find_file(name: str) -> PretrainedWeights | None:
-    """The row of a published file's name, of an older one's too."""
-    return next((row for row in REGISTRY if name in row.files), None)
+    """The row of a published file's name, of an older one's too, or of its address on the hub."""
+    return next((row for row in published() if name in row.files or name == row.file), None)

@@ -1,0 +1,77 @@
+"""The kinds that the networks are listed by: what a row's fields say of it, `kind_of`."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from keras_resnet.configs import CIFAR, CONFIGS, ResNetConfig
+
+
+class Kind(NamedTuple):
+    """A kind of network.
+
+    Args:
+        name: Its name.
+        about: What is different in it, in a few words.
+        fits: Whether a row is of it.
+    """
+
+    name: str
+    about: str
+    fits: Callable[[ResNetConfig], bool]
+
+
+# A row is of the last one that fits.
+KINDS = (
+    Kind("ResNet", "a 7x7 stem, basic blocks or bottlenecks", lambda row: True),
+    Kind(
+        "ResNet-C, -D, -S, -T",
+        "a deep stem; in -D and -T shortcuts average",
+        lambda row: bool(row.stem or row.avg_down),
+    ),
+    Kind("Wide ResNet", "wider 3x3 convolutions", lambda row: row.width_per_group > 64),
+    Kind("ResNeXt", "3x3 convolutions in groups", lambda row: row.groups > 1),
+    Kind(
+        "SE-ResNet",
+        "channels weighed by squeeze-and-excitation",
+        lambda row: row.attention == "se",
+    ),
+    Kind(
+        "SE-ResNeXt",
+        "the same, with 3x3 convolutions in groups",
+        lambda row: row.attention == "se" and row.groups > 1,
+    ),
+    Kind(
+        "ECA-ResNet",
+        "channels weighed by efficient channel attention",
+        lambda row: row.attention == "eca",
+    ),
+    Kind(
+        "Anti-aliased ResNet",
+        "averages or blurs where it strides",
+        lambda row: row.anti_aliasing is not None,
+    ),
+    Kind(
+        "ResNet-RS",
+        "a deep stem without max-pooling, shortcuts that average, and SE",
+        lambda row: row.stem_pool == "conv",
+    ),
+    Kind(
+        "SENet",
+        "64 groups, 3x3 convolutions in shortcuts, and SE",
+        lambda row: row.down_kernel > 1,
+    ),
+    Kind("CIFAR ResNet", "for images of 32 pixels, three stages", lambda row: row.family is CIFAR),
+)
+
+
+def kind_of(row: ResNetConfig) -> Kind:
+    """The kind of a row of CONFIGS."""
+    return next(kind for kind in reversed(KINDS) if kind.fits(row))
+
+
+def by_kind(names: Iterable[str]) -> dict[Kind, list[str]]:
+    """Names of CONFIGS by their kinds, in the order of KINDS; no kind without one."""
+    found: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+    for name in names:
+        found[kind_of(CONFIGS[name])].append(name)
+    return {kind: of_it for kind, of_it in found.items() if of_it}

@@ -1,0 +1,119 @@
+"""The rows that timm has too, against timm: one a kind of block here, all in the sweep.
+
+The sweep writes docs/family.csv, of which docs/models.md shows the errors:
+
+    pytest tests/parity/test_family.py -m sweep -n 0
+"""
+
+import csv
+import dataclasses
+import gc
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+import keras  # isort: skip (torch comes first)
+import keras_resnet  # isort: skip
+from randomised import randomise
+
+from keras_resnet.configs import CONFIGS, IMAGENET
+
+TABLE = Path(__file__).parents[2] / "docs" / "family.csv"
+ROWS = [name for name, row in CONFIGS.items() if row.family is IMAGENET and timm.is_model(name)]
+# Others of timm's, and what they need.
+OTHERS = {
+    "resnet50_gn": "has group normalization",
+    "ecaresnet50d_pruned": "has lost channels",
+    "resnetv2_50d_evos": "has EvoNorm",
+    "resnetv2_50x1_bit": "has group normalization and standardizes its kernels",
+    "test_resnet": "mixes kinds of blocks",
+    "resnest50d": "has split attention",
+    "resnet61q": "has SiLU, and a stem of its own",
+}
+SIDES = ((96, 96), (64, 128))
+
+
+def compared(row, theirs, folder, **options):
+    """The largest error relative to the largest logit, at two sizes, and both parameter counts."""
+    randomise(theirs)
+    safetensors.torch.save_file(theirs.state_dict(), folder / "w.safetensors")
+    ours = keras_resnet.create(
+        *(row, True, folder / "w.safetensors"), classes=7, classifier_activation=None, **options
+    )
+    errors = []
+    for height, width in SIDES:
+        x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)
+        with torch.no_grad():
+            expected = theirs(torch.from_numpy(x)).numpy()
+        found = ours.predict_on_batch(x.transpose(0, 2, 3, 1))
+        errors.append(float(np.abs(found - expected).max() / np.abs(expected).max()))
+    counts = (
+        sum(int(np.prod(weight.shape)) for weight in ours.trainable_weights),
+        sum(weight.numel() for weight in theirs.parameters()),
+    )
+    return max(errors), counts
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("resnet10t", {}),
+        ("resnetblur18", {"output_stride": 8}),
+        ("resnetaa34d", {"output_stride": 16}),
+        ("ecaresnet26t", {"output_stride": 16}),
+        ("seresnext26d_32x4d", {}),
+        ("resnetrs50", {}),
+    ],
+)
+def test_kinds(name, options, tmp_path):
+    theirs = timm.create_model(name, num_classes=7, **options)
+    error, (ours, expected) = compared(name, theirs, tmp_path, **options)
+    assert error <= 1e-5
+    assert ours == expected
+
+
+@pytest.mark.parity
+def test_a_senet(tmp_path):
+    """senet154 with fewer blocks: narrower first convolutions, and shortcuts of 3x3."""
+    theirs = timm.models.resnet.ResNet(
+        *(timm.models.resnet.Bottleneck, (1, 1, 1, 1), 7),
+        **{"cardinality": 64, "base_width": 4, "stem_type": "deep", "block_reduce_first": 2},
+        **{"down_kernel_size": 3, "block_args": {"attn_layer": "se"}, "output_stride": 16},
+    )
+    row = dataclasses.replace(CONFIGS["senet154"], depths=(1, 1, 1, 1))
+    error, (ours, expected) = compared(row, theirs, tmp_path, output_stride=16)
+    assert error <= 1e-5
+    assert ours == expected
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_say_what_they_need(name, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": name}))
+    ours = keras_resnet.create("resnet50d", classes=7)
+    keras_resnet.weights.save(ours, tmp_path / "w.pth")
+    with pytest.raises(keras_resnet.weights.CheckpointError, match=OTHERS[name]):
+        keras_resnet.weights.load(ours, tmp_path / "w.pth")
+
+
+@pytest.mark.sweep
+def test_sweep(tmp_path):
+    rows = []
+    for name in ROWS:
+        error, (ours, theirs) = compared(name, timm.create_model(name, num_classes=7), tmp_path)
+        assert ours == theirs, name
+        rows.append((name, ours, f"{error:.1e}"))
+        print(*rows[-1], flush=True)
+        keras.utils.clear_session()
+        gc.collect()
+    with TABLE.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("name", "parameters", "error"))
+        writer.writerows(rows)
+    assert not [row for row in rows if float(row[2]) > 1e-5]
