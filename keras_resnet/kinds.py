@@ -60,7 +60,22 @@ KINDS = (
         "64 groups, 3x3 convolutions in shortcuts, and SE",
         lambda row: row.down_kernel > 1,
     ),
+    Kind(
+        "ResNetV2",
+        "normalizes before its convolutions (pre-activation)",
+        lambda row: row.preactivation,
+    ),
     Kind("CIFAR ResNet", "for images of 32 pixels, three stages", lambda row: row.family is CIFAR),
+    Kind(
+        "CIFAR ResNetV2",
+        "the same, normalizing before its convolutions",
+        lambda row: row.family is CIFAR and row.preactivation,
+    ),
+    Kind(
+        "CIFAR Wide ResNet",
+        "the same, with fewer and wider layers",
+        lambda row: row.family is CIFAR and row.width_per_group > 64,
+    ),
 )
 
 

@@ -23,7 +23,7 @@ backend = keras.backend.backend()
 assert backend == os.environ["KERAS_BACKEND"]
 from small_networks import CONFIGS
 x = np.load("x.npy")
-for name in ("resnext", "cifar"):
+for name in ("resnext", "cifar", "preactivation"):
     model = create(CONFIGS[name], classes=3)
     keras_resnet.weights.load(model, f"{{name}}.pth")
     answers = {{"before": model.predict_on_batch(x)}}
@@ -37,7 +37,7 @@ for name in ("resnext", "cifar"):
 """
 LOADING = """
 import sys, keras, numpy as np, keras_resnet
-for name in ("resnext", "cifar"):
+for name in ("resnext", "cifar", "preactivation"):
     for saver in sys.argv[1:]:
         # Keras writes PyTorch's optimizers as classes of their own, which the others cannot load.
         model = keras.saving.load_model(f"{name}-{saver}.keras", compile=False)
@@ -49,9 +49,9 @@ for name in ("resnext", "cifar"):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the weights of two networks, as PyTorch's files, and images."""
+    """A folder with the weights of three networks, as PyTorch's files, and images."""
     folder = tmp_path_factory.mktemp("backends")
-    for name in ("resnext", "cifar"):
+    for name in ("resnext", "cifar", "preactivation"):
         keras_resnet.weights.save(small(name), folder / f"{name}.pth")
     np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(8, 32, 32, 3)))
     return folder
@@ -73,7 +73,7 @@ def answers(folder, tmp_path, run_python):
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("name", ["resnext", "cifar"])
+@pytest.mark.parametrize("name", ["resnext", "cifar", "preactivation"])
 def test_answers_and_a_step_are_those_of_tensorflow(answers, name, backend):
     ours, theirs = (np.load(answers / f"{name}-{which}.npz") for which in (backend, "tensorflow"))
     assert set(ours) == set(theirs)
