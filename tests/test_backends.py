@@ -13,7 +13,7 @@ import keras_resnet
 pytestmark = pytest.mark.backend
 TESTS = str(Path(__file__).parent)
 BACKENDS = ("tensorflow", "jax", "torch")
-NAMES = ("resnext", "cifar", "squeezed", "efficient")
+NAMES = ("resnext", "cifar", "squeezed", "efficient", "preactivation")
 
 # In each backend: the weights of a .pth file, what they answer, a training step, and a .keras file.
 PROGRAM = """
@@ -51,7 +51,7 @@ for name in names.split():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the weights of two networks, as PyTorch's files, and images."""
+    """A folder with the weights of three networks, as PyTorch's files, and images."""
     folder = tmp_path_factory.mktemp("backends")
     for name in NAMES:
         keras_resnet.weights.save(small(name), folder / f"{name}.pth")
