@@ -61,7 +61,7 @@ class ResidualBlock(Composite):
         ValueError: if `parts` names a sublayer that the block has not.
     """
 
-    arguments = (
+    arguments: tuple[str, ...] = (
         *("filters", "width", "strides", "dilation_rate", "first_dilation_rate", "groups"),
         *("version", "projection", "avg_down", "down_kernel", "anti_aliasing", "attention"),
         *("reduction", "reduce_first", "drop_path", "zero_init_residual", "synchronized"),

@@ -4,6 +4,7 @@ The only place where strides, dilation and projections are decided.
 """
 
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +41,7 @@ def stem(x, config, synchronized, name_prefix, common):
         bias = {"use_bias": config.like_applications}
         conv = f"{name_prefix}{conv}"
         x = convolution(width, kernel, strides=strides, name=conv, **bias, **common)(x)
-        return normalize(x, *after, synchronized, name_prefix, common) if after else x
+        return normalize(x, after, synchronized, name_prefix, common) if after else x
 
     reduces = config.family.stem_kernel == 7
     strides = 2 if reduces else 1
@@ -71,8 +72,9 @@ def stem(x, config, synchronized, name_prefix, common):
     return x
 
 
-def normalize(x, bn, relu, synchronized, name_prefix, common):
+def normalize(x, names, synchronized, name_prefix, common):
     """Batch normalization and ReLU, of these names."""
+    bn, relu = names
     x = batch_normalization(name=f"{name_prefix}{bn}", synchronized=synchronized, **common)(x)
     return keras.layers.ReLU(name=f"{name_prefix}{relu}", dtype=common["dtype"])(x)
 
@@ -81,8 +83,10 @@ def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **a
     """Yields the residual blocks of all stages, in order."""
     block_class = (PREACTIVATION_BLOCKS if config.preactivation else BLOCKS)[config.block]
     number, last = 0, max(sum(config.depths) - 1, 1)
-    of_paper = config.preactivation and config.family is CIFAR
+    only_first: dict[str, Any] = {}
     if config.preactivation:
+        # The paper's appendix: the first activation comes before the paths part.
+        only_first["activates_shortcut"] = config.family is CIFAR
         arguments["use_bias"] = config.like_applications
         arguments["dropout"] = dropout if config.dropout_inside else 0.0
     channels, dilation = config.stem_width, 1
@@ -116,8 +120,7 @@ def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **a
                 drop_path=drop_path * number / last,
                 name=f"{name_prefix}layer{stage + 1}.{index}",
                 **arguments,
-                # The paper's appendix: the first activation comes before the paths part.
-                **({"activates_shortcut": True} if number == 0 and of_paper else {}),
+                **(only_first if number == 0 else {}),
             )
             channels = filters
             number += 1

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from typing import Any
 
 __all__ = ["CIFAR", "CONFIGS", "IMAGENET", "Family", "ResNetConfig", "builders"]
 
@@ -128,7 +129,7 @@ class ResNetConfig:
         return (self.stem or self.family.widths)[-1 if self.stem else 0]
 
     @property
-    def pixels(self) -> dict[str, tuple[float, float, float]]:
+    def pixels(self) -> dict[str, Any]:
         """Mean and deviation of the RGB channels in 0..1, where they are not ImageNet's."""
         half = (0.5, 0.5, 0.5)
         return {"mean": half, "std": half} if self.like_applications else {}
@@ -169,7 +170,7 @@ DEPTHS = {
     **{"200": (3, 24, 36, 3), "201": (3, 24, 36, 4), "269": (3, 30, 48, 8)},
 }
 # Letters behind the number: the stem's widths, and whether shortcuts average.
-LETTERS = {
+LETTERS: dict[str, dict[str, Any]] = {
     "": {},
     "c": {"stem": (32, 32, 64)},
     "s": {"stem": (64, 64, 128)},
@@ -181,14 +182,18 @@ NAME = re.compile(r"(se|eca)?resne(t|xt)(v2_)?(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x
 
 def _named(name: str) -> ResNetConfig:
     """The row that a name of timm's tells, "seresnextaa101d_32x8d" for example."""
-    attention, kind, v2, aliasing, number, letter, *groups = NAME.fullmatch(name).groups()
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"The name {name!r} does not tell a network: write its row.")
+    attention, kind, v2, aliasing, number, letter, groups, width = match.groups()
     papers = {attention == "eca": ECANET, attention == "se": SENET, bool(aliasing): BLUR}
     papers |= {bool(v2): IMAGENET_V2}
     paper = papers.get(True) or (RESNET_D if letter else RESNEXT if kind == "xt" else RESNET)
     return ResNetConfig(
         "basic" if number in ("10", "18", "34") else "bottleneck",
         DEPTHS[number],
-        *map(int, filter(None, groups)),
+        int(groups or 1),
+        int(width or 64),
         **LETTERS[letter],
         anti_aliasing={"aa": "avg"}.get(aliasing, aliasing),
         attention=attention,

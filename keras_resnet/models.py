@@ -174,7 +174,7 @@ def create(
     ):
         x = block(x)
     if config.preactivation:
-        x = builder.normalize(x, "norm", "norm_relu", synchronized, name_prefix, common)
+        x = builder.normalize(x, ("norm", "norm_relu"), synchronized, name_prefix, common)
     # Under a RematScope blocks are recomputed: not what is small, and not all of it once more.
     with keras.RematScope(None):
         if include_top:

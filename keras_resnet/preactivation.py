@@ -31,7 +31,12 @@ class PreactivationBlock(ResidualBlock):
             always does where it changes the number of channels.
     """
 
-    arguments = (*ResidualBlock.arguments, "use_bias", "dropout", "activates_shortcut")
+    arguments: tuple[str, ...] = (
+        *ResidualBlock.arguments,
+        "use_bias",
+        "dropout",
+        "activates_shortcut",
+    )
 
     def __init__(
         self,

@@ -18,6 +18,9 @@ CHANNELS = {
     "ResNeXt101_64x4d": 2048,
     "WideResNet50_2": 2048,
     "WideResNet101_2": 2048,
+    "ResNet50V2": 2048,
+    "ResNet101V2": 2048,
+    "ResNet152V2": 2048,
 }
 
 

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_networks import small
 
@@ -94,6 +96,30 @@ def test_fine_tuning_photographs(real_data, run_python, tmp_path):
     assert [row["phase"] for row in rows[:6]] == ["head"] * 5 + ["network"]
     accuracies = [float(row["val_accuracy"]) for row in rows]
     assert max(accuracies) > max(accuracies[:5])
+
+
+@pytest.mark.slow
+def test_a_thousand_layers_train(run_python, tmp_path):
+    """Three steps of each network, the deepest among them, in less than 8 GB."""
+    program = (
+        "import resource, runpy, sys\n"
+        f"sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "import degradation\n"
+        "degradation.main(images=12, side=8, epochs=1, batch_size=4)\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)\n"
+        "network = degradation.build('pre-activation', 1001, 8, 5)\n"
+        "layers = degradation.keras_resnet.features.all_layers(network)\n"
+        "kinds = (degradation.keras.layers.Conv2D, degradation.keras.layers.Dense)\n"
+        "print('layers', sum(isinstance(layer, kinds) for layer in layers))\n"
+    )
+    done = run_python("-c", program, timeout=600)
+    assert done.returncode == 0, done.stderr
+    losses = dict(re.findall(r"^([\w-]+): loss (\d+\.\d+)", done.stdout, re.MULTILINE))
+    assert len(losses) == 6 and np.isfinite(float(losses["pre-activation-1001"]))
+    assert float(re.search(r"peak (.*)", done.stdout)[1]) < 8
+    # With the projections of the three stages.
+    assert int(re.search(r"layers (.*)", done.stdout)[1]) == 1001 + 3
+    assert (tmp_path / "degradation.png").stat().st_size > 5000
 
 
 @pytest.mark.slow

@@ -132,8 +132,8 @@ class Network:
         else:
             said = preprocessing_of(weights, model)
             given = not {"mean", "std"}.isdisjoint(preprocessing or {})
-        family = CONFIGS[variant].family
-        usual = said or Preprocessing(family.resize, family.image_size, *(pixels or ()))
+        family, pixels = CONFIGS[variant].family, pixels or (*CONFIGS[variant].pixels.values(),)
+        usual = said or Preprocessing(family.resize, family.image_size, *pixels)
         used = _changed(usual, preprocessing)
         assumed = not (said or given or pixels)
         if other and not (said or pixels):

@@ -170,7 +170,7 @@ def call_of(found: Architecture) -> str:
         arguments.append("include_top=False")
     if found.channels not in (None, 3):
         arguments.append(f"input_shape=(None, None, {found.channels})")
-    usual = CONFIGS[found.variant].shortcut or CIFAR.shortcut
+    usual = CONFIGS[str(found.variant)].shortcut or CIFAR.shortcut
     if found.shortcut not in (None, usual):
         arguments.append(f"shortcut={found.shortcut!r}")
     return f"keras_resnet.create({', '.join(arguments)})"

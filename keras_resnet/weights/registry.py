@@ -8,6 +8,8 @@ import csv
 import dataclasses
 import functools
 import importlib.resources
+from collections.abc import Callable
+from typing import Any
 
 from keras_resnet.configs import CONFIGS, IMAGENET_MEAN, IMAGENET_STD
 from keras_resnet.fields import row_of
@@ -70,8 +72,8 @@ class PretrainedWeights:
     source: str = "torchvision 0.29.1, torchvision/models/resnet.py"
     repository: str | None = None
     crop_mode: str = "center"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     test_crop: int | None = None
     test_resize: int | None = None
     test_accuracy: float | None = None
@@ -91,8 +93,8 @@ class PretrainedWeights:
     @property
     def preprocessing(self) -> Preprocessing:
         """The transform with which the accuracy was measured, and that the network takes."""
-        images = (self.mean, self.std, False, self.interpolation, self.crop_mode)
-        return Preprocessing(self.resize, self.crop, *images)
+        how: dict[str, Any] = {"interpolation": self.interpolation, "crop_mode": self.crop_mode}
+        return Preprocessing(self.resize, self.crop, self.mean, self.std, **how)
 
     @property
     def best(self) -> tuple[float, int] | None:
@@ -135,7 +137,7 @@ REGISTRY = (
 )
 
 # How the columns of timm_weights.csv are read; without a value, there is none.
-READ = {
+READ: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("model", "name", "licence", "interpolation", "crop_mode"), str),
     **dict.fromkeys(("classes", "parameters", "crop", "resize", "test_crop", "test_resize"), int),
     **dict.fromkeys(("accuracy", "top5_accuracy", "test_accuracy", "test_top5_accuracy"), float),
@@ -150,7 +152,7 @@ def _of_timm() -> tuple[PretrainedWeights, ...]:
 
 
 def _row_of_timm(cells):
-    said = {name: READ[name](cell) if cell else None for name, cell in cells.items()}
+    said: dict[str, Any] = {k: READ[k](cell) if cell else None for k, cell in cells.items()}
     repository = f"timm/{said['model']}.{said['name']}"
     return PretrainedWeights(**said, sha256=None, gflops=None, source=TIMM, repository=repository)
 
@@ -163,12 +165,14 @@ def published() -> tuple[PretrainedWeights, ...]:
 class WeightsTable(tuple):
     """Rows of the registry, that show as a table."""
 
-    COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "parameters", "gflops", "file")
+    # Those that fit into 80 columns.
+    TITLES = ("model", "name", "top-1", "top-5", "file")
+    COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "file")
 
     def __repr__(self) -> str:
         """A line for each row, under a line of titles."""
-        cells = [[_shown(getattr(row, column)) for column in self.COLUMNS] for row in self]
-        table = [list(self.COLUMNS), *cells]
+        cells = [[_shown(getattr(row, name)) for name in self.COLUMNS] for row in self]
+        table = [list(self.TITLES), *cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = (
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

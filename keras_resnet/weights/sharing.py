@@ -88,17 +88,18 @@ def save_hub(
             f"class_names should name each of the model's {found.classes} classes. "
             f"Received: {len(class_names)} names"
         )
-    family = CONFIGS[found.variant].family
+    config = CONFIGS[found.variant]
+    family = config.family
     used = preprocessing or getattr(model, "preprocessing", None)
-    used = used or Preprocessing(family.resize, family.image_size)
-    of_timm = family is IMAGENET and version != "v1"
-    config = _of_timm(found, used) if of_timm else {"num_classes": found.classes}
+    used = used or Preprocessing(family.resize, family.image_size, **config.pixels)
+    of_timm = family is IMAGENET and version != "v1" and not config.like_applications
+    said = _of_timm(found, used) if of_timm else {"num_classes": found.classes}
     own = {"model": found.variant, "version": version, "preprocessing": dataclasses.asdict(used)}
-    config |= {"keras_resnet": own}
-    config |= {"label_names": list(class_names)} if class_names is not None else {}
+    said |= {"keras_resnet": own}
+    said |= {"label_names": list(class_names)} if class_names is not None else {}
     folder.mkdir(parents=True, exist_ok=True)
     save(model, folder / FILES[0])
-    write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / CONFIG, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
     if (folder / CARD).exists():
         logger.info("%s is there already, and stays as it is.", folder / CARD)
     else:
@@ -110,6 +111,9 @@ def save_hub(
 def _of_timm(found, used):
     """The config.json by which timm makes the network and its images."""
     channels, config = found.channels or 3, CONFIGS[found.variant]
+    first, head = ("conv1.0" if config.stem else "conv1"), "fc"
+    if config.preactivation:
+        first, head = ("stem.conv1" if config.stem else "stem.conv"), "head.fc"
     share = used.sides[0] / pair(used.resize)[0]
     while math.floor(used.sides[0] / share) < pair(used.resize)[0]:  # which rounding may leave
         share = math.nextafter(share, 0)
@@ -135,8 +139,8 @@ def _of_timm(found, used):
             "std": used.std,
             "num_classes": found.classes or 0,
             "pool_size": [math.ceil(side / 32) for side in used.sides],
-            "first_conv": "conv1.0" if config.stem else "conv1",
-            "classifier": "fc",
+            "first_conv": first,
+            "classifier": head,
         },
     }
 

@@ -85,11 +85,12 @@ class Site:
         renamed: dict[str, str] = {}  # name of the file to the network's
         if self.stem:
             parent, name = self.stem
-            names = {name: "conv1", NORM_OF[name]: "bn1"} if name != DEEP else {}
-            names |= {own: own for own in (*(() if names else DEEP_STEM), *POOL)}
-            for theirs, ours in names.items():
+            norm = "bn1" if name == DEEP else NORM_OF[name]
+            own = (*DEEP_STEM, *POOL) if name == DEEP else POOL
+            stem = {name: "conv1", norm: "bn1"} | {part: part for part in own}
+            for theirs, ours in stem.items():
                 renamed |= {f"{parent}{theirs}.{slot}": f"{ours}.{slot}" for slot in SLOTS}
-            if f"{parent}{NORM_OF[name]}.weight" not in tensors:  # it follows the last block
+            if f"{parent}{norm}.weight" not in tensors:  # it follows the last block
                 renamed |= {f"{self.prefix}norm.{slot}": f"norm.{slot}" for slot in SLOTS}
         layers = {str(n): f"layer{n - self.numbers[0] + 1}" for n in self.numbers}
         state, beside, outside, places = {}, {}, set(), []
