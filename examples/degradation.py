@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import quiet
+from keras_resnet_cli import in_words, quiet
 
 with quiet():
     import keras
@@ -148,7 +148,7 @@ def main(
     try:
         pixels, labels = read_images(data) if data else drawn_images(images, side)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
     inputs = keras_resnet.preprocess_input(pixels)
     losses, parameters = {}, {}
     for kind, depth in NETWORKS:

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import quiet
+from keras_resnet_cli import in_words, quiet
 
 # Read when Gradio is imported.
 os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
@@ -145,7 +145,7 @@ def main(
         blocks = page(path, class_names, ask, not exported)
         blocks.launch(server_name=host, server_port=port, **LAUNCH)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
     print(f"Open http://{host}:{port} in a browser; end with Ctrl+C.", flush=True)
     blocks.block_thread()
 

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import quiet
+from keras_resnet_cli import in_words, quiet
 
 with quiet():
     import keras
@@ -263,7 +263,7 @@ def main(
             include_preprocessing=True,
         )
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
     model, places = detector(backbone), positions(backbone)
     train(model, draw_scenes(images, image_size, f"{seed}/train"), places, epochs)
     scenes = draw_scenes(HELD_OUT, image_size, f"{seed}/held out")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from train_flowers import DRAWN, DRAWN_NOTE
 
-from keras_resnet_cli import log_to_stdout, quiet
+from keras_resnet_cli import in_words, log_to_stdout, quiet
 
 
 def main(
@@ -57,7 +57,7 @@ def main(
         )
         run = training.train(recipe, output)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
     print(f"Next: keras-resnet predict IMAGE --run {run}")
 
 

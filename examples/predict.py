@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from keras_resnet_cli import quiet
+from keras_resnet_cli import in_words, quiet
 
 
 def main(
@@ -30,10 +30,8 @@ def main(
         run = run or trained.newest_run()
         print(f"By {run}:")
         answers = dict(trained.Network.from_run(run).predict(images, top=top))
-    except OSError as error:
-        sys.exit(f"Error: {error.filename}: {error.strerror}")
-    except ValueError as error:
-        sys.exit(f"Error: {error}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {in_words(error)}")
     for path, answer in answers.items():
         table = Table("class", "probability")
         for name, probability in answer:

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import quiet
+from keras_resnet_cli import in_words, quiet
 
 with quiet():
     import keras
@@ -139,7 +139,7 @@ def main(
             )
         model = segmenter(image_size, weights)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
     train(model, draw_scenes(images, image_size, f"{seed}/train"), epochs)
     scenes = draw_scenes(HELD_OUT, image_size, f"{seed}/held out")
     pictures, masks = (np.stack([getattr(s, name) for s in scenes]) for name in ("image", "mask"))

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import log_to_stdout, quiet
+from keras_resnet_cli import in_words, log_to_stdout, quiet
 
 PAPER = {"epochs": 164, "milestones": (82, 123)}  # of 391 steps each
 SMOKE = {"data": "cifar10", "epochs": 2, "milestones": (1,), "batch_size": 16}
@@ -72,7 +72,7 @@ def main(
         with context:
             training.train(training.named_recipe("cifar", **changes, seed=seed), output)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
 
 
 if __name__ == "__main__":

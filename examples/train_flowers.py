@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import log_to_stdout, quiet
+from keras_resnet_cli import in_words, log_to_stdout, quiet
 
 DRAWN_NOTE = "These are drawings, not photographs: the accuracy says that training works, no more."
 DRAWN = {
@@ -81,7 +81,7 @@ def main(
             chosen = {"data": str(drawn), **DRAWN, **chosen}
         run = training.train(training.named_recipe("flowers", **chosen), output, note=note)
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
     print(f"Next: python examples/predict.py IMAGE --run {run}")
 
 

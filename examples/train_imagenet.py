@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli import log_to_stdout, quiet
+from keras_resnet_cli import in_words, log_to_stdout, quiet
 
 SMOKE = {
     "model": "resnet18",
@@ -58,7 +58,7 @@ def main(
         with context:
             training.train(chosen, output, distribution=training.Distribution(devices))
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {in_words(error)}")
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class ResNetConfig:
         return (self.stem or self.family.widths)[-1 if self.stem else 0]
 
     @property
-    def pixels(self) -> dict[str, tuple[float, float, float]]:
+    def pixels(self) -> dict[str, Any]:
         """Mean and deviation of the RGB channels in 0..1, where they are not ImageNet's."""
         half = (0.5, 0.5, 0.5)
         return {"mean": half, "std": half} if self.like_applications else {}

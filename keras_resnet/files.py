@@ -32,6 +32,12 @@ def temporary_path(path):
     return path.with_name(f".{os.getpid()}.{_TOKEN}-{next(_numbers)}.{os.fsdecode(end)}")
 
 
+def in_words(error):
+    """What an error says, without the number that the system has for it."""
+    said = getattr(error, "strerror", None)
+    return f"{error.filename}: {said}" if said and error.filename else said or str(error)
+
+
 @contextlib.contextmanager
 def disk_errors(path):
     """Has a full or broken disk raise an OSError that names `path`, whichever library writes.

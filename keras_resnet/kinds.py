@@ -61,20 +61,15 @@ KINDS = (
         lambda row: row.down_kernel > 1,
     ),
     Kind(
-        "ResNetV2",
-        "normalizes before its convolutions (pre-activation)",
+        "Pre-activation ResNet",
+        "normalizes and rectifies before it convolves",
         lambda row: row.preactivation,
     ),
     Kind("CIFAR ResNet", "for images of 32 pixels, three stages", lambda row: row.family is CIFAR),
     Kind(
-        "CIFAR ResNetV2",
-        "the same, normalizing before its convolutions",
+        "Pre-activation CIFAR ResNet",
+        "both; wrn: wider, with dropout in the blocks",
         lambda row: row.family is CIFAR and row.preactivation,
-    ),
-    Kind(
-        "CIFAR Wide ResNet",
-        "the same, with fewer and wider layers",
-        lambda row: row.family is CIFAR and row.width_per_group > 64,
     ),
 )
 

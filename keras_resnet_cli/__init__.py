@@ -13,9 +13,9 @@ import typer
 
 from keras_resnet_cli import answers, exports, images, networks, terminal, training, weights
 from keras_resnet_cli.options import Debug, Version
-from keras_resnet_cli.terminal import log_to_stdout, quiet
+from keras_resnet_cli.terminal import in_words, log_to_stdout, quiet
 
-__all__ = ["app", "log_to_stdout", "main", "quiet"]
+__all__ = ["app", "in_words", "log_to_stdout", "main", "quiet"]
 
 # TensorFlow leaves oneDNN off on processors without AVX512-VNNI, where a training step then takes
 # 1.1 to 1.3 times as long (docs/performance.md). Read when TensorFlow is imported, so set here.
@@ -89,8 +89,8 @@ def main():
     except (ValueError, OSError, ImportError) as error:
         if terminal.debug:
             raise
-        message = terminal.printable(" ".join(_said(error).split()))
-        print("Error:", message, file=sys.stderr)
+        said = in_words(error)
+        print("Error:", said if isinstance(error, OSError) else _as_typed(said), file=sys.stderr)
         _leave(1)
     except Exception:
         if not _meets_others():
@@ -99,12 +99,8 @@ def main():
         _leave(1)
 
 
-def _said(error):
-    """An error in words, which names options as they are typed: --validation-split."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        file = error.filename
-        return f"{os.fsdecode(file) if isinstance(file, bytes) else file}: {error.strerror}."
-    said = str(error)
+def _as_typed(said):
+    """What an error says, with options named as they are typed: --validation-split."""
     if "is not as it should be" in said:  # a file, whose fields have these names
         return said
     commands = vars(typer.main.get_command(app))["commands"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json, output_file, with_network
+from keras_resnet_cli.options import Debug, Json, image_files, output_file, with_network
 from keras_resnet_cli.terminal import printable, room
 
 
@@ -30,7 +30,7 @@ def evaluate(
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
-    found = network.evaluate(data)
+    found = network().evaluate(data)
     if output:
         found.write(output)
     summary = {
@@ -52,7 +52,7 @@ def evaluate(
 @with_network
 def predict(
     network,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[list[Path], image_files("Image files, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
     as_json: Json = False,
     debug: Debug = False,
@@ -62,7 +62,7 @@ def predict(
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
     skipped, rows = room("data").Skipped(), []
-    for file, answer in network.predict(images, top=top, skipped=skipped):
+    for file, answer in network().predict(images, top=top, skipped=skipped):
         if as_json:
             names, probabilities = zip(*answer, strict=True)
             rows.append({"file": str(file), "classes": names, "probabilities": probabilities})
@@ -73,13 +73,13 @@ def predict(
     if as_json:
         print(json.dumps(rows, indent=2))
     if skipped:
-        raise ValueError(f"{len(skipped)} of the images cannot be decoded, and are named above.")
+        raise ValueError(f"Images without an answer: {len(skipped)}, named above.")
 
 
 @with_network
 def explain(
     network,
-    image: Annotated[Path, typer.Argument(help="An image file.")],
+    image: Annotated[Path, image_files("An image file.")],
     class_: Annotated[
         str | None, typer.Option("--class", help="What to look for. \\[default: the best class]")
     ] = None,
@@ -99,7 +99,7 @@ def explain(
 
     [bold]Example:[/bold] keras-resnet explain rose.jpg --run runs/flowers
     """
-    found = network.explain(image, output, class_name=class_, layer=layer)
+    found = network().explain(image, output, class_name=class_, layer=layer)
     if as_json:
         print(json.dumps({**dataclasses.asdict(found), "picture": str(found.picture)}, indent=2))
     else:

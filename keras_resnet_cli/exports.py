@@ -13,6 +13,8 @@ from keras_resnet_cli.options import (
     Json,
     NamedModel,
     NamedWeights,
+    image_files,
+    output_folder,
     with_network,
 )
 from keras_resnet_cli.terminal import log_to_stdout, quiet, room
@@ -27,11 +29,9 @@ def export(
     ] = "saved_model",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The folder of a SavedModel's versions, or the file. "
-            "\\[default: in the run folder]",
+        output_folder(
+            "The folder of a SavedModel's versions, or the file. \\[default: in the run folder]",
+            *(".onnx", ".tflite", ".xml"),
         ),
     ] = None,
     no_fold: Annotated[
@@ -84,8 +84,10 @@ def export(
     given = {name: value for name, value in options.items() if value}
     if no_fold:
         given["fold"] = False
+    room("trained.exporting").check(format_, output, given)
+    opened = network()
     with quiet():  # the runtimes greet
-        path = network.export(format_, output, **given)
+        path = opened.export(format_, output, **given)
     record = room("export.record").read(path)
     if as_json:
         print(json.dumps({"path": str(path), **record}, indent=2))
@@ -97,7 +99,7 @@ def verify(
     path: Annotated[
         Path, typer.Argument(help="A SavedModel's version folder, a .onnx, .tflite or .xml file.")
     ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], image_files("Image files.")],
     run: Annotated[
         Path | None,
         typer.Option(help="Folder of a training. \\[default: that it lies in, or the newest]"),
@@ -130,6 +132,6 @@ def _compared(images, error, agreement):
     """A comparison with the model, in words."""
     same = "" if agreement is None else f", the best class is the same on {agreement:.1%}"
     return (
-        f"beside the model on {images} images, the largest difference is {error:.1e} of the "
-        f"largest value{same}."
+        f"beside the model on {images} image{'s' * (images > 1)}, the largest difference is "
+        f"{error:.1e} of the largest value{same}."
     )

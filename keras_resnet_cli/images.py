@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json
+from keras_resnet_cli.options import Debug, Json, output_folder
 from keras_resnet_cli.terminal import printable, progress, room
 
 
 def shards(
     directory: Annotated[Path, typer.Argument(help="A folder of class folders.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    output: Annotated[Path, output_folder("The folder to write.")],
     number: Annotated[int, typer.Option("--shards", help="How many files.", min=1)] = 128,
     seed: Annotated[int, typer.Option(help="Fixes the order of the images.")] = 0,
     max_side: Annotated[

@@ -1,8 +1,9 @@
 """The options that several commands take."""
 
+import functools
 import inspect
-import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -36,13 +37,57 @@ def output_file(about, *suffixes):
             raise ValueError(f"The file should end in {' or '.join(suffixes)}. Received: {path}")
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"The folder {path.parent} does not exist. Create it first.")
-        if path is not None and not os.access(path.parent, os.W_OK):
-            raise ValueError(f"The folder {path.parent} cannot be written to.")
         if path is not None and path.is_dir():
             raise ValueError(f"{path} is a folder. Name a file to write.")
+        if path is not None:
+            _try_to_write(path.parent)
         return path
 
     return typer.Option("--output", "-o", callback=checked, help=about)
+
+
+def output_folder(about, *suffixes):
+    """The option that names a folder to write, which is made: what cannot be is refused, likewise.
+
+    Args:
+        about: The help.
+        *suffixes: What the name of a file ends in that may be meant instead.
+    """
+
+    def checked(path: Path | None):
+        if path is not None:
+            file = path.name.endswith(suffixes)
+            if file and path.is_dir():
+                raise ValueError(f"{path} is a folder. Name a file to write.")
+            folder = path.parent if file else path
+            there = next(one for one in (folder, *folder.parents) if one.exists())
+            if not there.is_dir():
+                raise ValueError(f"{there} is a file. Name a folder to write.")
+            _try_to_write(there)
+        return path
+
+    return typer.Option("--output", "-o", callback=checked, help=about)
+
+
+def _try_to_write(folder):
+    """Refuses a folder in which no file can be made; its permissions do not tell of each."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be written to.") from error
+
+
+def image_files(about):
+    """The argument that names one or more images: if none is there, that is said at once."""
+
+    def checked(found):
+        files = found if isinstance(found, list) else [found]
+        if not any(file.exists() for file in files):
+            raise ValueError(f"There is no file {files[0]}. The current folder is {Path.cwd()}.")
+        return found
+
+    return typer.Argument(callback=checked, help=about)
 
 
 COMMON = ("as_json", "debug")
@@ -127,12 +172,12 @@ def with_parameters(function, command, options, *, without):
 
 
 def with_network(command):
-    """Gives a command the options that name a trained network, and the `network`, opened."""
+    """Gives a command the options that name a trained network, and `network()`, which opens it."""
     options = inspect.signature(open_network).parameters
 
     def asked(**given):
         terminal.log_to_stderr()
-        network = open_network(**{name: given.pop(name) for name in options})
+        network = functools.partial(open_network, **{name: given.pop(name) for name in options})
         return command(network=network, **given)
 
     return with_parameters(asked, command, options.values(), without="network")

@@ -70,16 +70,36 @@ def printable(text):
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
+def in_words(error):
+    """What an error says, in one line and without the system's number for it."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        file = error.filename
+        said = f"{os.fsdecode(file) if isinstance(file, bytes) else file}: {error.strerror}."
+    return printable(" ".join(said.split()))
+
+
 @contextlib.contextmanager
 def progress(what):
-    """A progress bar on standard error: function of (done, total)."""
+    """A progress bar on standard error, if that is a terminal: function of (done, total).
+
+    It stays once that was called; an error before, about the arguments perhaps, takes its place.
+    """
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
         task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+        def move(done, total):
+            bars.live.transient = False
+            bars.update(task, completed=done, total=total)
+
+        yield move
 
 
 class _Lines(logging.Handler):

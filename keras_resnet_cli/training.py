@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, with_parameters
+from keras_resnet_cli.options import Debug, output_folder, with_parameters
 from keras_resnet_cli.terminal import log_to_stdout, room
 
 # What of a recipe has an option of its own.
@@ -73,9 +73,7 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="flowers, fine_tune, cifar, imagenet_v1, imagenet_v2, or a file.")
     ] = "flowers",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path(
-        "runs/flowers"
-    ),
+    output: Annotated[Path, output_folder("Run folder.")] = Path("runs/flowers"),
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any value of the recipe: --set augmentation.mixup=0.2"),

@@ -14,6 +14,7 @@ from keras_resnet_cli.options import (
     NetworkVersion,
     Prefix,
     output_file,
+    output_folder,
     with_network,
 )
 from keras_resnet_cli.terminal import printable, room
@@ -117,8 +118,8 @@ def inspect(
         print(json.dumps(summary, indent=2))
         return
     width = min(max((len(name) for name, *_ in rows), default=0), 80)
-    for name, dtype, shape, size in rows:
-        print(f"{printable(name):{width}}  {dtype:8}  {size:12,}  {shape}")
+    for name, dtype, shape, _ in rows:
+        print(f"{printable(name):{width}}  {dtype:8}  {shape}")  # in 80 columns
     print(f"\n{found.path}: {found.size:,} bytes, {found.container} container")
     print(f"sha256        {found.sha256}")
     print(f"tensors       {len(rows)}, {sum(t.size for t in found.tensors.values()):,} numbers")
@@ -195,7 +196,7 @@ def download(
 @with_network
 def save_hub(
     network,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    output: Annotated[Path, output_folder("The folder to write.")],
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -205,6 +206,6 @@ def save_hub(
 
     [bold]Example:[/bold] keras-resnet save-hub --run runs/flowers -o flowers
     """
-    folder = network.save_hub(output)
+    folder = network().save_hub(output)
     upload = shlex.join(["hf", "upload", "OWNER/NAME", str(folder)])
     print(json.dumps({"folder": str(folder)}, indent=2) if as_json else f"{folder}\nNext: {upload}")

@@ -52,6 +52,7 @@ CONVOLUTIONS = {
     "preactivation": 14,
     "applications": 12,
     "wide_cifar": 7,
+    **{"squeezed": 12, "efficient": 11, "senet": 16},
 }
 
 

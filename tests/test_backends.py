@@ -13,6 +13,7 @@ import keras_resnet
 pytestmark = pytest.mark.backend
 TESTS = str(Path(__file__).parent)
 BACKENDS = ("tensorflow", "jax", "torch")
+NAMES = ("resnext", "cifar", "squeezed", "efficient", "preactivation")
 
 # In each backend: the weights of a .pth file, what they answer, a training step, and a .keras file.
 PROGRAM = """
@@ -23,7 +24,7 @@ backend = keras.backend.backend()
 assert backend == os.environ["KERAS_BACKEND"]
 from small_networks import CONFIGS
 x = np.load("x.npy")
-for name in ("resnext", "cifar", "preactivation"):
+for name in {names}:
     model = create(CONFIGS[name], classes=3)
     keras_resnet.weights.load(model, f"{{name}}.pth")
     answers = {{"before": model.predict_on_batch(x)}}
@@ -37,8 +38,9 @@ for name in ("resnext", "cifar", "preactivation"):
 """
 LOADING = """
 import sys, keras, numpy as np, keras_resnet
-for name in ("resnext", "cifar", "preactivation"):
-    for saver in sys.argv[1:]:
+names, *savers = sys.argv[1:]
+for name in names.split():
+    for saver in savers:
         # Keras writes PyTorch's optimizers as classes of their own, which the others cannot load.
         model = keras.saving.load_model(f"{name}-{saver}.keras", compile=False)
         found = model.predict_on_batch(np.load("x.npy"))
@@ -51,7 +53,7 @@ for name in ("resnext", "cifar", "preactivation"):
 def folder(tmp_path_factory):
     """A folder with the weights of three networks, as PyTorch's files, and images."""
     folder = tmp_path_factory.mktemp("backends")
-    for name in ("resnext", "cifar", "preactivation"):
+    for name in NAMES:
         keras_resnet.weights.save(small(name), folder / f"{name}.pth")
     np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(8, 32, 32, 3)))
     return folder
@@ -64,7 +66,7 @@ def answers(folder, tmp_path, run_python):
         if not (folder / f"resnext-{backend}.keras").exists():
             shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
             done = run_python(
-                "-c", PROGRAM.format(tests=TESTS), variables={"KERAS_BACKEND": backend}
+                "-c", PROGRAM.format(tests=TESTS, names=NAMES), variables={"KERAS_BACKEND": backend}
             )
             assert done.returncode == 0, done.stderr[-2000:]
             shutil.copytree(tmp_path, folder, dirs_exist_ok=True)
@@ -73,7 +75,7 @@ def answers(folder, tmp_path, run_python):
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("name", ["resnext", "cifar", "preactivation"])
+@pytest.mark.parametrize("name", NAMES)
 def test_answers_and_a_step_are_those_of_tensorflow(answers, name, backend):
     ours, theirs = (np.load(answers / f"{name}-{which}.npz") for which in (backend, "tensorflow"))
     assert set(ours) == set(theirs)
@@ -88,7 +90,7 @@ def test_answers_and_a_step_are_those_of_tensorflow(answers, name, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_files_of_one_backend_load_under_the_others(answers, backend, run_python):
     savers = [other for other in BACKENDS if other != backend]
-    done = run_python("-c", LOADING, *savers, variables={"KERAS_BACKEND": backend})
+    done = run_python("-c", LOADING, " ".join(NAMES), *savers, variables={"KERAS_BACKEND": backend})
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -79,9 +79,9 @@ def test_list_of_a_pattern(command_here):
     assert max(map(len, every)) <= 80
     assert "  resnet200: none are published" in every
     some = command_here("list", "*", "--pretrained").stdout.splitlines()
-    assert (
-        some == [line for line in every if not line.endswith(": none are published")][: len(some)]
-    )
+    named = {line.split()[0] for line in some if line.endswith("licence")}
+    assert named == set(keras_resnet.list_models(pretrained=True))
+    assert set(some) < set(every) and not any("none are published" in line for line in some)
 
 
 @pytest.mark.parametrize("closed", [(2,), (1,), (1, 2)], ids=str)
@@ -116,7 +116,7 @@ STREAMS = {"no errors": "2>&-", "no output": ">&-", "neither": ">&- 2>&-", "no r
 @pytest.mark.slow
 def test_streams_that_are_closed(tmp_path):
     """The answer is the same, and there is no word on the stream that is missing."""
-    program = shlex.join([sys.executable, "-m", "keras_resnet_cli", "list", "resnet50"])
+    program = shlex.join([sys.executable, "-m", "keras_resnet_cli", "list", "wide_resnet101_2"])
     environment = {**os.environ, "PYTHONPATH": str(Path(keras_resnet.__file__).parents[1])}
     started = {
         name: subprocess.Popen(
@@ -131,7 +131,7 @@ def test_streams_that_are_closed(tmp_path):
     }
     said = {name: (*process.communicate(), process.returncode) for name, process in started.items()}
     answer, *others = said.pop("no errors")
-    assert len(answer.splitlines()) == 3 and others == ["", 0]
+    assert len(answer.splitlines()) == 6 and others == ["", 0]
     assert said.pop("no reader") == ("", "", 1)
     assert said == {"no output": ("", "", 0), "neither": ("", "", 0)}
 
@@ -257,6 +257,15 @@ def test_convert_keras_applications(command_here, tmp_path):
         (["list", "resnet51"], 1, "Did you mean resnet"),
         (["list", "resnet200", "--pretrained"], 1, "with published weights fits 'resnet200'"),
         (["list", "x*"], 1, "No network fits 'x*'"),
+        (["shards", "no", "-o", "out"], 1, "The data folder no does not exist"),
+        (["shards", "no", "-o", "text.h5"], 1, "text.h5 is a file"),
+        (["train", "--data", "no", "-o", "text.h5/runs/1"], 1, "text.h5 is a file"),
+        (["save-hub", "--run", "no", "-o", "/proc/hub"], 1, "folder /proc cannot be written to"),
+        (["export", "no", "-o", "/proc/models"], 1, "The folder /proc cannot be written to"),
+        (["export", "no", "-o", "text.h5"], 1, "text.h5 is a file"),
+        (["export", "no", "--format", "onnx", "-o", "text.h5/w.onnx"], 1, "text.h5 is a file"),
+        (["export", "no", "--format", "onnx", "-o", "out/w.pb"], 1, "should end in .onnx"),
+        (["predict", "no.jpg", "--run", "no"], 1, "There is no file no.jpg"),
         (["download", "resnet18", "--weights", "IMAGENET1K_V2"], 1, "no such weights"),
         (["convert", "w.pth"], 2, "Missing option"),
         (["inspect"], 2, "Missing argument"),

@@ -162,7 +162,7 @@ def files_of(*folders):
 def test_what_an_image_is_built_of():
     """The package and what builds it; nothing else that may lie in a checkout."""
     needed = files_of("keras_resnet", "keras_resnet_cli")
-    needed |= {"setup.cfg", "pyproject.toml", "README.md", "LICENSE"}
+    needed |= {"setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"}
     assert all(map(copied, needed))
     others = files_of("benchmarks", "docs", "examples", "tests", "tools")
     assert set(filter(copied, others)) == {"examples/serving/litserve_server.py"}

@@ -283,8 +283,9 @@ def test_builders_take_published_weights(server, tiny_rows, tmp_path, monkeypatc
     server.content = files[0]
     with caplog.at_level(logging.INFO, "keras_resnet"):
         model = keras_resnet.ResNet18(weights="imagenet")
-    expected = "weights='imagenet' is IMAGENET1K_V1 of resnet18 (accuracy 69.758)."
-    assert f"{expected} There is IMAGENET1K_V2 too (70.000)." in caplog.text
+    accuracy = "accuracy 69.758 at 224 px, licence BSD-3-Clause"
+    assert f"weights='imagenet' is IMAGENET1K_V1 ({accuracy}); the best is " in caplog.text
+    assert "list_weights('resnet18') has all 9." in caplog.text
     check_equal(model, models[0])
     server.content = files[1]
     check_equal(keras_resnet.ResNet18(weights="IMAGENET1K_V2"), models[1])

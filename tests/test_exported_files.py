@@ -20,24 +20,25 @@ from keras_resnet.models import create
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
 
-def convolutions(path, normalizes=False):
+def convolutions(path, multiplies=False):
     """How many groups each convolution of a file has; LiteRT's do not say.
 
-    Nothing is left of batch normalization, unless a convolution follows and `normalizes`.
+    Nothing is left of batch normalization, unless a convolution follows, which `multiplies` as
+    attention does.
     """
     if path.suffix == ".onnx":
         import onnx
 
         nodes = onnx.load(path).graph.node
         kinds = {"BatchNormalization", "Mul", "Sub"} & {node.op_type for node in nodes}
-        assert bool(kinds) == normalizes
+        assert bool(kinds) == multiplies
         convolved = [node for node in nodes if node.op_type == "Conv"]
         return [next(a.i for a in node.attribute if a.name == "group") for node in convolved]
     if path.suffix == ".tflite":
         from ai_edge_litert.interpreter import Interpreter
 
         operations = [row["op_name"] for row in Interpreter(str(path))._get_ops_details()]
-        assert ("MUL" in operations) == normalizes
+        assert ("MUL" in operations) == multiplies
         return [None] * operations.count("CONV_2D")
     import openvino
 
@@ -85,7 +86,7 @@ def test_each_family(family, format, tmp_path):
         assert name == "logits" and not others and found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     config = CONFIGS.get(family)
-    groups = convolutions(path, normalizes=bool(config) and config.preactivation)
+    groups = convolutions(path, bool(config and (config.preactivation or config.attention)))
     if config:
         assert len(groups) == CONVOLUTIONS[family]
         if format != "litert":

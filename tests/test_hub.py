@@ -98,12 +98,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory, resnet18_state):
-    """Folders as the hub has them: of timm, of transformers, one without weights, one gated."""
+    """Folders as the hub has them: of timm, of transformers, one without weights, one gated.
+
+    And two that have the names of timm's published weights.
+    """
     folder = tmp_path_factory.mktemp("hub")
     files = {
         "timm": {"config.json": TIMM},
         "transformers": {"config.json": TRANSFORMERS, "preprocessor_config.json": PROCESSOR},
         "empty": {"config.json": TIMM},
+        "resnet18.a1_in1k": {"config.json": TIMM},
+        "resnet26.bt_in1k": {"config.json": TIMM},
         "gated": {},
     }
     for name, descriptions in files.items():
@@ -112,6 +117,8 @@ def repositories(tmp_path_factory, resnet18_state):
             (folder / name / file).write_text(json.dumps(said))
         (folder / name / "README.md").write_text("not asked for")
     safetensors.numpy.save_file(dict(resnet18_state), folder / "timm" / "model.safetensors")
+    for name in ("resnet18.a1_in1k", "resnet26.bt_in1k"):
+        (folder / name / "model.safetensors").hardlink_to(folder / "timm" / "model.safetensors")
     state_dict_file(folder / "transformers" / "pytorch_model.bin", resnet18_state)
     return folder
 
@@ -212,6 +219,42 @@ def test_nobody_is_asked_unasked(repositories, run_imported):
     assert "pip install 'keras3-resnet[hub]'" in done.stderr
 
 
+BY_NAME = """
+import keras_resnet
+model = keras_resnet.create("resnet18", weights="a1_in1k", classes=7)
+print(model.preprocessing, float(model.get_layer("fc").bias.numpy().sum()))
+"""
+
+
+def test_published_weights_by_their_name(hub, run_imported, resnet18_state):
+    """They mean an address of the hub; which images they take is known without it."""
+    row = keras_resnet.list_weights("resnet18")[1]
+    assert row.preprocessing == weights.preprocessing_of("a1_in1k", "resnet18")
+    done = run_imported(BY_NAME, variables=hub.variables)
+    bias = float(resnet18_state["fc.bias"].sum())
+    assert done.stdout == f"{row.preprocessing} {bias}\n", done.stderr
+    assert [path for command, path, _ in hub.requests if command == "GET"] == [
+        "/timm/resnet18.a1_in1k/resolve/main/config.json",
+        "/blobs/resnet18.a1_in1k/model.safetensors",
+    ]
+    missing = "import sys; sys.modules['huggingface_hub'] = None\n" + BY_NAME
+    done = run_imported(missing, variables=hub.variables)
+    assert "hf://timm/resnet18.a1_in1k is on the Hugging Face hub: pip install" in done.stderr
+    done = run_imported(BY_NAME.replace("a1", "a2"), variables=hub.variables)
+    assert "config.json of hf://timm/resnet18.a2_in1k cannot be had" in done.stderr
+
+
+def test_imagenet_is_the_best_where_torchvision_has_none(hub, run_imported):
+    locate = (
+        "from keras_resnet.weights.loading import locate; print(locate('imagenet', 'resnet26'))"
+    )
+    done = run_imported(locate, variables=hub.variables)
+    assert done.stdout.endswith(f"{COMMIT}/model.safetensors\n"), done.stderr
+    assert "models--timm--resnet26.bt_in1k" in done.stdout
+    best = "bt_in1k (accuracy 76.384 at 288 px, licence apache-2.0)"
+    assert f"weights='imagenet' is {best}. list_weights('resnet26') has all 1." in done.stderr
+
+
 @pytest.fixture
 def said(hub, run_imported):
     """Function from a command's arguments to what it says."""
@@ -225,7 +268,11 @@ def said(hub, run_imported):
     return run
 
 
-def test_commands_that_look(said):
+def test_commands_that_look(said, hub):
+    assert "a1_in1k" in said("list", "resnet18") and not hub.requests
+    file = said("download", "resnet18", "--weights", "a1_in1k")
+    assert "resnet18.a1_in1k" in file and file.endswith(f"{COMMIT}/model.safetensors\n")
+    assert "published     resnet18 a1_in1k" in said("inspect", "hf://timm/resnet18.a1_in1k")
     assert said("download", "hf://timm/timm").endswith(f"{COMMIT}/model.safetensors\n")
     shown = said("inspect", "hf://timm/timm")
     assert "crop_mode='squash'" in shown and "timm's resnet18" in shown

@@ -47,6 +47,19 @@ def answer(model, x):
 def test_the_list_of_models():
     cifar = [f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
     assert keras_resnet.list_models()[:16] == [*PARAMETERS, *cifar]
+    assert keras_resnet.list_models("seresnet*") == [
+        name for name in CONFIGS if name.startswith("seresnet")
+    ]
+    assert keras_resnet.list_models("resnet1[05]1*") == [
+        "resnet101",
+        "resnet101c",
+        "resnet101d",
+        "resnet101s",
+    ]
+    assert keras_resnet.list_models("resnet51") == []
+    published = keras_resnet.list_models(pretrained=True)
+    assert [name for name in PARAMETERS if name in published] == [*PARAMETERS]
+    assert not set(published) & {*cifar, "resnet200"}
 
 
 def test_a_row_is_all_that_a_variant_needs(monkeypatch, tmp_path):

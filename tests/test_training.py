@@ -599,7 +599,7 @@ def test_bad_files_are_named_and_the_others_answered(finished, command_here, tmp
     *named, last = done.stderr.splitlines()
     for file, reason in zip(bad, ("it is no image", "No such file", "it is no image"), strict=True):
         assert [line.startswith(f"Left out {file}: {reason}") for line in named].count(True) == 1
-    assert last == "Error: 3 of the images cannot be decoded, and are named above."
+    assert last == "Error: Images without an answer: 3, named above."
     done = command_here("predict", *bad, "--run", folder)
     assert (done.returncode, done.stdout) == (1, "") and "Left out text.jpg" in done.stderr
     network = trained.Network.from_run(folder)

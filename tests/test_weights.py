@@ -195,7 +195,9 @@ def test_the_nearest_classifier_is_taken(other, head, prefix, resnet20_state):
         ("head.fc", {"head__norm__weight": (64,), "head__norm__bias": (64,)}),
     ],
 )
-def test_what_stands_before_the_classifier_is_refused(head, between, prefix, resnet20_state):
+def test_what_stands_before_the_classifier_is_refused(
+    head, between, prefix, resnet20_state, tmp_path
+):
     """The network's answers are not those of the file without it. Its features are."""
     state = {prefix + key: value for key, value in without(resnet20_state, "fc").items()}
     state |= numbers(**between)
@@ -206,9 +208,12 @@ def test_what_stands_before_the_classifier_is_refused(head, between, prefix, res
         weights.load(model, state)
     assert f"{len(between)} unused by the model: {names}" in str(error.value)
     assert "pass ignore=[" in str(error.value)
+    call = weights.inspect(state_dict_file(tmp_path / "w.pth", state)).call
+    part = names.partition(".")[0]
+    assert f", ignore=['{part}.*']), which leaves out {part} ({len(between)})" in call
     weights.load(keras_resnet.ResNet20(), state, head="skip")
     weights.load(keras_resnet.ResNet20(include_top=False), state)
-    weights.load(model, state, ignore=[f"{names.partition('.')[0]}.*"])
+    weights.load(model, state, ignore=[f"{part}.*"])
     for key, value in weights.to_state_dict(model).items():
         np.testing.assert_array_equal(value, resnet20_state[key])
 

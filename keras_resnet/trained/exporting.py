@@ -12,7 +12,7 @@ FORMATS = ("saved_model", *SUFFIXES)
 
 def export_network(network, format, output, *, any_size=False, **options) -> Path:
     """What `Network.export` does."""
-    _check(format, {**options, "any_size": True} if any_size else options)
+    check(format, output, {**options, "any_size": True} if any_size else options)
     if output is None:
         if network.run is None:
             raise ValueError("Say where to export to: pass output.")
@@ -21,7 +21,6 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
         if format in SUFFIXES:
             output = output / f"model{SUFFIXES[format]}"
     if format in SUFFIXES:
-        check_suffix(Path(output), SUFFIXES[format])
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         options["image_size"] = None if any_size else network.preprocessing.crop
     if "calibration_data" in options:
@@ -41,12 +40,14 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
     )
 
 
-def _check(format, options):
-    """Refuses what a format does not have."""
+def check(format, output, options) -> None:
+    """Refuses what a format does not have, and a file that is not called as it wants."""
     if format not in FORMATS:
         raise ValueError(
             f"format should be one of {', '.join(FORMATS)}. Received: format={format!r}"
         )
+    if output is not None and format in SUFFIXES:
+        check_suffix(Path(output), SUFFIXES[format])
     taken = {name: set(inspect.signature(getattr(export, name)).parameters) for name in FORMATS}
     for name in SUFFIXES:
         taken[name].add("any_size")

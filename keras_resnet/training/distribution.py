@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_resnet.files import in_words
 from keras_resnet.training.errors import TrainingError, WritingError
 from keras_resnet.training.recipe import Recipe
 
@@ -194,8 +195,8 @@ class Distribution:
             raise
         except (OSError, tf.errors.ResourceExhaustedError) as error:
             raise WritingError(
-                f"The training in {folder} stopped: {error}. If there is a checkpoint in it, it is "
-                "intact: run the same command again when this is mended."
+                f"The training in {folder} stopped: {in_words(error)}. If there is a checkpoint in "
+                "it, it is intact: run the same command again when this is mended."
             ) from error
         except (RuntimeError, ValueError) as error:
             lost = type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)

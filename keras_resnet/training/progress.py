@@ -65,15 +65,19 @@ class ProgressBar(keras.callbacks.Callback):
         if not self.bar.disable and self.seconds - self.drawn >= REDRAWN:
             # Those of the last drawing, which the device has computed by now.
             known, self.logs, self.drawn = self.logs or logs, logs, self.seconds
-            said = f"{_said(known)}, {self.images_per_second:.0f} img/s"
-            self.bar.update(
-                self.task, completed=self.epoch * self.steps + self.before + self.done, said=said
-            )
+            self._draw(known)
+
+    def _draw(self, logs):
+        said = f"{_said(logs)}, {self.images_per_second:.0f} img/s"
+        self.bar.update(
+            self.task, completed=self.epoch * self.steps + self.before + self.done, said=said
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         """Logs a line, that fits into 80 columns."""
         if not self.shown:
             return
+        self._draw(logs)
         validation = {
             name.removeprefix("val_"): value for name, value in logs.items() if name[:4] == "val_"
         }

@@ -117,8 +117,8 @@ def _lock(folder):
             held.enter_context(files.locked(folder, busy))
         except OSError as error:
             raise WritingError(
-                f"The training in {folder} stopped: {error}. Choose another output, or "
-                "make this one writable."
+                f"The training in {folder} stopped: {files.in_words(error)}. Choose another "
+                "output, or make this one writable."
             ) from error
         try:
             files.remove_leftovers(folder)

@@ -13,6 +13,7 @@ import stat
 import time
 from pathlib import Path
 
+from keras_resnet.files import in_words
 from keras_resnet.weights import hub
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.registry import PretrainedWeights
@@ -80,7 +81,9 @@ def download(row: PretrainedWeights) -> Path:
                 found = target
             return found
     except OSError as error:  # a full disk, a folder that cannot be written to
-        raise CheckpointError(f"{row.file} cannot be kept: {error}. {_by_hand(row)}") from error
+        raise CheckpointError(
+            f"{row.file} cannot be kept: {in_words(error)}. {_by_hand(row)}"
+        ) from error
 
 
 def sha256(path: Path) -> str:

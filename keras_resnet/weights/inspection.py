@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.weights.architecture import Architecture, call_of, recognise
+from keras_resnet.weights.assigning import BACKBONE, HEAD
 from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.download import sha256
 from keras_resnet.weights.reading import KERAS, Checkpoint, read_checkpoint
@@ -75,7 +77,7 @@ def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspe
         _layout(checkpoint),
         _head(weights),
         _preprocessing(path, checkpoint, published),
-        _call(checkpoint, architecture, prefix),
+        _call(checkpoint, weights, architecture, prefix),
     )
 
 
@@ -108,7 +110,9 @@ def _preprocessing(
     return checkpoint.other_images(None) or checkpoint.two_networks or ASSUMED
 
 
-def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None) -> str:
+def _call(
+    checkpoint: Checkpoint, weights: Weights, architecture: Architecture, prefix: str | None
+) -> str:
     if checkpoint.origin.differences:
         said = " and ".join(checkpoint.origin.differences)
         return f"none: {checkpoint.origin.name} {said}, as no network here"
@@ -118,9 +122,11 @@ def _call(checkpoint: Checkpoint, architecture: Architecture, prefix: str | None
     more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
     more["output_stride"] = checkpoint.origin.output_stride % 32 or None
-    other = ""
+    doubtful = [key for key in weights.state if key not in HEAD and not BACKBONE.match(key)]
+    more["ignore"] = list(dict.fromkeys(re.sub(r"\..*", ".*", key) for key in doubtful)) or None
+    other = f", which leaves out {said_of(doubtful)}" if doubtful else ""
     if checkpoint.asks_for_version:
         more["version"] = "v1.5" if "torchvision" in checkpoint.origin.name else "v1"
-        other = "" if more["version"] == "v1.5" else ", or with version='v1.5'"
+        other += "" if more["version"] == "v1.5" else ", or with version='v1.5'"
     given = "".join(f", {key}={value!r}" for key, value in more.items() if value is not None)
     return f"{call_of(architecture).removesuffix(')')}{given}){other}"

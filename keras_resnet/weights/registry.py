@@ -165,12 +165,14 @@ def published() -> tuple[PretrainedWeights, ...]:
 class WeightsTable(tuple):
     """Rows of the registry, that show as a table."""
 
-    COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "parameters", "gflops", "file")
+    # Those that fit into 80 columns.
+    TITLES = ("model", "name", "top-1", "top-5", "file")
+    COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "file")
 
     def __repr__(self) -> str:
         """A line for each row, under a line of titles."""
-        cells = [[_shown(getattr(row, column)) for column in self.COLUMNS] for row in self]
-        table = [list(self.COLUMNS), *cells]
+        cells = [[_shown(getattr(row, name)) for name in self.COLUMNS] for row in self]
+        table = [list(self.TITLES), *cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = (
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
