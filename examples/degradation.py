@@ -100,7 +100,8 @@ def train(network, images, labels, epochs, batch_size, learning_rate):
         [steps // 2, steps * 3 // 4], [learning_rate, learning_rate / 10, learning_rate / 100]
     )
     optimizer = keras_resnet.training.SGD(schedule, momentum=0.9, decay=1e-4)
-    network.compile(optimizer, "sparse_categorical_crossentropy")
+    # XLA would take long to compile a thousand layers.
+    network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     started = time.monotonic()
     history = network.fit(images, labels, batch_size, epochs, verbose=0).history["loss"]
     print(f"{network.name}: loss {history[-1]:.3f} after {time.monotonic() - started:.0f} s")
@@ -135,7 +136,7 @@ def main(
         Path | None,
         typer.Option(help="A .npz file: x, uint8 (n, 32, 32, 3), and y. [default: drawn flowers]"),
     ] = None,
-    images: Annotated[int, typer.Option(help="Drawings to train on.", min=10)] = 640,
+    images: Annotated[int, typer.Option(help="Drawings to train on.", min=10)] = 480,
     side: Annotated[int, typer.Option(help="Of the drawings, in pixels.", min=8)] = 16,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     batch_size: Annotated[int, typer.Option(min=2)] = 16,
