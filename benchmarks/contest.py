@@ -125,11 +125,13 @@ def main(task, description, batches):
         "models", nargs="*", default=["resnet18", "resnet50", "resnext50_32x4d"], metavar="MODEL"
     )
     parser.add_argument("--batch", type=int, nargs="*", default=batches)
-    parser.add_argument("--size", type=int, default=224, help="pixels of a side (224)")
+    parser.add_argument("--size", type=int, default=224, help="image size in pixels (224)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--contestants", nargs="*", help="only these")
-    parser.add_argument("--without-onednn", action="store_true", help="our network without it too")
+    parser.add_argument("--contestants", nargs="*", help="run only these")
+    parser.add_argument(
+        "--without-onednn", action="store_true", help="also measure our network without oneDNN"
+    )
     parser.add_argument(
         "--bfloat16", action="store_true", help="beside torch's autocast; for AVX512-BF16 or AMX"
     )

@@ -111,11 +111,9 @@ def measure(contestant, name, folder, steps):
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Rounds; the medians count.", min=1)] = 2,
-    steps: Annotated[int, typer.Option(help="Steps of an epoch.", min=1)] = 200,
-    quick: Annotated[
-        bool, typer.Option(help="One round of few steps, to see that it runs.")
-    ] = False,
+    rounds: Annotated[int, typer.Option(help="Number of rounds; medians are reported.", min=1)] = 2,
+    steps: Annotated[int, typer.Option(help="Number of steps per epoch.", min=1)] = 200,
+    quick: Annotated[bool, typer.Option(help="Run one round of few steps, as a test.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Measures, and prints a table."""

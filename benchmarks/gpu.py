@@ -240,11 +240,11 @@ def number(value):
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="what has these words")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="run only rows with these words")
     parser.add_argument("--layout", action="store_true", help="NHWC and NCHW, of ResNeXt-50")
-    parser.add_argument("--minutes", type=float, default=5, help="end within these (5)")
+    parser.add_argument("--minutes", type=float, default=5, help="time limit in minutes (5)")
     parser.add_argument("--json", type=Path, metavar="ROWS", help="append each row to this file")
-    parser.add_argument("--resume", action="store_true", help="skip the rows that ROWS has")
+    parser.add_argument("--resume", action="store_true", help="skip rows that are already in ROWS")
     parser.add_argument("--quick", action="store_true", help="ResNet-18, batch 2, 64 px, any CPU")
     arguments = parser.parse_args()
     if arguments.resume and not arguments.json:

@@ -176,11 +176,13 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="a folder of class folders")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a side (224)")
+    parser.add_argument("--size", type=int, default=224, help="image size in pixels (224)")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--growth", action="store_true", help="by cores and by sizes too")
-    parser.add_argument("--task", choices=["training", "evaluation"], help="only this")
+    parser.add_argument(
+        "--growth", action="store_true", help="also measure by number of cores and image size"
+    )
+    parser.add_argument("--task", choices=["training", "evaluation"], help="run only this task")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contestant:

@@ -24,7 +24,7 @@ AXES = {
 def main():
     """Measures every point and draws the plots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", help="the picture, .svg or .png")
+    parser.add_argument("output", help="image file to write, .svg or .png")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     figure, plots = plt.subplots(1, len(AXES), figsize=(13, 4), layout="constrained")

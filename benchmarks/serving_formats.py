@@ -62,7 +62,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", default="resnet50")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 16])
-    parser.add_argument("--size", type=int, default=224, help="pixels of a side (224)")
+    parser.add_argument("--size", type=int, default=224, help="image size in pixels (224)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--quick", action="store_true", help="ResNet-18, batch 2, 64 px, 1 round")

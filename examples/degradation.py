@@ -136,13 +136,15 @@ def main(
         Path | None,
         typer.Option(help="A .npz file: x, uint8 (n, 32, 32, 3), and y. [default: drawn flowers]"),
     ] = None,
-    images: Annotated[int, typer.Option(help="Drawings to train on.", min=10)] = 480,
-    side: Annotated[int, typer.Option(help="Of the drawings, in pixels.", min=8)] = 16,
+    images: Annotated[int, typer.Option(help="Number of training images.", min=10)] = 480,
+    side: Annotated[int, typer.Option(help="Image size in pixels.", min=8)] = 16,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     batch_size: Annotated[int, typer.Option(min=2)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Of the first half.")] = 0.02,
-    seed: Annotated[int, typer.Option(help="Fixes weights and order.")] = 0,
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("degradation.png"),
+    learning_rate: Annotated[
+        float, typer.Option(help="Learning rate in the first half of training.")
+    ] = 0.02,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    output: Annotated[Path, typer.Option(help="Image file to write.")] = Path("degradation.png"),
 ):
     """Trains plain, residual and pre-activation networks and compares their training."""
     try:

@@ -130,10 +130,10 @@ def page(title, class_names, ask, has_grad_cam):
 def main(
     path: Annotated[Path, typer.Argument(help="Run folder, or an exported network.")],
     layer: Annotated[
-        str | None, typer.Option(help="Of a run: whose feature map Grad-CAM looks at, layer2.1.")
+        str | None, typer.Option(help="Layer for Grad-CAM, layer2.1 for example; for runs only.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
 ):
     """Serves a page on which pictures can be dropped."""
     exported = path.suffix in (".onnx", ".tflite", ".xml") or record.place(path).is_file()

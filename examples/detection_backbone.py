@@ -237,14 +237,14 @@ def draw_boxes(axes, image, boxes):
 
 
 def main(
-    images: Annotated[int, typer.Option(help="Scenes to train on.", min=1)] = 1600,
+    images: Annotated[int, typer.Option(help="Number of training images.", min=1)] = 1600,
     epochs: Annotated[int, typer.Option(min=1)] = 4,
-    image_size: Annotated[int, typer.Option(help="Side in pixels, a multiple of 32.")] = 96,
+    image_size: Annotated[int, typer.Option(help="Image size in pixels, a multiple of 32.")] = 96,
     weights: Annotated[
-        Path | None, typer.Option(help="A file for the ResNet-18. [default: random]")
+        Path | None, typer.Option(help="Weights file for the ResNet-18. [default: random weights]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes scenes, weights and order.")] = 0,
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("detection.png"),
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    output: Annotated[Path, typer.Option(help="Image file to write.")] = Path("detection.png"),
 ):
     """Trains a detector of drawn flowers and says how many it finds on scenes held out."""
     started = time.monotonic()

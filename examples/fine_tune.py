@@ -16,18 +16,25 @@ from keras_resnet_cli import in_words, log_to_stdout, quiet
 
 
 def main(
-    data: Annotated[str, typer.Option(help="Folder with train/ and val/, or of class folders.")],
+    data: Annotated[str, typer.Option(help="Folder of class folders, or with train/ and val/.")],
     validation_split: Annotated[
-        float | None, typer.Option(help="Share of the images that validate, if not apart.")
+        float | None, typer.Option(help="Fraction of the images to set aside for validation.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A file, or imagenet (a download). [default: drawn flowers]")
+        str | None,
+        typer.Option(
+            help="Weights file, or imagenet (downloaded). [default: trained on drawn flowers]"
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Network.")] = "resnet18",
-    image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 64,
-    head_epochs: Annotated[int, typer.Option(help="Epochs of the head alone.")] = 5,
-    epochs: Annotated[int, typer.Option(help="Epochs of the last stages and the head.")] = 10,
-    output: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/fine_tune"),
+    model: Annotated[str, typer.Option(help="Name of the network.")] = "resnet18",
+    image_size: Annotated[int, typer.Option(help="Image size in pixels.")] = 64,
+    head_epochs: Annotated[
+        int, typer.Option(help="Number of epochs that train only the head.")
+    ] = 5,
+    epochs: Annotated[
+        int, typer.Option(help="Number of epochs that train the last stages and the head.")
+    ] = 10,
+    output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fine_tune"),
 ):
     """Fine-tunes a residual network and leaves everything in a run folder."""
     log_to_stdout()

@@ -17,10 +17,10 @@ from keras_resnet_cli import in_words, quiet
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     run: Annotated[
-        Path | None, typer.Option(help="Folder of a training. [default: the newest in runs]")
+        Path | None, typer.Option(help="Run folder to use. [default: the newest in runs]")
     ] = None,
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("prediction.png"),
+    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
+    output: Annotated[Path, typer.Option(help="Image file to write.")] = Path("prediction.png"),
 ):
     """Prints the most probable classes of each image and draws them beside it."""
     with quiet():

@@ -119,14 +119,14 @@ def plot(scenes, predicted, path) -> Path:
 
 
 def main(
-    images: Annotated[int, typer.Option(help="Scenes to train on.", min=1)] = 1000,
+    images: Annotated[int, typer.Option(help="Number of training images.", min=1)] = 1000,
     epochs: Annotated[int, typer.Option(min=1)] = 3,
-    image_size: Annotated[int, typer.Option(help="Side in pixels, a multiple of 8.")] = 64,
+    image_size: Annotated[int, typer.Option(help="Image size in pixels, a multiple of 8.")] = 64,
     weights: Annotated[
-        Path | None, typer.Option(help="A file for the ResNet-18. [default: random]")
+        Path | None, typer.Option(help="Weights file for the ResNet-18. [default: random weights]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes scenes, weights and order.")] = 0,
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("segmentation.png"),
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    output: Annotated[Path, typer.Option(help="Image file to write.")] = Path("segmentation.png"),
 ):
     """Trains a segmentation of drawn flowers and says how well it does on scenes held out."""
     started = time.monotonic()

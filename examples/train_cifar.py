@@ -44,13 +44,17 @@ def main(
         str, typer.Option(help="resnet20, resnet32, resnet44, resnet56, resnet110 or resnet1202.")
     ] = "resnet20",
     data: Annotated[
-        str, typer.Option(help="A folder, or a data set of tensorflow-datasets.")
+        str, typer.Option(help="A folder, or the name of a tensorflow-datasets data set.")
     ] = "cifar10",
-    epochs: Annotated[int | None, typer.Option(help="[default: the paper's 164]", min=3)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs. [default: 164, as in the paper]", min=3)
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
-    seed: Annotated[int, typer.Option(help="Fixes all that is random.")] = 0,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A short run on random pictures.")] = False,
-    output: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/cifar"),
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Do a short run on random images.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/cifar"),
 ):
     """Trains a CIFAR network as the paper does and leaves everything in a run folder."""
     log_to_stdout()

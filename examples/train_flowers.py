@@ -29,31 +29,38 @@ DRAWN = {
 
 def main(
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with train/ and val/, or of class folders.")
+        Path | None, typer.Option(help="Folder of class folders, or with train/ and val/.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="A data set of tensorflow-datasets, tf_flowers for example.")
+        str | None,
+        typer.Option(help="Name of a tensorflow-datasets data set, for example tf_flowers."),
     ] = None,
     validation_split: Annotated[
-        float | None, typer.Option(help="Share of the images that validate, if not apart.")
+        float | None, typer.Option(help="Fraction of the images to set aside for validation.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Network. [default: resnet34; for the drawings resnet18]")
+        str | None,
+        typer.Option(help="Name of the network. [default: resnet34; for the drawings resnet18]"),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="A .pth file to start from.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Initial weights, a .pth file.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels. [default: 224; for the drawings 64]")
+        int | None, typer.Option(help="Image size in pixels. [default: 224; for the drawings 64]")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="[default: 15; for the drawings 8]", min=1)
+        int | None, typer.Option(help="Number of epochs. [default: 15; for the drawings 8]", min=1)
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Adam's. [default: 1e-4; for the drawings 5e-4, falling]")
+        float | None,
+        typer.Option(
+            help="Learning rate of Adam. [default: 1e-4; for the drawings 5e-4, with cosine decay]"
+        ),
     ] = None,
-    max_bad: Annotated[float, typer.Option(help="Share of broken files that is borne.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Fixes split, order, crops and weights.")] = 0,
-    output: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/flowers"),
+    max_bad: Annotated[
+        float, typer.Option(help="Maximum fraction of unreadable images, 0 to 1.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/flowers"),
 ):
     """Trains a residual network to tell flowers apart and leaves everything in a run folder."""
     log_to_stdout()

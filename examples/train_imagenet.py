@@ -31,15 +31,17 @@ SMOKE = {
 def main(
     recipe: Annotated[str, typer.Option(help="imagenet_v1 or imagenet_v2.")] = "imagenet_v1",
     data: Annotated[
-        str, typer.Option(help="A folder, or a data set of tensorflow-datasets.")
+        str, typer.Option(help="A folder, or the name of a tensorflow-datasets data set.")
     ] = "imagenet2012",
-    model: Annotated[str, typer.Option(help="Network.")] = "resnet50",
+    model: Annotated[str, typer.Option(help="Name of the network.")] = "resnet50",
     precision: Annotated[
         str, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")
     ] = "float32",
-    devices: Annotated[int, typer.Option(help="GPUs that share each batch.", min=1)] = 1,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A short run on random pictures.")] = False,
-    output: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/imagenet"),
+    devices: Annotated[int, typer.Option(help="Number of GPUs that share each batch.", min=1)] = 1,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Do a short run on random images.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/imagenet"),
 ):
     """Trains a residual network on ImageNet and leaves everything in a run folder."""
     log_to_stdout()

@@ -128,5 +128,5 @@ def _number(fits, expected):
 
 POSITIVE = _number(lambda value: value > 0, "more than 0")
 NOT_NEGATIVE = _number(lambda value: value >= 0, "0 or more")
-SHARE = _number(lambda value: 0 <= value <= 1, "0 to 1")
+FRACTION = _number(lambda value: 0 <= value <= 1, "0 to 1")
 RATE = _number(lambda value: 0 <= value < 1, "0 or more and less than 1")

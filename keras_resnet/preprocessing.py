@@ -1,4 +1,4 @@
-"""What happens to an image before a network sees it, in validation, prediction and export alike.
+"""Image preprocessing for validation, prediction and export.
 
 The evaluation transform is torchvision's Resize, CenterCrop, ToTensor and Normalize on a PIL
 image; its image functions are TensorFlow's, to run in tf.data and in exported graphs.
@@ -40,7 +40,7 @@ INTERPOLATION, CROP_MODE = one_of(*RADII), one_of("center", "squash", "border")
 @documented
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The evaluation transform: resize, crop the centre, normalise.
+    """The evaluation transform: resize, centre crop, normalise.
 
     Example:
     >>> preprocessing = keras_resnet.Preprocessing(resize=256, crop=224)
@@ -50,36 +50,39 @@ class Preprocessing:
     resize: int | tuple[int, int] = field(
         256,
         SIDES,
-        "Length of the shorter side after resizing, in pixels, or as `crop_mode` says; "
-        "(height, width) for a crop of two lengths.",
+        "Length of the shorter side after resizing, in pixels; `crop_mode` changes which side it "
+        "is. (height, width) for a rectangular crop.",
     )
     crop: int | tuple[int, int] = field(
         224,
         SIDES,
-        "Side of the square cut from the centre, in pixels, or (height, width); black where the "
-        "image is smaller.",
+        "Size of the centre crop in pixels, the side of a square or (height, width). Smaller "
+        "images are padded with black.",
     )
     mean: tuple[float, float, float] = field(
-        IMAGENET_MEAN, MEAN, "Mean of each RGB channel, of values scaled to 0..1."
+        IMAGENET_MEAN, MEAN, "Mean of each RGB channel, for values in 0..1."
     )
     std: tuple[float, float, float] = field(
-        IMAGENET_STD, STD, "Standard deviation of each RGB channel, of values scaled to 0..1."
+        IMAGENET_STD, STD, "Standard deviation of each RGB channel, for values in 0..1."
     )
     exif: bool = field(
-        False, a(bool), "True to turn JPEGs as their EXIF orientation says. torchvision does not."
+        False,
+        a(bool),
+        "Whether to apply the EXIF orientation of JPEG files; torchvision does not.",
     )
     interpolation: str = field(
-        "bilinear", INTERPOLATION, '"bilinear" or "bicubic", each with Pillow\'s pixels.'
+        "bilinear", INTERPOLATION, 'Interpolation of the resizing, "bilinear" or "bicubic".'
     )
     crop_mode: str = field(
         "center",
         CROP_MODE,
-        'What is resized, as timm has it: the shorter side ("center"), both, whatever the image\'s '
-        'shape ("squash"), or the longer one, with the mean around it ("border").',
+        'How images are resized, as in timm: "center" resizes the shorter side to `resize`, '
+        '"squash" both sides, without keeping the aspect ratio, "border" the longer side, and pads '
+        "with the mean.",
     )
 
     def __post_init__(self) -> None:
-        """Refuses values that cannot be meant."""
+        """Validates each field."""
         for name in ("resize", "crop", "mean", "std"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         check(self)
@@ -89,11 +92,11 @@ class Preprocessing:
 
     @classmethod
     def for_crop(cls, crop: int, resize: int | None = None, **arguments: Any) -> "Preprocessing":
-        """The transform for images of `crop` pixels; by default, `resize` is 256 / 224 of it."""
+        """Returns the transform for a crop in pixels; `resize` defaults to 256 / 224 of it."""
         return cls(resize or round(crop * 256 / 224), crop, **arguments)
 
     def of_side(self, crop: int | tuple[int, int]) -> "Preprocessing":
-        """The same for another crop, of which `resize` is the share that it was of this one."""
+        """Returns the transform for another crop, with `resize` in the same ratio to it."""
         sides = zip(pair(crop), pair(self.resize), self.sides, strict=True)
         resize = tuple(round(side * resized / before) for side, resized, before in sides)
         return dataclasses.replace(self, crop=crop, resize=resize)
@@ -104,31 +107,31 @@ class Preprocessing:
         return pair(self.crop)
 
     def __call__(self, image_bytes: Any) -> Any:
-        """Turns one encoded image into the network's input.
+        """Decodes and preprocesses one image.
 
         Args:
-            image_bytes: Scalar string tensor: a whole JPEG, PNG, GIF, BMP or WebP file.
+            image_bytes: Scalar string tensor: the content of a JPEG, PNG, GIF, BMP or WebP file.
 
         Returns:
             float32 tensor (height, width, 3), RGB, normalised.
 
         Raises:
-            tf.errors.InvalidArgumentError: when it runs, if the bytes are no such image.
+            tf.errors.InvalidArgumentError: at run time, if the image cannot be decoded.
         """
         return self.normalise(self.pixels(image_bytes))
 
     def batch(self, images: Mapping[str, bytes], *, normalise: bool = True) -> np.ndarray:
-        """Turns encoded images into the network's input.
+        """Decodes and preprocesses several images.
 
         Args:
-            images: Whole image files, bytes, by the name that an error calls them.
-            normalise: False for pixels, uint8.
+            images: Contents of image files by name; error messages use the names.
+            normalise: Whether to normalise. False returns pixel values, uint8 in 0..255.
 
         Returns:
-            Array (images, height, width, 3).
+            Array (images, height, width, 3), float32 or uint8.
 
         Raises:
-            ValueError: if one cannot be decoded.
+            ValueError: if an image cannot be decoded.
         """
         import tensorflow as tf
 
@@ -147,7 +150,7 @@ class Preprocessing:
         return np.stack(inputs)
 
     def pixels(self, image_bytes: Any) -> Any:
-        """As a call, but before normalising: uint8, 0..255."""
+        """Decodes, resizes and crops one image, without normalising: uint8, 0..255."""
         import tensorflow as tf
 
         from keras_resnet.decoding import decode_window
@@ -202,12 +205,15 @@ class Preprocessing:
         return resized, tf.where(spare < 0, -((-spare) // 2), cut)
 
     def normalise(self, pixels: Any, ops: Any = None) -> Any:
-        """From 0..255 to zero mean and unit variance, float32, over the last axis.
+        """Normalises pixel values in 0..255 by the mean and the standard deviation.
 
         Args:
-            pixels: Tensor (..., height, width, 3), of which one length may be unknown, but not the
-                width.
-            ops: `keras.ops` in a step of Keras' backend; else TensorFlow does it.
+            pixels: Tensor (..., height, width, 3); the width should be known, and at most one
+                other dimension unknown.
+            ops: `keras.ops` inside a step of Keras' backend. Default: TensorFlow.
+
+        Returns:
+            float32 tensor of the same shape.
         """
         if ops is None:
             import tensorflow
@@ -248,19 +254,19 @@ def resample(
     corner: Any = (0, 0),
     interpolation: str = "bilinear",
 ) -> Any:
-    """Resizes a part of an image with one of PIL's antialiased filters and crops, in one step.
+    """Resizes with one of PIL's antialiased filters and crops, in one step.
 
     Args:
-        image: uint8 tensor (height, width, 3), a part of an image.
+        image: uint8 tensor (height, width, 3), a part of the source image.
         sides: (height, width) of the result.
-        size: (height, width) of the whole image; like what follows, int32.
-        resized: (height, width) that it is resized to.
-        start: Where in it the part lies, (top, left).
-        corner: Where in what it is resized to the result lies, (top, left); may be negative.
-        interpolation: As of `Preprocessing`.
+        size: int32, (height, width) of the whole source image.
+        resized: int32, (height, width) that the whole image is resized to.
+        start: int32, (top, left) of the part in the source image.
+        corner: int32, (top, left) of the crop in the resized image; may be negative.
+        interpolation: "bilinear" or "bicubic".
 
     Returns:
-        uint8 tensor (height, width, 3), 0 outside of the image.
+        uint8 tensor (height, width, 3), 0 outside the image.
     """
     import tensorflow as tf
 
@@ -338,17 +344,17 @@ def _bicubic(image, side, size, resized, start, corner):
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """Normalises images as the networks expect them: torchvision's way, by mean and deviation.
+    """Normalises images by ImageNet's mean and standard deviation, as torchvision does.
 
     Args:
-        x: Array or tensor, 3D or 4D, RGB with values in 0..255. It is not changed.
+        x: Array or tensor, 3D or 4D, RGB with values in 0..255. It is not modified.
         data_format: "channels_last" or "channels_first". Default: Keras' setting.
 
     Returns:
         float32, same shape: (x / 255 - mean) / std.
 
     Raises:
-        ValueError: if there are not 3 channels.
+        ValueError: if the images do not have 3 channels.
     """
     data_format = data_format or keras.config.image_data_format()
     axis = -3 if data_format == "channels_first" else -1
@@ -375,14 +381,14 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Names ImageNet predictions.
+    """Returns the names of the top ImageNet classes for each image.
 
     Args:
         preds: Array or tensor of probabilities or logits, (batch, 1000).
-        top: How many classes to return for each image.
+        top: Number of classes to return for each image.
 
     Returns:
-        A list for each image of (WordNet id, name, score), best first.
+        For each image a list of (WordNet id, name, score), highest score first.
 
     Raises:
         ValueError: if `preds` has another shape.
@@ -390,7 +396,7 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     preds = keras.ops.convert_to_numpy(preds)
     if preds.ndim != 2 or preds.shape[1] != 1000:
         raise ValueError(
-            "decode_predictions names ImageNet's 1,000 classes and expects (batch, 1000). "
+            "decode_predictions expects predictions for ImageNet's classes, (batch, 1000). "
             f"Received: preds.shape={preds.shape}"
         )
     classes = imagenet_classes()

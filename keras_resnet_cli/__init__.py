@@ -41,7 +41,7 @@ COMMANDS: dict[str, Callable] = {
 
 
 def _plain_flags(parameters):
-    """The parameters, of which those that take no value have no type in the help."""
+    """Removes the type of flags, which take no value, from the help."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
@@ -60,7 +60,7 @@ class _Group(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_Group,
-    help="Residual networks for Keras: weights, data, training, export.",
+    help="Residual networks for Keras: weights, data, training and export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -76,14 +76,14 @@ def _options(version: Version = False, debug: Debug = False):
 
 
 def main():
-    """Runs the command: 0 if all went well, 1 with one line if it failed, 2 if misused."""
+    """Runs the command. Exit codes: 0 success, 1 failure with a one-line message, 2 wrong usage."""
     terminal.open_closed_streams()
     try:
         try:
             app()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the answer has left, as head does: nobody to tell
+    except BrokenPipeError:  # the reader of the output, `head` for example, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(1)
     except (ValueError, OSError, ImportError) as error:
@@ -100,27 +100,27 @@ def main():
 
 
 def _as_typed(said):
-    """What an error says, with options named as they are typed: --validation-split."""
-    if "is not as it should be" in said:  # a file, whose fields have these names
+    """Replaces arguments in a message by the options as typed: --validation-split."""
+    if "is not as it should be" in said:  # about the fields of a file
         return said
     commands = vars(typer.main.get_command(app))["commands"]
     named = next((commands[word] for word in sys.argv[1:] if word in commands), None)
     for parameter in named.params if named else ():
         if "_" in parameter.name.strip("_"):
-            # Not in a path or a quotation, whose words are somebody else's.
+            # Not inside a path or a quotation.
             name = rf"(?<![\w/\\.'\"-]){parameter.name}(?![\w/\\'\"-]|\.\w)"
             said = re.sub(name, parameter.opts[0], said)
     return said
 
 
 def _meets_others():
-    """Whether the process trains with others, by JAX."""
+    """Whether this is one of several processes that train together with JAX."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
 
 
 def _leave(code):
-    """Ends the process; where it trains with others, without JAX's wait for one that is dead."""
+    """Exits; in distributed training without waiting for processes that have died, as JAX does."""
     if _meets_others():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Commands that have a trained network answer."""
+"""Commands that run a trained network on images."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_resnet_cli.options import Debug, Json, image_files, output_file, with_network
-from keras_resnet_cli.terminal import printable, room
+from keras_resnet_cli.terminal import printable, subpackage
 
 
 @with_network
@@ -17,16 +17,18 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="A folder (of its parts val; of one that the run was trained on, the images "
-            "set aside), a .npz file with x and y, or the name of a data set of "
-            "tensorflow-datasets."
+            help="A folder, a .npz file with x and y, or the name of a tensorflow-datasets data "
+            "set. Of a folder with train/ and val/, val/ is used; of the run's own training data, "
+            "the images set aside for validation."
         ),
     ],
-    output: Annotated[Path | None, output_file("A CSV file of all answers.")] = None,
+    output: Annotated[
+        Path | None, output_file("CSV file to write, with the prediction for each image.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Say how often a network is right on labelled images.
+    """Report top-1 and top-5 accuracy on labelled images.
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
@@ -53,15 +55,15 @@ def evaluate(
 def predict(
     network,
     images: Annotated[list[Path], image_files("Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
+    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Name what is on images.
+    """Classify images, and show the most probable classes of each.
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
-    skipped, rows = room("data").Skipped(), []
+    skipped, rows = subpackage("data").Skipped(), []
     for file, answer in network().predict(images, top=top, skipped=skipped):
         if as_json:
             names, probabilities = zip(*answer, strict=True)
@@ -73,7 +75,7 @@ def predict(
     if as_json:
         print(json.dumps(rows, indent=2))
     if skipped:
-        raise ValueError(f"Images without an answer: {len(skipped)}, named above.")
+        raise ValueError(f"{len(skipped)} images could not be classified; they are named above.")
 
 
 @with_network
@@ -81,21 +83,26 @@ def explain(
     network,
     image: Annotated[Path, image_files("An image file.")],
     class_: Annotated[
-        str | None, typer.Option("--class", help="What to look for. \\[default: the best class]")
+        str | None,
+        typer.Option("--class", help="Class to explain. \\[default: the predicted class]"),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(help="Whose feature map: layer3.1. \\[default: the last block]")
+        str | None,
+        typer.Option(
+            help="Layer with the feature map to use, layer3.1 for example. \\[default: the last "
+            "block]"
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         output_file(
-            "Picture to write. \\[default: NAME_explained.png]", ".png", ".jpg", ".svg", ".pdf"
+            "Image file to write. \\[default: NAME_explained.png]", ".png", ".jpg", ".svg", ".pdf"
         ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Draw where in an image a network sees what speaks for a class (Grad-CAM).
+    """Show which parts of an image a prediction is based on (Grad-CAM).
 
     [bold]Example:[/bold] keras-resnet explain rose.jpg --run runs/flowers
     """

@@ -1,4 +1,4 @@
-"""Commands about networks for other systems."""
+"""Commands that export networks and verify exports."""
 
 import dataclasses
 import json
@@ -17,57 +17,68 @@ from keras_resnet_cli.options import (
     output_folder,
     with_network,
 )
-from keras_resnet_cli.terminal import log_to_stdout, quiet, room
+from keras_resnet_cli.terminal import log_to_stdout, quiet, subpackage
 
 
 @with_network
 def export(
     network,
-    run: Annotated[Path | None, typer.Argument(help=f"Folder of a training. {NEWEST}")] = None,
+    run: Annotated[Path | None, typer.Argument(help=f"Run folder to export. {NEWEST}")] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="saved_model, onnx, litert or openvino.")
+        str,
+        typer.Option("--format", help="Format: saved_model, onnx, litert or openvino."),
     ] = "saved_model",
     output: Annotated[
         Path | None,
         output_folder(
-            "The folder of a SavedModel's versions, or the file. \\[default: in the run folder]",
+            "File to write, or for a SavedModel the folder of its versions. \\[default: in the run "
+            "folder]",
             *(".onnx", ".tflite", ".xml"),
         ),
     ] = None,
     no_fold: Annotated[
-        bool, typer.Option("--no-fold", help="SavedModel: keep batch normalization.")
+        bool,
+        typer.Option(
+            "--no-fold", help="SavedModel: do not fold batch normalization into convolutions."
+        ),
     ] = False,
     top: Annotated[
         int | None,
-        typer.Option(help="SavedModel: how many classes an answer names. \\[default: 5]", min=1),
+        typer.Option(help="SavedModel: number of classes in each response. \\[default: 5]", min=1),
     ] = None,
     warmup: Annotated[
         bool,
-        typer.Option("--warmup", help="SavedModel: add requests for TensorFlow Serving to start."),
+        typer.Option("--warmup", help="SavedModel: add warm-up requests for TensorFlow Serving."),
     ] = False,
     any_size: Annotated[
-        bool, typer.Option("--any-size", help="Files: take images of any size.")
+        bool,
+        typer.Option("--any-size", help="ONNX, LiteRT and OpenVINO: accept images of any size."),
     ] = False,
     with_preprocessing: Annotated[
-        bool, typer.Option("--with-preprocessing", help="ONNX: take pixels, 0 to 255.")
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="ONNX: include the normalization; the input is pixel values, 0 to 255.",
+        ),
     ] = False,
     quantize: Annotated[
-        str | None, typer.Option(help="ONNX and LiteRT: int8; LiteRT: dynamic.")
+        str | None,
+        typer.Option(help="Quantization: int8 (ONNX and LiteRT) or dynamic (LiteRT)."),
     ] = None,
     calibration_data: Annotated[
         Path | None,
         typer.Option(
             "--calibration-data",
             "--representative-data",
-            help="For int8: a folder of images as it will see.",
+            help="For int8: a folder of images like those that the network will see.",
         ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Export a network for other systems, and compare its answers with the model's.
+    """Export a network, run the export and compare its outputs with the model's.
 
-    Beside the export or in it, export.json says what it takes, gives and differs by.
+    export.json, beside the export or in it, describes inputs, outputs and the difference.
 
     [bold]Example:[/bold] keras-resnet export runs/flowers --format onnx
     """
@@ -84,11 +95,11 @@ def export(
     given = {name: value for name, value in options.items() if value}
     if no_fold:
         given["fold"] = False
-    room("trained.exporting").check(format_, output, given)
+    subpackage("trained.exporting").check(format_, output, given)
     opened = network()
-    with quiet():  # the runtimes greet
+    with quiet():  # the runtimes print banners
         path = opened.export(format_, output, **given)
-    record = room("export.record").read(path)
+    record = subpackage("export.record").read(path)
     if as_json:
         print(json.dumps({"path": str(path), **record}, indent=2))
     else:
@@ -97,26 +108,29 @@ def export(
 
 def verify(
     path: Annotated[
-        Path, typer.Argument(help="A SavedModel's version folder, a .onnx, .tflite or .xml file.")
+        Path, typer.Argument(help="Version folder of a SavedModel, or .onnx, .tflite or .xml file.")
     ],
     images: Annotated[list[Path], image_files("Image files.")],
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder of a training. \\[default: that it lies in, or the newest]"),
+        typer.Option(
+            help="Run folder to compare with. \\[default: the one that contains the export, else "
+            "the newest finished one in runs]"
+        ),
     ] = None,
     model: NamedModel = None,
     weights: NamedWeights = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Have an exported network and its model answer the same images.
+    """Compare the outputs of an exported network with those of its model.
 
-    Ends with 1 if they differ by more than rounding explains, or, quantised, on the best class of
-    more than 5 %.
+    Exits with 1 if they differ by more than rounding errors, or, if quantized, if the predicted
+    class differs for more than 5 % of the images.
 
     [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
     """
-    trained = room("trained")
+    trained = subpackage("trained")
     if not as_json:
         log_to_stdout()
     with quiet():
@@ -129,9 +143,9 @@ def verify(
 
 
 def _compared(images, error, agreement):
-    """A comparison with the model, in words."""
-    same = "" if agreement is None else f", the best class is the same on {agreement:.1%}"
+    """Describes a comparison with the model."""
+    same = "" if agreement is None else f", and the predicted class agrees for {agreement:.1%}"
     return (
-        f"beside the model on {images} image{'s' * (images > 1)}, the largest difference is "
-        f"{error:.1e} of the largest value{same}."
+        f"compared with the model on {images} image{'s' * (images > 1)}, the largest difference is "
+        f"{error:.1e} of the largest output{same}."
     )

@@ -1,4 +1,4 @@
-"""Commands about folders of images."""
+"""Commands for folders of images."""
 
 import dataclasses
 import json
@@ -9,33 +9,36 @@ from typing import Annotated
 import typer
 
 from keras_resnet_cli.options import Debug, Json, output_folder
-from keras_resnet_cli.terminal import printable, progress, room
+from keras_resnet_cli.terminal import printable, progress, subpackage
 
 
 def shards(
     directory: Annotated[Path, typer.Argument(help="A folder of class folders.")],
-    output: Annotated[Path, output_folder("The folder to write.")],
-    number: Annotated[int, typer.Option("--shards", help="How many files.", min=1)] = 128,
-    seed: Annotated[int, typer.Option(help="Fixes the order of the images.")] = 0,
+    output: Annotated[Path, output_folder("Folder to write.")],
+    number: Annotated[int, typer.Option("--shards", help="Number of files.", min=1)] = 128,
+    seed: Annotated[int, typer.Option(help="Random seed of the order of the images.")] = 0,
     max_side: Annotated[
         int | None,
         typer.Option(
-            help="Store images whose longer side exceeds this many pixels smaller, as JPEG.", min=1
+            help="Maximum length of the longer side in pixels; larger images are resized and saved "
+            "as JPEG.",
+            min=1,
         ),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(help="Of those JPEGs; 90 by default.", min=1, max=100)
+        int | None,
+        typer.Option(help="JPEG quality of resized images. \\[default: 90]", min=1, max=100),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Write a folder of images as TFRecord files; run again, it goes on where it was.
+    """Convert a folder of images to TFRecord files. An interrupted conversion is resumed.
 
-    Images that cannot be decoded are left out and named.
+    Unreadable images are left out and listed.
 
     [bold]Example:[/bold] keras-resnet shards photos -o photos_shards --shards 128
     """
-    data = room("data")
+    data = subpackage("data")
     logging.getLogger("keras_resnet").setLevel(logging.ERROR)  # they are listed below
     with progress("writing shards") as on_progress:
         skipped = data.write_shards(
@@ -53,24 +56,24 @@ def shards(
         print(json.dumps(found, indent=2))
         return
     for name, reason in skipped.reasons.items():
-        print(printable(f"Left out {name}: {reason}."))
+        print(printable(f"left out: {name}: {reason}"))
     print(f"{output}: {written} shards, {len(skipped)} images left out")
 
 
 def check_data(
     directory: Annotated[
-        Path, typer.Argument(help="A folder with train/ and val/, or of class folders.")
+        Path, typer.Argument(help="A folder of class folders, or with train/ and val/.")
     ],
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Find the images that cannot be used, and those that both train and validate.
+    """Find unreadable images, and images that are in both train/ and val/.
 
-    Ends with 1 if there are any.
+    Exits with 1 if there are any.
 
     [bold]Example:[/bold] keras-resnet check-data photos
     """
-    data = room("data")
+    data = subpackage("data")
     with progress("checking images") as on_progress:
         found = data.check_data(directory, on_progress=on_progress)
     if as_json:
@@ -81,13 +84,14 @@ def check_data(
                 print(printable(f"{count:9,}  {part + '/' if part else ''}{name}"))
         print(f"{found.total:9,}  images")
         for file, reason in found.bad.items():
-            print(printable(f"bad: {file}: {reason}"))
+            print(printable(f"unreadable: {file}: {reason}"))
         for file, reason in found.unread.items():
-            print(printable(f"not read: {file}: {reason}"))
+            print(printable(f"unsupported format: {file}: {reason}"))
         for files in found.duplicates:
-            print(printable(f"the same image in train and val: {', '.join(files)}"))
-        print(f"{len(found.bad)} bad, {len(found.duplicates)} that both train and validate")
-        print(f"{len(found.unread)} of kinds that TensorFlow does not read; convert them")
-        print(f"{found.ignored} files that are no images, which are ignored")
+            print(printable(f"in both train and val: {', '.join(files)}"))
+        print(f"{len(found.bad):9,}  unreadable")
+        print(f"{len(found.unread):9,}  in formats that TensorFlow does not read: convert them")
+        print(f"{len(found.duplicates):9,}  in both train and val")
+        print(f"{found.ignored:9,}  other files, ignored")
     if found.bad or found.unread or found.duplicates:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Commands about networks, trained or not."""
+"""Commands that describe networks."""
 
 import dataclasses
 import json
@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 
 from keras_resnet_cli.options import Debug, Json, NetworkVersion, Prefix, output_file
-from keras_resnet_cli.terminal import quiet, room
+from keras_resnet_cli.terminal import quiet, subpackage
 
-NameOrFile = Annotated[str, typer.Argument(help="A network, resnet50, or a file of weights.")]
+NameOrFile = Annotated[
+    str, typer.Argument(help="Name of a network, resnet50 for example, or a weights file.")
+]
 FileModel = Annotated[
-    str | None, typer.Option("--model", help="Of a file: the network, if it does not tell.")
+    str | None,
+    typer.Option(
+        "--model", help="Name of the file's network, if it cannot be recognized from the file."
+    ),
 ]
 PictureSize = Annotated[
-    int | None, typer.Option(help="Side of the images in pixels. \\[default: 224, or CIFAR's 32]")
+    int | None,
+    typer.Option(help="Image size in pixels. \\[default: 224, or 32 for CIFAR networks]"),
 ]
 
 
@@ -28,13 +34,13 @@ def summary(
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Show a network's stages: sizes, channels, parameters, multiply-adds.
+    """Show a table of a network's stages: output sizes, channels, parameters, multiply-adds.
 
     [bold]Example:[/bold] keras-resnet summary resnet50
     """
-    visualize = room("visualize")
+    visualize = subpackage("visualize")
     with quiet():
-        built = room("conversion").named_network(
+        built = subpackage("conversion").named_network(
             network, model=model, version=version, prefix=prefix
         )
     if as_json:
@@ -50,10 +56,11 @@ def plot(
     network: NameOrFile,
     output: Annotated[
         Path | None,
-        output_file("A .svg or .png file. \\[default: NAME.svg]", ".svg", ".png"),
+        output_file("Image file to write, .svg or .png. \\[default: NAME.svg]", ".svg", ".png"),
     ] = None,
     detail: Annotated[
-        str, typer.Option(help="block: a box a residual block; layer: every layer.")
+        str,
+        typer.Option(help="Level of detail: block (one box for each residual block) or layer."),
     ] = "block",
     model: FileModel = None,
     image_size: PictureSize = None,
@@ -62,13 +69,13 @@ def plot(
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Draw a network, with shapes, parameters and multiply-adds.
+    """Draw a diagram of a network, with shapes, parameters and multiply-adds.
 
     [bold]Example:[/bold] keras-resnet plot resnet50 -o resnet50.svg
     """
-    visualize = room("visualize")
+    visualize = subpackage("visualize")
     with quiet():
-        built = room("conversion").named_network(
+        built = subpackage("conversion").named_network(
             network, model=model, version=version, prefix=prefix
         )
     file = visualize.plot(built, output or f"{built.name}.svg", detail, image_size=image_size)

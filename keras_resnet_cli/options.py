@@ -1,4 +1,4 @@
-"""The options that several commands take."""
+"""Options that several commands share."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ from keras_resnet_cli import terminal
 
 Debug = Annotated[
     bool,
-    typer.Option("--debug", callback=terminal.set_debug, help="Show where in the code it failed."),
+    typer.Option("--debug", callback=terminal.set_debug, help="Show the traceback of errors."),
 ]
 Version = Annotated[
     bool,
@@ -21,15 +21,15 @@ Version = Annotated[
         "--version", callback=terminal.show_version, is_eager=True, help="Show the version."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def output_file(about, *suffixes):
-    """The option that names a file to write: what cannot be is refused before any work is done.
+    """The option for a file to write, checked before any work is done.
 
     Args:
-        about: The help.
-        *suffixes: What its name may end in; none for anything.
+        about: The help text.
+        *suffixes: Allowed suffixes; none to allow all.
     """
 
     def checked(path: Path | None):
@@ -47,11 +47,11 @@ def output_file(about, *suffixes):
 
 
 def output_folder(about, *suffixes):
-    """The option that names a folder to write, which is made: what cannot be is refused, likewise.
+    """The option for a folder to create and write to, checked before any work is done.
 
     Args:
-        about: The help.
-        *suffixes: What the name of a file ends in that may be meant instead.
+        about: The help text.
+        *suffixes: Suffixes of files that are accepted instead of a folder.
     """
 
     def checked(path: Path | None):
@@ -70,16 +70,18 @@ def output_folder(about, *suffixes):
 
 
 def _try_to_write(folder):
-    """Refuses a folder in which no file can be made; its permissions do not tell of each."""
+    """Raises a ValueError if no file can be created in a folder; permissions alone do not tell."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"The folder {folder} cannot be written to.") from error
+        raise ValueError(
+            f"The folder {folder} cannot be written to. Choose another with --output."
+        ) from error
 
 
 def image_files(about):
-    """The argument that names one or more images: if none is there, that is said at once."""
+    """The argument for one or more images; an error at once if none of them exists."""
 
     def checked(found):
         files = found if isinstance(found, list) else [found]
@@ -92,27 +94,36 @@ def image_files(about):
 
 COMMON = ("as_json", "debug")
 
-# Of the commands that take a trained network.
+# For the commands that use a trained network.
 NEWEST = "\\[default: the newest finished one in runs]"
-RunFolder = Annotated[Path | None, typer.Option(help=f"Folder of a training. {NEWEST}")]
+AS_TRAINED = "\\[default: as for the run or the weights]"
+RunFolder = Annotated[Path | None, typer.Option(help=f"Run folder to use. {NEWEST}")]
 NamedModel = Annotated[
     str | None,
-    typer.Option(help="Of weights, the network: resnet50. \\[default: what they are of]"),
+    typer.Option(
+        help="Name of the network of --weights, resnet50 for example. \\[default: recognized from "
+        "the weights]"
+    ),
 ]
 Prefix = Annotated[
-    str | None, typer.Option(help="Which network, where the file has several: teacher.")
+    str | None,
+    typer.Option(
+        help="Prefix of the network to use, if the file has several, teacher for example."
+    ),
 ]
 NetworkVersion = Annotated[
     str | None,
     typer.Option(
-        help="Where its bottlenecks stride, if the file does not tell: v1 on the first "
-        "convolution, as keras.applications and Caffe, v1.5 on the second. \\[default: v1.5]"
+        help="Position of the stride in bottleneck blocks, if the file does not specify it: v1, on "
+        "the first convolution (keras.applications, Caffe), or v1.5, on the second (torchvision, "
+        "timm). \\[default: v1.5]"
     ),
 ]
 NamedWeights = Annotated[
     str | None,
     typer.Option(
-        help="Or weights: a file, a folder with a config.json, hf://owner/name, imagenet."
+        help="Weights to use instead of a run: a file, a folder with a config.json, "
+        "hf://owner/name, or imagenet."
     ),
 ]
 ImageSize = Annotated[
@@ -120,48 +131,53 @@ ImageSize = Annotated[
     typer.Option(
         "--image-size",
         "--crop",
-        help="Side in pixels. \\[default: the run's, or the network's usual]",
+        help=f"Image size in pixels. {AS_TRAINED}",
     ),
 ]
 Resize = Annotated[
     int | None,
-    typer.Option(help="Shorter side before the crop. \\[default: the run's or weights']"),
+    typer.Option(help=f"Length of the shorter side before the crop, in pixels. {AS_TRAINED}"),
 ]
 Mean = Annotated[
     tuple[float, float, float] | None,
     typer.Option(
-        help="Of red, green and blue, scaled to 0..1: 0.49 0.48 0.45. \\[default: the run's or "
-        "weights'; if nobody knows, ImageNet's]"
+        help="Mean of the red, green and blue channels, for values in 0..1: 0.49 0.48 0.45. "
+        "\\[default: as for the run or the weights, else ImageNet's]"
     ),
 ]
 Std = Annotated[
-    tuple[float, float, float] | None, typer.Option(help="Their standard deviation, likewise.")
+    tuple[float, float, float] | None,
+    typer.Option(
+        help="Standard deviation of the red, green and blue channels, for values in 0..1. "
+        "\\[default: as for the run or the weights, else ImageNet's]"
+    ),
 ]
 Interpolation = Annotated[
     str | None,
-    typer.Option(help="Of resizing: bilinear or bicubic. \\[default: the run's or weights']"),
+    typer.Option(help=f"Interpolation of the resizing: bilinear or bicubic. {AS_TRAINED}"),
 ]
 CropMode = Annotated[
     str | None,
     typer.Option(
-        help="What is resized: center, squash or border. \\[default: the run's or weights']"
+        help="How images are resized before the crop: center (shorter side), squash (both sides) "
+        f"or border (longer side, padded). {AS_TRAINED}"
     ),
 ]
 
 
 def with_parameters(function, command, options, *, without):
-    """Makes a command of a function: with a command's name, help and options, and with more.
+    """Gives a function a command's name, help and options, and additional options.
 
     Args:
-        function: What is called, with all of them by name.
-        command: The command; an option of its own counts before another one of that name.
-        options: The others, which come first.
-        without: The argument of the command that the function makes of the others.
+        function: The function; it is called with all options by name.
+        command: The command; its options take precedence over additional ones of the same name.
+        options: The additional options, which come first.
+        without: The argument of the command that the function makes from the additional options.
     """
     parameters = {option.name: option for option in options}
     parameters |= inspect.signature(command).parameters
     del parameters[without]
-    # Required ones first, and last what all commands have.
+    # Required options first, options of all commands last.
     in_order = sorted(
         (one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters.values()),
         key=lambda one: (one.default is not one.empty, one.name in COMMON),
@@ -172,7 +188,7 @@ def with_parameters(function, command, options, *, without):
 
 
 def with_network(command):
-    """Gives a command the options that name a trained network, and `network()`, which opens it."""
+    """Gives a command the options for a trained network, and `network()`, which opens it."""
     options = inspect.signature(open_network).parameters
 
     def asked(**given):
@@ -196,11 +212,11 @@ def open_network(
     prefix: Prefix = None,
     version: NetworkVersion = None,
 ):
-    """The network that is meant: of the newest finished run, and then which is said, by default."""
-    trained = terminal.room("trained")
+    """Opens a network from a run folder, by default the newest finished one, or from weights."""
+    trained = terminal.subpackage("trained")
     if run is None and model is None and weights is None:
         run = trained.newest_run()
-        print(terminal.printable(f"The newest finished run is asked: {run}."), file=sys.stderr)
+        print(terminal.printable(f"Using the newest finished run: {run}"), file=sys.stderr)
     options = {
         **{"crop": image_size, "resize": resize, "mean": mean, "std": std},
         **{"interpolation": interpolation, "crop_mode": crop_mode},

@@ -1,4 +1,4 @@
-"""What a command shows on the terminal, and what it keeps from it."""
+"""Terminal output: progress, log lines and error messages."""
 
 import contextlib
 import importlib.metadata
@@ -12,7 +12,7 @@ debug = False
 
 
 def set_debug(value: bool):
-    """Has errors show where in the code they came from, if `value`; never takes it back."""
+    """Makes errors show their traceback, if `value`; never switches it off again."""
     global debug
     debug = debug or value
 
@@ -27,8 +27,8 @@ def show_version(value: bool):
 def open_closed_streams():
     """Puts the null device where the caller closed a standard stream (2>&-).
 
-    Else the next file that is opened, one of weights perhaps, gets its number, and what is written
-    to the stream.
+    Otherwise the next file that is opened, a weights file perhaps, gets the stream's number, and
+    the output written to the stream.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -42,12 +42,9 @@ def open_closed_streams():
 
 @contextlib.contextmanager
 def quiet():
-    """Drops what is meanwhile written to standard error, by C++ too; errors still raise.
-
-    TensorFlow greets at its first import.
-    """
+    """Suppresses standard error, for TensorFlow's messages at import; errors are still raised."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("tensorflow", "absl"):  # tensorflow-datasets speaks through absl
+    for name in ("tensorflow", "absl"):  # tensorflow-datasets logs through absl
         logging.getLogger(name).setLevel(logging.ERROR)
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -59,19 +56,19 @@ def quiet():
         os.close(kept)
 
 
-def room(name):
-    """A module of keras_resnet; importing it brings TensorFlow, without its greeting."""
+def subpackage(name):
+    """Imports a subpackage or module of keras_resnet, without TensorFlow's messages."""
     with quiet():
         return importlib.import_module(f"keras_resnet.{name}")
 
 
 def printable(text):
-    """Without what would steer the terminal; a file may have chosen it."""
+    """Replaces characters that would control the terminal; untrusted files may contain them."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def in_words(error):
-    """What an error says, in one line and without the system's number for it."""
+    """Returns an error's message in one line, without the system's error number."""
     said = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         file = error.filename
@@ -81,9 +78,9 @@ def in_words(error):
 
 @contextlib.contextmanager
 def progress(what):
-    """A progress bar on standard error, if that is a terminal: function of (done, total).
+    """Shows a progress bar on standard error, if that is a terminal; yields f(done, total).
 
-    It stays once that was called; an error before, about the arguments perhaps, takes its place.
+    The bar stays visible once the function was called; an error before that replaces it.
     """
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -103,7 +100,7 @@ def progress(what):
 
 
 class _Lines(logging.Handler):
-    """Prints through sys.stdout as it is then: a progress bar puts itself in its place."""
+    """Prints through the current sys.stdout, which a progress bar may have replaced."""
 
     def __init__(self, stream):
         super().__init__()
@@ -111,18 +108,18 @@ class _Lines(logging.Handler):
 
     def emit(self, record):
         lines = map(printable, self.format(record).splitlines())
-        # Whoever read the lines may have left: what is at work goes on.
+        # The reader of the output may have exited; the command continues.
         with contextlib.suppress(BrokenPipeError):
             print("\n".join(lines), file=getattr(sys, self.stream))
 
 
 def log_to_stdout():
-    """Prints what the package logs."""
+    """Prints the package's log to standard output."""
     _log_to("stdout")
 
 
 def log_to_stderr():
-    """Prints what the package logs beside an answer."""
+    """Prints the package's log to standard error, apart from the result."""
     _log_to("stderr")
 
 

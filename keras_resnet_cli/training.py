@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from keras_resnet_cli.options import Debug, output_folder, with_parameters
-from keras_resnet_cli.terminal import log_to_stdout, room
+from keras_resnet_cli.terminal import log_to_stdout, subpackage
 
-# What of a recipe has an option of its own.
+# Fields of a recipe that have an option of their own.
 OPTIONS = {
     "data": str,
     "validation_split": float,
@@ -32,7 +32,7 @@ OPTIONS = {
 
 
 def _help_of_fields():
-    """The help of a recipe's fields, from its source: to import it takes TensorFlow's seconds."""
+    """Reads the help of a recipe's fields from its source; an import would import TensorFlow."""
     package = importlib.util.find_spec("keras_resnet")
     assert package and package.origin  # noqa: S101 (it is installed along with the command)
     source = Path(package.origin).with_name("training") / "recipe.py"
@@ -44,7 +44,7 @@ def _help_of_fields():
 
 
 def with_recipe(command):
-    """Gives a command the options that change a recipe, and {name: value} of those given."""
+    """Gives a command options for fields of a recipe, and `changes`, the values of those given."""
 
     def asked(**given):
         changes = {name: given.pop(name) for name in OPTIONS}
@@ -71,36 +71,48 @@ def with_recipe(command):
 def train(
     changes,
     recipe: Annotated[
-        str, typer.Option(help="flowers, fine_tune, cifar, imagenet_v1, imagenet_v2, or a file.")
+        str,
+        typer.Option(
+            help="Recipe: flowers, fine_tune, cifar, imagenet_v1, imagenet_v2, or a .json file."
+        ),
     ] = "flowers",
-    output: Annotated[Path, output_folder("Run folder.")] = Path("runs/flowers"),
+    output: Annotated[Path, output_folder("Run folder to write.")] = Path("runs/flowers"),
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any value of the recipe: --set augmentation.mixup=0.2"),
+        typer.Option("--set", help="Set any field of the recipe: --set augmentation.mixup=0.2"),
     ] = None,
     save_every: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints. \\[default: an epoch]", min=1)
+        int | None,
+        typer.Option(
+            help="Steps between checkpoints. \\[default: only at the end of each epoch]", min=1
+        ),
     ] = None,
-    devices: Annotated[int, typer.Option(help="GPUs that share each batch.", min=1)] = 1,
+    devices: Annotated[int, typer.Option(help="Number of GPUs that share each batch.", min=1)] = 1,
     coordinator: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the first process (KERAS_BACKEND=jax).")
+        str | None,
+        typer.Option(
+            help="Address of the first process, HOST:PORT, for distributed training "
+            "(KERAS_BACKEND=jax)."
+        ),
     ] = None,
-    processes: Annotated[int, typer.Option(help="How many processes train.", min=1)] = 1,
-    process_id: Annotated[int, typer.Option(help="Which one this is, from 0.", min=0)] = 0,
+    processes: Annotated[
+        int, typer.Option(help="Number of processes in distributed training.", min=1)
+    ] = 1,
+    process_id: Annotated[int, typer.Option(help="Index of this process, from 0.", min=0)] = 0,
     debug: Debug = False,
 ):
-    """Train a network; run again after an interruption, it goes on.
+    """Train a network. Running the same command again resumes an interrupted training.
 
     [bold]Example:[/bold] keras-resnet train --data photos --validation-split 0.2 --epochs 10
     """
-    training = room("training")
+    training = subpackage("training")
     log_to_stdout()
     changes |= dict(map(_assignment, set_ or ()))
     if Path(recipe).suffix == ".json":
-        chosen = room("files").read_json(
+        chosen = subpackage("files").read_json(
             recipe,
             training.Recipe.from_config,
-            advice="Mend it, or name a recipe: --recipe flowers.",
+            advice="Correct it, or choose a named recipe: --recipe flowers.",
         )
     else:
         chosen = training.named_recipe(recipe)
@@ -119,10 +131,10 @@ def train(
 
 
 def _assignment(text):
-    """The name and the value of --set name=value; a value that is no JSON is a string."""
+    """Parses --set name=value; a value that is not valid JSON is a string."""
     name, sign, value = text.partition("=")
     if not sign:
-        raise ValueError(f"--set takes name=value. Received: {text!r}")
+        raise ValueError(f"--set expects name=value. Received: {text!r}")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

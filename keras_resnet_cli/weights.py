@@ -1,4 +1,4 @@
-"""Commands about files of weights."""
+"""Commands for weights files."""
 
 import dataclasses
 import json
@@ -17,35 +17,36 @@ from keras_resnet_cli.options import (
     output_folder,
     with_network,
 )
-from keras_resnet_cli.terminal import printable, room
+from keras_resnet_cli.terminal import printable, subpackage
 
 File = Annotated[
-    str, typer.Argument(help="A file of weights, a folder with a config.json, or hf://owner/name.")
+    str, typer.Argument(help="A weights file, a folder with a config.json, or hf://owner/name.")
 ]
-# What is said of a file in words.
+# Attributes of `inspect`'s result that are plain text.
 WORDS = ("layout", "head", "preprocessing", "call")
 
 
 def list_(
     pattern: Annotated[
-        str | None, typer.Argument(help="Only these networks: resnet50, 'seresnet*'.")
+        str | None,
+        typer.Argument(help="Name or pattern of the networks to list: resnet50, 'seresnet*'."),
     ] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Only networks with published weights.")
+        bool, typer.Option("--pretrained", help="List only networks with published weights.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """List the networks by family or, of those of a name or a pattern, the published weights.
+    """List all networks by family, or the published weights of some of them.
 
     [bold]Example:[/bold] keras-resnet list resnet50
     """
-    registry = room("weights.registry")
-    names = room("models").list_models(pattern or "*", pretrained=pretrained)
+    registry = subpackage("weights.registry")
+    names = subpackage("models").list_models(pattern or "*", pretrained=pretrained)
     if not names:
         if not set(pattern or "*") & set("*?["):
-            registry.list_weights(pattern)  # raises, with the name that is meant, probably
-        raise ValueError(f"No network {'with published weights ' * pretrained}fits {pattern!r}.")
+            registry.list_weights(pattern)  # raises an error that suggests a name
+        raise ValueError(f"No network {'with published weights ' * pretrained}matches {pattern!r}.")
     weights = {name: registry.list_weights(name) for name in names}
     if as_json:
         rows = [row for of_one in weights.values() for row in of_one]
@@ -53,7 +54,7 @@ def list_(
         return
     if not pattern:
         print(OVERVIEW.format("network", "weights", "best top-1, at, of"))
-    for kind, of_it in room("kinds").by_kind(names).items():
+    for kind, of_it in subpackage("kinds").by_kind(names).items():
         print(f"{kind.name}: {kind.about}")
         for name in of_it:
             if pattern:
@@ -69,7 +70,7 @@ IN_FULL = "    {:24}{:>7}{:>5}{:>8}{:>5}{:>9}  {}"
 
 
 def _print_weights(name, weights):
-    """Prints a network's weights, a line each: with the usual images, and with larger ones."""
+    """Prints a network's weights, one line each, with the accuracy at one or two image sizes."""
     if not weights:
         print(f"  {name}: none are published")
         return
@@ -81,7 +82,7 @@ def _print_weights(name, weights):
             for accuracy in (row.accuracy, row.test_accuracy)
         )
         sides, classes = (row.crop, row.test_crop or ""), row.classes or "none"
-        cells = (first, sides[0], second, sides[1], classes, row.licence or "not said")
+        cells = (first, sides[0], second, sides[1], classes, row.licence or "unknown")
         print(IN_FULL.format(row.name, *cells).rstrip())
 
 
@@ -91,13 +92,13 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Show what a file of weights holds, and which network it is of.
+    """Show the tensors in a weights file, and which network they belong to.
 
-    Nothing that the file names is imported or run.
+    The file is only read: no code in it is imported or executed.
 
     [bold]Example:[/bold] keras-resnet inspect resnet50-0676ba61.pth
     """
-    found = room("weights").inspect(file, prefix=prefix)
+    found = subpackage("weights").inspect(file, prefix=prefix)
     rows = [(name, str(t.dtype), list(t.shape), t.nbytes) for name, t in found.tensors.items()]
     published = found.published and f"{found.published.model} {found.published.name}"
     if as_json:
@@ -124,7 +125,7 @@ def inspect(
     print(f"sha256        {found.sha256}")
     print(f"tensors       {len(rows)}, {sum(t.size for t in found.tensors.values()):,} numbers")
     print(f"architecture  {printable(found.architecture.text)}")
-    print(f"published     {published or 'no, or not known here'}")
+    print(f"published     {published or 'not among the known published weights'}")
     for name in WORDS:
         print(f"{name:13} {printable(getattr(found, name))}")
 
@@ -133,24 +134,29 @@ def convert(
     file: File,
     output: Annotated[
         Path,
-        output_file("A .keras, .weights.h5, .safetensors or .pth file."),
+        output_file("File to write, .keras, .weights.h5, .safetensors or .pth."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="The network, if the file does not tell: resnet50.")
+        str | None,
+        typer.Option(
+            help="Name of the network, resnet50 for example, if it cannot be recognized from the "
+            "file."
+        ),
     ] = None,
     version: NetworkVersion = None,
     prefix: Prefix = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the outputs before and after.")
+        bool,
+        typer.Option("--verify", help="Compare the network's outputs before and after."),
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Convert a file of weights: PyTorch, safetensors, Keras, in every direction.
+    """Convert a weights file between the formats of PyTorch, safetensors and Keras.
 
     [bold]Example:[/bold] keras-resnet convert resnet50-0676ba61.pth -o resnet50.keras --verify
     """
-    variant, classes, difference = room("conversion").convert(
+    variant, classes, difference = subpackage("conversion").convert(
         file, output, model=model, version=version, prefix=prefix, verify=verify
     )
     if as_json:
@@ -166,29 +172,35 @@ def convert(
 def download(
     model: Annotated[
         str,
-        typer.Argument(help="The network, resnet50, or a file's name; or hf://owner/name."),
+        typer.Argument(
+            help="Name of a network, resnet50 for example, or of a published file; or "
+            "hf://owner/name."
+        ),
     ],
     weights: Annotated[
-        str, typer.Option(help="Which: imagenet, or a name of `keras-resnet list resnet50`.")
+        str,
+        typer.Option(
+            help="Which weights: imagenet, or a name listed by `keras-resnet list resnet50`."
+        ),
     ] = "imagenet",
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Download published weights, once, and check them.
+    """Download published weights to the cache, and check their hash.
 
-    They go into KERAS_RESNET_HOME (default: ~/.keras/models), from KERAS_RESNET_WEIGHTS_URL if that
-    names a mirror. Those of the Hugging Face hub go into its own cache, HF_HOME.
+    The cache is KERAS_RESNET_HOME (default: ~/.keras/models); KERAS_RESNET_WEIGHTS_URL sets a
+    mirror to download from. Files of the Hugging Face hub go to its own cache, HF_HOME.
 
     [bold]Example:[/bold] keras-resnet download resnet50 --weights IMAGENET1K_V2
     """
-    registry, hub = room("weights.registry"), room("weights.hub")
+    registry, hub = subpackage("weights.registry"), subpackage("weights.hub")
     if hub.is_address(model):
         file = hub.weights_file(model)
-        room("weights").preprocessing_of(model)  # fetches what describes it, for later
+        subpackage("weights").preprocessing_of(model)  # downloads the description too
         print(json.dumps({"file": str(file)}, indent=2) if as_json else file)
         return
     row = registry.find_file(model) or registry.find(model, weights)
-    file = room("weights").download(row)
+    file = subpackage("weights").download(row)
     found = {"file": str(file), "model": row.model, "weights": row.name}
     print(json.dumps(found, indent=2) if as_json else file)
 
@@ -196,13 +208,13 @@ def download(
 @with_network
 def save_hub(
     network,
-    output: Annotated[Path, output_folder("The folder to write.")],
+    output: Annotated[Path, output_folder("Folder to write.")],
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Save a network as a folder for the Hugging Face hub, which timm and transformers load too.
+    """Save a network as a folder for the Hugging Face hub, in timm's and transformers' formats.
 
-    Nothing is uploaded.
+    The folder is not uploaded.
 
     [bold]Example:[/bold] keras-resnet save-hub --run runs/flowers -o flowers
     """

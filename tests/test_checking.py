@@ -68,11 +68,12 @@ def test_check_data_as_a_command(flowers, spoilt, command_here):
     done = command_here("check-data", flowers)
     assert done.returncode == 0, done.stderr
     assert "3  train/rose" in done.stdout
-    assert "0 bad, 0 that both train and validate" in done.stdout
+    for count in ("0  unreadable\n", "0  in both train and val\n", "0  other files, ignored\n"):
+        assert f" {count}" in done.stdout
     done = command_here("check-data", spoilt)
     assert done.returncode == 1
-    assert f"bad: {spoilt}/train/rose/000.jpg: it is no image" in done.stdout
-    assert "the same image in train and val: " in done.stdout
+    assert f"unreadable: {spoilt}/train/rose/000.jpg: it is no image" in done.stdout
+    assert "in both train and val: " in done.stdout
     assert "Traceback" not in done.stderr
     done = command_here("check-data", spoilt, "--json")
     assert done.returncode == 1

@@ -97,20 +97,20 @@ def public(module):
 
 
 @pytest.mark.parametrize(
-    "room",
+    "subpackage",
     [
         *("blocks", "configs", "conversion", "data", "export", "features", "layers", "models"),
         *("preprocessing", "trained", "training", "visualize", "weights"),
     ],
 )
-def test_what_is_public_has_types(room):
-    for name, found in public(getattr(keras_resnet, room)):
+def test_what_is_public_has_types(subpackage):
+    for name, found in public(getattr(keras_resnet, subpackage)):
         if inspect.isclass(found) and "__init__" not in vars(found):
             continue  # an error, whose arguments are Python's
         function = found.__init__ if inspect.isclass(found) else inspect.unwrap(found)
         hints = getattr(function, "__annotations__", {})
         parameters = [parameter for parameter in inspect.signature(function).parameters]
         missing = set(parameters) - set(hints) - {"self"}
-        assert not missing, f"{room}.{name}: {missing}"
-        assert inspect.isclass(found) or "return" in hints, f"{room}.{name}"
+        assert not missing, f"{subpackage}.{name}: {missing}"
+        assert inspect.isclass(found) or "return" in hints, f"{subpackage}.{name}"
         typing.get_type_hints(function)

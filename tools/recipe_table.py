@@ -14,7 +14,7 @@ with quiet():
 
 def table():
     """The table, as Markdown."""
-    lines = ["| field | default | what it is |", "| --- | --- | --- |"]
+    lines = ["| field | default | description |", "| --- | --- | --- |"]
     for prefix, owner in (("", Recipe()), ("augmentation.", Augmentation())):
         for field in dataclasses.fields(owner):
             value = getattr(owner, field.name)

@@ -50,10 +50,12 @@ def ask(channel, message):
 
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    host: Annotated[str, typer.Option(help="The server.")] = "localhost:8500",
-    model: Annotated[str, typer.Option(help="The model's name there.")] = "flowers",
-    label: Annotated[str | None, typer.Option(help="A version's label: canary.")] = None,
-    version: Annotated[int | None, typer.Option(help="Or its number.")] = None,
+    host: Annotated[str, typer.Option(help="Address of the server.")] = "localhost:8500",
+    model: Annotated[str, typer.Option(help="Name of the model on the server.")] = "flowers",
+    label: Annotated[
+        str | None, typer.Option(help="Label of the version to use, canary for example.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Number of the version to use.")] = None,
 ):
     """Prints the answer for each image."""
     if label and version:

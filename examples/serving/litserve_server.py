@@ -119,11 +119,13 @@ def refuse(_, error):
 
 
 def main(
-    version: Annotated[Path, typer.Argument(help="The version folder.")],
-    model: Annotated[str, typer.Option(help="The model's name in the address.")] = "flowers",
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Its port.")] = 8501,
-    workers: Annotated[int, typer.Option(help="Processes that compute.", min=1)] = 1,
+    version: Annotated[Path, typer.Argument(help="Version folder of the SavedModel.")],
+    model: Annotated[str, typer.Option(help="Name of the model in the URL.")] = "flowers",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8501,
+    workers: Annotated[int, typer.Option(help="Number of worker processes.", min=1)] = 1,
 ):
     """Serves until it is stopped."""
     if not (version / "saved_model.pb").is_file():

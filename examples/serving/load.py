@@ -37,10 +37,10 @@ def load(where, images, number, clients):
 
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    url: Annotated[str, typer.Option(help="The server.")] = "http://localhost:8501",
-    model: Annotated[str, typer.Option(help="The model's name there.")] = "flowers",
-    number: Annotated[int, typer.Option("--requests", help="How many.", min=1)] = 200,
-    clients: Annotated[int, typer.Option(help="How many at once.", min=1)] = 8,
+    url: Annotated[str, typer.Option(help="Address of the server.")] = "http://localhost:8501",
+    model: Annotated[str, typer.Option(help="Name of the model on the server.")] = "flowers",
+    number: Annotated[int, typer.Option("--requests", help="Number of requests.", min=1)] = 200,
+    clients: Annotated[int, typer.Option(help="Number of concurrent requests.", min=1)] = 8,
 ):
     """Prints images a second, and the median and the slowest twentieth of the times."""
     try:

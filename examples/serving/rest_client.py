@@ -64,10 +64,12 @@ def explained(error):
 
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    url: Annotated[str, typer.Option(help="The server.")] = "http://localhost:8501",
-    model: Annotated[str, typer.Option(help="The model's name there.")] = "flowers",
-    label: Annotated[str | None, typer.Option(help="A version's label: canary.")] = None,
-    version: Annotated[int | None, typer.Option(help="Or its number.")] = None,
+    url: Annotated[str, typer.Option(help="Address of the server.")] = "http://localhost:8501",
+    model: Annotated[str, typer.Option(help="Name of the model on the server.")] = "flowers",
+    label: Annotated[
+        str | None, typer.Option(help="Label of the version to use, canary for example.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Number of the version to use.")] = None,
 ):
     """Prints the answer for each image."""
     if label and version:

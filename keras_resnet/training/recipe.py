@@ -1,4 +1,4 @@
-"""What a training is: everything that decides its result."""
+"""The recipe: all settings that determine the result of a training run."""
 
 import dataclasses
 import itertools
@@ -10,10 +10,10 @@ from typing import Any
 from keras_resnet.configs import CONFIGS
 from keras_resnet.data import Augmentation
 from keras_resnet.fields import (
+    FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
     RATE,
-    SHARE,
     Rule,
     a,
     check,
@@ -26,33 +26,37 @@ from keras_resnet.fields import (
 )
 from keras_resnet.preprocessing import CROP_MODE, INTERPOLATION, MEAN, STD, Preprocessing
 
-# What a run adds to its recipe.json.
+# Keys that a run adds to its recipe.json.
 ADDED = ("classes", "command")
-# What of the evaluation transform is the weights', if a recipe does not say it.
+# Fields of the evaluation transform that the weights determine if the recipe leaves them None.
 PIXELS = ("resize", "mean", "std", "interpolation", "crop_mode")
 
 
 @documented
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A training's data, network and numbers.
+    """Data, network and hyperparameters of a training run.
 
-    `Recipe()` with data is the flowers recipe: ResNet-34, Adam at 1e-4, 15 epochs of batches of 16.
+    The defaults are the flowers recipe: ResNet-34, Adam with learning rate 1e-4, 15 epochs, batch
+    size 16.
     """
 
     data: str | None = field(
         None,
         a(str),
-        "A folder with train/ and val/ of class folders or of shards; one folder of class "
-        "folders; or the name of a data set of tensorflow-datasets.",
+        "A folder with train/ and val/, each with class folders or shards; a single folder of "
+        "class folders; or the name of a tensorflow-datasets data set.",
     )
     validation_split: float | None = field(
-        None, RATE, "Share of the images that validate, 0 to 1, where they are not apart."
+        None,
+        RATE,
+        "Fraction of the images to set aside for validation, 0 to 1, if the data has no "
+        "validation part.",
     )
     max_bad: float = field(
         0.1,
-        SHARE,
-        "Maximum fraction of unreadable images, 0 to 1, above which there is an error.",
+        FRACTION,
+        "Maximum fraction of unreadable images, 0 to 1; training stops with an error above it.",
     )
     model: str = field(
         "resnet34",
@@ -62,79 +66,91 @@ class Recipe:
     weights: str | None = field(
         None,
         a(str),
-        'What to start from: a file, a folder with a config.json, "hf://owner/name", "imagenet" or '
-        "other published weights (downloads). None for random weights.",
+        'Initial weights: a file, a folder with a config.json, "hf://owner/name", "imagenet" or '
+        "the name of other published weights (downloaded). None for random initialization.",
     )
-    dropout: float = field(0.0, RATE, "Rate of dropout before `fc`.")
-    drop_path: float = field(0.0, RATE, "Rate of stochastic depth of the last block.")
-    zero_init_residual: bool = field(False, a(bool), "Whether blocks start as their shortcuts.")
+    dropout: float = field(0.0, RATE, "Dropout rate before the classifier `fc`.")
+    drop_path: float = field(
+        0.0, RATE, "Stochastic depth rate of the last block; it grows linearly from the first."
+    )
+    zero_init_residual: bool = field(
+        False,
+        a(bool),
+        "Whether to initialize the end of each residual branch with zeros, so that blocks start as "
+        "their shortcuts.",
+    )
     image_size: int = field(
-        224, whole(1), "Side of the images that validate, and are predicted later, in pixels."
+        224, whole(1), "Image size for validation and prediction, height and width in pixels."
     )
     train_size: int | None = field(
-        None, whole(1), "Side of the images that train, in pixels. Default: `image_size`."
+        None,
+        whole(1),
+        "Image size for training, height and width in pixels. Default: `image_size`.",
     )
     resize: int | None = field(
         None,
         whole(1),
-        "Length of the shorter side before the centre crop of the evaluation transform. Default: "
-        "as much of `image_size` as in the weights' transform, else 256 / 224.",
+        "Length of the shorter side before the centre crop, for validation and prediction. "
+        "Default: in the same ratio to `image_size` as for the weights, else 256 / 224.",
     )
     interpolation: str | None = field(
         None,
         INTERPOLATION,
-        'How images are resized, "bilinear" or "bicubic", in training and validation. Default: '
-        "the weights', else bilinear.",
+        'Interpolation of the resizing, "bilinear" or "bicubic", for training and validation. '
+        'Default: the same as for the weights, else "bilinear".',
     )
     crop_mode: str | None = field(
         None,
         CROP_MODE,
-        'What the evaluation transform resizes, "center", "squash" or "border", as of '
-        "`Preprocessing`. Default: the weights', else center.",
+        'How images are resized before the crop, for validation and prediction: "center", "squash" '
+        'or "border"; see `Preprocessing`. Default: the same as for the weights, else "center".',
     )
     mean: tuple[float, float, float] | None = field(
         None,
         MEAN,
-        "Mean of each RGB channel, of values scaled to 0..1. Default: the weights', else "
+        "Mean of each RGB channel, for values in 0..1. Default: the same as for the weights, else "
         "ImageNet's.",
     )
     std: tuple[float, float, float] | None = field(
-        None, STD, "Their standard deviation. Default: the weights', else ImageNet's."
+        None,
+        STD,
+        "Standard deviation of each RGB channel, for values in 0..1. Default: the same as for the "
+        "weights, else ImageNet's.",
     )
     exif: bool = field(
         False,
         a(bool),
-        "True to turn JPEGs as their EXIF orientation says, in training, validation and the "
+        "Whether to apply the EXIF orientation of JPEG files, in training, validation and the "
         "exported network; torchvision does not.",
     )
     augmentation: Augmentation = field(
         Augmentation,
         a(Augmentation),
-        "What training does to images at random; MixUp, CutMix and label smoothing among it.",
+        "Random augmentation of the training images, including MixUp, CutMix and label smoothing.",
     )
-    epochs: int = field(15, whole(0), "Times through the images, after `head_epochs`.")
-    batch_size: int = field(16, whole(1), "Images of a step, on all devices together.")
+    epochs: int = field(15, whole(0), "Number of epochs, after `head_epochs`.")
+    batch_size: int = field(16, whole(1), "Number of images per step, over all devices.")
     optimizer: str = field(
         "adam",
         one_of("sgd", "sgdw", "adam", "adamw"),
-        '"sgd" (with momentum), "adam"; with weight decay as torch.optim has it, added to the '
-        'gradient. Or "sgdw", "adamw", which decay apart from the gradient '
+        '"sgd" (with momentum) or "adam", which add the weight decay to the gradient, as in '
+        'torch.optim; or "sgdw" or "adamw", with decoupled weight decay '
         "(https://arxiv.org/abs/1711.05101).",
     )
-    momentum: float = field(0.9, RATE, "SGD's.")
-    nesterov: bool = field(False, a(bool), "Whether SGD's momentum is Nesterov's.")
-    learning_rate: float = field(1e-4, POSITIVE, "The highest learning rate.")
+    momentum: float = field(0.9, RATE, "Momentum of SGD.")
+    nesterov: bool = field(False, a(bool), "Whether SGD uses Nesterov momentum.")
+    learning_rate: float = field(1e-4, POSITIVE, "Peak learning rate.")
     reference_batch_size: int | None = field(
         None,
         whole(1),
-        "If given, the batch size that `learning_rate` is meant for: with another, it is "
-        "multiplied by the quotient (https://arxiv.org/abs/1706.02677).",
+        "Batch size for which `learning_rate` is given; the learning rate is scaled linearly to "
+        "the actual batch size (https://arxiv.org/abs/1706.02677). None for no scaling.",
     )
     schedule: str = field(
         "constant",
         one_of("constant", "step", "cosine"),
-        '"constant"; "step", divided by 10 at each of `milestones`; or "cosine", falling to zero '
-        "along a cosine (https://arxiv.org/abs/1608.03983).",
+        'Learning rate schedule: "constant"; "step", which divides by 10 at each of `milestones`; '
+        'or "cosine", which decays to zero (https://arxiv.org/abs/1608.03983).',
     )
     milestones: tuple[int, ...] = field(
         (),
@@ -142,32 +158,38 @@ class Recipe:
             lambda epochs: isinstance(epochs, tuple) and all(type(n) is int for n in epochs),
             "a tuple of epochs",
         ),
-        'Epochs, ascending, for "step".',
+        'Epochs at which "step" divides the learning rate, in ascending order.',
     )
     warmup_epochs: float = field(
-        0, NOT_NEGATIVE, "How long the learning rate rises from a hundredth, linearly."
+        0,
+        NOT_NEGATIVE,
+        "Number of epochs of linear warm-up, which starts at 1 % of the learning rate.",
     )
-    weight_decay: float = field(0.0, NOT_NEGATIVE, "Of the optimizer.")
+    weight_decay: float = field(0.0, NOT_NEGATIVE, "Weight decay of the optimizer.")
     decay_all: bool = field(
-        False, a(bool), "Whether norms and biases decay too, and not the kernels alone."
+        False,
+        a(bool),
+        "Whether weight decay also applies to normalization parameters and biases.",
     )
     ema_momentum: float | None = field(
         None,
         RATE,
-        "If given, the moving average of the weights is what is validated and saved; near 1, "
-        "0.9999 for example. (The batch statistics are moving averages anyway.)",
+        "Momentum of the exponential moving average of the weights, 0.9999 for example; the "
+        "averaged weights are validated and saved. None for no averaging.",
     )
     clip_norm: float | None = field(
-        None, POSITIVE, "If given, the gradient's largest norm, over all weights together."
+        None,
+        POSITIVE,
+        "Maximum norm of the gradient, computed over all weights. None for no clipping.",
     )
     accumulation_steps: int = field(
-        1, whole(1), "Batches whose gradients are averaged for one update."
+        1, whole(1), "Number of batches over which gradients are averaged for one update."
     )
     freeze_until: str | None = field(
         None,
         a(str),
-        'The last layer or stage that stays as it is, with all before it, "layer2" for example; '
-        "its batch statistics too.",
+        'Name of the last frozen layer or stage, "layer2" for example. Everything up to it is '
+        "frozen, batch statistics included. None to train the whole network.",
     )
     # Unhashable; recipes that are equal have equal hashes all the same.
     learning_rate_multipliers: dict[str, float] = field(
@@ -179,45 +201,48 @@ class Recipe:
             ),
             "a dict of numbers, 0 or more",
         ),
-        "{name of a layer, block or stage: factor of its learning rate}.",
+        'Factors of the learning rate by layer, block or stage: {"layer3": 0.3} for example.',
         hash=False,
     )
     head_epochs: int = field(
         0,
         whole(0),
-        "Epochs in which `fc` alone is trained, first, on features that are computed once, of "
-        "images that are not augmented.",
+        "Number of epochs at the start that train only `fc`, on features that are computed once, "
+        "without augmentation.",
     )
-    head_learning_rate: float = field(1e-3, POSITIVE, "Adam's in these epochs.")
+    head_learning_rate: float = field(1e-3, POSITIVE, "Learning rate of Adam in `head_epochs`.")
     early_stopping: int | None = field(
         None,
         whole(1),
-        "If given, training ends after so many epochs with no better validation accuracy.",
+        "Number of epochs without improvement of the validation accuracy after which training "
+        "stops. None to train all epochs.",
     )
     precision: str | None = field(
         "float32",
         one_of("float32", "mixed_float16", "mixed_bfloat16"),
-        '"float32", "mixed_float16" or "mixed_bfloat16". None for the last on a GPU that has it '
-        "(compute capability 8.0 or more), else the first.",
+        'Dtype policy: "float32", "mixed_float16" or "mixed_bfloat16". None for "mixed_bfloat16" '
+        'on a GPU of compute capability 8.0 or more, else "float32".',
     )
     jit_compile: bool | None = field(
         None,
         a(bool),
-        "Whether XLA compiles the steps of training and validation. None for where it pays: on a "
-        "GPU, if enough steps are planned.",
+        "Whether to compile the training and validation steps with XLA. None to compile on a GPU "
+        "if 1,000 or more steps are planned.",
     )
     deterministic: bool = field(
         False,
         a(bool),
-        "Whether TensorFlow takes only operations that give the same bits each time, on the same "
-        "machine.",
+        "Whether to use only deterministic TensorFlow operations, which give bit-identical results "
+        "on the same machine.",
     )
     seed: int = field(
-        0, whole(0), "Random seed of the split, the order, the augmentation and the weights."
+        0,
+        whole(0),
+        "Random seed of the validation split, the order, the augmentation and the initial weights.",
     )
 
     def __post_init__(self):
-        """Refuses values that cannot be meant, and pairs of them that contradict each other."""
+        """Validates each field, and combinations of fields."""
         check(self)
         _check_layers(self)
         _check_pairs(self)
@@ -230,12 +255,12 @@ class Recipe:
 
     @property
     def training_preprocessing(self) -> Preprocessing:
-        """The same for the size of training."""
+        """The evaluation transform with `train_size` as its crop."""
         return dataclasses.replace(self.preprocessing, crop=self.train_size or self.image_size)
 
     @property
     def total_epochs(self):
-        """Epochs of the head alone and of the network."""
+        """Number of epochs in both phases, `head_epochs` and `epochs`."""
         return self.head_epochs + self.epochs
 
     def to_json(self) -> str:
@@ -244,47 +269,50 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text) -> "Recipe":
-        """Reads a recipe from JSON, a run folder's recipe.json too.
+        """Reads a recipe from JSON, for example from a run folder's recipe.json.
 
         Args:
-            text: The text of a JSON object of arguments; those left out have their defaults.
+            text: JSON object with fields by name; missing fields get their defaults.
 
         Raises:
-            ValueError: if it is no such object.
+            ValueError: if the text is not valid JSON, or a field is unknown or invalid.
         """
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"The recipe is no JSON: {error}.") from error
+            raise ValueError(f"The recipe is not valid JSON: {error}.") from error
         return cls.from_config(values)
 
     @classmethod
     def from_config(cls, values) -> "Recipe":
-        """Makes a recipe of a dictionary, that of a run folder's recipe.json too.
+        """Makes a recipe from a dictionary, for example the content of a recipe.json.
 
         Args:
-            values: Arguments by name; those left out have their defaults.
+            values: Fields by name; missing fields get their defaults.
 
         Raises:
-            ValueError: if it is no such dictionary.
+            ValueError: if `values` is not a dictionary, or a field is unknown or invalid.
         """
         if not isinstance(values, dict):
-            raise ValueError('A recipe is a JSON object: {"model": "resnet50", ...}.')
+            raise ValueError(
+                'A recipe should be a JSON object: {"model": "resnet50", ...}. '
+                f"Received: {values!r:.80}"
+            )
         values = {key: value for key, value in values.items() if key not in ADDED}
         return cls().changed(values)
 
     def resolved_as(self, other: "Recipe") -> "Recipe":
-        """The recipe with what it leaves to the machine and the weights as another one has it."""
+        """Returns the recipe with its unset machine and preprocessing fields taken from another."""
         left = ["precision", "jit_compile"]
         if self.image_size == other.image_size:
             left += PIXELS
         return self._filled({name: getattr(other, name) for name in left})
 
     def with_pixels_of(self, usual: Preprocessing) -> "Recipe":
-        """The recipe with what it leaves to the weights as their preprocessing has it."""
+        """Returns the recipe with its unset preprocessing fields taken from the weights'."""
         usual = usual.of_side(self.image_size)
         values = {name: getattr(usual, name) for name in PIXELS}
-        if isinstance(usual.resize, tuple):  # the weights' images are no squares; these are
+        if isinstance(usual.resize, tuple):  # rectangular images; here they are square
             values["resize"] = max(usual.resize)
         return self._filled(values)
 
@@ -293,22 +321,22 @@ class Recipe:
         return dataclasses.replace(self, **left)
 
     def located(self) -> "Recipe":
-        """The recipe with paths that mean the same from any current folder."""
+        """Returns the recipe with absolute paths."""
         paths = {"data": self.data, "weights": self.weights}
         here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
         absolute: dict[str, Any] = {name: os.path.abspath(path) for name, path in here.items()}
         return dataclasses.replace(self, **absolute)
 
     def changed(self, changes: Mapping[str, Any]) -> "Recipe":
-        """The recipe with other values.
+        """Returns a copy of the recipe with some fields changed.
 
         Args:
-            changes: {name: value}; `augmentation.mixup` for a value of the augmentation. Lists, as
-                JSON has them, become tuples. With another `image_size` and no `resize`, that
-                becomes the default again; with other `weights`, all that is theirs by default.
+            changes: Values by field name; "augmentation.mixup" names a field of the augmentation.
+                Lists become tuples. Changing `image_size` resets `resize` to its default, and
+                changing `weights` resets all preprocessing fields, unless they are changed too.
 
         Raises:
-            ValueError: if there is no such name, or a value will not do.
+            ValueError: if a field is unknown or its value is invalid.
         """
         own: dict[str, Any] = {}
         augmentation: dict[str, Any] = {}
@@ -341,11 +369,13 @@ def _check_fields(kind, values, prefix):
     known = [field.name for field in dataclasses.fields(kind)]
     for name in values:
         if name not in known:
-            raise ValueError(f"A recipe has no {prefix}{name}. {suggestion(name, known, prefix)}")
+            raise ValueError(
+                f"A recipe has no field {prefix}{name}. {suggestion(name, known, prefix)}"
+            )
 
 
 def _check_layers(recipe):
-    """Refuses names of layers that the network has not."""
+    """Raises a ValueError for names of layers that are not in the network."""
     config = CONFIGS[recipe.model]
     names = {"conv1", "norm" if config.preactivation else "bn1", "fc"}
     for stage, depth in enumerate(config.depths, 1):
@@ -364,75 +394,76 @@ def _check_layers(recipe):
 
 
 def _check_pairs(recipe):
-    """Refuses values that contradict each other."""
+    """Raises a ValueError for fields that contradict each other."""
     config, augmentation = CONFIGS[recipe.model], recipe.augmentation
     _refuse_if(
         recipe.image_size > (recipe.resize or recipe.image_size),
-        "The crop is larger than what it is cut from: image_size should be at most resize.",
+        "The crop is larger than the resized image: image_size should be at most resize.",
         image_size=recipe.image_size,
         resize=recipe.resize,
     )
     unresized = augmentation.crop_scale is None and augmentation.padding is None
     _refuse_if(
         unresized and recipe.training_preprocessing.crop > recipe.preprocessing.resize,
-        "The crop of training is larger than what it is cut from.",
+        "The training crop is larger than the resized image: train_size should be at most resize.",
         train_size=recipe.train_size,
         resize=recipe.resize,
     )
     least = config.family.min_size
-    said = f"The sides of images should be {least} or more for {recipe.model}."
+    said = f"The image size should be {least} pixels or more for {recipe.model}."
     _refuse_if(recipe.image_size < least, said, image_size=recipe.image_size)
     _refuse_if((recipe.train_size or least) < least, said, train_size=recipe.train_size)
     _refuse_if(
         augmentation.mixes_images and recipe.batch_size < 2 * augmentation.repeats,
-        "MixUp and CutMix need two images in a batch: batch_size should be at least twice "
-        "augmentation.repeats.",
+        "MixUp and CutMix need two different images in a batch: batch_size should be at least "
+        "twice augmentation.repeats.",
         batch_size=recipe.batch_size,
         augmentation=augmentation,
     )
     _refuse_if(
         not recipe.total_epochs,
-        "There is nothing to train.",
+        "There are no epochs to train: epochs or head_epochs should be 1 or more.",
         epochs=recipe.epochs,
         head_epochs=recipe.head_epochs,
     )
     _refuse_if(
         recipe.warmup_epochs and recipe.warmup_epochs >= recipe.epochs,
-        "The warm-up is as long as training.",
+        "The warm-up should be shorter than training: warmup_epochs should be less than epochs.",
         warmup_epochs=recipe.warmup_epochs,
         epochs=recipe.epochs,
     )
     _refuse_if(
         (recipe.schedule == "step") != bool(recipe.milestones),
-        "milestones are the epochs at which schedule='step' divides the learning rate.",
+        "milestones should be given with schedule='step', and only with it.",
         schedule=recipe.schedule,
         milestones=recipe.milestones,
     )
     edges = (0, *recipe.milestones, recipe.epochs)
     _refuse_if(
         recipe.milestones and any(low >= high for low, high in itertools.pairwise(edges)),
-        "milestones should ascend, between 0 and epochs.",
+        "milestones should be in ascending order, between 0 and epochs.",
         milestones=recipe.milestones,
         epochs=recipe.epochs,
     )
     _refuse_if(
         recipe.nesterov and not (recipe.optimizer.startswith("sgd") and recipe.momentum),
-        "nesterov is for SGD with momentum.",
+        "nesterov=True needs optimizer='sgd' or 'sgdw', with momentum.",
         nesterov=recipe.nesterov,
         optimizer=recipe.optimizer,
         momentum=recipe.momentum,
     )
     _refuse_if(
         recipe.weights is None and (recipe.freeze_until or recipe.head_epochs),
-        "Only trained weights are worth freezing. Pass weights: a file, or 'imagenet' for the "
-        "published ones, which are downloaded.",
+        "freeze_until and head_epochs need pretrained weights. Pass weights: a file, or 'imagenet' "
+        "to download the published ones.",
         weights=recipe.weights,
         freeze_until=recipe.freeze_until,
         head_epochs=recipe.head_epochs,
     )
     _refuse_if(
         recipe.freeze_until == "fc",
-        f"This leaves nothing to train: the last is 'layer{len(config.depths)}'.",
+        "Freezing 'fc' leaves nothing to train: freeze_until should be at most "
+        f"'layer{len(config.depths)}'.",
         freeze_until=recipe.freeze_until,
     )
 

@@ -9,7 +9,7 @@ from keras_resnet.training.recipe import Recipe
 RECIPES = {
     # ResNet-34 on a folder of flowers, as PyTorch tutorials train it.
     "flowers": Recipe(),
-    # The head first, then the two last stages, gently.
+    # First the head, then the last two stages with a low learning rate.
     "fine_tune": Recipe(
         model="resnet18",
         weights="imagenet",
@@ -89,14 +89,14 @@ RECIPES = {
 
 
 def named_recipe(name: str, **changes: Any) -> Recipe:
-    """A named recipe, with some of its values changed.
+    """Returns a named recipe, with some of its fields changed.
 
     Args:
         name: "flowers", "fine_tune", "cifar", "imagenet_v1" or "imagenet_v2".
-        **changes: As of `Recipe`.
+        **changes: Fields of `Recipe`.
 
     Raises:
-        ValueError: if there is no such recipe, or a value will not do.
+        ValueError: if there is no such recipe, or a field is unknown or invalid.
 
     Example:
     >>> keras_resnet.training.named_recipe("imagenet_v1", epochs=100).schedule

@@ -1,4 +1,4 @@
-"""What training does to images at random."""
+"""Random augmentation of training images."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from keras_resnet.data.augmentation import crops, mixing, policies
 from keras_resnet.fields import (
+    FRACTION,
     NOT_NEGATIVE,
-    SHARE,
     check,
     documented,
     field,
@@ -28,7 +28,7 @@ POLICIES = {
 @documented
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What training does to images at random, in torchvision's order. Each draw has its seed."""
+    """Random augmentation of training images, in torchvision's order; a function of the seed."""
 
     crop_scale: tuple[float, float] | None = field(
         (0.08, 1.0),
@@ -37,21 +37,21 @@ class Augmentation:
             lambda low, high: 0 < low <= high <= 1,
             "a range, low to high, of more than 0 and at most 1",
         ),
-        "Range of the crop's share of the image's area, 0 to 1. None for the evaluation "
-        "transform's resizing and crop.",
+        "Range of the area of the random crop, as a fraction of the image's. None for the resize "
+        "and centre crop of the evaluation transform.",
     )
     crop_ratio: tuple[float, float] = field(
         (3 / 4, 4 / 3),
         numbers(2, lambda low, high: 0 < low <= high, "a range, low to high, of positive numbers"),
-        "Range of the crop's width over its height.",
+        "Range of the aspect ratio of the random crop, width / height.",
     )
     padding: int | None = field(
         None,
         whole(0),
-        "If given, there is no resizing: this many black pixels on each side, then a crop (He et "
-        "al., 2015, section 4.2, for CIFAR).",
+        "If given, images are not resized: each side is padded with this many black pixels before "
+        "a random crop (He et al., 2015, section 4.2, for CIFAR).",
     )
-    flip: float = field(0.5, SHARE, "Share of the images that are mirrored, 0 to 1.")
+    flip: float = field(0.5, FRACTION, "Probability of a horizontal flip, 0 to 1.")
     color_jitter: tuple[float, float, float, float] | None = field(
         None,
         numbers(
@@ -59,52 +59,59 @@ class Augmentation:
             lambda *jitter: min(jitter) >= 0 and jitter[3] <= 0.5,
             "(brightness, contrast, saturation, hue), each 0 or more, hue at most 0.5",
         ),
-        "None, or the strength of (brightness, contrast, saturation, hue) jitter.",
+        "Strength of the color jitter: (brightness, contrast, saturation, hue). None to disable.",
     )
     policy: str | None = field(
-        None, one_of(*POLICIES), 'None, "rand_augment" or "trivial_augment_wide".'
+        None,
+        one_of(*POLICIES),
+        'Augmentation policy, "rand_augment" or "trivial_augment_wide". None to disable.',
     )
     erasing: float = field(
-        0.0, SHARE, "Share of the images of which a rectangle is erased, 0 to 1."
+        0.0, FRACTION, "Probability of erasing a random rectangle of an image, 0 to 1."
     )
     mixup: float = field(
-        0.0, NOT_NEGATIVE, "Alpha of MixUp; 0 for none. With CutMix too, each batch gets one."
+        0.0,
+        NOT_NEGATIVE,
+        "Alpha of MixUp; 0 to disable. With both MixUp and CutMix, each batch gets one of them.",
     )
-    cutmix: float = field(0.0, NOT_NEGATIVE, "Alpha of CutMix; 0 for none.")
+    cutmix: float = field(0.0, NOT_NEGATIVE, "Alpha of CutMix; 0 to disable.")
     label_smoothing: float = field(
-        0.0, SHARE, "Share of the label that all classes get alike, 0 to 1."
+        0.0, FRACTION, "Fraction of each label that is spread evenly over all classes, 0 to 1."
     )
     repeats: int = field(
         1,
         whole(1),
-        "How many times in a row an image comes, augmented anew each time, with as many fewer "
-        "images an epoch (https://arxiv.org/abs/1901.09335). MixUp and CutMix never mix it with "
-        "itself; for them a batch should have at least twice as many rows.",
+        "Number of consecutive copies of each image, each augmented differently; an epoch has "
+        "fewer different images by this factor (https://arxiv.org/abs/1901.09335). MixUp and "
+        "CutMix never mix copies of the same image; the batch size should be at least twice this.",
     )
 
     def __post_init__(self):
-        """Refuses numbers that cannot be meant."""
+        """Validates each field."""
         check(self)
 
     @property
     def mixes_images(self) -> bool:
-        """Whether there is MixUp or CutMix."""
+        """Whether MixUp or CutMix is enabled."""
         return self.mixup > 0 or self.cutmix > 0
 
     @property
     def mixes_labels(self) -> bool:
-        """Whether labels become shares of each class, float32 (batch, classes)."""
+        """Whether labels become probabilities of the classes, float32 (batch, classes)."""
         return self.mixes_images or self.label_smoothing > 0
 
     def image(
         self, image_bytes: tf.Tensor, preprocessing: Preprocessing, key: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One augmented image, uint8 (height, width, 3), and the part to erase, int32 (4,).
+        """Decodes and augments one image.
 
         Args:
             image_bytes: Scalar string tensor: an encoded image.
-            preprocessing: The evaluation transform, whose crop, interpolation and `exif` hold.
-            key: int64 tensor (2,): equal keys, equal images.
+            preprocessing: Gives the size, the interpolation and whether EXIF is applied.
+            key: int64 tensor (2,), the random seed: equal keys give equal images.
+
+        Returns:
+            The image, uint8 (height, width, 3), and the rectangle to erase, int32 (4,).
         """
         sides, exif = preprocessing.sides, preprocessing.exif
         keys = tf.unstack(tf.random.split(key, 5))
@@ -140,19 +147,19 @@ class Augmentation:
         key: tf.Tensor,
         classes: int,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """A batch with what is drawn for it, but not yet applied.
+        """Draws the random numbers for a batch, which `apply` uses.
 
         Args:
             pixels: uint8 (batch, height, width, 3).
             labels: int64 (batch,).
             erasures: int32 (batch, 4), from `image`.
-            key: int64 tensor (2,).
-            classes: How many classes there are.
+            key: int64 tensor (2,), the random seed.
+            classes: Number of classes.
 
         Returns:
-            {"pixels": ...} with the "erasures", and the "partners", "shares" and "boxes" of
-            `mixing.draw`, that there are, for `apply`; and labels: int64 (batch,), or float32
-            (batch, classes) if `mixes_labels`.
+            A dictionary for `apply`, with "pixels", if there is erasing "erasures", and if images
+            are mixed "partners", "shares" and "boxes" of `mixing.draw`; and the labels, int64
+            (batch,), or float32 (batch, classes) if `mixes_labels`.
         """
         batch = {"pixels": pixels}
         if self.erasing:
@@ -166,13 +173,13 @@ class Augmentation:
         return batch, labels
 
     def apply(self, batch: Mapping[str, Any], preprocessing: Preprocessing, ops: Any = tf) -> Any:
-        """Normalises, erases and mixes a batch of `drawn`.
+        """Normalises, erases and mixes the images of a batch from `drawn`.
 
         Args:
-            batch: The first part of what `drawn` returns; where it is a part of a whole batch,
-                with "others", what the pixels are mixed with, and "other_erasures" of these.
-            preprocessing: Whose mean and deviation are used.
-            ops: `tf`, or `keras.ops` in a step of Keras' backend.
+            batch: The dictionary that `drawn` returns. A replica's part of a batch also has
+                "others", the images to mix with, and "other_erasures", their rectangles.
+            preprocessing: Gives the mean and the standard deviation.
+            ops: `tf`, or `keras.ops` inside a step of Keras' backend.
 
         Returns:
             float32 (batch, height, width, 3).
