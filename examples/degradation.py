@@ -66,7 +66,7 @@ def plain(network):
     return keras.models.clone_model(network, clone_function=clone)
 
 
-def drawn_images(count, side):
+def drawn_images(count, side=32):
     """Drawings of flowers as pixels (count, side, side, 3) and classes (count,)."""
     labels = np.arange(count) % len(KINDS)
     drawings = (draw(KINDS[label], f"degradation/{n}")[0] for n, label in enumerate(labels))
@@ -93,15 +93,14 @@ def read_images(file):
     return pixels, labels
 
 
-def train(network, images, labels, epochs, batch_size, learning_rate):
+def train(network, images, labels, epochs, batch_size, learning_rate, jit_compile="auto"):
     """Trains by SGD with momentum; the training losses of the epochs."""
     steps = -(-len(images) // batch_size) * epochs
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [steps // 2, steps * 3 // 4], [learning_rate, learning_rate / 10, learning_rate / 100]
     )
     optimizer = keras_resnet.training.SGD(schedule, momentum=0.9, decay=1e-4)
-    # XLA would take long to compile a thousand layers.
-    network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
     started = time.monotonic()
     history = network.fit(images, labels, batch_size, epochs, verbose=0).history["loss"]
     print(f"{network.name}: loss {history[-1]:.3f} after {time.monotonic() - started:.0f} s")
@@ -127,7 +126,12 @@ def plot(losses, path):
     axes.set(xlabel="epoch", ylabel="training loss")
     axes.set_ylim(0)
     axes.grid(alpha=0.3)
-    axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    axes.legend(
+        ncols=4 if len(losses) < 5 else 3,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        frameon=False,
+    )
     return save_figure(figure, path)
 
 
@@ -157,7 +161,11 @@ def main(
         keras.utils.set_random_seed(seed)
         network = build(kind, depth, inputs.shape[1], int(labels.max()) + 1)
         network.name = f"{kind}-{depth}"
-        losses[network.name] = train(network, inputs, labels, epochs, batch_size, learning_rate)
+        losses[network.name] = train(
+            # XLA would take long to compile a thousand layers.
+            *(network, inputs, labels, epochs, batch_size, learning_rate),
+            jit_compile=False,
+        )
         parameters[network.name] = network.count_params()
     table = Table("network", "parameters", "first loss", "last loss")
     for name, values in losses.items():
