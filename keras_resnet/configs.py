@@ -184,7 +184,7 @@ def _named(name: str) -> ResNetConfig:
     """The row that a name of timm's tells, "seresnextaa101d_32x8d" for example."""
     match = NAME.fullmatch(name)
     if match is None:
-        raise ValueError(f"The name {name!r} does not tell a network: write its row.")
+        raise ValueError(f"The name {name!r} does not follow the naming rule: write its row.")
     attention, kind, v2, aliasing, number, letter, groups, width = match.groups()
     papers = {attention == "eca": ECANET, attention == "se": SENET, bool(aliasing): BLUR}
     papers |= {bool(v2): IMAGENET_V2}

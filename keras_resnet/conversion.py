@@ -73,8 +73,8 @@ def convert(
         # Equal on a CPU; a GPU may choose other algorithms for the second network.
         if not difference <= TOLERANCE * np.abs(before).max():
             raise ValueError(
-                f"The network of {target} and that of {path} differ by {difference:.2g} in their "
-                "outputs, which should be equal. Do not use it."
+                f"The outputs of {target} and {path} differ by {difference:.2g}; they should be "
+                "equal. Do not use the converted file."
             )
     return found.variant, found.classes, difference
 
@@ -128,7 +128,7 @@ def look_into(path, model=None, version=None, prefix=None):
     found = dataclasses.replace(found, variant=model or found.variant)
     if found.variant is None:
         raise CheckpointError(
-            f"{path} looks like {found.text}, which is none of the networks of list_models()."
+            f"{path} looks like {found.text}, which is not one of the networks in list_models()."
         )
     say(checkpoint, weights, found.variant, version, blurs or "none")
     return checkpoint, weights.state, found, version

@@ -57,8 +57,8 @@ def convolution_path(path: str) -> Iterator[None]:
         raise ValueError(f"path should be one of {PATHS}. Received: path={path!r}")
     if path != "stock" and keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"The path {path!r} is TensorFlow's; the backend is {keras.backend.backend()!r}, "
-            "which has 'stock' only."
+            f"The path {path!r} needs the TensorFlow backend. The backend is "
+            f"{keras.backend.backend()!r}, which supports only 'stock'."
         )
     token = _forced.set(path)
     try:
@@ -109,7 +109,7 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if not keras.backend.is_float_dtype(dtype):
         raise ValueError(
-            f"A convolution takes floating-point values: cast its input. Received: dtype={dtype}"
+            f"A convolution needs floating-point input: cast it first. Received: dtype={dtype}"
         )
     wide = _cpu_dtype(dtype, groups)
     path = choose_path(x, wide)

@@ -60,9 +60,9 @@ def reason(error) -> str:
     said = str(error)
     many = re.search("it has [0-9]+ (scans of [0-9]+ pixels|texts)", said)
     if many:
-        return f"{many[0]}, more than are decoded"
+        return f"{many[0]}, more than the limit"
     if "claims more than" in said or "too large" in said:
-        return "it claims to be larger than is allowed"
+        return "its size is above the limit"
     if "Unknown image file format" in said:
         return "it is no image"
     if "Animation" in said:
@@ -287,7 +287,7 @@ def _decode_bmp(image_bytes):
     compression, red = _integer(head, 30, 4), _integer(head, 54, 4)
     honest = tf.debugging.Assert(
         (compression == 0) | ((compression == 3) & (red == 0xFF0000)),
-        ["the BMP file is compressed, or has its colours in another order"],
+        ["the BMP file is compressed, or its colors are in an unsupported order"],
     )
     with tf.control_dependencies([_refuse_bombs(sides), honest]):
         image = tf.io.decode_bmp(image_bytes)

@@ -51,8 +51,8 @@ def drawn_flowers(
     missing = [name for name, *_ in jobs if not (directory / name).is_file()]
     if missing:
         raise ValueError(
-            f"{directory} is there, but is not this set of drawn flowers: {missing[0]} and "
-            f"{len(missing) - 1} other files are missing. Choose another folder or remove it."
+            f"{directory} exists, but does not contain this set of drawn flowers: {missing[0]} "
+            f"and {len(missing) - 1} other files are missing. Choose another folder or remove it."
         )
     return directory
 

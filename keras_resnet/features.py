@@ -77,8 +77,8 @@ def pyramid(
     if isinstance(name_or_model, keras.Model):
         if weights is not None or arguments:
             raise ValueError(
-                f"{name_or_model.name} is built already; weights and the builder's arguments go "
-                f"with the name of a network. Received: weights={weights!r}, {arguments}"
+                f"{name_or_model.name} is already built; pass weights and the builder's arguments "
+                f"with the name of a network instead. Received: weights={weights!r}, {arguments}"
             )
         model = name_or_model
     else:
@@ -87,9 +87,9 @@ def pyramid(
     unknown = [level for level in levels if level not in found]
     if unknown or not levels:
         raise ValueError(
-            f"levels should be of {', '.join(found) or 'a residual network, which this is not'}. "
-            f"{_networks_inside(model)}"
-            f"Received: levels={levels}, {model.name}"
+            "levels should be among "
+            f"{', '.join(found) or 'a residual network, which this is not'}. "
+            f"{_networks_inside(model)}Received: levels={levels}, {model.name}"
         )
     infos = [found[level] for level in levels]
     outputs = {info.name: model.get_layer(info.layer).output for info in infos}
@@ -125,7 +125,7 @@ def _levels(model) -> dict[str, FeatureInfo]:
         levels[name] = FeatureInfo(name, layer.name, channels, stride)
     if len(prefixes) > 1:
         raise ValueError(
-            f"{model.name} holds {len(prefixes)} residual networks. Pass one of them. "
+            f"{model.name} contains {len(prefixes)} residual networks. Pass one of them. "
             f"Received: networks with the prefixes {sorted(prefixes)}"
         )
     return levels
@@ -174,7 +174,7 @@ def freeze(model: keras.Model, until: str, *, batch_norm: bool = True) -> tuple[
         sum(int(np.prod(variable.shape)) for variable in variables)
         for variables in (model.trainable_weights, model.non_trainable_weights)
     )
-    numbers = f"{trained:,} numbers train, {kept:,} do not"
+    numbers = f"{trained:,} trainable parameters, {kept:,} frozen"
     logger.info("%s is frozen up to %s: %s.", model.name, until, numbers)
     return trained, kept
 

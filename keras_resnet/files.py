@@ -164,7 +164,7 @@ def read_json(path, understand=lambda values: values, *, advice, error=ValueErro
         content = file.read(LARGEST_JSON + 1)
     try:
         if len(content) > LARGEST_JSON:
-            raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
+            raise ValueError(f"it is larger than {LARGEST_JSON:,} bytes")
         values = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as found:
         raise error(f"{path} is damaged: {_place(found)}. {advice}") from found
@@ -182,7 +182,7 @@ def read_json(path, understand=lambda values: values, *, advice, error=ValueErro
 def _place(error):
     """Where a file is no JSON, and why."""
     if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is no UTF-8"
+        return f"byte {error.start} is not UTF-8"
     if isinstance(error, json.JSONDecodeError):
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

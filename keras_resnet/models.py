@@ -195,7 +195,7 @@ def _preprocessing(weights, model_name):
     try:
         return preprocessing_of(weights, str(model_name))
     except ValueError as error:
-        logger.warning("What images these weights take is not known here: %s", error)
+        logger.warning("The preprocessing of these weights is not supported: %s", error)
         return None
 
 

@@ -96,7 +96,7 @@ def test_shards_as_a_command(spoilt, command_here, tmp_path, monkeypatch):
     assert len(index["class_names"]) == 5 and sum(index["counts"]) == 15
     done = command_here("shards", spoilt / "train", "-o", "out", "--shards", 2)
     assert done.returncode == 1
-    assert "shards of other images" in done.stderr
+    assert "shards of different images" in done.stderr
 
 
 def test_the_start_of_a_training_finds_what_check_data_does(spoilt, monkeypatch):

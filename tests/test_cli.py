@@ -147,7 +147,7 @@ def test_inspect(command_here, resnet20):
     assert found["bytes"] == resnet20[1].stat().st_size
     assert {"name": "fc.bias", "dtype": "float32", "shape": [7], "bytes": 28} in found["tensors"]
     assert (found["layout"], found["head"]) == ("names of PyTorch", "fc")
-    assert "nothing says it" in found["preprocessing"]
+    assert "assumed, not specified" in found["preprocessing"]
     call = "keras_resnet.create('resnet20', classes=7, weights='w.pth')"
     assert found["call"] == call and call in done.stdout
 

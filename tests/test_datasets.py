@@ -75,5 +75,5 @@ def test_what_is_refused(flowers):
     builder = tensorflow_datasets.ImageFolder(str(flowers))
     with pytest.raises(data.DataError, match=r"no split 'other'.*train"):
         data.tfds(builder, split="other")
-    with pytest.raises(data.DataError, match="its own val"):
+    with pytest.raises(data.DataError, match="has its own val"):
         data.tfds(builder, split="val", validation_split=0.2)

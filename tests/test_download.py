@@ -153,8 +153,8 @@ def test_a_part_of_another_file_is_thrown_away(server, tmp_path):
         (404, "status 404", 1),
         (403, "status 403", 1),
         (500, "status 500", 6),
-        ("wrong", "the sha256 of what came starts with", 1),
-        ("too short", "the sha256 of what came starts with", 1),
+        ("wrong", "the sha256 of the download starts with", 1),
+        ("too short", "the sha256 of the download starts with", 1),
         ("endless", "more than", 1),
         ("silent", "ConnectionError", 6),
     ],
@@ -216,7 +216,7 @@ def test_offline(server, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(CheckpointError, match=r"cannot be kept.*by hand"):
+    with pytest.raises(CheckpointError, match=r"cannot be saved.*by other means"):
         weights.download(row_of(CONTENT))
 
 

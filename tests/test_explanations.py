@@ -161,7 +161,7 @@ def test_a_network_without_our_blocks():
     pooled = keras.layers.GlobalAveragePooling2D()(maps)
     model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(pooled))
     image = np.random.default_rng(0).normal(size=(32, 32, 3))
-    with pytest.raises(ValueError, match="pass the layer"):
+    with pytest.raises(ValueError, match="pass layer"):
         visualize.grad_cam(model, image)
     assert visualize.grad_cam(model, image, layer="maps").shape == (32, 32)
 

@@ -243,7 +243,7 @@ def test_pixels_go_in_where_the_normalisation_is_inside(tmp_path):
         )
         found = run_exported.load(path)(turn(pixels))["probabilities"]
         np.testing.assert_allclose(found, model(turn(normalised)), atol=1e-5)
-    with pytest.raises(ValueError, match="pass the preprocessing"):
+    with pytest.raises(ValueError, match="pass preprocessing"):
         export.onnx(model, tmp_path / "m.onnx", with_preprocessing=True)
 
 
@@ -363,5 +363,5 @@ def test_images_of_two_lengths(tmp_path):
     assert said["signature"]["tensor"]["inputs"]["images"]["shape"] == [None, 32, 40, 3]
     assert said["preprocessing"]["crop"] == [32, 40]
     assert said["preprocessing"]["interpolation"] == "bicubic"
-    with pytest.raises(ValueError, match="The sizes of the images differ"):
+    with pytest.raises(ValueError, match="The image sizes differ"):
         export.onnx(small("cifar", input_shape=(32, 32, 3)), path, preprocessing=preprocessing)

@@ -121,12 +121,12 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
     assert done.returncode == 0, done.stderr
     other = weights.save(keras_resnet.ResNet20(classes=7), tmp_path / "other.pth")
     for arguments, message in (
-        (("verify", "out/m.onnx", image, *named[:3], other), "the weights differ"),
+        (("verify", "out/m.onnx", image, *named[:3], other), "with other weights"),
         (("verify", "out/m.onnx", image), "no finished training in runs"),
         (("verify", "out/m.onnx", photos / "broken.jpg", *named), "broken.jpg cannot be decoded"),
         (("verify", "m.onnx", image, *named), "There is no file m.onnx"),
         (("verify", photos, image, *named), "is no export"),
-        (("export", *named, "--format", "onnx"), "pass output"),
+        (("export", *named, "--format", "onnx"), "output is missing"),
         (("export", *named, "--format", "tflite", "-o", "x"), "format should be one of"),
         (
             ("export", *named, "--format", "onnx", "--no-fold", "-o", "x.onnx"),
@@ -141,7 +141,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
             ("export", *named, "--format", "onnx", "--quantize", "int8", "-o", "x.onnx"),
             "--calibration-data",
         ),
-        (("export", "nowhere"), "is not the folder of a training"),
+        (("export", "nowhere"), "is not a run folder"),
         (("export",), "no finished training in runs"),
     ):
         done = command_here(*arguments)
@@ -171,9 +171,9 @@ def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here, t
         assert row["classes"] == [str(index) for index in np.argsort(-expected)]
         np.testing.assert_allclose(row["probabilities"], -np.sort(-expected), atol=1e-6)
     done = command_here("predict", *images, "--model", "resnet20")
-    assert "Pass either run, or weights" in done.stderr
+    assert "Pass either run or weights" in done.stderr
     weights.save(keras_resnet.ResNet20(include_top=False), tmp_path / "w.pth")
-    assert "has no head" in command_here("predict", *images, *named).stderr
+    assert "has no classifier" in command_here("predict", *images, *named).stderr
 
 
 @pytest.mark.real_data
@@ -284,11 +284,11 @@ def test_the_images_that_options_of_openmmlab_say(options, said, tmp_path, caplo
         np.testing.assert_allclose(opened.std, (0.2, 0.1, 0.4))
         assert (opened.resize, opened.crop) == (256, 224)
         return
-    with pytest.raises(weights.CheckpointError, match=f"{said}.*Pass mean and std"):
+    with pytest.raises(weights.CheckpointError, match=f"{said}.*pass mean and std"):
         trained.open_network(weights=path)
     given = {"mean": (0.1, 0.2, 0.3)}
     opened = trained.open_network(weights=path, preprocessing=given)
-    assert opened.preprocessing.mean == given["mean"] and "no mean makes them BGR" in caplog.text
+    assert opened.preprocessing.mean == given["mean"] and "BGR is not supported" in caplog.text
 
 
 def test_names_of_two_networks_are_of_two_kinds_of_images(tmp_path):
@@ -296,7 +296,10 @@ def test_names_of_two_networks_are_of_two_kinds_of_images(tmp_path):
     state = weights.to_state_dict(keras_resnet.ResNet18(classes=3))
     named = {f"stem.{k}" if k.startswith(("conv1.", "bn1.")) else k: state[k] for k in state}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(named))
-    with pytest.raises(weights.CheckpointError, match=r"or may do so: .*BGR in 0\.\.255"):
+    with pytest.raises(
+        weights.CheckpointError,
+        match=r"different preprocessing than most networks: .*BGR in 0\.\.255",
+    ):
         trained.open_network(weights=tmp_path / "w.pkl")
     opened = trained.open_network(weights=tmp_path / "w.pkl", version="v1.5")
     assert opened.preprocessing == keras_resnet.Preprocessing()
@@ -323,7 +326,7 @@ def test_weights_of_several_networks(run, tmp_path):
     opened = trained.open_network(**named, prefix="ema", version="v1.5")
     for key, value in weights.to_state_dict(opened.model).items():
         np.testing.assert_array_equal(value, average[key])
-    with pytest.raises(ValueError, match="perhaps with prefix"):
+    with pytest.raises(ValueError, match="prefix and version may be passed too"):
         trained.open_network(run, prefix="ema")
 
 
@@ -350,7 +353,7 @@ def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypat
     monkeypatch.setattr(run_exported, "load", wrong)
     done = command_here("verify", path, photos / "0.png")
     assert done.returncode == 1
-    assert "does not predict as the model does" in done.stderr
+    assert "does not reproduce the model's outputs" in done.stderr
 
 
 def test_calibration_images(photos, tmp_path):

@@ -34,7 +34,7 @@ def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, mon
     monkeypatch.setattr(
         export.folding, "_folded", lambda *layers: [values * 1.005 for values in right(*layers)]
     )
-    with pytest.raises(ValueError, match="does not predict as the model does"):
+    with pytest.raises(ValueError, match="does not reproduce the model's outputs"):
         getattr(export, format)(model, tmp_path / f"m{SUFFIXES.get(format, '')}")
     assert not list(tmp_path.glob("m*/*"))
 
@@ -160,7 +160,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
         monkeypatch.setattr(keras.Model, "export", fault)
         with pytest.raises(Exception) as raised:  # the runtime's own error, or ours
             export.onnx(model, target)
-        assert fault is broken or "does not predict as the model" in str(raised.value)
+        assert fault is broken or "does not reproduce the model's" in str(raised.value)
         assert os.listdir(tmp_path) == ["m.onnx"] and target.read_text() == "before"
 
 
@@ -181,7 +181,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
         ),
         (
             lambda m, f: export.onnx(m, f / "m.onnx", calibration_data=noise(2, 64, 64, 3)),
-            "is for quantize='int8'",
+            "needs quantize='int8'",
         ),
         (
             lambda m, f: export.onnx(
@@ -193,7 +193,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
             lambda m, f: export.litert(
                 m, f / "m.tflite", quantize="int8", calibration_data=np.zeros((9, 64, 64, 3))
             ),
-            "images of one colour",
+            "constant images",
         ),
         (
             lambda m, f: export.onnx(
@@ -202,7 +202,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
                 quantize="int8",
                 calibration_data=np.full((9, 64, 64, 3), np.nan),
             ),
-            "no number",
+            "NaN or infinite",
         ),
         (lambda m, f: export.onnx(m, f / "m.onnx", class_names=["a"]), "3 classes"),
         (lambda m, f: export.onnx(m, f / "m.onnx", image_size=16), "at least 32"),
@@ -210,7 +210,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
             lambda m, f: export.onnx(
                 m, f / "m.onnx", image_size=96, preprocessing=keras_resnet.Preprocessing(73, 64)
             ),
-            "sizes of the images differ",
+            "image sizes differ",
         ),
     ],
 )

@@ -52,7 +52,7 @@ def test_known_by_its_keys(kind):
     "name, other, said",
     [
         ("resnetblur18", "resnet18", "blurs where it strides"),
-        ("resnet18", "resnetblur18", "takes pixels where it strides, without anti-aliasing"),
+        ("resnet18", "resnetblur18", "strides without anti-aliasing"),
     ],
 )
 def test_what_no_key_tells_is_saved(name, other, said, suffix, tmp_path):

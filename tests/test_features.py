@@ -324,5 +324,5 @@ def test_what_makes_no_pyramid():
     ):
         with pytest.raises(ValueError, match=said):
             features.pyramid(*arguments)
-    with pytest.raises(ValueError, match=r"built already.*output_stride"):
+    with pytest.raises(ValueError, match=r"already built.*output_stride"):
         features.pyramid(model, output_stride=8)

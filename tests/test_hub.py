@@ -325,7 +325,7 @@ def test_classes_of_other_names(repositories, tmp_path):
         (tmp_path / name.upper()).mkdir()
         Image.new("RGB", (96, 96)).save(tmp_path / name.upper() / "0.png")
     network = trained.Network.from_weights(None, repositories / "timm")
-    with pytest.raises(ValueError, match="The classes have other names"):
+    with pytest.raises(ValueError, match="The class names differ"):
         network.evaluate(tmp_path)
 
 
@@ -380,7 +380,7 @@ def test_what_a_config_of_timm_says(said, expected, tmp_path):
         ({"do_normalize": False}, "do_normalize=False"),
         ({"rescale_factor": 1 / 127.5}, "rescale_factor=0.0078"),
         ({"resample": 1}, "is missing"),
-        ({"image_processor_type": "DetrImageProcessor"}, "no size in common"),
+        ({"image_processor_type": "DetrImageProcessor"}, "not cropped to a common size"),
     ],
 )
 def test_what_a_processor_of_transformers_says(said, expected, tmp_path):
@@ -402,8 +402,8 @@ def test_what_no_preprocessing_is_is_said(repositories, tmp_path, caplog):
     other = {**TIMM, "pretrained_cfg": {"interpolation": "lanczos"}}
     (folder / "config.json").write_text(json.dumps(other))
     assert keras_resnet.ResNet18(weights=folder, classes=7).preprocessing is None
-    assert "What images these weights take is not known here" in caplog.text
-    assert "not known here" in weights.inspect(folder).preprocessing
+    assert "The preprocessing of these weights is not supported" in caplog.text
+    assert "not supported" in weights.inspect(folder).preprocessing
     with pytest.raises(weights.CheckpointError, match="one of bilinear, bicubic"):
         trained.open_network(weights=folder)
     given = keras_resnet.Preprocessing(interpolation="bicubic")
@@ -431,7 +431,7 @@ def test_a_saved_folder(tmp_path, caplog):
         weights.save_hub(model, folder, class_names=["a", "b", "c"])
     with pytest.raises(ValueError, match="one that is dilated"):
         weights.save_hub(keras_resnet.ResNet18(classes=3, output_stride=8), folder)
-    with pytest.raises(ValueError, match="one share of the crop for both sides"):
+    with pytest.raises(ValueError, match="a single crop_pct for both sides"):
         weights.save_hub(keras_resnet.ResNet18(classes=3), folder, preprocessing=used)
     with pytest.raises(OSError, match="README"):
         weights.save_hub(model, folder / "README.md")

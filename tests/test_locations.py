@@ -49,7 +49,7 @@ def test_shards(folder, tmp_path):
     assert evaluation_source(tmp_path / "shards" / "train").count == 15
     with pytest.raises(data.DataError, match="no train and val folders of shards"):
         training_sources(tmp_path / "shards" / "train")
-    with pytest.raises(data.DataError, match="its own validation images"):
+    with pytest.raises(data.DataError, match="already has validation images"):
         training_sources(tmp_path / "shards", validation_split=0.5)
 
 
@@ -79,7 +79,7 @@ def test_arrays(tmp_path):
             {"x": np.zeros((2, 8, 8, 3), np.uint8), "y": [0, 2], "classes": ["a", "b"]},
             "from 0 to 1",
         ),
-        ({"x": np.zeros((0, 8, 8, 3), np.uint8), "y": np.zeros(0, int)}, "number the classes"),
+        ({"x": np.zeros((0, 8, 8, 3), np.uint8), "y": np.zeros(0, int)}, "should be class indices"),
         ({"x": np.zeros((2, 8, 8, 3), np.uint8)}, "expected the arrays x and y"),
         ({"x": np.array([{}], object), "y": [0]}, "expected the arrays x and y"),
     ],

@@ -104,8 +104,8 @@ def test_two_train_as_one_and_survive(start, tmp_path):
 def test_placements_that_cannot_be():
     for arguments, said in (
         ({"devices": 0}, "devices=0"),
-        ({"processes": 2}, "need a coordinator"),
-        ({"coordinator": "a:1"}, "need a coordinator"),
+        ({"processes": 2}, "coordinator should be HOST:PORT of the first process"),
+        ({"coordinator": "a:1"}, "coordinator should be HOST:PORT of the first process"),
         ({"coordinator": "a", "processes": 2}, "HOST:PORT"),
         ({"coordinator": "a:1", "processes": 2, "process_id": 2}, "process_id=2"),
         ({"coordinator": "a:1", "processes": 2}, "KERAS_BACKEND=jax"),

@@ -99,7 +99,7 @@ def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
         for n in range(12)
     }
     preprocessing = keras_resnet.Preprocessing(64, 64)
-    with pytest.raises(ValueError, match="names the same best class as the model on"):
+    with pytest.raises(ValueError, match="predicts the same class as the model on"):
         export.verify(path, images, model, preprocessing=preprocessing).check("It")
 
 
@@ -108,7 +108,7 @@ def test_the_earlier_name_of_calibration_data(format, tmp_path):
     """It is taken, with a warning: here up to the check that wants another argument beside it."""
     path = tmp_path / f"m{SUFFIXES[format]}"
     with (
-        pytest.warns(FutureWarning, match="representative_data is called calibration_data now"),
-        pytest.raises(ValueError, match=r"calibration_data is for quantize='int8'\. Received"),
+        pytest.warns(FutureWarning, match="representative_data was renamed: pass calibration_data"),
+        pytest.raises(ValueError, match=r"calibration_data needs quantize='int8'\. Received"),
     ):
         getattr(export, format)(small("cifar"), path, representative_data=noise(2, 32, 32, 3))

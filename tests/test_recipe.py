@@ -89,7 +89,7 @@ def test_changes():
         Recipe().changed({"epoch": 3})
     with pytest.raises(ValueError, match=r"Did you mean augmentation\.mixup"):
         Recipe().changed({"augmentation.mix_up": 3})
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         Recipe.from_json("{")
     with pytest.raises(ValueError, match="JSON object"):
         Recipe.from_json("[]")

@@ -75,7 +75,7 @@ def test_killed_at_random_moments(tmp_path, run_python):
     said.append(killed_once(writes, folder))
     before = path.stat().st_mtime_ns
     said.append(killed_once(has_written, folder, moments.uniform(0, 0.5), signal.SIGINT, 130))
-    assert "Stopped in epoch" in said[-1] and "the same command continues" in said[-1]
+    assert "Stopped in epoch" in said[-1] and "the same command resumes" in said[-1]
     assert "Traceback" not in said[-1]
     done = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "killed")
     assert done.returncode == 0, done.stderr
@@ -235,7 +235,7 @@ def test_a_training_meets_a_full_disk_and_goes_on(tmp_path, tiny_rows):
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
     assert f"cannot be written after epoch 2: {os.strerror(errno.EFBIG)}" in str(error.value)
-    assert "What was saved before is intact" in str(error.value)
+    assert "Files saved before are intact" in str(error.value)
     assert {name: (folder / name).read_bytes() for name in STATE} == kept
     assert train(recipe, folder) == folder
     history = rows(folder)
@@ -266,7 +266,7 @@ def test_what_a_checkpoint_is_not(tmp_path):
     assert progress == written
     other = keras.layers.Dense(5)
     other.build((None, 4))
-    with pytest.raises(TrainingError, match="of another version"):
+    with pytest.raises(TrainingError, match="by another version"):
         checkpoint.restore(state, {"weights": other.weights})
     path = tmp_path / checkpoint.NAME
     content = path.read_bytes()

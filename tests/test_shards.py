@@ -66,7 +66,7 @@ def test_writing_goes_on_where_it_was(written, flowers, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         data.write_shards(flowers / "train", output, shards=4, on_progress=stop)
-    with pytest.raises(data.DataError, match="not finished"):
+    with pytest.raises(data.DataError, match="are incomplete"):
         data.tfrecords(output, **OPTIONS)
     first = output / "00000-of-00004.tfrecord"
     before = first.stat().st_mtime_ns
@@ -79,7 +79,7 @@ def test_writing_goes_on_where_it_was(written, flowers, tmp_path):
     assert last.stat().st_mtime_ns == finished
     for file in written.iterdir():
         assert (output / file.name).read_bytes() == file.read_bytes()
-    with pytest.raises(data.DataError, match="shards of other images"):
+    with pytest.raises(data.DataError, match="shards of different images"):
         data.write_shards(flowers / "val", output, shards=4)
     with pytest.raises(data.DataError, match="this would be 3 shards of 30 images"):
         data.write_shards(flowers / "train", output, shards=3)
@@ -87,7 +87,7 @@ def test_writing_goes_on_where_it_was(written, flowers, tmp_path):
     assert len(list((tmp_path / "few").glob("*.tfrecord"))) == 10
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
-    with pytest.raises(data.DataError, match="holds other files"):
+    with pytest.raises(data.DataError, match="contains other files"):
         data.write_shards(flowers / "train", tmp_path / "mine", shards=2)
 
 
@@ -244,7 +244,7 @@ def test_one_writer_at_a_time(flowers, tmp_path):
     refused = []
 
     def meanwhile(done, total):
-        with pytest.raises(data.DataError, match="Another process writes"):
+        with pytest.raises(data.DataError, match="Another process is writing"):
             data.write_shards(flowers, tmp_path / "out", shards=2)
         refused.append(done)
 

@@ -210,7 +210,7 @@ def test_whole_modules_are_called_so(name, write, tmp_path):
 def check_said(path, said):
     with pytest.raises(CheckpointError, match=said) as caught:
         weights.read_state_dict(path)
-    assert "cut short" not in str(caught.value)
+    assert "truncated" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -203,7 +203,7 @@ def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
         run_folder(folder, recipe.changed({"epochs": 4}))
     with pytest.raises(ValueError, match="decay_all was False and is True"):
         run_folder(folder, recipe.changed({"decay_all": True}))
-    another = pytest.raises(ValueError, match="Another process trains")
+    another = pytest.raises(ValueError, match="Another process is training")
     with locked(folder, recipe), another, locked(folder, recipe):
         pass
     (folder / ".123.best.keras").write_text("half")
@@ -282,7 +282,7 @@ def test_a_loss_that_is_no_number(short, undrawn):
     assert "learning rate of 1e+30" in str(error.value)
     assert not (run / "checkpoint.safetensors").exists()
     for name in ("model.svg", "tensorboard"):
-        assert warnings.getvalue().count(f"There will be no {name}: ") == 1
+        assert warnings.getvalue().count(f"Could not create {name}: ") == 1
 
 
 @pytest.mark.slow
@@ -294,9 +294,9 @@ def test_what_only_adorns_never_stops_the_work(short, undrawn):
     assert {entry.name for entry in run.iterdir()} == FILES - pictures
     report = (run / "report.md").read_text()
     for name in (*pictures, "tensorboard"):
-        assert warnings.getvalue().count(f"There will be no {name}: ") == 1
+        assert warnings.getvalue().count(f"Could not create {name}: ") == 1
         assert f"| {name} | " in report
-    assert "No program to draw diagrams with was found" in report
+    assert "No program to draw diagrams was found" in report
     assert "![" not in report
 
 
@@ -619,7 +619,7 @@ def test_the_newest_finished_run(tmp_path):
             (tmp_path / name / "report.md").touch()
             os.utime(tmp_path / name / "report.md", (finished_at, finished_at))
     assert trained.newest_run(tmp_path) == tmp_path / "flowers-3"
-    with pytest.raises(ValueError, match="no finished training"):
+    with pytest.raises(ValueError, match="no finished run"):
         trained.newest_run(tmp_path / "photos")
 
 
@@ -629,7 +629,7 @@ def test_the_newest_finished_run_is_asked(finished, command_here, tmp_path):
     folder, flowers, _ = finished
     image = next((flowers / "val").rglob("*.jpg"))
     done = command_here("predict", image)
-    assert done.returncode == 1 and "no finished training in runs" in done.stderr
+    assert done.returncode == 1 and "no finished run in runs" in done.stderr
     run = shutil.copytree(folder, tmp_path / "runs" / "flowers")
     os.utime(run / "report.md", (1, 1))
     arguments = ("--data", flowers, "--model", "resnet18", "--image-size", 32)

@@ -61,7 +61,7 @@ def test_other_classes_keep_the_backbone(tmp_path, resnet18_state, caplog):
         model = keras_resnet.ResNet18(weights=path, classes=5)
     warned = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert [message.split(":")[0] for message in warned] == ["w.pth has 7 classes"]
-    assert "no config.json says more than its keys do, so it is taken for resnet18" in caplog.text
+    assert "no config.json specifies the architecture; resnet18 is assumed" in caplog.text
     state = weights.to_state_dict(model)
     assert state["fc.bias"].shape == (5,)
     np.testing.assert_array_equal(state["conv1.weight"], resnet18_state["conv1.weight"])
@@ -144,7 +144,7 @@ def test_what_is_no_classifier(head, tmp_path, resnet20_state):
     path = state_dict_file(tmp_path / "w.pth", {**backbone, **heads})
     assert "head='skip'" in message_of(path, keras_resnet.ResNet20())
     with pytest.raises(
-        CheckpointError, match=r"no classifier that is known as one\. Pass classes="
+        CheckpointError, match=r"no classifier that was recognized\. Pass classes="
     ):
         keras_resnet.ResNet20(weights=path)
     weights.load(keras_resnet.ResNet20(), path, head="skip")
@@ -470,11 +470,11 @@ def test_a_file_says_its_version(suffix, of_versions):
 def test_a_file_that_cannot_say_its_version(of_versions, caplog):
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(of_versions / "v1.5.weights.h5")
-    assert "where its bottlenecks stride, so it is taken for one of version='v1.5'" in caplog.text
+    assert "stride in its bottlenecks is not specified; version='v1.5' is assumed" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(of_versions / "v1.keras")
-    assert "is taken for" not in caplog.text
+    assert "is assumed" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source,
     validation = next((split for split in VALIDATION_SPLITS if split in splits), None)
     if validation and validation_split is not None:
         raise DataError(
-            f"The data set {builder.name!r} has its own {validation} split. Leave "
-            f"validation_split out. Received: validation_split={validation_split}"
+            f"The data set {builder.name!r} has its own {validation} split. Remove "
+            f"validation_split. Received: validation_split={validation_split}"
         )
     train = "train"
     if validation is None:
@@ -101,7 +101,7 @@ def tfds_builder(name, data_dir=None):
         try:
             builder = tensorflow_datasets.builder(name, data_dir=data_dir)
         except tensorflow_datasets.core.registered.DatasetNotFoundError as error:
-            raise DataError(f"tensorflow-datasets has no data set called {name!r}.") from error
+            raise DataError(f"tensorflow-datasets has no data set named {name!r}.") from error
     else:
         builder = name
     features = builder.info.features

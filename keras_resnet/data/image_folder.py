@@ -47,8 +47,8 @@ def part_folders(directory) -> dict[str, Path]:
     for folders in (train, val):
         if len(folders) > 1:
             raise DataError(
-                f"{' and '.join(folder.name for folder in folders)} in {directory} mean the same "
-                "part of the images. Leave one of them there."
+                f"{' and '.join(folder.name for folder in folders)} in {directory} are names of "
+                "the same part of the data. Keep only one of them."
             )
     return {"train": train[0], "val": val[0]}
 
@@ -79,21 +79,22 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
         training, validation = parts["train"].name, parts["val"].name
         if validation_split is not None:
             raise DataError(
-                f"{directory} has its own validation images, in {validation}. Leave "
-                f"validation_split out. Received: validation_split={validation_split}"
+                f"{directory} already has validation images, in {validation}. Remove "
+                f"validation_split. Received: validation_split={validation_split}"
             )
         train, val = list_images(parts["train"]), list_images(parts["val"], least=1)
         if train.class_names != val.class_names:
             raise DataError(
-                f"{training} and {validation} in {directory} have different classes. Only in one "
-                f"of them: {', '.join(sorted(set(train.class_names) ^ set(val.class_names)))}."
+                f"{training} and {validation} in {directory} should have the same classes. These "
+                "are in only one of them: "
+                f"{', '.join(sorted(set(train.class_names) ^ set(val.class_names)))}."
             )
         return train, val
     images = list_images(directory)
     if validation_split is None:
         raise DataError(
-            f"{directory} has no train and val folders. Make them, or pass validation_split "
-            f"(0.2, say) to set aside a part of its {len(images)} images."
+            f"{directory} has no train and val folders. Create them, or pass validation_split, "
+            f"for example 0.2, to set aside a part of its {len(images)} images."
         )
     check_split(validation_split)
     validates = np.zeros(len(images), bool)
@@ -101,8 +102,8 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
     for label, count in enumerate(images.counts):
         if count < 2:
             raise DataError(
-                f"The class {images.class_names[label]!r} has one image, which cannot both train "
-                "and validate. Add images or remove the class."
+                f"The class {images.class_names[label]!r} has only one image; training and "
+                "validation need one each. Add images or remove the class."
             )
         share = min(max(round(validation_split * count), 1), count - 1)
         indices = np.arange(ends[label] - count, ends[label])

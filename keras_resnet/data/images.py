@@ -125,7 +125,7 @@ def list_images(directory, *, least=2) -> Images:
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise DataError(
-            f"The data folder {directory} {what}. Expected a folder with one folder of images a "
+            f"The data folder {directory} {what}. Expected a folder with one folder of images per "
             f"class. The current folder is {Path.cwd()}."
         )
     classes = sorted(
@@ -133,7 +133,7 @@ def list_images(directory, *, least=2) -> Images:
     )
     if not classes:
         raise DataError(
-            f"The data folder {directory} has no folders in it. Expected one folder a class, "
+            f"The data folder {directory} has no folders in it. Expected one folder per class, "
             f"{directory}/daisy/1.jpg for example."
         )
     folder = os.fsencode(directory) + b"/"
@@ -155,17 +155,18 @@ def list_images(directory, *, least=2) -> Images:
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise DataError(
-            f"{len(empty)} of the {len(classes)} class folders in {directory} have no image: "
+            f"{len(empty)} of the {len(classes)} class folders in {directory} contain no images: "
             f"{', '.join(empty[:10])}. Put images ({', '.join(READ)}) there or remove the folder."
             + "".join(
-                f"\n{len(unread)} images there have to be converted. The first: {file}: {why}."
+                f"\n{len(unread)} images there are in formats that TensorFlow does not read; "
+                f"convert them. The first: {file}: {why}."
                 for file, why in list(unread.items())[:1]
             )
         )
     if len(classes) < least:
         raise DataError(
-            f"{directory} has one folder of images, {classes[0]!r} with {counts[0]} of them. "
-            "Expected a folder of two or more classes, one folder a class."
+            f"{directory} has only one folder of images, {classes[0]!r} with {counts[0]} images. "
+            "Expected two or more classes, one folder per class."
         )
     return Images(
         tuple(classes),
@@ -204,10 +205,11 @@ def _said_of_folders(directory, classes, deeper):
     }
     found = "; ".join(f"{name} has {', '.join(below[:5])}" for name, below in inside.items())
     return (
-        f"{len(deeper)} of the {len(classes)} class folders in {directory} hold no images "
-        f"themselves, but folders of them ({found}).\nIf these are the classes, pass "
-        f"{' or '.join(str(directory / name) for name in inside)}; if they are the parts of a data "
-        "set, call them train and val. Else put each class's images into its own folder."
+        f"{len(deeper)} of the {len(classes)} class folders in {directory} contain folders of "
+        f"images instead of images ({found}).\nIf these are the classes, pass "
+        f"{' or '.join(str(directory / name) for name in inside)}; if they are the training and "
+        "validation parts, rename them to train and val. Otherwise put the images of each class "
+        "directly into the class's folder."
     )
 
 
@@ -262,5 +264,5 @@ def _what(entry):
             return "a folder"
         mode = entry.stat().st_mode
     except OSError as error:
-        return f"a link that leads nowhere ({error.strerror})"
-    return "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
+        return f"a broken link ({error.strerror})"
+    return "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"

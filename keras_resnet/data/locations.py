@@ -44,15 +44,15 @@ def training_sources(
     elif (parts := part_folders(folder)) and any(map(_has_shards, parts.values())):
         if validation_split is not None:
             raise DataError(
-                f"{folder} has its own validation images. Leave validation_split out. "
-                f"Received: validation_split={validation_split}"
+                f"{folder} already has validation images. Remove validation_split. Received: "
+                f"validation_split={validation_split}"
             )
         train, val = (shards_source(part, worker=worker) for part in parts.values())
         return train, val
     elif _has_shards(folder):
         raise DataError(
-            f"{folder} has shards in it, but no train and val folders of shards. Write them with "
-            "keras-resnet shards, from a folder with train and val folders."
+            f"{folder} has shards, but no train and val folders of shards. Write them with "
+            "keras-resnet shards, from a folder that has train and val folders."
         )
     else:
         training, validation = split_images(folder, validation_split=validation_split, seed=seed)
@@ -116,20 +116,22 @@ def _arrays(file) -> Source:
             classes = arrays["classes"] if "classes" in arrays else range(int(y.max(initial=0)) + 1)
             names = tuple(map(str, classes))
     except FileNotFoundError as error:
-        raise DataError(f"There is no file {file}. The current folder is {Path.cwd()}.") from error
+        raise DataError(
+            f"The file {file} does not exist. The current folder is {Path.cwd()}."
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{file} cannot be read: expected the arrays x and y. The error was: {error}"
         ) from error
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or y.shape != x.shape[:1]:
         raise DataError(
-            f"{file} should hold x, uint8 (images, height, width, 3), and y, integers (images,). "
-            f"Received: x {x.dtype} {x.shape}, y {y.dtype} {y.shape}"
+            f"{file} should contain x, uint8 (images, height, width, 3), and y, integers "
+            f"(images,). Received: x {x.dtype} {x.shape}, y {y.dtype} {y.shape}"
         )
     if y.dtype.kind not in "iu" or not len(y) or y.min() < 0 or y.max() >= len(names):
         raise DataError(
-            f"y in {file} should number the classes, from 0 to {len(names) - 1}. "
-            f"Received: {y.dtype} {y[:10]}"
+            f"y in {file} should be class indices from 0 to {len(names) - 1}. Received: {y.dtype} "
+            f"{y[:10]}"
         )
     images, labels = tf.constant(x), tf.constant(y, tf.int64)
 

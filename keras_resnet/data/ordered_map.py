@@ -162,8 +162,8 @@ class _Gaps:
             except tf.errors.OpError as error:
                 said = error.message
         raise DataError(
-            f"{ATTEMPTS} images in a row cannot be decoded. Is the disk still there? The last "
-            f"error was: {said}"
+            f"{ATTEMPTS} consecutive images cannot be decoded. Check that the disk is still "
+            f"available. The last error was: {said}"
         )
 
 

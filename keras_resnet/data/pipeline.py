@@ -234,11 +234,11 @@ def batches(
         raise DataError(f"batch_size should be 1 or more. Received: batch_size={batch_size}")
     if not 0 <= worker[0] < worker[1] <= source.count:
         raise DataError(
-            "worker should be (which, of how many), which from 0 on, and there should be an image "
-            f"for each. Received: worker={worker} for {source.count} images"
+            "worker should be (index, number of workers), with an index from 0 and at least one "
+            f"image per worker. Received: worker={worker} for {source.count} images"
         )
     if not training and (augmentation or first_step is not None or worker != (0, 1)):
-        raise DataError("augmentation, first_step and worker are for training=True.")
+        raise DataError("augmentation, first_step and worker need training=True.")
     skipped = Skipped() if skipped is None else skipped
     check_sample(source, skipped, max_bad=max_bad, seed=seed)
     preprocessing = preprocessing or Preprocessing.for_crop(image_size, resize, exif=exif)

@@ -78,7 +78,7 @@ def write_shards(
     output, parts = Path(output), list_parts(directory)
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     busy = DataError(
-        f"Another process writes shards to {output}. Wait for it, or choose another folder."
+        f"Another process is writing shards to {output}. Wait for it, or choose another folder."
     )
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -113,19 +113,19 @@ def _write_part(images: Images, output, shards, seed, stored, skipped):
         before = read_json(index, _index, advice=AGAIN, error=DataError)
         if {key: before.get(key) for key in plan} != plan:
             raise DataError(
-                f"{output} holds {before.get('shards')} shards of other images, or in another "
-                f"order (this would be {shards} shards of {len(images)} images, seed {seed}). "
-                "Choose another folder or remove it."
+                f"{output} holds {before.get('shards')} shards of different images, or in a "
+                f"different order (expected {shards} shards of {len(images)} images, seed "
+                f"{seed}). Choose another folder or remove it."
             )
         if {key: before.get(key) for key in stored} != stored:
             raise DataError(
-                "{} holds shards of max_side={}, quality={}; these would be of max_side={}, "
-                "quality={}. Pass the same, choose another folder or remove it.".format(
+                "{} has shards with max_side={}, quality={}. Received: max_side={}, quality={}. "
+                "Pass the same values, choose another folder or remove it.".format(
                     output, *map(before.get, stored), *stored.values()
                 )
             )
     elif any(entry.name != LOCK for entry in output.iterdir()):
-        raise DataError(f"{output} holds other files. Choose another folder or remove it.")
+        raise DataError(f"{output} contains other files. Choose another folder or remove it.")
     if before is not None and "counts" in before:
         skipped.add_all(before["skipped"])
         yield from range(shards)
@@ -160,11 +160,11 @@ def _index(values):
     """What shards.json has, while the shards are written and after it, checked."""
     names, counts = values["class_names"], values.get("counts", [])
     if not (_are(names, str) and names and _are(counts, int) and isinstance(values["shards"], int)):
-        raise TypeError("class_names are names, shards is a number and counts are numbers")
+        raise TypeError("class_names should be names, shards a number and counts numbers")
     if "counts" in values and len(counts) != values["shards"]:
         raise ValueError(f"{len(counts)} counts of {values['shards']} shards")
     if not all(0 <= count < 2**40 for count in counts):
-        raise ValueError("counts are of images, 0 or more")
+        raise ValueError("counts should be 0 or more")
     if not isinstance(values.get("skipped", {}), dict):
         raise TypeError("skipped should be {name: reason}")
     return values
@@ -254,8 +254,8 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
         index = read_json(directory / INDEX, _index, advice=AGAIN, error=DataError)
         if "counts" not in index:
             raise DataError(
-                f"The shards in {directory} were not finished. Run keras-resnet shards again: it "
-                "goes on where it was."
+                f"The shards in {directory} are incomplete. Run keras-resnet shards again to "
+                "resume."
             )
         if len(files) != index["shards"]:
             raise DataError(
@@ -268,14 +268,14 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
     which, workers = worker
     if not 0 <= which < workers <= len(files):
         raise DataError(
-            f"{len(files)} shards serve 1 to {len(files)} workers, numbered from 0. "
-            f"Received: worker={worker}"
+            f"{len(files)} shards can be split among 1 to {len(files)} workers, with indices from "
+            f"0. Received: worker={worker}"
         )
     counts = index.get("counts") or list(map(_count_records, files))
     total = sum(counts)
     if total < workers:
         raise DataError(
-            f"The shards in {directory} hold {total} images, too few for {workers} workers."
+            f"The shards in {directory} hold {total} images, fewer than the {workers} workers."
         )
 
     @plainly
@@ -334,7 +334,7 @@ def _count_records(file):
         while header := stream.read(12):
             end = stream.tell() + int.from_bytes(header[:8], "little") + 4
             if len(header) < 12 or end > size:
-                raise DataError(f"{file} is truncated, or no TFRecord file.")
+                raise DataError(f"{file} is truncated, or not a TFRecord file.")
             stream.seek(end)
             count += 1
     return count

@@ -55,8 +55,8 @@ class Skipped:
         if new:
             first = "; ".join(f"{name}: {reason}" for name, reason in list(new.items())[:3])
             logger.warning(
-                "%d images are left out, which TensorFlow does not read. The first: %s. Convert "
-                "them to PNG or JPEG; keras-resnet check-data names them all.",
+                "%d images are left out: TensorFlow does not read their format. The first: %s. "
+                "Convert them to PNG or JPEG; keras-resnet check-data lists them all.",
                 len(new),
                 first,
             )
@@ -64,7 +64,7 @@ class Skipped:
     def note(self, source: Source, name: bytes) -> None:
         """Notes a bad example of a source, by its name."""
         text = name.decode(errors="surrogateescape")
-        self.add(text, source.why_bad(text) or "it could not be read, but now it can")
+        self.add(text, source.why_bad(text) or "it was unreadable, but is readable now")
 
     def judge(self, share: float, max_bad: float, said: str) -> None:
         """Refuses a data set of which too much is bad.
@@ -82,9 +82,9 @@ class Skipped:
                 f"  {name}: {reason}" for name, reason in list(self.reasons.items())[:5]
             )
             raise DataError(
-                f"{said} image files cannot be read, more than the share "
-                f"max_bad={max_bad} allows. The first are:\n{first}\nMend or remove them "
-                "(keras-resnet check-data lists them all), or raise max_bad to leave them out."
+                f"{said} image files cannot be read, more than the fraction max_bad={max_bad} "
+                f"allows. The first ones:\n{first}\nRepair or remove them (keras-resnet "
+                "check-data lists them all), or increase max_bad to leave them out."
             )
 
 
@@ -126,7 +126,7 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
         raise DataError(f"The data cannot be read: {error.message}") from error
     bad, tried = len(labels[False]), len(labels[False]) + len(labels[True])
     if not tried:
-        raise DataError(f"None of the {source.count} images is there. Write the shards again.")
+        raise DataError(f"None of the {source.count} images can be found. Write the shards again.")
     share = listed / (source.count + listed) + bad / tried
     skipped.judge(share, max_bad, f"{bad + listed} of {tried + listed}")
     strange = {label for part in labels.values() for label in part} - set(
@@ -134,8 +134,8 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     )
     if strange:
         raise DataError(
-            f"The label {min(strange)} is none of the {len(source.class_names)} classes, which "
-            "count from 0."
+            f"The label {min(strange)} is out of range: expected 0 to "
+            f"{len(source.class_names) - 1}."
         )
     gone = set(labels[False]) - set(labels[True])
     if gone and tried == source.count:

@@ -40,8 +40,8 @@ def smaller_options(max_side, quality) -> dict:
         )
     if quality is not None and max_side is None:
         raise ValueError(
-            "quality is of the images that max_side makes smaller. Pass max_side too, or leave it "
-            f"out. Received: quality={quality}, max_side=None"
+            "quality applies to images resized because of max_side. Pass max_side too, or remove "
+            f"quality. Received: quality={quality}, max_side=None"
         )
     return {"max_side": max_side, "quality": QUALITY if max_side and quality is None else quality}
 

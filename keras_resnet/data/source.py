@@ -86,7 +86,8 @@ class Source:
         """
         if self.count < batch_size:
             raise DataError(
-                f"{self.count} images make no batch of {batch_size}. Choose a smaller batch_size."
+                f"{self.count} images are fewer than batch_size={batch_size}. Choose a smaller "
+                "batch_size."
             )
         return dataclasses.replace(self, count=self.count // batch_size * batch_size)
 
@@ -106,7 +107,7 @@ def check_split(validation_split: float) -> None:
     """Refuses what is no share of the images."""
     if not 0 < validation_split < 1:
         raise DataError(
-            "validation_split is the share of images that validate, more than 0 and less than 1. "
+            "validation_split should be a fraction of the images, more than 0 and less than 1. "
             f"Received: validation_split={validation_split}"
         )
 

@@ -37,7 +37,7 @@ def kind_of(head) -> str | None:
 
 def why_unread(kind):
     """What is said of an image of a kind that TensorFlow does not read."""
-    return f"it is of the kind {kind}, which TensorFlow does not read"
+    return f"it is in the format {kind}, which TensorFlow does not read"
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)

@@ -46,7 +46,7 @@ def calibration_images(
         ValueError: if there is no such folder, or no image in it.
     """
     if not Path(directory).is_dir():
-        raise ValueError(f"There is no folder {directory}. Pass one of images.")
+        raise ValueError(f"The folder {directory} does not exist. Pass a folder of images.")
     files = sorted(
         file
         for file in Path(directory).rglob("*")
@@ -64,8 +64,8 @@ def calibration_images(
             break
     if not images:
         raise ValueError(
-            f"{directory} has no images ({', '.join(SUFFIXES)}) that can be decoded, to measure "
-            "the range of the activations on. Pass a folder of such as the network will see."
+            f"{directory} has no images ({', '.join(SUFFIXES)}) that can be decoded, which int8 "
+            "calibration needs. Pass a folder of images like those that the network will see."
         )
     return np.asarray(laid_out(model, np.stack(images).astype("uint8" if pixels else "float32")))
 
@@ -83,20 +83,20 @@ def split(data: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
         received = f"an array of {data.dtype}, {data.shape}"
     if data is None or data.dtype.kind != dtype.kind or not _fits(data.shape, shape):
         raise ValueError(
-            "quantize='int8' measures the range of each activation on calibration_data: images "
-            f"as the file takes them, {dtype}, of shape (number, {', '.join(map(str, shape))}). "
-            f"Received: {received}"
+            "quantize='int8' measures the range of each activation on calibration_data: an array "
+            f"of inputs of the exported network,  {dtype}, of shape (number, "
+            f"{', '.join(map(str, shape))}). Received: {received}"
         )
     if not np.isfinite(data).all() or (data == data[:1, :1, :1]).all():
         raise ValueError(
-            "calibration_data should be images such as the network will see. Received: images "
-            "of one colour, or with what is no number"
+            "calibration_data should be images like those that the network will see. Received: "
+            "constant images, or values that are NaN or infinite"
         )
     data = data.astype(dtype)
     if len(data) < FEW:
         logger.warning(
-            "Only %d calibration images: the range of an activation is better measured on a "
-            "hundred or more, of the kind that the network will see.",
+            "Only %d calibration images: use a hundred or more, like those that the network will "
+            "see, for a better accuracy.",
             len(data),
         )
         return data, data

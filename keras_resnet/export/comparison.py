@@ -51,21 +51,19 @@ class Comparison:
     def check(self, what: object) -> None:
         """Raises a ValueError if the predictions are not the model's."""
         if not np.isfinite(self.error):
-            raise ValueError(
-                f"{what} or the model it is of predicts what is no number, or infinite."
-            )
+            raise ValueError(f"{what} or its model predicts NaN or infinite values.")
         if self.tolerance is None and self.agreement is not None:
             if self.agreement < AGREEMENT:
                 raise ValueError(
-                    f"{what} names the same best class as the model on {self.agreement:.0%} of "
-                    f"{self.images} images; {AGREEMENT:.0%} is expected of a quantised network."
+                    f"{what} predicts the same class as the model on {self.agreement:.0%} of "
+                    f"{self.images} images; {AGREEMENT:.0%} is required of a quantized network."
                 )
             return
         allowed = QUANTISED_TOLERANCE if self.tolerance is None else self.tolerance
         if self.error > allowed:
             raise ValueError(
-                f"{what} does not predict as the model does: the largest difference on "
-                f"{self.images} images is {self.error:.2g} of the largest value; {allowed} is "
+                f"{what} does not reproduce the model's outputs: the largest difference on "
+                f"{self.images} images is {self.error:.2g} of the largest output; {allowed} is "
                 "allowed. Do not use it."
             )
 
@@ -117,7 +115,7 @@ def compare(
         output = outputs.get(name)
         if output is None or output.shape != value.shape:
             raise ValueError(
-                f"There should be an output {name!r} of shape {value.shape}. Received: "
+                f"Expected an output {name!r} of shape {value.shape}. Received: "
                 f"{ {name: output.shape for name, output in outputs.items()} }"
             )
         if name in ("probabilities", "logits"):
@@ -168,8 +166,8 @@ def check_names(outputs: dict[str, np.ndarray], class_names: list[str] | None) -
     number = probabilities.shape[-1]
     if number != len(class_names):
         raise ValueError(
-            f"The network predicts {number} classes, and export.json names {len(class_names)}: it "
-            "was changed, or is of another network. Export again."
+            f"The network predicts {number} classes, but export.json has names for "
+            f"{len(class_names)}: it was modified, or belongs to another network. Export again."
         )
     if "classes" not in outputs:
         return
@@ -181,8 +179,8 @@ def check_names(outputs: dict[str, np.ndarray], class_names: list[str] | None) -
     scores = np.take_along_axis(probabilities, best, 1)
     if classes.tolist() != named or not np.array_equal(scores, outputs["scores"]):
         raise ValueError(
-            "The SavedModel's classes and scores are not the best of its probabilities, by the "
-            "names in export.json. Export it again."
+            "The classes and scores of the SavedModel do not match its probabilities and the "
+            "class names in export.json. Export again."
         )
 
 

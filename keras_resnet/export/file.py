@@ -74,7 +74,7 @@ def write_file(
     """
     if representative_data is not None:
         warnings.warn(
-            "representative_data is called calibration_data now: pass it as that.",
+            "representative_data was renamed: pass calibration_data.",
             FutureWarning,
             stacklevel=3,
         )
@@ -90,9 +90,7 @@ def write_file(
     if quantize == "int8":
         calibrating, held_back = calibration.split(calibration_data, network.inputs[0])
     elif calibration_data is not None:
-        raise ValueError(
-            f"calibration_data is for quantize='int8'. Received: quantize={quantize!r} with it"
-        )
+        raise ValueError(f"calibration_data needs quantize='int8'. Received: quantize={quantize!r}")
     inside = "normalisation" if with_preprocessing else "none"
     metadata = record.metadata(model, preprocessing=preprocessing, inside=inside, class_names=names)
     with replacing(path) as temporary:
@@ -143,7 +141,7 @@ def _check(format, model, path, preprocessing, with_preprocessing, quantize):
         raise ValueError(f"{path} is a folder. Choose another name.")
     if (path.parent / "saved_model.pb").is_file():
         raise ValueError(
-            f"{path.parent} is a SavedModel, whose record names all of its files. Choose another "
+            f"{path.parent} is a SavedModel, which cannot contain other files. Choose another "
             "folder."
         )
     missing = [
@@ -155,12 +153,12 @@ def _check(format, model, path, preprocessing, with_preprocessing, quantize):
         )
     if with_preprocessing and preprocessing is None:
         raise ValueError(
-            "with_preprocessing puts a normalisation in front: pass the preprocessing that it is "
-            "of, keras_resnet.Preprocessing() for ImageNet's."
+            "with_preprocessing adds the normalization to the network: pass preprocessing too, "
+            "keras_resnet.Preprocessing() for ImageNet's."
         )
     if with_preprocessing and normalises_itself(model):
         raise ValueError(
-            f"{model.name} normalises its images itself: leave with_preprocessing out."
+            f"{model.name} already contains a normalization: remove with_preprocessing."
         )
 
 
@@ -187,11 +185,13 @@ def _try(file, network, model, normalise, quantize, images):
             compared.check("The exported file")
     if quantize:
         try:
-            compared.check("The quantised file")
+            compared.check("The quantized file")
         except ValueError as error:
             if not np.isfinite(compared.error):
                 raise
-            logger.warning("%s Pass more calibration data, images of its kind.", error)
+            logger.warning(
+                "%s Pass more calibration data, images like those that the network will see.", error
+            )
     return compared
 
 

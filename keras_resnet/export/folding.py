@@ -36,12 +36,13 @@ def fold(model: keras.Model, *, dtype: str | None = None) -> keras.Model:
     """
     if not isinstance(model, NETWORKS):
         raise ValueError(
-            "Batch normalization can be folded where the order of the layers is known: build the "
-            "model by Keras' functional or sequential API. "
-            f"Received: model={model.name!r} of type {type(model).__name__}"
+            "Folding batch normalization needs a model that was built with Keras' functional or "
+            f"sequential API. Received: model={model.name!r} of type {type(model).__name__}"
         )
     if not model.built:
-        raise ValueError(f"The model {model.name!r} is not built: give it an Input, or call it.")
+        raise ValueError(
+            f"The model {model.name!r} is not built: add an Input, or call it on data first."
+        )
     model = _as_functional(model)
     pairs = dict(_pairs(model))
     gone = {normalization.name for normalization in pairs.values()}

@@ -14,9 +14,9 @@ def check_backend() -> None:
     """Refuses to export with another backend than TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "Networks are exported with TensorFlow as Keras' backend. Save the model, set "
-            "KERAS_BACKEND=tensorflow and load it there. "
-            f"Received: the backend {keras.backend.backend()!r}"
+            "Exporting needs the TensorFlow backend of Keras. Save the model, set "
+            "KERAS_BACKEND=tensorflow and load it again. Received: the backend "
+            f"{keras.backend.backend()!r}"
         )
 
 
@@ -74,7 +74,7 @@ def checked_names(model: keras.Model, class_names: Sequence[object] | None) -> A
     if not is_classifier(model):
         if class_names is not None:
             raise ValueError(
-                f"{model.name} gives features, not classes: leave class_names out. "
+                f"{model.name} returns features, not class probabilities: remove class_names. "
                 f"Received: {len(class_names)} names"
             )
         return None
@@ -83,12 +83,15 @@ def checked_names(model: keras.Model, class_names: Sequence[object] | None) -> A
         class_names = range(classes)
     if isinstance(class_names, (str, bytes)) or len(class_names) != classes:
         raise ValueError(
-            f"class_names should name each of the model's {classes} classes. "
+            f"class_names should have one name for each of the model's {classes} classes. "
             f"Received: {len(class_names)} names, {str(class_names)[:60]}"
         )
     names = [" ".join(str(name).splitlines()) for name in class_names]
     if not all(names):
-        raise ValueError(f"A class has no name: number {names.index('')} of class_names is empty.")
+        raise ValueError(
+            "class_names should not contain empty names. Received: "
+            f"class_names[{names.index('')}]=''"
+        )
     return names
 
 
@@ -133,21 +136,21 @@ def check_sizes(
     given = [] if image_size is None else [pair(image_size)]
     if given and min(given[0]) < least:
         raise ValueError(
-            f"image_size should be at least {least}: of a smaller image, a network leaves "
-            f"nothing. Received: image_size={image_size}"
+            f"image_size should be at least {least}; the feature map of a smaller image is empty. "
+            f"Received: image_size={image_size}"
         )
     if preprocessing is not None:
         given.append(preprocessing.sides)
         if channels != 3:
             raise ValueError(
-                f"A preprocessing gives RGB images; {model.name} takes {channels} channels. Leave "
-                "preprocessing out."
+                f"preprocessing returns RGB images, but {model.name} expects {channels} channels. "
+                "Remove preprocessing."
             )
     if given and any(len({*axis} - {None}) > 1 for axis in zip(sides, *given, strict=True)):
         raise ValueError(
-            f"The sizes of the images differ: the model takes {model.input_shape[1:]}, "
-            f"image_size is {image_size}, and the preprocessing crops to "
-            f"{preprocessing and preprocessing.crop} pixels."
+            f"The image sizes differ: the model expects {model.input_shape[1:]}, image_size is "
+            f"{image_size}, and the preprocessing crops to {preprocessing and preprocessing.crop} "
+            "pixels."
         )
 
 

@@ -146,8 +146,8 @@ def read(artefact: str | os.PathLike[str]) -> dict[str, Any]:
     record = read_json(path, _checked, advice="Export again.") if path.is_file() else {}
     if not record or record.get("file", name) != name:  # an earlier export.json may be of another
         raise ValueError(
-            f"{artefact} has no record: {path} was expected to describe it. Exports of this "
-            "package write it; copy it along with the file."
+            f"{artefact} has no record: expected {path}, which every export of this package "
+            "writes. Copy it along with the export."
         )
     return record
 

@@ -86,7 +86,7 @@ def saved_model(
         serving_messages()  # ends here without the serving extra
     directory = Path(directory)
     if directory.is_file():
-        raise ValueError(f"{directory} is a file; the versions need a folder.")
+        raise ValueError(f"{directory} is a file. Choose a folder for the versions.")
     directory.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(directory)
     # A name that is no number: a server that watches the folder passes it over.

@@ -49,19 +49,17 @@ def verify(
     said = record.read(artefact)
     if record.file_hashes(artefact) != said.get("files_sha256"):
         raise ValueError(
-            f"{artefact} is damaged, or another file than the one that {record.place(artefact)} "
-            "describes: its sha256 differs. Export again."
+            f"{artefact} does not match {record.place(artefact)}: its sha256 differs, so it was "
+            "modified or replaced. Export again."
         )
     if record.weights_hash(model) != said["weights_sha256"]:
         raise ValueError(
-            f"{artefact} was not made from this model: the weights differ. Pass the model that "
-            "was exported."
+            f"{artefact} was exported from a model with other weights. Pass the model that was "
+            "exported."
         )
     preprocessing = record.preprocessing_of(said) or preprocessing
     if preprocessing is None:
-        raise ValueError(
-            f"{artefact} was exported without the preprocessing of its images: pass it."
-        )
+        raise ValueError(f"{artefact} was exported without preprocessing: pass preprocessing.")
     inputs = model_inputs(model, preprocessing, images)
     given: np.ndarray | list[bytes] = inputs
     if said["preprocessing_inside"] == "all":
@@ -111,7 +109,7 @@ def answers_in_new_process(
         )
         if done.returncode:
             *_, reason = ["", *done.stderr.splitlines()]
-            said = reason.removeprefix("Error: ") or f"its process ended with {done.returncode}"
+            said = reason.removeprefix("Error: ") or f"its process exited with {done.returncode}"
             raise ValueError(f"{artefact} could not be run: {said}")
         with np.load(output) as outputs:
             return dict(outputs)

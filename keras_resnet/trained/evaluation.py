@@ -144,9 +144,9 @@ def evaluate_on(data, network) -> Evaluation:
         order = [names.index(name) for name in source.class_names]
     elif names is not None and not _of_imagenet(names, source.class_names):
         raise ValueError(
-            f"The classes have other names, so that which is which is not known. {network.file}: "
-            f"{some(names, 10)}. {data}: {some(source.class_names, 10)}. Name the folders as the "
-            "classes are."
+            f"The class names differ, so the classes cannot be matched. {network.file}: "
+            f"{some(names, 10)}. {data}: {some(source.class_names, 10)}. Rename the folders to "
+            "the class names."
         )
     found = evaluate(network.model, source, network.preprocessing, skipped=skipped, order=order)
     return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
@@ -178,8 +178,10 @@ def _chosen(data, run):
 def _counted(source, aside, trained):
     """Which images are counted, in words."""
     if aside:
-        return f"the {source.count} images that the training set aside"
+        return f"the {source.count} images set aside for validation"
     share = (
-        "how many of them trained is not known" if trained is None else f"{trained} of them trained"
+        "it is unknown how many of them were used in training"
+        if trained is None
+        else f"{trained} of them were used in training"
     )
     return f"all {source.count} images; {share}"

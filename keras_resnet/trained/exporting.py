@@ -15,7 +15,7 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
     check(format, output, {**options, "any_size": True} if any_size else options)
     if output is None:
         if network.run is None:
-            raise ValueError("Say where to export to: pass output.")
+            raise ValueError("output is missing: pass the file or folder to export to.")
         quantize = options.get("quantize")
         output = network.run.folder / (f"{format}_{quantize}" if quantize else format)
         if format in SUFFIXES:
@@ -55,15 +55,15 @@ def check(format, output, options) -> None:
         if name not in taken[format]:
             formats = " or ".join(other for other in FORMATS if name in taken[other])
             raise ValueError(
-                f"{name} is for the format {formats}. "
-                f"Received: {name}={value!r} with format={format!r}"
+                f"{name} needs the format {formats}. Received: {name}={value!r} with "
+                f"format={format!r}"
                 if formats
-                else f"No format has the option {name}."
+                else f"There is no export option {name}."
             )
     quantize, images = options.get("quantize"), options.get("calibration_data")
     if (quantize == "int8") != (images is not None):
         raise ValueError(
-            "quantize='int8' measures the range of each activation on images such as the network "
-            "will see: pass their folder as calibration_data, and only then. "
-            f"Received: quantize={quantize!r}, calibration_data={images!r}"
+            "quantize='int8' measures the range of each activation on images like those that the "
+            "network will see: pass a folder as calibration_data, and only with int8. Received: "
+            f"quantize={quantize!r}, calibration_data={images!r}"
         )

@@ -74,7 +74,10 @@ class Fingerprint:
             DataError: if the file is damaged.
         """
         path = Path(folder) / NAME
-        advice = "Remove it, and it is not known any more which images trained."
+        advice = (
+            "It lists the training images. Without it, evaluate cannot tell them from other "
+            "images; remove it to accept that."
+        )
         return read_safetensors(path, cls._understood, advice=advice, error=DataError)
 
     @classmethod
@@ -83,7 +86,7 @@ class Fingerprint:
         train, val = (np.ravel(arrays[part]).astype(np.uint64) for part in PARTS)
         groups = [(str(name), abs(int(files))) for name, files in said["groups"]]
         if sum(files for _, files in groups) != len(train) + len(val):
-            raise ValueError("its folders have another number of files")
+            raise ValueError("its counts of files and folders differ")
         return cls(tuple(said["classes"]), train, val, groups)
 
     def find(self, source) -> tuple[bool, int | None]:
@@ -109,16 +112,16 @@ class Fingerprint:
         changed = self._classes_changed(now) or self._files_changed(now, sources)
         if changed:
             raise DataError(
-                f"The data has changed since the training in {folder} began: {changed}. What it "
-                "has learnt would get other labels. Put the data back as it was, or choose another "
-                "output."
+                f"The data has changed since the training in {folder} began: {changed}. Labels "
+                "would no longer match what the network has learnt. Restore the data, or choose "
+                "another output."
             )
 
     def _classes_changed(self, now):
         before, names = set(self.class_names), set(now.class_names)
         if before != names:
             gone, new = (some(sorted(part)) for part in (before - names, names - before))
-            return f"classes that are gone: {gone}; that are new: {new}"
+            return f"removed classes: {gone}; new classes: {new}"
         if self.class_names != now.class_names:
             pairs = enumerate(zip(self.class_names, now.class_names, strict=True))
             number, (old, new) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
@@ -130,15 +133,17 @@ class Fingerprint:
         files = np.concatenate([now.train, now.val])
         if np.array_equal(np.sort(before), np.sort(files)):
             same = np.array_equal(self.train, now.train)
-            return "" if same else "other images train and validate, or in another order"
+            return (
+                "" if same else ("the training and validation images differ, or their order does")
+            )
         folders = np.repeat([name for name, _ in self.groups], [n for _, n in self.groups])
         gone = Counter(map(str, folders[~np.isin(before, files)]))
         names = (name for source in sources for name, *_ in source.listed())
         new = list(itertools.compress(names, ~np.isin(files, before)))
         return (
-            f"{len(before)} files were listed and {len(files)} are; gone, or of another size: "
-            f"{some([f'{count} of {name}' for name, count in gone.items()])}; new, or of another "
-            f"size: {some(new)}"
+            f"{len(before)} files before, {len(files)} now; removed, or with another size: "
+            f"{some([f'{count} of {name}' for name, count in gone.items()])}; added, or with "
+            f"another size: {some(new)}"
         )
 
 

@@ -87,8 +87,8 @@ class Network:
         used = _changed(run.preprocessing, preprocessing)
         if used.crop != run.preprocessing.crop:
             raise ValueError(
-                f"The network of {folder} takes images of {run.preprocessing.crop} px: leave crop "
-                f"out. Received: crop={used.crop}"
+                f"The network of {folder} expects images of {run.preprocessing.crop} px: remove "
+                f"crop. Received: crop={used.crop}"
             )
         return cls(run.model(), used, run.class_names, run.folder / BEST, run)
 
@@ -139,8 +139,8 @@ class Network:
         if other and not (said or pixels):
             _refuse_or_warn(file, other, assumed)
         logger.info(
-            "%s: images are resized to %s px (%s, %s), cropped to %s, and normalised by the mean "
-            "%s and the deviation %s%s.",
+            "%s: images are resized to %s px (%s, %s), cropped to %s, and normalised by mean %s "
+            "and standard deviation %s%s.",
             file.name,
             used.resize,
             used.crop_mode,
@@ -148,12 +148,13 @@ class Network:
             used.crop,
             used.mean,
             used.std,
-            ", ImageNet's, as most are; mean and std say others" if assumed else "",
+            ", the values of ImageNet; pass mean and std for others" if assumed else "",
         )
         names, classes = class_names_of(file), network.output_shape[-1]
         if names is not None and len(names) != classes:
             raise CheckpointError(
-                f"The config.json beside {file} names {len(names)} classes; the file has {classes}."
+                f"The config.json next to {file} names {len(names)} classes; the file has "
+                f"{classes}."
             )
         if names is None and classes == len(imagenet_classes()):
             names = tuple(name for _, name in imagenet_classes())
@@ -231,7 +232,7 @@ class Network:
         image, names = Path(image), checked_names(self.model, self.class_names)
         if class_name is not None and class_name not in names:
             some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise ValueError(f"There is no such class, but {some}. Received: {class_name!r}")
+            raise ValueError(f"Unknown class. The classes are {some}. Received: {class_name!r}")
         pixels = self.preprocessing.batch({str(image): image.read_bytes()}, normalise=False)
         inputs = self.preprocessing.normalise(pixels).numpy()
         answer = self.model.predict_on_batch(inputs)[0]
@@ -315,8 +316,7 @@ def open_network(
             model, weights, preprocessing=preprocessing, prefix=prefix, version=version
         )
     raise ValueError(
-        "Pass either run, or weights, with the model that they are of if they do not tell, and "
-        "perhaps with prefix and version."
+        "Pass either run or weights. With weights, model, prefix and version may be passed too."
     )
 
 
@@ -330,12 +330,17 @@ def _changed(usual, preprocessing) -> Preprocessing:
 
 def _refuse_or_warn(file, other, assumed):
     """Of images that are, or may be, no RGB."""
-    about = f"{file.name} takes other images than most networks, or may do so: {other.rstrip('.')}."
+    about = (
+        f"{file.name} may expect different preprocessing than most networks: {other.rstrip('.')}."
+    )
     advice = (
-        "Its images are RGB here, in 0..1, less a mean, by a deviation; no mean makes them BGR."
+        "Here, images are RGB in 0..1, minus a mean, divided by a standard deviation; BGR is not "
+        "supported."
     )
     if assumed:
-        raise CheckpointError(f"{about} {advice} Pass mean and std if they are so.")
+        raise CheckpointError(
+            f"{about} {advice} If that is what the network expects, pass mean and std."
+        )
     logger.warning("%s %s", about, advice)
 
 
@@ -344,8 +349,7 @@ def _classifier(file, model, version, prefix):
     checkpoint, state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(
-            f"{file} has no head, and names no classes. Load it into a model with "
-            "include_top=False, and use that."
+            f"{file} has no classifier. Load it into a model with include_top=False."
         )
     network = build_found(found, version, classifier_activation="softmax")
     assign(network, state, file.name)

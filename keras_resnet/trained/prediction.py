@@ -49,14 +49,14 @@ def predict(
 
 def _refuse(skipped):
     name, reason = next(iter(skipped.reasons.items()))
-    more = f" So are {len(skipped) - 1} more." if len(skipped) > 1 else ""
+    more = f" {len(skipped) - 1} more cannot be decoded either." if len(skipped) > 1 else ""
     raise ValueError(f"{name} cannot be decoded: {reason}.{more}")
 
 
 def _source(names, items, read, why_bad) -> Source:
     """Images without labels: in their stead stand the places in the list, and -1 for no image."""
     if not names:
-        raise ValueError("There are no images to name: pass one or more.")
+        raise ValueError("There are no images to classify: pass one or more.")
     all_names, all_items = tf.constant(names), tf.constant(items)
 
     def example(index):

@@ -14,7 +14,7 @@ from keras_resnet.weights.description import RECIPE, of_recipe
 
 BEST, CLASSES = "best.keras", "class_indices.json"
 REPORT, PREDICTIONS = "report.md", "predictions.csv"
-ADVICE = "Copy it from where the training was done, or train again."
+ADVICE = "Copy the run folder again from where it was trained, or train again."
 
 
 def newest_run(parent: str | Path = "runs") -> Path:
@@ -28,10 +28,7 @@ def newest_run(parent: str | Path = "runs") -> Path:
     """
     reports = [file for file in Path(parent).glob(f"*/{REPORT}") if (file.parent / BEST).is_file()]
     if not reports:
-        raise ValueError(
-            f"There is no finished training in {parent}. Name a run folder, or a "
-            "model and its weights."
-        )
+        raise ValueError(f"There is no finished run in {parent}. Pass a run folder, or weights.")
     return max(reports, key=lambda file: file.stat().st_mtime_ns).parent
 
 
@@ -62,8 +59,8 @@ class Run:
         missing = [name for name in (BEST, CLASSES, RECIPE) if not (folder / name).is_file()]
         if missing:
             raise ValueError(
-                f"{folder} is not the folder of a training: {', '.join(missing)} not found. Pass "
-                "the folder that the training printed, runs/flowers for example."
+                f"{folder} is not a run folder: {', '.join(missing)} not found. Pass the folder "
+                "that the training printed, for example runs/flowers."
             )
         class_names = read_json(folder / CLASSES, _class_names, advice=ADVICE)
         return cls(folder, class_names, *read_json(folder / RECIPE, _data, advice=ADVICE))
@@ -111,7 +108,7 @@ def load_best(folder) -> keras.Model:
     path = Path(folder) / BEST
     try:
         if not zipfile.is_zipfile(path):  # of which Keras says that it is not there
-            raise ValueError("it is no zip file, or was cut short")
+            raise ValueError("it is not a zip file, or is truncated")
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # of Keras, zipfile, h5py: there is no end of them
         said = " ".join(str(error).split()).removesuffix(".")
@@ -122,7 +119,7 @@ def _class_names(indices):
     """The names that class_indices.json has."""
     names = tuple(indices[str(number)] for number in range(len(indices)))
     if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError('expected {"0": "daisy", ...}, a name for each number from 0 on')
+        raise TypeError('expected {"0": "daisy", ...}, a name for each class index, from 0')
     return names
 
 

@@ -42,16 +42,18 @@ def verify_export(
     artefact = Path(artefact)
     if artefact.suffix not in SUFFIXES.values() and not (artefact / "saved_model.pb").is_file():
         raise ValueError(
-            f"{artefact} is no export: expected a .onnx, .tflite or .xml file, or the folder of a "
-            "SavedModel's version, models/flowers/1 for example."
+            f"{artefact} is not an export: expected a .onnx, .tflite or .xml file, or the folder "
+            "of a SavedModel's version, models/flowers/1 for example."
         )
     if not artefact.exists():
-        raise ValueError(f"There is no file {artefact}.")
+        raise ValueError(f"The file {artefact} does not exist.")
     if run is None and model is None and weights is None:
         run = next((f for f in artefact.resolve().parents if (f / BEST).is_file()), None)
         if run is None:
             run = newest_run()
-            logger.info("%s is in no run folder: beside the newest run, %s.", artefact, run)
+            logger.info(
+                "%s is not in a run folder: comparing with the newest run, %s.", artefact, run
+            )
     said = None if run else record.preprocessing_of(record.read(artefact))
     network = open_network(run, model, weights, preprocessing=said)
     contents = {str(image): Path(image).read_bytes() for image in images}

@@ -36,5 +36,5 @@ def __getattr__(name):
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, there, now = _MOVED[name]
-    warnings.warn(f"training.{name} is {now} now.", DeprecationWarning, stacklevel=2)
+    warnings.warn(f"training.{name} was renamed to {now}.", DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(f"keras_resnet.{module}"), there)

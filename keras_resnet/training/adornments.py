@@ -30,7 +30,7 @@ def adorning(what, missing):
         yield
     except Exception as error:
         missing[what] = " ".join(str(error).split()) or type(error).__name__
-        logger.warning("There will be no %s: %s", what, missing[what])
+        logger.warning("Could not create %s: %s", what, missing[what])
 
 
 def until_it_fails(callback, what, missing):

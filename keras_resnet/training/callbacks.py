@@ -196,15 +196,15 @@ class CheckpointCallback(keras.callbacks.Callback):
         except OSError as error:
             raise WritingError(
                 f"{self.training.folder / name} cannot be written after {self.state}: "
-                f"{error.strerror or error}. What was saved before is intact: make room and run "
-                "the same command again, and it goes on from there."
+                f"{error.strerror or error}. Files saved before are intact: free disk space and "
+                "run the same command again to resume."
             ) from error
 
     def _refuse(self, what, step):
         kept = (
-            f"{self.training.folder} keeps the network of the best epoch before"
+            f"{self.training.folder} has the network of the best epoch so far"
             if self.state.epoch
-            else f"No epoch was finished; {self.training.folder} can be removed"
+            else f"No epoch was completed; {self.training.folder} can be removed"
         )
         rate = self.phase.rate(self.phase.steps_done(self.state) - self.state.step + step - 1)
         raise TrainingError(

@@ -84,7 +84,7 @@ def save(folder, state, groups):
     if not all(
         np.isfinite(array).all() for name, array in arrays.items() if name.startswith("weights/")
     ):
-        raise TrainingError(f"There are weights that are no finite numbers after {state}.")
+        raise TrainingError(f"Some weights are NaN or infinite after {state}.")
     metadata = {"progress": json.dumps(dataclasses.asdict(state))}
     metadata["checksum"] = _checksum(arrays, metadata["progress"])
     # 0-dimensional arrays become 1-dimensional by ascontiguousarray; restore takes either.
@@ -112,14 +112,14 @@ def load(folder):
         TrainingError: if the file is damaged.
     """
     path = Path(folder) / NAME
-    advice = "Remove it to start this training from its beginning."
+    advice = "Remove it to restart the training from the beginning."
     return read_safetensors(path, _understood, advice=advice, error=TrainingError)
 
 
 def _understood(metadata, arrays):
     checksum = _checksum(arrays, metadata["progress"])
     if metadata.get("checksum", checksum) != checksum:  # an older release wrote none
-        raise ValueError("its content is not what was written")
+        raise ValueError("its checksum is wrong")
     said = json.loads(metadata["progress"])
     return TrainingState(**{**said, "counts": tuple(said["counts"])}), arrays
 
@@ -140,7 +140,7 @@ def restore(arrays, groups):
         sizes = [arrays[name].size for name in names]
         if sizes != [int(np.prod(variable.shape)) for variable in variables]:
             raise TrainingError(
-                f"The checkpoint's {group} is of another version of the package: "
+                f"The checkpoint's {group} was written by another version of the package: it has "
                 f"{len(names)} arrays for {len(variables)} variables. Choose another run folder."
             )
         values += [

@@ -52,28 +52,28 @@ class Distribution:
         """Refuses numbers that cannot be meant."""
         if self.devices < 1 or not 0 <= self.process_id < self.processes:
             raise ValueError(
-                "devices should be 1 or more, process_id 0 to processes - 1. Received: "
-                f"devices={self.devices}, process_id={self.process_id}, "
-                f"processes={self.processes}"
+                "devices should be 1 or more, and process_id 0 to processes - 1. Received: "
+                f"devices={self.devices}, process_id={self.process_id}, processes={self.processes}"
             )
         if (self.processes > 1) != (self.coordinator is not None):
             raise ValueError(
-                "Several processes need a coordinator, HOST:PORT of the first one, and one process "
-                f"none. Received: coordinator={self.coordinator!r}, processes={self.processes}"
+                "coordinator should be HOST:PORT of the first process if processes is 2 or more, "
+                f"else None. Received: coordinator={self.coordinator!r}, "
+                f"processes={self.processes}"
             )
         if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdigit():
             raise ValueError(
-                f"The coordinator is HOST:PORT. Received: coordinator={self.coordinator!r}"
+                f"coordinator should be HOST:PORT. Received: coordinator={self.coordinator!r}"
             )
         backend = keras.backend.backend()
         if self.processes > 1 and backend != "jax":
             raise ValueError(
-                "Several processes train on JAX: set the environment variable KERAS_BACKEND=jax. "
-                f"The backend is {backend!r}."
+                "Training in several processes needs JAX: set the environment variable "
+                f"KERAS_BACKEND=jax. The backend is {backend!r}."
             )
         if self.devices > 1 and backend != "tensorflow":
             raise ValueError(
-                "devices is for TensorFlow. On JAX, start a process a device (processes). "
+                "devices needs TensorFlow. With JAX, start one process per device (processes). "
                 f"The backend is {backend!r}. Received: devices={self.devices}"
             )
 
@@ -100,24 +100,25 @@ class Distribution:
         """
         if self.devices > 1 and recipe.accumulation_steps > 1:
             raise ValueError(
-                "Several devices and accumulated gradients do not go together. Received: "
+                "Gradient accumulation is not supported with several devices. Received: "
                 f"devices={self.devices}, accumulation_steps={recipe.accumulation_steps}"
             )
         if self.devices > 1 and recipe.clip_norm:
             raise ValueError(
-                "Keras clips the gradient of each device by itself, so that several devices would "
-                f"not train as one. Received: devices={self.devices}, clip_norm={recipe.clip_norm}"
+                "clip_norm is not supported with several devices: Keras clips the gradient of "
+                f"each device separately. Received: devices={self.devices}, "
+                f"clip_norm={recipe.clip_norm}"
             )
         if self.processes > 1 and recipe.head_epochs:
             raise ValueError(
-                "The head alone trains in one process, in seconds: train it first, then the "
-                f"network from its best.keras. Received: head_epochs={recipe.head_epochs}, "
-                f"processes={self.processes}"
+                "head_epochs is not supported with several processes: train the head in one "
+                "process first, which takes seconds, and pass its best.keras as weights. "
+                f"Received: head_epochs={recipe.head_epochs}, processes={self.processes}"
             )
         if recipe.batch_size % self.replicas:
             raise ValueError(
-                "batch_size, which is that of all devices together, should be a multiple of their "
-                f"number. Received: batch_size={recipe.batch_size}, devices={self.devices}, "
+                "batch_size is over all devices and should be a multiple of their number. "
+                f"Received: batch_size={recipe.batch_size}, devices={self.devices}, "
                 f"processes={self.processes}"
             )
 
@@ -167,7 +168,7 @@ class Distribution:
         except jax.errors.JaxRuntimeError as error:
             raise TrainingError(
                 f"The {self.processes} processes did not meet at {self.coordinator} within "
-                f"{WAITING} s. Was each started, with a process id of its own?"
+                f"{WAITING} s. Check that each was started, with a different process_id."
             ) from error
         return keras.distribution.DataParallel(auto_shard_dataset=False).scope
 
@@ -195,8 +196,8 @@ class Distribution:
             raise
         except (OSError, tf.errors.ResourceExhaustedError) as error:
             raise WritingError(
-                f"The training in {folder} stopped: {in_words(error)}. If there is a checkpoint in "
-                "it, it is intact: run the same command again when this is mended."
+                f"The training in {folder} stopped: {in_words(error)}. Its last checkpoint, if "
+                "there is one, is intact: fix the problem and run the same command again."
             ) from error
         except (RuntimeError, ValueError) as error:
             lost = type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)
@@ -205,8 +206,8 @@ class Distribution:
             said = str(error).rpartition("Error dispatching computation: ")[2]
             raise TrainingError(
                 f"Another of the {self.processes} processes has ended or cannot be reached. Run "
-                "the same command again on all of them, and training goes on from the last "
-                f"checkpoint. JAX said: {said}"
+                "the same command again on all of them to resume from the last checkpoint. JAX "
+                f"said: {said}"
             ) from error
 
     def __str__(self):
@@ -248,8 +249,8 @@ def _devices(count):
     cpus = tf.config.list_logical_devices("CPU")
     if len(cpus) < count:
         raise TrainingError(
-            f"This machine has no GPU, and TensorFlow started with {len(cpus)} CPU device(s) "
-            f"before. Received: devices={count}"
+            f"This machine has no GPU, and TensorFlow was already initialized with {len(cpus)} "
+            f"CPU device(s). Received: devices={count}"
         )
-    logger.info("There is no GPU: the CPU is split in %d devices, to try it out.", count)
+    logger.info("There is no GPU: the CPU is split into %d devices, for testing.", count)
     return [cpu.name for cpu in cpus[:count]]

@@ -42,8 +42,8 @@ class _PerVariable(keras.optimizers.Optimizer):
     ):
         if arguments.get("weight_decay") is not None:
             raise ValueError(
-                "Pass decay, with decoupled=True for what Keras' weight_decay does. "
-                f"Received: weight_decay={arguments['weight_decay']}"
+                "Use decay instead of weight_decay; decoupled=True does what Keras' weight_decay "
+                f"does. Received: weight_decay={arguments['weight_decay']}"
             )
         super().__init__(learning_rate, **arguments)
         self.decay = decay

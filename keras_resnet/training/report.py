@@ -65,7 +65,7 @@ def finish(training, state, *, note, command):
         visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
     with adorning("mistakes.png", missing):
         _draw_mistakes(found, folder / "mistakes.png")
-    with adorning("pictures in TensorBoard", missing):
+    with adorning("images in TensorBoard", missing):
         adornments.write_pictures(recipe, train, folder, len(history["loss"]))
     error = _export(best, recipe, val, folder)
 
@@ -75,9 +75,9 @@ def finish(training, state, *, note, command):
     facts = [
         *([("note", note)] if note else []),
         ("validation accuracy of the best epoch", f"{found.top1:.4f}"),
-        *([("its top-5 accuracy", f"{found.top5:.4f}")] if shows_top5 else []),
+        *([("top-5 accuracy of that epoch", f"{found.top5:.4f}")] if shows_top5 else []),
         ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
-        ("SavedModel against the model, largest difference", f"{error:.1e}"),
+        ("largest difference between the SavedModel and the model", f"{error:.1e}"),
         ("device", str(training.distribution)),
         *_said(recipe),
     ]
@@ -95,7 +95,7 @@ def finish(training, state, *, note, command):
         logger.warning("Left out %s: %s.", file, reason)
     if left_out:
         logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
-    logger.info("Validation accuracy %.4f. The run is in %s.", found.top1, folder)
+    logger.info("Validation accuracy %.4f. Run folder: %s.", found.top1, folder)
 
 
 def write_skipped(skipped, folder):
@@ -133,7 +133,7 @@ def _classes(train, matrix):
 def _draw_mistakes(found, path):
     """Draws the images that were named wrongly, as the network saw them."""
     titles = {
-        file: f"taken for {predicted} ({float(probability):.2f}), labelled {label}"
+        file: f"predicted {predicted} ({float(probability):.2f}), labelled {label}"
         for file, label, predicted, probability in found.mistakes[:PICTURED]
     }
     if titles:
@@ -168,8 +168,8 @@ def _export(model, recipe, source, folder):
     compared = verification.compare(answers, model, np.stack(inputs), verification.tolerance(model))
     compared.check(f"The SavedModel {version}")
     logger.info(
-        "%s, run in a new process on %d validation images, answers as the model does: the largest "
-        "difference is %.1e of the largest value.",
+        "%s was run in a new process on %d validation images; the largest difference from the "
+        "model is %.1e of the largest output.",
         version,
         compared.images,
         compared.error,
@@ -198,7 +198,7 @@ def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str
         lines += ["## Missing", "", *_table(("what", "why"), missing.items()), ""]
     lines += ["## Classes", "", *_table(classes, zip(*classes.values(), strict=True)), ""]
     lines += picture("Confusion matrix", "confusion_matrix.png")
-    lines += ["## Mistakes on validation images, the most certain first", ""]
+    lines += ["## Misclassified validation images, most confident first", ""]
     header = ("file", "label", "predicted", "probability")
     lines += _table(header, mistakes[:SHOWN]) if mistakes else ["None."]
     lines += ["", *(picture("Mistakes", "mistakes.png") if mistakes else [])]

@@ -57,8 +57,8 @@ def recipe_of(folder) -> Recipe | None:
     return read_json(
         folder / RECIPE,
         Recipe.from_config,
-        advice="It is of an unfinished training, perhaps by another release of the package: go on "
-        "with that one, choose another output, or remove the folder.",
+        advice="It belongs to an unfinished training, perhaps by another release of the package: "
+        "resume with that release, choose another output, or remove the folder.",
     )
 
 
@@ -77,9 +77,8 @@ def _check_same(folder, before, recipe):
     ]
     if others:
         raise ValueError(
-            f"{folder} holds an unfinished training with other arguments: {'; '.join(others)}. "
-            "Run it with the same ones to go on, choose another output, or remove "
-            "the folder."
+            f"{folder} has an unfinished training with other arguments: {'; '.join(others)}. Use "
+            "the same arguments to resume, choose another output, or remove the folder."
         )
 
 
@@ -110,7 +109,9 @@ def locked(output, recipe: Recipe):
 @contextlib.contextmanager
 def _lock(folder):
     new = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-    busy = ValueError(f"Another process trains in {folder}. Wait for it, or choose another output.")
+    busy = ValueError(
+        f"Another process is training in {folder}. Wait for it, or choose another output."
+    )
     with contextlib.ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)

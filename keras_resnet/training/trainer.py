@@ -89,9 +89,9 @@ def train(
         OSError: if the folder cannot be written. The last checkpoint is kept.
     """
     if placement is not None:
-        warnings.warn("placement is called distribution now.", DeprecationWarning, stacklevel=2)
+        warnings.warn("placement was renamed: pass distribution.", DeprecationWarning, stacklevel=2)
     if recipe.data is None:
-        raise ValueError("The recipe has no data: a folder, or the name of a data set.")
+        raise ValueError("The recipe has no data: set it to a folder, or the name of a data set.")
     distribution = distribution or placement or Distribution()
     distribution.check(recipe)
     command = command or shlex.join(["python", *sys.argv])
@@ -213,8 +213,8 @@ def _state(found, folder, sources, distribution):
     here = np.array([found[0].epoch, found[0].step] if found else [-1, -1], np.int32)
     if (distribution.total(here) != here * distribution.processes).any():
         raise ValueError(
-            f"The processes do not see the same checkpoint in {folder}: put the run folder on a "
-            "disk that all of them share."
+            f"The processes see different checkpoints in {folder}: put the run folder on a disk "
+            "that they share."
         )
     if found is None:
         return TrainingState(counts), {}
@@ -223,8 +223,8 @@ def _state(found, folder, sources, distribution):
         known.check(sources, folder)
     elif found[0].counts != counts:  # an older release began it
         raise ValueError(
-            f"The data has changed since {folder} began: {found[0].counts} images trained and "
-            f"validated, now {counts}. Choose another run folder."
+            f"The data has changed since {folder} began: {found[0].counts} training and "
+            f"validation images, now {counts}. Choose another run folder."
         )
     return found
 
@@ -246,7 +246,7 @@ def _write_beginning(training, sources, command):
 def _say_what_starts(training, sources, state):
     recipe, (train_source, val_source) = training.recipe, sources
     logger.info(
-        "%d images train, %d validate. Classes: %s.",
+        "%d training images, %d validation images. Classes: %s.",
         train_source.count,
         val_source.count,
         ", ".join(train_source.class_names),
@@ -261,18 +261,18 @@ def _say_what_starts(training, sources, state):
         training.folder,
     )
     if recipe.jit_compile:
-        logger.info("XLA compiles the first steps, which takes about a minute.")
+        logger.info("XLA is compiling the first steps, which takes about a minute.")
     if lacks_onednn():
         logger.info(
-            "TensorFlow computes without oneDNN here. With TF_ENABLE_ONEDNN_OPTS=1, set before it "
-            "is imported, a training step is 1.1 to 1.3 times as fast."
+            "TensorFlow is running without oneDNN. Set TF_ENABLE_ONEDNN_OPTS=1 before importing "
+            "it: a training step is then 1.1 to 1.3 times as fast."
         )
     twice = files_in_both(*sources)
     if twice:
         logger.warning(
-            "%d images that validate train too, byte for byte: the accuracy will be too good. The "
-            "first: %s. Remove one of each; keras-resnet check-data finds those of train and val "
-            "folders.",
+            "%d validation images are also training images, byte for byte: the validation "
+            "accuracy will be too high. The first: %s. Remove one of each pair; keras-resnet "
+            "check-data lists those in train and val folders.",
             len(twice),
             "; ".join(" and ".join(pair) for pair in twice[:3]),
         )
@@ -293,9 +293,9 @@ def _interruption_explained(folder, command, distribution):
             logger.warning(
                 "Stopped %s. %s %s",
                 where or "before the first step",
-                f"The last checkpoint is of {found[0]}; the same command continues from there:"
+                f"The last checkpoint is from {found[0]}; the same command resumes from it:"
                 if found
-                else "There is no checkpoint yet; the same command starts again:",
+                else "There is no checkpoint yet; the same command starts over:",
                 command,
             )
         raise

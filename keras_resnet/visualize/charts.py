@@ -113,8 +113,8 @@ def gallery(
     """
     if not len(images) or len(images) != len(titles):
         raise ValueError(
-            "There should be images, and a title for each. "
-            f"Received: {len(images)} images, {len(titles)} titles"
+            f"Expected one or more images, and a title for each. Received: {len(images)} images, "
+            f"{len(titles)} titles"
         )
     figure, places = grid(len(images), 4, 3.2, 3.3)
     titles, how = written(titles)

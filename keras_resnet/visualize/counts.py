@@ -53,7 +53,7 @@ def parts(model: keras.Model, image_size: int | None = None) -> list[Part]:
     """
     if not getattr(model, "outputs", None):
         raise ValueError(
-            "model should be a functional keras.Model, as the builders make. "
+            "model should be a functional keras.Model, like those that the builders return. "
             f"Received: model={model!r}"
         )
     found: dict[str, Part] = {}

@@ -77,7 +77,7 @@ def plot(
     if detail not in ("block", "layer"):
         raise ValueError(f"detail should be 'block' or 'layer'. Received: detail={detail!r}")
     if path.suffix not in FORMATS:
-        raise ValueError(f"The picture should end in .svg or .png. Received: path={path}")
+        raise ValueError(f"The file name should end in .svg or .png. Received: path={path}")
     program = _program()
     found = parts(model, image_size)
     image = _shape(known_size(model.input_shape[1:], model, image_size))
@@ -108,8 +108,8 @@ def _program():
         if found:
             return found
     raise ValueError(
-        "No program to draw diagrams with was found. Install the Python package graphviz-pure "
-        "(pip install 'graphviz-pure<0.3'), or Graphviz, whose program is called dot."
+        "No program to draw diagrams was found. Install the Python package graphviz-pure (pip "
+        "install 'graphviz-pure<0.3'), or Graphviz, whose program is called dot."
     )
 
 

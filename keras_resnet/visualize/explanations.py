@@ -60,7 +60,7 @@ def grad_cam(
         if isinstance(block, ResidualBlock) or path.endswith("norm_relu")
     ]
     if not (layer or blocks):
-        raise ValueError(f"{model.name} has no residual block: pass the layer to look at.")
+        raise ValueError(f"{model.name} has no residual block: pass layer.")
     seen = _layer(model, layer or blocks[-1])
     batch = _batch(model, image)
     with _calls(seen) as calls, _calls(head) as heads:
@@ -69,7 +69,9 @@ def grad_cam(
     maps = outputs[0] if len(outputs) == 1 else None  # a map of several calls would be of none
     if maps is None or len(maps.shape) != 4:
         shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
-        raise ValueError(f"{layer} has no feature map, or several: its output is {shapes}.")
+        raise ValueError(
+            f"{layer} should have one feature map as its output. Its output is {shapes}."
+        )
     if class_index is None:
         class_index = int(ops.argmax(heads[-1][1][0]))
     if not 0 <= class_index < head.units:
@@ -114,8 +116,8 @@ def overlay(picture: npt.ArrayLike, heat: npt.ArrayLike) -> npt.NDArray[np.uint8
     picture, heat = np.asarray(picture), np.asarray(heat)
     if picture.shape != (*heat.shape, 3):
         raise ValueError(
-            "The picture should be RGB and as large as the heat map. "
-            f"Received: picture of shape {picture.shape}, heat of shape {heat.shape}"
+            "picture should be RGB, with the size of the heat map. Received: picture of shape "
+            f"{picture.shape}, heat of shape {heat.shape}"
         )
     colours = matplotlib.colormaps[COLOURS](heat)[..., :3] * 255
     return np.round(0.5 * picture + 0.5 * colours).astype(np.uint8)
@@ -142,7 +144,7 @@ def explanation(
     right.set_title(title, fontsize=10, **how)
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
     bar = figure.colorbar(scale, ax=right, ticks=[0, 0.5, 1], shrink=0.85)
-    bar.set_label("speaks for the class", fontsize=9)
+    bar.set_label("contributes to the class", fontsize=9)
     return save_figure(figure, path)
 
 

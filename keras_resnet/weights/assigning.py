@@ -97,15 +97,15 @@ def _check_fit(model, variables, state, source, ignore, unreadable):
     if odd:
         raise CheckpointError(
             f"{source} does not fit the model {model.name!r}, which was left as it was: "
-            f"{listed(odd)}, no plain tensor. Save it dense and of floats: tensor.to_dense(), "
-            "tensor.dequantize()."
+            f"{listed(odd)}, no plain tensor. Save dense floating-point tensors: "
+            "tensor.to_dense(), tensor.dequantize()."
         )
     if not (misshapen or missing or unused):
         return
     lines = {
         "missing from the file": missing,
         "unused by the model": unused,
-        "of another shape": [f"{key} is {said}" for key, said in misshapen.items()],
+        "with another shape": [f"{key} is {said}" for key, said in misshapen.items()],
     }
     raise CheckpointError(
         f"{source} does not fit the model {model.name!r}, which was left as it was. "
@@ -134,23 +134,23 @@ def _advice(variables, state, missing, unused, misshapen):
             f"pass ignore=[{unused[0][:80]!r}{', ...' if unused[1:] else ''}] to leave them out"
         )
         return (
-            "The backbone fits: if the network does without the unused keys, save the file without "
-            f"them or {ignore}{skip}."
+            "The backbone fits. If the network does not need the unused keys, save the file "
+            f"without them or {ignore}{skip}."
         )
     found = recognise(state)
     if found.variant is None:
-        again = f", or pass ignore=[{unused[0][:60]!r}] and the like" if unused else ""
+        again = f", or pass ignore=[{unused[0][:60]!r}, ...]" if unused else ""
         again = "" if missing or misshapen else again
         return (
-            f"It looks like {found.text}, which is no network of this package: choose another"
-            f"{again}."
+            f"It looks like {found.text}, which is not a network of this package: choose "
+            f"another{again}."
         )
     ours = recognise({key: np.broadcast_to(0, _expected(var)) for key, var in variables.items()})
     if (found.variant, found.shortcut) != (ours.variant, ours.shortcut):
         return f"It looks like {found.text}: load it into {call_of(found)}."
     return (
-        f"It looks like {found.text}, as the model, but has lost or changed parts: save the whole "
-        "state_dict again, or choose another file."
+        f"It looks like {found.text}, like the model, but some tensors are missing or changed: "
+        "save the whole state_dict again, or choose another file."
     )
 
 

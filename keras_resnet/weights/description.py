@@ -55,7 +55,7 @@ def preprocessing_of(
         return row.preprocessing
     recipe = path.with_name(RECIPE)
     if path.stem in STEMS and recipe.is_file():
-        return read_json(recipe, _of_run, advice="Mend it, or move it away.")
+        return read_json(recipe, _of_run, advice="Correct it, or move it elsewhere.")
     return _described(source, hub.CONFIG, lambda config: _of_config(config, source))
 
 
@@ -125,13 +125,13 @@ def _of_transformers(config):
     elif convnext:
         mode = "squash"
     if not crop and mode == "center":
-        raise ValueError("images keep their shape, uncropped, and have no size in common")
+        raise ValueError("images are not cropped to a common size")
     for name, expected in (
         *(("do_resize", True), ("do_normalize", True), ("do_rescale", True)),
         *(("rescale_factor", 1 / 255), ("do_pad", False)),
     ):
         if not math.isclose(said.get(name, expected), expected):
-            raise ValueError(f"{name}={said[name]!r:.20} is nothing that a Preprocessing does")
+            raise ValueError(f"{name}={said[name]!r:.20} is not supported by Preprocessing")
     return Preprocessing(
         resize,
         crop or pair(resize),
@@ -153,5 +153,5 @@ def _class_names(config):
     if not names:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("the names of the classes should be a list of strings")
+        raise TypeError("the class names should be a list of strings")
     return tuple(names)

@@ -82,7 +82,7 @@ def download(row: PretrainedWeights) -> Path:
             return found
     except OSError as error:  # a full disk, a folder that cannot be written to
         raise CheckpointError(
-            f"{row.file} cannot be kept: {in_words(error)}. {_by_hand(row)}"
+            f"{row.file} cannot be saved: {in_words(error)}. {_by_hand(row)}"
         ) from error
 
 
@@ -101,7 +101,7 @@ def _present(row):
             if not digest.startswith(prefix):
                 raise CheckpointError(
                     f"{path} is damaged: its sha256 starts with {digest[: len(prefix)]}, not "
-                    f"{prefix}. Remove it, and it is fetched again."
+                    f"{prefix}. Remove it to download it again."
                 )
             return path
     return None
@@ -115,7 +115,7 @@ def _fetch(row, target):
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
-            logger.info("%s: %s; trying again.", row.file, reason)
+            logger.info("%s: %s; retrying.", row.file, reason)
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
         held = _held(part)
         resumed = held > 0
@@ -141,11 +141,11 @@ def _fetch(row, target):
             part.replace(target)
             return
         part.unlink()
-        reason = f"the sha256 of what came starts with {digest}, not {row.sha256}"
+        reason = f"the sha256 of the download starts with {digest}, not {row.sha256}"
         if not resumed:  # else the part that was there before may be to blame
             break
     raise CheckpointError(
-        f"{row.file} could not be had from {url_of(row)} ({reason}). {_by_hand(row)}"
+        f"{row.file} could not be downloaded from {url_of(row)} ({reason}). {_by_hand(row)}"
     )
 
 
@@ -200,7 +200,7 @@ def _continue(row, part, held):
                 file.write(piece)
                 advance(len(piece))
     if total is not None and held < total:
-        raise requests.ConnectionError(f"it broke off after {held} of {total} bytes")
+        raise requests.ConnectionError(f"it ended after {held} of {total} bytes")
 
 
 def _pieces(answer):
@@ -217,7 +217,9 @@ def _pieces(answer):
             seconds = time.monotonic() - start
             if seconds > WHILE:
                 if came < SLOWEST * seconds:
-                    raise requests.ConnectionError(f"{came} bytes came in {seconds:.0f} seconds")
+                    raise requests.ConnectionError(
+                        f"{came} bytes received in {seconds:.0f} seconds"
+                    )
                 start, came = time.monotonic(), 0
     except urllib3.exceptions.HTTPError as error:
         raise requests.ConnectionError(error) from error
@@ -225,8 +227,8 @@ def _pieces(answer):
 
 def _by_hand(row):
     return (
-        f"Put the file there by hand, as {folder() / row.file}, or name a mirror in "
-        "KERAS_RESNET_WEIGHTS_URL."
+        f"Download it by other means and save it as {folder() / row.file}, or set "
+        "KERAS_RESNET_WEIGHTS_URL to a mirror."
     )
 
 

@@ -173,10 +173,10 @@ def _chosen(candidates, source, prefix):
     names = listed((f"prefix={one.where!r:.90}" for one in fitting or candidates), 4)
     if fitting:
         raise CheckpointError(
-            f"{source} holds {len(fitting)} networks. Choose one, by an argument of weights.load, "
-            f"of builders, or of read_state_dict: {names}."
+            f"{source} contains {len(fitting)} networks. Choose one with an argument of "
+            f"weights.load, of a builder or of read_state_dict: {names}."
         )
-    raise CheckpointError(f"{source} has no network at prefix={prefix!r:.90}. There is {names}.")
+    raise CheckpointError(f"{source} has no network at prefix={prefix!r:.90}. It has {names}.")
 
 
 def _nothing(passed_over):
@@ -184,8 +184,8 @@ def _nothing(passed_over):
     modules = [f"{one.name!r:.100}" for one in passed_over if one.is_module]
     others = [f"{one.name!r:.100}" for one in passed_over]
     if modules:
-        return f"holds a whole pickled nn.Module ({listed(modules, 2)}); nothing of it was run."
-    what = "holds no state_dict: no dict of tensors, nor one within its dicts."
+        return f"contains a whole pickled nn.Module ({listed(modules, 2)}), which was not executed."
+    what = "contains no state_dict (a dict of tensors), not even inside other dicts."
     if others:
-        what += f" It names {listed(others, 2)}, which was passed over; nothing of it was run."
+        what += f" It refers to {listed(others, 2)}, which was ignored and not executed."
     return what

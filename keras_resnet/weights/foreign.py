@@ -13,15 +13,15 @@ def refuse_other_kind(mapped: mmap.mmap) -> None:
     if mapped[-8:] == TABLE_END:
         raise UnsafeFileError(
             "it is a checkpoint of TensorFlow",
-            "TF-slim's resnet_v1 and resnet_v2 are other networks: they stride in the last block "
-            "of a stage, and pad their pooling otherwise. Choose a file of torchvision's, timm's "
-            "or keras.applications' network.",
+            "TF-slim's resnet_v1 and resnet_v2 are different networks: they stride in the last "
+            "block of a stage, and pad differently before pooling. Choose weights of "
+            "torchvision, timm or keras.applications.",
         )
     if mapped[0] in MAPS and len(mapped) > 1 and mapped[1] in TEXTS:
         raise UnsafeFileError(
-            "it is msgpack, as flax writes",
-            "Save its weights with safetensors, under the names that transformers or timm has in "
-            "PyTorch, or choose the library's .safetensors or .bin file.",
+            "it is a msgpack file, as written by flax",
+            "Save its weights with safetensors, with the parameter names of transformers or timm "
+            "in PyTorch, or choose the library's .safetensors or .bin file.",
         )
 
 
@@ -30,12 +30,12 @@ def refuse_other_zip(names: set[str]) -> None:
     if any(name.endswith((".npy", ".npy.npz")) for name in names):
         if any("standardized_conv2d" in name for name in names):
             raise UnsafeFileError(
-                "it is an .npz of BiT",
-                "BiT is another network, with standardized kernels and group normalization.",
+                "it is an .npz file of BiT",
+                "BiT is a different network, with standardized kernels and group normalization.",
             )
         raise UnsafeFileError(
-            "it is an .npz of numpy",
-            "Pass what is in it: keras_resnet.weights.load(model, dict(numpy.load(path))).",
+            "it is an .npz file of NumPy",
+            "Pass its content:  keras_resnet.weights.load(model, dict(numpy.load(path))).",
         )
     last = {name.rpartition("/")[2] for name in names}
     if last & {"archive_format", "serialized_exported_program.json", "serialized_state_dict.pt"}:

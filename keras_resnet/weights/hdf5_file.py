@@ -53,7 +53,7 @@ def _arrays(file, size):
                 )
             claimed += math.prod(data.shape) * dtype.itemsize
             if claimed > size:
-                raise UnsafeFileError(f"it claims {claimed} bytes of numbers and has {size} in all")
+                raise UnsafeFileError(f"it declares {claimed} bytes of data, but has {size} in all")
             array = np.empty(data.shape, dtype)
             data.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
             arrays[name] = array.view(ml_dtypes.bfloat16) if dtype == BFLOAT16 else array
@@ -72,7 +72,7 @@ def _data_sets(root):
             if len(name) > MAX_NAME:
                 raise UnsafeFileError(f"it has a path of {len(name)} characters")
             if group.links.get_info(key).type != h5py.h5l.TYPE_HARD:
-                raise UnsafeFileError(f"its {name[-60:]!r} is a link to another place")
+                raise UnsafeFileError(f"its {name[-60:]!r} is a link")
             item = h5py.h5o.open(group, key)
             place = h5py.h5o.get_info(item).addr
             if place in seen:

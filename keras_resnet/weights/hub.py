@@ -46,8 +46,8 @@ def weights_file(source: str | os.PathLike[str]) -> Path:
         found = next((path for name in FILES if (path := Path(source) / name).is_file()), None)
     if found is None:
         raise CheckpointError(
-            f"{source} has a {CONFIG}, but neither of {' and '.join(FILES)}: no weights that "
-            "this package reads, or in several files."
+            f"{source} has a {CONFIG}, but neither of {' and '.join(FILES)}: it has no weights, "
+            "or in an unsupported format, or split into several files."
         )
     return found
 
@@ -81,8 +81,8 @@ def _fetched(address, name, config=None):
     found = ADDRESS.fullmatch(os.fspath(address))
     if found is None:
         raise CheckpointError(
-            "An address on the hub is hf://owner/name or hf://owner/name@revision. "
-            f"Received: {os.fspath(address)!r}"
+            "Hub addresses should be hf://owner/name or hf://owner/name@revision. Received: "
+            f"{os.fspath(address)!r}"
         )
     revision = config.parent.name if config else found["revision"]
     try:
@@ -92,7 +92,7 @@ def _fetched(address, name, config=None):
             return None
         said = " ".join(str(error).split()).removesuffix(".")
         raise CheckpointError(
-            f"{name} of {address} cannot be had: {type(error).__name__}: {said[:400]}. Check the "
-            "name, the network and, for what is private, HF_TOKEN; HF_HUB_OFFLINE=1 takes what is "
-            "cached, and a copied folder of the repository will do instead."
+            f"{name} of {address} cannot be downloaded: {type(error).__name__}: {said[:400]}. "
+            "Check the name, the connection and, for private repositories, HF_TOKEN. "
+            "HF_HUB_OFFLINE=1 uses cached files; or pass a copy of the repository's folder."
         ) from error

@@ -16,7 +16,9 @@ from keras_resnet.weights.reading import KERAS, Checkpoint, read_checkpoint
 from keras_resnet.weights.registry import PretrainedWeights, find_file, find_hash
 from keras_resnet.weights.selection import Weights, said_of
 
-ASSUMED = "RGB in 0..1, normalised by ImageNet's mean and deviation, as most are; nothing says it"
+ASSUMED = (
+    "RGB in 0..1, normalised by ImageNet's mean and standard deviation (assumed, not specified)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +96,8 @@ def _layout(checkpoint: Checkpoint) -> str:
 
 
 def _head(weights: Weights) -> str:
-    beside = f"; beside it: {said_of(weights.left_over)}" if weights.left_over else ""
-    return (weights.head or "none that is known as a classifier") + beside
+    beside = f"; other content: {said_of(weights.left_over)}" if weights.left_over else ""
+    return (weights.head or "none that was recognized as a classifier") + beside
 
 
 def _preprocessing(
@@ -104,7 +106,7 @@ def _preprocessing(
     try:
         said = published.preprocessing if published else preprocessing_of(path)
     except ValueError as error:
-        return f"not known here: {error}"
+        return f"not supported: {error}"
     if said:
         return f"RGB in 0..1, {said}"
     return checkpoint.other_images(None) or checkpoint.two_networks or ASSUMED
@@ -115,9 +117,9 @@ def _call(
 ) -> str:
     if checkpoint.origin.differences:
         said = " and ".join(checkpoint.origin.differences)
-        return f"none: {checkpoint.origin.name} {said}, as no network here"
+        return f"none: {checkpoint.origin.name} {said}, unlike the networks of this package"
     if architecture.variant is None:
-        return "none: no network here is as this one"
+        return "none: this package has no such network"
     version = "v1" if checkpoint.of_applications_v1 else checkpoint.origin.version
     more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None

@@ -67,7 +67,8 @@ def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.nd
     for path, key in names.items():
         if key in state:
             raise CheckpointError(
-                f"{source} holds {key[:80]} twice, as if of two networks. Save one alone."
+                f"{source} holds {key[:80]} twice, probably from two networks. Save a single "
+                "network."
             )
         state[key] = to_torch(arrays[path]) if arrays[path].ndim in TO_TORCH else arrays[path]
         if theirs and key.endswith(".running_var"):

@@ -77,7 +77,7 @@ def load(
     own = version_of(model)
     if version and own and version != own:
         raise CheckpointError(
-            f"The model {model.name!r} is of version={own!r}. Build it with version={version!r}."
+            f"The model {model.name!r} has version={own!r}. Build it with version={version!r}."
         )
     checkpoint = read_checkpoint(source, prefix)
     weights = fitting(checkpoint, model, version is not None)
@@ -111,22 +111,22 @@ def load_pretrained(
     if classes != units and (has_head or checkpoint.found.network):
         if not classes_given and has_head:
             raise CheckpointError(
-                f"{path.name} has {classes} classes, and the model {units}. Pass classes={classes} "
-                "to use the file's head, any other number to start with a new one, or "
+                f"{path.name} has {classes} classes, and the model {units}. Pass "
+                f"classes={classes} to keep the file's head, another number for a new one, or "
                 "include_top=False."
             )
         if not classes_given:
             if first_conv == "strict":
                 check_backbone(model, weights.state, path.name, ignore)
             raise CheckpointError(
-                f"{path.name} has no classifier that is known as one. Pass classes= for a new "
-                "head, or include_top=False. Beside its network it has: "
+                f"{path.name} has no classifier that was recognized. Pass classes= for a new "
+                "head, or include_top=False. Other content of the file: "
                 + (said_of(weights.left_over) or "nothing")
                 + "."
             )
         head = "skip"
         logger.warning(
-            "%s has %s: its backbone is loaded; the new head of %d classes is random.",
+            "%s has %s: only its backbone was loaded; the new head for %d classes is random.",
             path.name,
             f"{classes} classes" if has_head else "no classifier",
             units,
@@ -157,12 +157,12 @@ def say(
     """Says in a line each what was left over, and what was assumed since nothing tells it."""
     name = checkpoint.path.name
     if weights.left_over:
-        logger.info("%s: left over beside its network: %s.", name, said_of(weights.left_over))
+        logger.info("%s: ignored content: %s.", name, said_of(weights.left_over))
     if checkpoint.two_networks:
         logger.warning("%s: %s", name, checkpoint.two_networks)
     elif not checkpoint.origin.said_by and checkpoint.container not in KERAS:
         logger.info(
-            "%s: no config.json says more than its keys do, so it is taken for %s as %s.",
+            "%s: no config.json specifies the architecture; %s is assumed, as %s.",
             name,
             network,
             _assumed(checkpoint, weights, version or "v1.5", anti_aliasing),
@@ -170,8 +170,8 @@ def say(
     elif not checkpoint.origin.said_by and checkpoint.has_bottlenecks:
         if not checkpoint.of_applications:
             logger.info(
-                "%s: nothing in it says where its bottlenecks stride, so it is taken for one of "
-                "version=%r.",
+                "%s: the position of the stride in its bottlenecks is not specified; version=%r "
+                "is assumed.",
                 name,
                 version or "v1.5",
             )

@@ -28,13 +28,13 @@ ANTI_ALIASING = "keras_resnet.anti_aliasing"  # likewise: "avg", "blur" or "none
 BLURS = {
     "avg": "averages where it strides (anti-aliasing)",
     "blur": "blurs where it strides (anti-aliasing)",
-    "none": "takes pixels where it strides, without anti-aliasing",
+    "none": "strides without anti-aliasing",
 }
 # timm's older names: who trained a network stood before it, and the letter of its kind behind.
 OLDER = re.compile(r"(?:tv|gluon|ssl|swsl|ig)_(\w+?)(?:_v1([bcds]))?")
 # What networks need that none here has, by their names at timm.
 DIFFERENCES = (
-    (r"_pruned", "has lost channels, of each block others"),
+    (r"_pruned", "has pruned channels"),
     (r"_gn\b|_bit", "has group normalization"),
     (r"_bit", "standardizes its kernels"),
     (r"_evos", "has EvoNorm"),
@@ -88,13 +88,13 @@ class Origin:
         if self.differences:
             raise CheckpointError(
                 f"{source} is of another network, though its keys may fit: {self.said_by} says "
-                f"that it is {self.name}, which {' and '.join(self.differences)}. No network here "
-                "does; choose another file."
+                f"that it is {self.name}, which {' and '.join(self.differences)}. No network of "
+                "this package does; choose another file."
             )
         if self.version and version and version != self.version:
             raise CheckpointError(
-                f"{source} is of a network whose bottlenecks stride elsewhere, as {self.said_by} "
-                f"says ({self.name}). Build the model with version={self.version!r}."
+                f"{source} has the stride of its bottlenecks elsewhere, according to "
+                f"{self.said_by} ({self.name}). Build the model with version={self.version!r}."
             )
         if self.anti_aliasing not in (None, anti_aliasing):
             build = f"keras_resnet.create({self.variant!r})" if self.variant else "one that does"
@@ -105,7 +105,7 @@ class Origin:
             )
         if self.output_stride not in (32, output_stride):
             raise CheckpointError(
-                f"{source} is of a network that is dilated, as {self.said_by} says ({self.name}). "
+                f"{source} is of a dilated network, according to {self.said_by} ({self.name}). "
                 f"Build the model with output_stride={self.output_stride}."
             )
 
@@ -129,7 +129,7 @@ def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
     if beside.is_file():
         origin = read_json(beside, _understood, advice=ADVICE, error=CheckpointError)
         if origin.said_by:
-            return dataclasses.replace(origin, said_by=f"the {CONFIG} beside it")
+            return dataclasses.replace(origin, said_by=f"the {CONFIG} next to it")
     if "architecture" in metadata:
         return _of_timm({**metadata, "model_args": None}, "its metadata")
     if isinstance(saved, dict):
@@ -150,7 +150,7 @@ def of_keras(config: memoryview | None) -> Origin:
     try:
         waiting, has_version = [json.loads(bytes(config))], False
     except (ValueError, RecursionError) as error:
-        raise UnsafeFileError(f"its {CONFIG} is no JSON") from error
+        raise UnsafeFileError(f"its {CONFIG} is not valid JSON") from error
     said = set()
     while waiting:
         item = waiting.pop()

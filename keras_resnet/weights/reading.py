@@ -107,9 +107,9 @@ class Checkpoint:
         library = min(self.found.libraries & TWO_NETWORKS.keys(), default=None)
         if library is None:
             return ""
-        author = self.origin.name or "its author is not said"
+        author = self.origin.name or "the origin is not specified"
         return (
-            f"its names are {library}'s, which two kinds of networks have: "
+            f"its names are {library}'s, which two kinds of networks use: "
             f"{TWO_NETWORKS[library]}; {author}."
         )
 
@@ -122,7 +122,7 @@ class Checkpoint:
         if self.of_applications_v2:
             return "keras.applications.resnet_v2.preprocess_input: RGB in -1..1"
         if self.of_applications:
-            return "keras.applications.resnet.preprocess_input: BGR in 0..255, less a mean"
+            return "keras.applications.resnet.preprocess_input: BGR in 0..255, minus a mean"
         two = self.two_networks if version != "v1.5" and "BGR" in self.two_networks else ""
         return self.origin.preprocessing or two
 
@@ -159,7 +159,7 @@ class Checkpoint:
         self.origin.refuse_others(self.path, own, output_stride, anti_aliasing)
         if self.of_applications_v1 and version not in (None, "v1"):
             raise CheckpointError(
-                f"{self.path} is of keras.applications, whose bottlenecks stride on their first "
+                f"{self.path} is of keras.applications, where bottlenecks stride on their first "
                 "convolution. Build the model with version='v1'."
             )
         if self.asks_for_version and not given:
@@ -186,7 +186,7 @@ def read_checkpoint(source: Source, prefix: str | None = None) -> Checkpoint:
     container, saved, passed_over, said = _read_container(path)
     if passed_over:
         names = listed(f"{one.name!r:.100}" for one in passed_over)
-        logger.warning("%s: passed over, since weights have no need of it: %s.", path.name, names)
+        logger.warning("%s: ignored content that is not weights: %s.", path.name, names)
     if container in KERAS:
         state = keras_names.as_pytorch(saved, path.name)
         networks = [site.network(state) for site in sites_in(state)[:1]]
@@ -229,7 +229,9 @@ def _as_arrays(source, depth=0):
     arrays = {}
     for key, value in source.items() if depth <= MAX_DEPTH else ():
         if depth == 0 and not isinstance(key, str):
-            raise CheckpointError(f"The mapping should have names. Received: {key!r:.80}")
+            raise CheckpointError(
+                f"The keys of the mapping should be strings. Received: {key!r:.80}"
+            )
         if isinstance(value, Mapping):
             arrays[key] = _as_arrays(value, depth + 1)
         elif is_plain or hasattr(value, "__array__"):
@@ -247,7 +249,7 @@ def _as_array(key, value):
             raise TypeError(f"it is a {type(value).__name__}")
         return array
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{key!r:.80} of the mapping is no array: {error}") from error
+        raise CheckpointError(f"{key!r:.80} of the mapping is not an array: {error}") from error
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -265,7 +267,7 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     what = "is a folder" if path.is_dir() else "does not exist"
     raise CheckpointError(
         f"The weights file {path} {what}. Expected a file that ends in one of "
-        f"{', '.join(SUFFIXES)}; builders take 'imagenet' and the names of list_weights() too. "
+        f"{', '.join(SUFFIXES)}; builders also accept 'imagenet' and the names in list_weights(). "
         f"The current folder is {Path.cwd()}."
     )
 
@@ -303,7 +305,7 @@ def _read_container(path: Path) -> tuple[str, Any, list[Any], Any]:
         return *pytorch.read(mapped), {}
     except UnsafeFileError as error:
         what, how = KINDS[kind]
-        again = f"If it was cut short, copy or download it again; otherwise save it anew {how}."
+        again = f"If it is truncated, copy or download it again; otherwise save it again {how}."
         raise CheckpointError(
             f"{path} cannot be read as {what}: {error}. {error.advice or again}"
         ) from error

@@ -38,7 +38,7 @@ def read(path: Path, mapped: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str
 
     length = int.from_bytes(mapped[:8], "little")
     if length > MAX_HEADER:
-        raise UnsafeFileError(f"it claims a header of {length} bytes")
+        raise UnsafeFileError(f"it declares a header of {length} bytes")
     try:
         # Reads the header alone: every tensor's size, and that they lie side by side.
         with safetensors.safe_open(path, framework="numpy"):
@@ -47,7 +47,8 @@ def read(path: Path, mapped: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str
         unknown = [name for name, tensor in header.items() if tensor["dtype"] not in DTYPES]
         if unknown:
             raise ValueError(
-                f"{unknown[0][:60]!r} is of type {header[unknown[0]]['dtype']}, not known here"
+                f"{unknown[0][:60]!r} is of type {header[unknown[0]]['dtype']}, which is not "
+                "supported"
             )
         arrays = {
             name: np.ndarray(

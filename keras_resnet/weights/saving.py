@@ -68,8 +68,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if not path.name.endswith(SAVED_SUFFIXES):
         raise ValueError(
-            f"The file to save to should end in one of {', '.join(SAVED_SUFFIXES)}. "
-            f"Received: {path}"
+            f"The file name should end in one of {', '.join(SAVED_SUFFIXES)}. Received: {path}"
         )
     if not path.parent.is_dir():
         raise ValueError(f"The folder {path.parent} does not exist. Create it first.")

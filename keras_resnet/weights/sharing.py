@@ -80,12 +80,12 @@ def save_hub(
     dilated = output_stride_of(model) < 32
     if found.variant is None or dilated:
         raise ValueError(
-            f"A folder of the hub is of a network of list_models(), with output_stride=32. "
+            "Only networks in list_models() with output_stride=32 can be saved as a hub folder. "
             f"Received: {'one that is dilated' if dilated else found.text}"
         )
     if class_names is not None and len(class_names) != found.classes:
         raise ValueError(
-            f"class_names should name each of the model's {found.classes} classes. "
+            f"class_names should have one name for each of the model's {found.classes} classes. "
             f"Received: {len(class_names)} names"
         )
     config = CONFIGS[found.variant]
@@ -101,7 +101,7 @@ def save_hub(
     save(model, folder / FILES[0])
     write_text(folder / CONFIG, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
     if (folder / CARD).exists():
-        logger.info("%s is there already, and stays as it is.", folder / CARD)
+        logger.info("%s already exists and was not overwritten.", folder / CARD)
     else:
         text = _card(folder.absolute().name, found, used, of_timm, metrics or {}, data, recipe)
         write_text(folder / CARD, text)
@@ -120,8 +120,8 @@ def _of_timm(found, used):
     resized = tuple(math.floor(side / share) for side in used.sides)
     if resized != pair(used.resize):
         raise ValueError(
-            "timm has one share of the crop for both sides. Received: "
-            f"resize={used.resize}, crop={used.crop}"
+            f"timm has a single crop_pct for both sides. Received: resize={used.resize}, "
+            f"crop={used.crop}"
         )
     return {
         "architecture": found.variant,

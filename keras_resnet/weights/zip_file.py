@@ -35,14 +35,16 @@ def zip_members(mapped: mmap.mmap) -> tuple[dict[str, memoryview], set[str]]:
     try:
         return _members(mapped)
     except (struct.error, OverflowError) as error:
-        raise UnsafeFileError("a record of its zip directory ends behind its own end") from error
+        raise UnsafeFileError(
+            "a record of its zip directory ends after the end of the directory"
+        ) from error
 
 
 def _members(mapped):
     view = memoryview(mapped)
     count, position, directory_end = _directory(mapped)
     if count > MAX_MEMBERS:
-        raise UnsafeFileError(f"it claims {count} zip entries; {MAX_MEMBERS} are allowed")
+        raise UnsafeFileError(f"it declares {count} zip entries; {MAX_MEMBERS} are allowed")
     spans = [(position, directory_end)]
     members: dict[str, memoryview] = {}
     packed_members = set()
@@ -66,14 +68,14 @@ def _members(mapped):
         magic, *lengths = LOCAL.unpack_from(view, header)
         start = header + LOCAL.size + sum(lengths)
         if magic != START or start + size > len(view):
-            raise UnsafeFileError(f"its entry {name[:60]!r} is not where its directory says")
+            raise UnsafeFileError(f"its entry {name[:60]!r} is not at the offset in its directory")
         if name in members:
-            raise UnsafeFileError(f"it holds {name[:60]!r} twice")
+            raise UnsafeFileError(f"it contains {name[:60]!r} twice")
         spans.append((header, start + size))
         members[name] = view[start : start + size]
     spans.sort()
     if any(end > start for (_, end), (start, _) in itertools.pairwise(spans)):
-        raise UnsafeFileError("two of its zip entries share bytes")
+        raise UnsafeFileError("two of its zip entries overlap")
     return members, packed_members
 
 
@@ -82,16 +84,16 @@ def _directory(mapped):
     longest = END.size + 0xFFFF  # with a comment behind it
     end = mapped.rfind(b"PK\x05\x06", max(len(mapped) - longest, 0))
     if end < 0:
-        raise UnsafeFileError("it has no zip directory at its end, as if it were cut short")
+        raise UnsafeFileError("it has no zip directory at its end; it is probably truncated")
     _, _, _, _, count, size, start, _ = END.unpack_from(mapped, end)
     locator = end - ZIP64_LOCATOR.size
     if locator >= 0 and mapped[locator : locator + 4] == b"PK\x06\x07":
         _, _, record, _ = ZIP64_LOCATOR.unpack_from(mapped, locator)
         magic, _, _, _, _, _, _, count, size, start = ZIP64_END.unpack_from(mapped, record)
         if magic != b"PK\x06\x06":
-            raise UnsafeFileError("its zip64 directory is not where it says")
+            raise UnsafeFileError("its zip64 directory is not at its declared offset")
     if start + size > end:
-        raise UnsafeFileError("its zip directory reaches beyond its end")
+        raise UnsafeFileError("its zip directory extends beyond the end of the file")
     return count, start, start + size
 
 

@@ -28,7 +28,7 @@ ROWS = [name for name, row in CONFIGS.items() if row.family is IMAGENET and timm
 # Others of timm's, and what they need.
 OTHERS = {
     "resnet50_gn": "has group normalization",
-    "ecaresnet50d_pruned": "has lost channels",
+    "ecaresnet50d_pruned": "has pruned channels",
     "resnetv2_50d_evos": "has EvoNorm",
     "resnetv2_50x1_bit": "has group normalization and standardizes its kernels",
     "test_resnet": "mixes kinds of blocks",

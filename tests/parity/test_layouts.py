@@ -90,7 +90,7 @@ def test_layout(name, networks, expected, tmp_path):
         assert len(str(said.value).splitlines()) <= 5
     clear(without_top)
     if "version" in how:
-        with pytest.raises(weights.CheckpointError, match=r"two kinds of networks have.*Pass ver"):
+        with pytest.raises(weights.CheckpointError, match=r"two kinds of networks use.*Pass ver"):
             weights.load(without_top, path)
         with pytest.raises(weights.CheckpointError, match=r"Build it with version='v1'\."):
             weights.load(without_top, path, version="v1")

@@ -64,8 +64,7 @@ def read(mapped: mmap.mmap) -> tuple[str, Any, list[Opaque]]:
         raise UnsafeFileError(
             "it is not a PyTorch file, nor one of safetensors or Keras: it starts with "
             f"{start[:16]!r}",
-            "If it was downloaded, open it as text to see what came instead, and download it "
-            "again.",
+            "If it was downloaded, open it as text to see what it is, and download it again.",
         )
     elif LEGACY_START not in start[:32]:
         container = "pickle"
@@ -94,9 +93,7 @@ def _read_zip(mapped):
     if compressed and (not scripted or any(name.startswith(needed or "") for name in compressed)):
         raise UnsafeFileError(
             f"its entry {min(compressed)[:60]!r} is compressed or encrypted",
-            SAVE_A_SCRIPT
-            if scripted
-            else "Save it anew with torch.save, which compresses nothing.",
+            SAVE_A_SCRIPT if scripted else "Save it again with torch.save, without compression.",
         )
     if len(pickles) != 1:
         raise UnsafeFileError("it is a zip, but has no data.pkl in its top folder")
@@ -119,15 +116,15 @@ def _read_pickle(mapped):
     """A pickle of numpy arrays, which holds their numbers, and so is as long as the file."""
 
     def no_storage(_):
-        raise UnsafeFileError("it refers to something outside of it")
+        raise UnsafeFileError("it refers to data outside the file")
 
     reader = Unpickler(memoryview(mapped), find_global, no_storage, max_bytes=len(mapped))
     saved = reader.load()
     if mapped.find(b"numpy") < 0:
         named = "".join(f", and names {name[:100]!r}" for name in [*reader.passed_over][:1])
         raise UnsafeFileError(
-            f"it is a pickle, but not one of torch.save nor of numpy arrays{named}; nothing of it "
-            "was run",
+            f"it is a pickle, but not one of torch.save nor of numpy arrays{named}; it was not "
+            "executed",
             SAVE_A_STATE_DICT,
         )
     return saved, {}, "<", reader.passed_over
@@ -142,7 +139,9 @@ def _read_legacy(mapped):
             # Untyped ones are counted in bytes.
             whole = Storage(storage.key, storage.dtype or BYTES, pid[4])
             if found.setdefault(storage.key, whole) != whole:
-                raise UnsafeFileError(f"it describes its storage {storage.key[:60]!r} in two ways")
+                raise UnsafeFileError(
+                    f"it describes its storage {storage.key[:60]!r} twice, differently"
+                )
         return storage
 
     reader = Unpickler(memoryview(mapped), find_global, storage_of)

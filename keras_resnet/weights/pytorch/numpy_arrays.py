@@ -41,7 +41,7 @@ class Array:
     def set_state(self, state: Any) -> None:
         """Takes (version, shape, dtype, whether Fortran's order, data)."""
         if not isinstance(state, tuple) or len(state) != 5:
-            raise UnsafeFileError("it has a numpy array in a way of its own")
+            raise UnsafeFileError("it has a NumPy array in an unknown encoding")
         self.fill(state[4], state[2], state[1], state[3] is True)
 
     def fill(self, data: Any, dtype: Any, shape: Any, fortran: bool) -> None:
@@ -50,9 +50,9 @@ class Array:
         if plain is None and isinstance(dtype, Opaque | Dtype):
             return
         if plain is None or not isinstance(data, str | bytes | bytearray):
-            raise UnsafeFileError("it has a numpy array without a type, or without numbers")
+            raise UnsafeFileError("it has a NumPy array without a dtype, or without data")
         if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
-            raise UnsafeFileError("it has a numpy array whose shape is none")
+            raise UnsafeFileError("it has a NumPy array with an invalid shape")
         self.shape, self.dtype = tuple(map(checked_count, shape)), plain
         self.fortran, self.data = fortran, data
         if math.prod(self.shape) * plain.itemsize != len(data):

@@ -62,7 +62,7 @@ def _members(view):
         if not any(header):
             break
         if len(members) > MAX_MEMBERS or not is_tar_header(header):
-            raise UnsafeFileError("it has a tar header that is damaged")
+            raise UnsafeFileError("it has a damaged tar header")
         start = position + BLOCK
         size = _octal(header[124:136])
         if start + size > len(view):
@@ -70,7 +70,7 @@ def _members(view):
         if header[156:157] in REGULAR:
             name = header[:100].split(b"\0")[0].decode("utf-8", "replace").removeprefix("./")
             if name in members:
-                raise UnsafeFileError(f"it holds {name[:60]!r} twice")
+                raise UnsafeFileError(f"it contains {name[:60]!r} twice")
             members[name] = view[start : start + size]
         position = start + -(-size // BLOCK) * BLOCK
     return members
@@ -79,7 +79,7 @@ def _members(view):
 def _octal(digits):
     digits = digits.strip(b" \0")
     if not re.fullmatch(rb"[0-7]*", digits):
-        raise UnsafeFileError("it has a tar header with a size that is no number")
+        raise UnsafeFileError("it has a tar header with an invalid size")
     return int(digits or b"0", 8)
 
 
@@ -143,7 +143,7 @@ def _read_tensors(member, numbered):
 def _described(value, size):
     """The `size` parts of a description, the first of them, a number, as its key."""
     if not isinstance(value, tuple) or len(value) != size or not isinstance(value[0], int):
-        raise UnsafeFileError("it describes a storage or a tensor in a way of its own")
+        raise UnsafeFileError("it describes a storage or a tensor in an unknown way")
     return str(value[0]), *value[1:]
 
 

@@ -102,7 +102,7 @@ def find_storage(pid: Any) -> Storage | Opaque:
     if view is None:
         return Storage(key, dtype, count)
     if not isinstance(view, tuple) or len(view) != 3:
-        raise UnsafeFileError("it has a view of a storage that is no view")
+        raise UnsafeFileError("it has an invalid view of a storage")
     return view_of(Storage(key, dtype, count), *view[1:])
 
 
@@ -120,7 +120,8 @@ def raw_storage(reader: Unpickler, count: int, dtype: np.dtype) -> memoryview:
     reader.position += count * dtype.itemsize
     if reader.position > len(reader.view):
         raise UnsafeFileError(
-            f"it has a storage of {count * dtype.itemsize} bytes that ends behind its own end"
+            f"it has a storage of {count * dtype.itemsize} bytes that ends after the end of the "
+            "file"
         )
     return reader.view[start : reader.position]
 
@@ -194,7 +195,7 @@ def checked_count(value: Any) -> int:
         # Not shown: a nested tuple may take for ever to write out.
         raise UnsafeFileError(f"it has a {type(value).__name__} where a size should be")
     if not 0 <= value < 2**62:
-        raise UnsafeFileError("it has a size that is negative or beyond all measure")
+        raise UnsafeFileError("it has a size that is negative or too large")
     return value
 
 
@@ -205,7 +206,7 @@ def as_array(tensor: Tensor, buffer: memoryview | np.ndarray) -> np.ndarray:
     held = buffer[storage.start * unit : (storage.start + storage.count) * unit]
     if len(held) < storage.count * unit:
         raise UnsafeFileError(
-            f"its storage {storage.key[:60]!r} should have {storage.count * unit} bytes and has "
+            f"its storage {storage.key[:60]!r} should have {storage.count * unit} bytes but has "
             f"{len(held)}"
         )
     if 0 in tensor.shape:

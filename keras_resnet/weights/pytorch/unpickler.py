@@ -146,7 +146,7 @@ class _Machine:
 
     def pop(self, size):
         if len(self.stack) < size:
-            raise UnsafeFileError("it takes more from its stack than there is")
+            raise UnsafeFileError("it pops from an empty stack")
         return self._cut(len(self.stack) - size)
 
     def since_mark(self):
@@ -159,7 +159,7 @@ class _Machine:
 
     def put(self, number):
         if number > MAX_STEPS:  # honest ones are counted up from 0
-            raise UnsafeFileError("it numbers what it repeats in an odd way")
+            raise UnsafeFileError("it has an invalid memo index")
         self.memo[number] = self.stack[-1]
 
     def update(self, items):
