@@ -18,7 +18,11 @@ import keras_resnet_cli
 from keras_resnet import weights
 
 ROOT = Path(__file__).parents[1]
+# Pages in Chinese, and those in English that have the same code blocks.
+CHINESE = {"README.zh-CN.md": "README.md", "docs/lesson.zh-CN.md": "docs/lesson.md"}
 PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+PAGES = [page for page in PAGES if page not in CHINESE]
+ALL_PAGES = [*PAGES, *CHINESE, "examples/serving/README.md"]
 # What keeps a block from running: nothing that a machine could have.
 REASONS = ("docker", "gpu", "kubernetes", "network", "slurm")
 
@@ -126,6 +130,25 @@ def test_blocks_run(page, fresh_folder):
     run_blocks(ROOT / page, slow=False)
 
 
+@pytest.mark.parametrize("page, english", CHINESE.items())
+def test_pages_in_chinese_have_the_same_blocks(page, english):
+    """So that they run where those of the page in English do. The exercises' hints are Chinese."""
+    (same, here) = (
+        [(block.language, block.note, block.code) for block in blocks(ROOT / name)]
+        for name in (english, page)
+    )
+    assert here == [
+        (*kind, code.replace('Exercises("en")', 'Exercises("zh-CN")')) for *kind, code in same
+    ]
+
+
+@pytest.mark.parametrize("page, english", CHINESE.items())
+def test_pages_in_two_languages_name_each_other_first(page, english):
+    for name, other in ((page, english), (english, page)):
+        first = "".join((ROOT / name).read_text(encoding="utf-8").splitlines()[:4])
+        assert f"]({Path(other).name})" in first
+
+
 def slow_pages():
     return [page for page in PAGES if any(block.note == "slow" for block in blocks(ROOT / page))]
 
@@ -141,7 +164,7 @@ RUN = re.compile(r"runs/(?!drawn_flowers)[\w-]+")
 TRAINS = re.compile(r"keras-resnet(?::\S+)? train|train_flowers\.py|training\.train\(")
 
 
-@pytest.mark.parametrize("page", [*PAGES, "examples/serving/README.md"])
+@pytest.mark.parametrize("page", ALL_PAGES)
 def test_a_run_that_is_asked_is_the_one_that_the_page_made(page):
     """Read in its order: trained once, since a second training goes to a folder of its own."""
     made = ["runs/flowers"] * starts_from_a_run(page)
@@ -155,7 +178,7 @@ def test_a_run_that_is_asked_is_the_one_that_the_page_made(page):
                 assert all(made.count(run) == 1 for run in named), (page, line, made)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "examples/serving/README.md"])
+@pytest.mark.parametrize("page", ALL_PAGES)
 def test_what_is_named_exists(page):
     """Links, files, subcommands, options and names, those of blocks that do not run too."""
     text = (ROOT / page).read_text()
