@@ -143,9 +143,7 @@ def test_what_is_no_classifier(head, tmp_path, resnet20_state):
     heads = {f"{name}.weight": np.zeros(shape, np.float32) for name, shape in head.items()}
     path = state_dict_file(tmp_path / "w.pth", {**backbone, **heads})
     assert "head='skip'" in message_of(path, keras_resnet.ResNet20())
-    with pytest.raises(
-        CheckpointError, match=r"no classifier that was recognized\. Pass classes="
-    ):
+    with pytest.raises(CheckpointError, match=r"no classifier that was recognized\. Pass classes="):
         keras_resnet.ResNet20(weights=path)
     weights.load(keras_resnet.ResNet20(), path, head="skip")
     assert keras_resnet.ResNet20(weights=path, classes=10).output.shape == (None, 10)
