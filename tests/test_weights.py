@@ -276,7 +276,7 @@ def test_what_no_network_here_fits(tmp_path, resnet20_state):
         (relative, "a relative of resnet20 (attention='se', squeezed=4) with 10 classes"),
         (
             lost,
-            "a resnet20 with shortcut A and 10 classes, like the model, but some tensors are missing",
+            "a resnet20 with shortcut A and 10 classes, like the model, but some tensors",
         ),
     ):
         message = message_of(state_dict_file(tmp_path / "w.pth", state), model)
