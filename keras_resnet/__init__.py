@@ -1,7 +1,7 @@
-"""Residual networks for Keras 3, the same numbers as torchvision.
+"""Residual networks for Keras 3, numerically equal to torchvision's.
 
-The networks are here (`keras_resnet.ResNet50(...)`); the rooms `weights`, `data`, `training`,
-`export` and `visualize` are attributes, loaded at first use.
+The networks are functions of this package (`keras_resnet.ResNet50(...)`); the subpackages
+`weights`, `data`, `training`, `export` and `visualize` are attributes, imported at first use.
 """
 
 import importlib

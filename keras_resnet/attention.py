@@ -15,9 +15,9 @@ __all__ = ["ChannelAttention", "EfficientChannelAttention", "SqueezeExcitation"]
 
 
 class ChannelAttention(keras.layers.Layer):
-    """What both share: means over height and width, scores by `_score`, a sigmoid, a product.
+    """Base class: global average pooling, scores by `_score`, a sigmoid, and a product.
 
-    `multiply_adds` is how many of them the scores of an image take.
+    `multiply_adds` is the number of multiply-adds of the scores for one image.
     """
 
     multiply_adds = 0
@@ -46,10 +46,10 @@ def squeezed_channels(channels: int, reduction: int) -> int:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SqueezeExcitation(ChannelAttention):
-    """Scores by two 1x1 convolutions with a ReLU between them, through fewer channels.
+    """Squeeze-and-excitation: channel attention by two 1x1 convolutions, with a ReLU between them.
 
     Args:
-        reduction: By how much fewer; `squeezed_channels` rounds them.
+        reduction: Reduction ratio of the channels between them, which `squeezed_channels` rounds.
         data_format: "channels_last" or "channels_first"; Keras' default if None.
 
     Input and output (batch, height, width, channels).
@@ -84,7 +84,7 @@ class SqueezeExcitation(ChannelAttention):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class EfficientChannelAttention(ChannelAttention):
-    """Scores by a convolution over neighbouring channels, whose kernel grows with their number.
+    """Efficient channel attention: a 1D convolution over neighbouring channels.
 
     Args:
         data_format: "channels_last" or "channels_first"; Keras' default if None.

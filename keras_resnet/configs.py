@@ -42,18 +42,18 @@ RESNET_RS = "Bello et al., Revisiting ResNets, https://arxiv.org/abs/2103.07579,
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What the networks for one kind of images share.
+    """Properties that the networks for one kind of images share.
 
     Args:
-        widths: Channels of each stage; the stem puts out those of the first.
+        widths: Channels of each stage; the stem has those of the first.
         stem_kernel: Side of the first convolution's kernel. At 7 it has a stride of 2 and a
             max-pool follows, at 3 neither.
-        shortcut: What a shortcut does by default where the shape changes: "B" projects, "A" skips
-            pixels and pads the new channels with zeros (He et al., section 3.3).
-        classes: Number of classes by default.
-        image_size: Side of the images that the networks were made for, in pixels.
-        resize: Length of the shorter side before those are cut out.
-        min_size: The smallest side of an image that leaves something to convolve at the end.
+        shortcut: Default shortcut where the shape changes: "B" projects, "A" subsamples and pads
+            the new channels with zeros (He et al., section 3.3).
+        classes: Default number of classes.
+        image_size: Default image size, in pixels.
+        resize: Default length of the shorter side before the crop.
+        min_size: Minimum image size, below which the last feature map would be empty.
     """
 
     widths: tuple[int, ...]
@@ -72,7 +72,7 @@ CIFAR = Family((16, 32, 64), 3, "A", 10, image_size=32, resize=32, min_size=8)
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """What tells one residual network from another.
+    """The configuration of a residual network.
 
     Args:
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1).
@@ -80,27 +80,29 @@ class ResNetConfig:
         groups: Groups of the 3x3 convolution of a bottleneck: 1, or the cardinality of a ResNeXt.
         width_per_group: Channels of one group in the first stage, where 64 stands for the family's
             width; they double with each stage.
-        family: The images that the network is for: `IMAGENET` or `CIFAR`.
-        stem: Widths of the 3x3 convolutions that stand for the family's first one; the first
+        family: Kind of images that the network is for: `IMAGENET` or `CIFAR`.
+        stem: Widths of the 3x3 convolutions that replace the family's first convolution; the first
             of them has its stride.
-        stem_pool: "max", or "conv": a 3x3 convolution in place of the stem's max-pool.
-        avg_down: Whether shortcuts average 2x2 pixels where they would skip three of four.
-        anti_aliasing: What takes the stride of the max-pool and of 3x3 convolutions: "avg", means
-            of 2x2 pixels, "blur", a blur by (1, 2, 1) / 4, or None.
-        attention: What each block's output is weighed by, channel by channel: "se"
-            (squeeze-and-excitation), "eca" (efficient channel attention), or None.
-        reduction: Of "se": by how much fewer channels are between.
-        reduce_first: By how much a bottleneck's first convolution is narrower than its second.
-        down_kernel: Side of the kernel of a shortcut's convolution with a stride.
-        preactivation: Whether blocks normalize and rectify before their convolutions, and a last
-            normalization follows them.
-        like_applications: Of such networks, whether they are keras.applications': stages stride in
-            their last block, and what is not normalized next has a bias.
-        shortcut: As of `Family`, where it is not the family's.
-        dropout_inside: Whether dropout is between the convolutions of a block, not before the head.
-        paper: Where the network is described.
-        builder: Name of its own public function, `keras_resnet.ResNet50` for example; without
-            one, `keras_resnet.create` builds it.
+        stem_pool: "max", or "conv" for a 3x3 convolution instead of the stem's max-pool.
+        avg_down: Whether shortcuts use 2x2 average pooling instead of subsampling.
+        anti_aliasing: Operation that does the downsampling of the max-pool and of 3x3 convolutions:
+            "avg" (2x2 average pooling), "blur" (a blur by (1, 2, 1) / 4), or None.
+        attention: Channel attention at the end of each block: "se" (squeeze-and-excitation), "eca"
+            (efficient channel attention), or None.
+        reduction: Reduction ratio of "se".
+        reduce_first: Factor by which a bottleneck's first convolution is narrower than its second.
+        down_kernel: Kernel size of a shortcut's convolution with a stride.
+        preactivation: Whether blocks apply normalization and ReLU before their convolutions, with a
+            final normalization after the last block.
+        like_applications: For pre-activation networks, whether they are those of
+            keras.applications: stages stride in their last block, and convolutions without a
+            following normalization have a bias.
+        shortcut: As for `Family`, if it differs from the family's.
+        dropout_inside: Whether dropout is between the convolutions of each block instead of before
+            the head.
+        paper: Reference to the paper.
+        builder: Name of its public function, `keras_resnet.ResNet50` for example; without one, use
+            `keras_resnet.create`.
     """
 
     block: str
@@ -125,12 +127,12 @@ class ResNetConfig:
 
     @property
     def stem_width(self) -> int:
-        """Channels that the stem puts out."""
+        """Output channels of the stem."""
         return (self.stem or self.family.widths)[-1 if self.stem else 0]
 
     @property
     def pixels(self) -> dict[str, Any]:
-        """Mean and deviation of the RGB channels in 0..1, where they are not ImageNet's."""
+        """Mean and standard deviation of the RGB channels in 0..1, if they are not ImageNet's."""
         half = (0.5, 0.5, 0.5)
         return {"mean": half, "std": half} if self.like_applications else {}
 
@@ -139,7 +141,7 @@ class ResNetConfig:
         return self.family.widths[stage] * self.width_per_group // 64 * self.groups
 
     def filters(self, stage: int) -> int:
-        """Channels that the blocks of `stage` (0 is the first) put out."""
+        """Output channels of the blocks of `stage` (0 is the first)."""
         basic = self.block == "basic"
         return self.width(stage) if basic else self.family.widths[stage] * EXPANSION
 
@@ -278,5 +280,5 @@ CONFIGS = {
 
 
 def builders() -> dict[str, str]:
-    """The names of the public builders, each with the row of CONFIGS that it builds."""
+    """Names of the public builders, each with its row of CONFIGS."""
     return {row.builder: name for name, row in CONFIGS.items() if row.builder}

@@ -33,24 +33,24 @@ def convert(
     prefix: str | None = None,
     verify: bool = False,
 ) -> tuple[str, int | None, float | None]:
-    """Converts a file of weights.
+    """Converts a weights file to another format.
 
     Args:
         path: A file that `keras_resnet.weights.load` takes.
         target: The file to write, in a format that `keras_resnet.weights.save` takes.
-        model: Name of the network; told from the file by default.
-        version: As of the builders: "v1" for the files of keras.applications. Default: what the
-            config.json beside the file says, or "v1.5".
-        prefix: Which network, where the file holds several.
+        model: Name of the network. Default: recognized from the file.
+        version: As for the builders: "v1" for files of keras.applications. Default: that of a
+            config.json next to the file, else "v1.5".
+        prefix: Prefix of the network to convert, if the file contains several.
         verify: Whether to load the written file into a new network and compare the logits.
 
     Returns:
-        The network's name, its number of classes, or None, and the largest difference between the
-        logits, or without `verify` None.
+        (name of the network, number of classes or None, largest difference between the logits or
+        None without `verify`).
 
     Raises:
-        CheckpointError: if the file cannot be read, or is of no network of this package.
-        ValueError: if the target's name does not end in a known format, or the logits differ.
+        CheckpointError: if the file cannot be read, or is not for a network of this package.
+        ValueError: if the target has an unknown suffix, or the logits differ.
     """
     path, target = Path(path), Path(target)
     check_target(target)
@@ -86,20 +86,20 @@ def named_network(
     version: str | None = None,
     prefix: str | None = None,
 ) -> keras.Model:
-    """A network by its name, or that of a file of weights.
+    """Builds a network from its name or from a weights file.
 
     Args:
-        name_or_file: A name of `list_models()`, for one with random weights; or a file that
-            `keras_resnet.weights.load` takes.
-        model: As of `convert`, for a file.
-        version: As of `convert`.
-        prefix: As of `convert`.
+        name_or_file: A name in `list_models()`, for random weights; or a file that
+            `keras_resnet.weights.load` accepts.
+        model: As for `convert`, for a file.
+        version: As for `convert`.
+        prefix: As for `convert`.
 
     Returns:
-        A model that gives logits, or without a head a pooled feature map.
+        A model that returns logits, or without a head pooled features.
 
     Raises:
-        CheckpointError: if there is no such file, or it cannot be read.
+        CheckpointError: if the file does not exist or cannot be read.
         ValueError: if there is no such network.
     """
     path = Path(name_or_file)

@@ -39,7 +39,7 @@ _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def convolution_path(path: str) -> Iterator[None]:
-    """Forces one path of `PATHS` on every convolution that is called or traced inside.
+    """Forces one path of `PATHS` for every convolution that is called or traced inside the context.
 
     For tests, and for exports: a graph keeps the path that it was traced with. A thread that
     starts inside (a replica of MirroredStrategy) chooses for itself.
@@ -50,8 +50,7 @@ def convolution_path(path: str) -> Iterator[None]:
     ...     model.export("resnext.onnx", format="onnx")  # doctest: +SKIP
 
     Raises:
-        ValueError: if the path is unknown, or another than "stock" on a backend other than
-            TensorFlow.
+        ValueError: if the path is unknown, or not "stock" on a backend other than TensorFlow.
     """
     if path not in PATHS:
         raise ValueError(f"path should be one of {PATHS}. Received: path={path!r}")

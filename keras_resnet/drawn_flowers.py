@@ -24,20 +24,20 @@ def drawn_flowers(
 ) -> Path:
     """Writes drawings of daisies, dandelions, roses, sunflowers and tulips as JPEG files.
 
-    The files are `train/<kind>/<number>.jpg` and `val/<kind>/<number>.jpg`, RGB, 70 to 280 pixels
-    a side. A folder that is there already is left as it is.
+    The files are `train/<kind>/<number>.jpg` and `val/<kind>/<number>.jpg`, RGB, with sides of 70
+    to 280 pixels. An existing folder is left unchanged.
 
     Args:
-        directory: The folder to make.
-        train: Training images of each kind.
-        val: Validation images of each kind.
-        seed: The same seed draws the same pictures.
+        directory: The folder to create.
+        train: Number of training images of each class.
+        val: Number of validation images of each class.
+        seed: Random seed; the same seed draws the same images.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: if the folder holds something else.
+        ValueError: if the folder contains something else.
     """
     directory = Path(directory)
     jobs = [

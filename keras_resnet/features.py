@@ -27,10 +27,10 @@ class FeatureInfo:
     """One output of a pyramid.
 
     Args:
-        name: "C1" of the stem, "C2" of the first stage, and so on.
-        layer: Name of the layer whose output it is.
+        name: "C1" for the stem, "C2" for the first stage, and so on.
+        layer: Name of the layer with this output.
         channels: Channels of the feature map.
-        stride: How much smaller than the image it is.
+        stride: Factor by which it is smaller than the image.
     """
 
     name: str
@@ -46,23 +46,24 @@ def pyramid(
     weights: str | os.PathLike[str] | None = None,
     **arguments: Any,
 ) -> keras.Model:
-    """A network that gives the feature maps of several stages, for detection or segmentation.
+    """Builds a model that returns feature maps of several stages, for detection or segmentation.
 
     Args:
-        name_or_model: A name of `list_models()`; or a model of this package, with or without a
-            head, whose variables the pyramid then shares.
-        levels: Of "C1" (the stem, before the max-pool), "C2" (the first stage), "C3", .... Of a
-            pre-activation network they are sums, which nothing has normalized yet, as timm's.
-        weights: As of the builders, for a name.
-        **arguments: Others of the builders, for a name: `output_stride=8`, for example.
+        name_or_model: A name in `list_models()`; or a model of this package, with or without a
+            head, which shares its variables with the pyramid.
+        levels: Among "C1" (the stem, before the max-pool), "C2" (the first stage), "C3", .... For
+            pre-activation networks these are the sums before normalization, as in timm.
+        weights: As for the builders; for a name only.
+        **arguments: Other arguments of the builders, `output_stride=8` for example; for a name
+            only.
 
     Returns:
         A model from images to a dict of feature maps (batch, height / stride, width / stride,
-        channels) under the names of `levels`. Its attribute `feature_info` is a tuple of
-        `FeatureInfo`, one a level; it is not saved with the model.
+        channels) with the names in `levels`. Its attribute `feature_info` is a tuple with a
+        `FeatureInfo` for each level; it is not saved with the model.
 
     Raises:
-        ValueError: if there is no such network or level, or the weights do not fit.
+        ValueError: if the network or a level does not exist, or the weights do not fit.
 
     Source of the names: Lin et al., Feature Pyramid Networks, https://arxiv.org/abs/1612.03144,
     section 3.
@@ -132,22 +133,22 @@ def _levels(model) -> dict[str, FeatureInfo]:
 
 
 def freeze(model: keras.Model, until: str, *, batch_norm: bool = True) -> tuple[int, int]:
-    """Keeps the first layers of a network as they are while the others train.
+    """Freezes the first layers of a network, so that only the others are trained.
 
-    To be called before `model.compile`.
+    Call it before `model.compile`.
 
     Args:
         model: A network of this package, or a model with one inside.
-        until: The name of the last layer, block or stage that is frozen, "layer2" for example;
-            all before it are too. "left/layer2" where several networks inside have one.
-        batch_norm: Whether their batch normalization is frozen as well, which then normalises by
-            its moving statistics, in training too. False: it goes on learning.
+        until: Name of the last frozen layer, block or stage, "layer2" for example; all layers
+            before it are frozen too. "left/layer2" if several nested networks have one.
+        batch_norm: Whether to freeze their batch normalization too, which then uses its moving
+            statistics in training as well. False to keep training it.
 
     Returns:
-        How many numbers are trained, and how many are not.
+        (number of trainable parameters, number of frozen parameters).
 
     Raises:
-        ValueError: if there is no such layer.
+        ValueError: if the layer does not exist.
 
     Example:
     >>> model = keras_resnet.ResNet18(classes=5)
@@ -180,16 +181,15 @@ def freeze(model: keras.Model, until: str, *, batch_norm: bool = True) -> tuple[
 
 
 def freeze_batch_norm(model: keras.layers.Layer) -> int:
-    """Has all batch normalization keep its statistics, scale and offset while the rest trains.
+    """Freezes all batch normalization: its statistics, scale and offset.
 
-    It then normalises by its moving statistics, in training too. To be called before
-    `model.compile`.
+    It then uses its moving statistics in training as well. Call it before `model.compile`.
 
     Args:
-        model: Any model; networks inside of it are reached.
+        model: Any model; nested models are included.
 
     Returns:
-        How many layers these are.
+        Number of frozen layers.
 
     Example:
     >>> keras_resnet.features.freeze_batch_norm(keras_resnet.ResNet50())

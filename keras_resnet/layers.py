@@ -76,16 +76,16 @@ if keras.backend.backend() == "torch":
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Conv2D(keras.layers.Conv2D):
-    """A `keras.layers.Conv2D` that can pad as PyTorch does and whose groups train on a CPU.
+    """A `keras.layers.Conv2D` with PyTorch's padding, and groups that can be trained on a CPU.
 
-    It takes the arguments of `keras.layers.Conv2D` and has the same weights. On top of "valid"
-    and "same", `padding="symmetric"` adds `dilation * (kernel - 1) // 2` zeros on each side, as
+    It has the arguments and the weights of `keras.layers.Conv2D`. In addition to "valid" and
+    "same", `padding="symmetric"` adds `dilation * (kernel - 1) // 2` zeros on each side, as
     torchvision's convolutions do. ("same" pads the far side more at stride 2 on even sizes.)
 
-    How it is computed depends on the backend and the machine, the numbers do not:
-    `keras_resnet/convolution.py` says what runs where, and `convolution_path` forces it. Groups
-    train on a CPU without XLA, and `channels_first` runs there too, transposed around the
-    operation.
+    The implementation depends on the backend and the machine, the results do not:
+    `keras_resnet/convolution.py` describes the choice, and `convolution_path` overrides it. Groups
+    can be trained on a CPU without XLA, and `channels_first` works there too, with transpositions
+    around the operation.
 
     Example:
     >>> layer = keras_resnet.layers.Conv2D(64, 3, strides=2, padding="symmetric", groups=32)
@@ -145,10 +145,10 @@ class Conv2D(keras.layers.Conv2D):
 class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
     """A `keras.layers.BatchNormalization` with PyTorch's constants and running variance.
 
-    It takes the same arguments and has the same weights. PyTorch normalises a batch with its
-    biased variance and adds the *unbiased* one, n / (n - 1) times as large, to the running
-    variance (`torch.nn.BatchNorm2d`); Keras' own layer adds the biased one. `epsilon` and
-    `momentum` default to torchvision's 1e-5 and 0.9.
+    It has the same arguments and weights. PyTorch normalises a batch with its biased variance and
+    adds the *unbiased* one, n / (n - 1) times as large, to the running variance
+    (`torch.nn.BatchNorm2d`); Keras' own layer adds the biased one. `epsilon` and `momentum` default
+    to torchvision's 1e-5 and 0.9.
 
     On TensorFlow, 4D inputs with the channels last go through one fused operation; everything
     else (`synchronized=True` in training, `channels_first`, float64, other backends) through

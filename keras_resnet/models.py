@@ -26,14 +26,14 @@ logger = logging.getLogger("keras_resnet")
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """The names that `create` takes, in the order of CONFIGS.
+    """Lists the names of the networks that `create` builds.
 
     Args:
-        pattern: Which of them, as of `fnmatch`: "seresnet*", "*50*", "resnet[135]*".
-        pretrained: Whether to leave out those without published weights, of `list_weights`.
+        pattern: Pattern of the names, as for `fnmatch`: "seresnet*", "*50*", "resnet[135]*".
+        pretrained: Whether to list only networks with published weights.
 
     Returns:
-        Names; none, if no name fits the pattern.
+        The names that match, possibly none.
 
     >>> keras_resnet.list_models()[:3]
     ['resnet18', 'resnet34', 'resnet50']
@@ -71,63 +71,67 @@ def create(
     prefix: str | None = None,
     ignore: Sequence[str] = (),
 ) -> keras.Model:
-    """Builds the network called `model_name`.
+    """Builds a network by name.
 
-    After the name, the arguments are those of `keras.applications.ResNet50`, in its order. The
-    networks for ImageNet, their layers' names and their numbers are torchvision's; the CIFAR
-    networks are the paper's, with layers named alike.
+    The positional arguments after the name are those of `keras.applications.ResNet50`. The networks
+    for ImageNet equal torchvision's in their outputs and their layers' names; the CIFAR networks
+    follow the paper and name their layers in the same way.
 
     Args:
-        model_name: One of `list_models()`; or a `ResNetConfig` that is no row of CONFIGS.
+        model_name: One of `list_models()`; or a `ResNetConfig` for a network that is not among
+            them.
         include_top: Whether to end in global average pooling and a Dense layer, `fc`.
-        weights: None (random); the name of published weights, of `list_weights`, "ra2_in1k" for
-            example, or "imagenet", downloaded once; a path to a file that
-            `keras_resnet.weights.load` takes; or a repository of the Hugging Face hub,
+        weights: None for random initialization; "imagenet" or another name in `list_weights`,
+            "ra2_in1k" for example, downloaded once; the path of a file that
+            `keras_resnet.weights.load` accepts; or a repository on the Hugging Face hub,
             "hf://timm/resnet50.a1_in1k". If `classes` is given and differs from the file's, the
-            head stays random.
+            head keeps its random initialization.
         input_tensor: Keras tensor to use as the input, from `keras.Input` or another layer.
         input_shape: Shape of one image, (height, width, channels) or, for "channels_first",
-            (channels, height, width). A side may be None, otherwise it is at least 32, or 8 of
-            a CIFAR network. Default: (None, None, 3).
+            (channels, height, width). Height and width may be None; otherwise they should be at
+            least 32, or 8 for CIFAR networks. Default: (None, None, 3).
         pooling: Without the top, what to do with the feature map: None (keep it), "avg" or
             "max" (pool it over height and width).
-        classes: Number of classes. Default: 1000, or 10 of a CIFAR network.
+        classes: Number of classes. Default: 1000, or 10 for CIFAR networks.
         classifier_activation: Activation of `fc`; None gives logits.
-        name: Name of the model. Default: the network's, "resnet50" for example.
-        output_stride: 32, 16 or 8: how much smaller than the image the last feature map is. Below
-            32, the last stages are dilated instead of strided; the weights stay the same. No
+        name: Name of the model. Default: `model_name`, "resnet50" for example.
+        output_stride: 32, 16 or 8: factor by which the last feature map is smaller than the image.
+            Below 32, the last stages are dilated instead of strided; the weights stay the same. No
             effect on CIFAR networks, which end at 4.
-        version: "v1.5" strides on a bottleneck's 3x3 convolution, as torchvision does; "v1" on
-            its first 1x1, as in the paper. No effect on basic blocks. Default: "v1.5".
-        shortcut: Of CIFAR networks only, where the shape changes: "A" skips pixels and adds
-            channels of zeros, "B" projects with a 1x1 convolution. Default: "A", but "B" of
+        version: Position of the stride in bottleneck blocks: "v1.5" on the 3x3 convolution, as in
+            torchvision; "v1" on the first 1x1 convolution, as in the paper. No effect on basic
+            blocks. Default: "v1.5".
+        shortcut: Shortcut where the shape changes, for CIFAR networks only: "A" subsamples and pads
+            with zero channels, "B" projects with a 1x1 convolution. Default: "A", but "B" for
             pre-activation bottlenecks and Wide ResNets.
-        dropout: Rate of dropout before `fc`, or of Wide ResNets for CIFAR between a block's
-            convolutions: 0 or more and less than 1.
-        drop_path: Rate of stochastic depth of the last block, 0 or more and less than 1; growing
-            linearly from 0 at the first (https://arxiv.org/abs/1603.09382, section 3).
-        zero_init_residual: Whether blocks start as their shortcuts (gamma of the last BN is 0).
-        synchronized: Whether batch statistics are taken over all replicas (TensorFlow only).
-        include_preprocessing: Whether the model takes RGB in 0..255 and normalises it by the mean
-            and standard deviation of its `weights`; if they say none, ImageNet's, or to -1..1 for
+        dropout: Dropout rate before `fc`, or for CIFAR Wide ResNets between the convolutions of
+            each block: 0 or more and less than 1.
+        drop_path: Stochastic depth rate of the last block, 0 or more and less than 1; it grows
+            linearly from the first block (https://arxiv.org/abs/1603.09382, section 3).
+        zero_init_residual: Whether to initialize the end of each residual branch with zeros (gamma
+            of the last batch normalization), so that blocks start as their shortcuts.
+        synchronized: Whether to compute batch statistics over all replicas (TensorFlow only).
+        include_preprocessing: Whether the model accepts RGB in 0..255 and normalises it by the mean
+            and standard deviation of its `weights`; by default those of ImageNet, or to -1..1 for
             keras.applications' ResNetV2. It never resizes.
-        name_prefix: Put before every layer's name: two networks in one graph need two prefixes.
+        name_prefix: Prefix of all layer names; two networks in one graph need different prefixes.
         data_format: "channels_last" or "channels_first". Default: Keras' setting.
         dtype: Dtype or dtype policy of the layers. Default: Keras' setting.
         first_conv: "strict", or "adapt" to fit the first convolution of `weights` to another
             number of input channels, as `keras_resnet.weights.load` does.
-        prefix: Which network of `weights`, as of `keras_resnet.weights.load`.
-        ignore: What of `weights` may be left over, as of `keras_resnet.weights.load`.
+        prefix: Prefix of the network to load, if `weights` contains several, as for
+            `keras_resnet.weights.load`.
+        ignore: Names in `weights` that may be unused, as for `keras_resnet.weights.load`.
 
     Returns:
-        A functional `keras.Model` from images, already normalised (see
-        `keras_resnet.preprocess_input`), of shape (batch, *input_shape) to probabilities (batch,
-        classes), to pooled features (batch, channels), or to a feature map (batch, height /
-        output_stride, width / output_stride, channels). With `weights` that say what images they
-        were trained on, its attribute `preprocessing` is that `Preprocessing`, else None.
+        A functional `keras.Model`. Its input is a batch of normalised images (see
+        `keras_resnet.preprocess_input`), (batch, *input_shape); its output probabilities (batch,
+        classes), pooled features (batch, channels), or a feature map (batch, height /
+        output_stride, width / output_stride, channels). Its attribute `preprocessing` is the
+        `Preprocessing` of its `weights`, None if it is unknown.
 
     Raises:
-        ValueError: if there is no such network, an argument is out of range, or the weights do
+        ValueError: if the network does not exist, an argument is out of range, or the weights do
             not fit (`CheckpointError`).
 
     Example:

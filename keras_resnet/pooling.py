@@ -37,7 +37,7 @@ class _Pooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BlurPool2D(_Pooling):
-    """Every other pixel of an image that was blurred by (1, 2, 1) / 4, mirrored at its edges.
+    """Blurs by (1, 2, 1) / 4, with reflection padding, and subsamples.
 
     Args:
         strides: 2, or 1 to blur only.
@@ -66,10 +66,10 @@ class BlurPool2D(_Pooling):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class AveragePooling2D(_Pooling):
-    """Means of 2x2 pixels, at an odd edge of those that are there.
+    """2x2 average pooling; at an odd edge, over the existing pixels only.
 
-    At a stride of 1, pixels beyond the edge count as zeros: so timm does it, where dilation takes
-    the place of a stride.
+    With stride 1, pixels beyond the edge count as zeros, as in timm, where dilation replaces the
+    stride.
 
     Args:
         strides: 2, or 1.
@@ -90,9 +90,9 @@ class AveragePooling2D(_Pooling):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MaxPooling2D(_Pooling):
-    """Maxima of 3x3 pixels, at an edge of those that are there, as PyTorch pads.
+    """3x3 max pooling with PyTorch's padding, which ignores pixels beyond the edge.
 
-    Padding with zeros does the same behind a ReLU alone.
+    Padding with zeros would be the same only after a ReLU.
 
     Args:
         strides: 2, or 1.

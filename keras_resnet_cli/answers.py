@@ -48,7 +48,7 @@ def evaluate(
         return
     print(found)
     if found.counted:
-        print(f"Counted: {found.counted}.")
+        print(f"Images used: {found.counted}.")
 
 
 @with_network

@@ -136,7 +136,7 @@ def test_unreadable_files_are_named():
         if root:
             os.seteuid(65534)
         try:
-            with pytest.raises(data.DataError, match="have no image: b"):
+            with pytest.raises(data.DataError, match="contain no images: b"):
                 data.image_folder(folder, **arguments())
             if root:
                 os.seteuid(0)

@@ -70,7 +70,7 @@ def test_a_builder_over_files(flowers):
 def test_what_is_refused(flowers):
     import tensorflow_datasets
 
-    with pytest.raises(data.DataError, match="no data set called 'tf_flowerz'"):
+    with pytest.raises(data.DataError, match="no data set named 'tf_flowerz'"):
         data.tfds("tf_flowerz")
     builder = tensorflow_datasets.ImageFolder(str(flowers))
     with pytest.raises(data.DataError, match=r"no split 'other'.*train"):

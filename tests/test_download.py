@@ -178,7 +178,7 @@ def test_a_server_that_hardly_sends_is_given_up(first, server, tmp_path, monkeyp
     monkeypatch.setattr(module, "ATTEMPTS", 2)
     server.behaviours = ["drip"]
     server.sent_first = first
-    with pytest.raises(CheckpointError, match=r"ConnectionError: \d+ bytes came in"):
+    with pytest.raises(CheckpointError, match=r"ConnectionError: \d+ bytes received in"):
         weights.download(row_of(CONTENT))
     assert len(server.requests) == 2
 

@@ -34,7 +34,7 @@ def test_train_and_predict(flowers, tiny_rows, folder_here, capsys):
         output=Path("out"),
     )
     said = capsys.readouterr().out
-    assert "20 images train, 10 validate" in said
+    assert "20 training images, 10 validation images" in said
     assert "daisy, dandelion, rose, sunflower, tulip" in said
     assert "run in a new process" in said
     image = next((flowers / "val").rglob("*.jpg"))

@@ -176,7 +176,7 @@ def test_bad_arguments(tmp_path):
         (lambda: visualize.grad_cam(model, image, layer="layer9"), "no layer 'layer9'.*conv1"),
         (
             lambda: visualize.grad_cam(model, image, layer="avgpool"),
-            "avgpool has no feature map, or several: its output is .1, 128",
+            "avgpool should have one feature map as its output. Its output is .1, 128",
         ),
         (lambda: visualize.grad_cam(model, image[1:]), r"\(64, 64, 3\).*\(63, 64, 3\)"),
         (lambda: visualize.grad_cam(model, image[0]), r"shape \(64, 3\)"),

@@ -81,7 +81,7 @@ def test_every_format_of_a_run(options, path, inside, run, photos, command_here)
     digest = hashlib.sha256((run / "best.keras").read_bytes()).hexdigest()
     done = command_here("export", run, *options, *([photos] if options[-3:] == INT8 else []))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith(f"{run / path}: beside the model on ")
+    assert done.stdout.splitlines()[-1].startswith(f"{run / path}: compared with the model on ")
     said = export.record.read(run / path)
     assert said["preprocessing_inside"] == inside
     assert said["class_names"] == NAMES and said["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
@@ -122,7 +122,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
     other = weights.save(keras_resnet.ResNet20(classes=7), tmp_path / "other.pth")
     for arguments, message in (
         (("verify", "out/m.onnx", image, *named[:3], other), "with other weights"),
-        (("verify", "out/m.onnx", image), "no finished training in runs"),
+        (("verify", "out/m.onnx", image), "no finished run in runs"),
         (("verify", "out/m.onnx", photos / "broken.jpg", *named), "broken.jpg cannot be decoded"),
         (("verify", "m.onnx", image, *named), "There is no file m.onnx"),
         (("verify", photos, image, *named), "is no export"),
@@ -130,9 +130,9 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
         (("export", *named, "--format", "tflite", "-o", "x"), "format should be one of"),
         (
             ("export", *named, "--format", "onnx", "--no-fold", "-o", "x.onnx"),
-            "fold is for the format",
+            "fold needs the format",
         ),
-        (("export", *named, "--quantize", "int8", "-o", "x"), "quantize is for the format"),
+        (("export", *named, "--quantize", "int8", "-o", "x"), "quantize needs the format"),
         (
             ("export", *named, "--format", "onnx", "--quantize", "dynamic", "-o", "x.onnx"),
             "quantize",
@@ -142,7 +142,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
             "--calibration-data",
         ),
         (("export", "nowhere"), "is not a run folder"),
-        (("export",), "no finished training in runs"),
+        (("export",), "no finished run in runs"),
     ):
         done = command_here(*arguments)
         assert done.returncode == 1, arguments

@@ -74,7 +74,7 @@ def test_names_of_other_classes_are_not_verified(tmp_path):
     for names in (["a"], ["a", "b", "c", "d"], None):
         change_record(path, class_names=names)
         with pytest.raises(
-            ValueError, match=f"3 classes, and export.json names {len(names or ())}"
+            ValueError, match=f"3 classes, but export.json has names for {len(names or ())}"
         ):
             export.verify(path, images, model)
 

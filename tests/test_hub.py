@@ -178,7 +178,9 @@ def test_a_repository(hub, run_imported, resnet18_state):
     done = run_imported(LOAD, "hf://timm/timm", variables=offline)
     assert done.stdout == f"{PREPROCESSING} {expected}", done.stderr
     done = run_imported(LOAD, "hf://timm/transformers", variables=offline)
-    assert "CheckpointError: config.json of hf://timm/transformers cannot be had" in done.stderr
+    assert (
+        "CheckpointError: config.json of hf://timm/transformers cannot be downloaded" in done.stderr
+    )
     assert not hub.requests
 
 
@@ -196,9 +198,9 @@ def test_a_repository_of_transformers(hub, run_imported):
 @pytest.mark.parametrize(
     "address, said",
     [
-        ("hf://timm/nothing", "config.json of hf://timm/nothing cannot be had: Repository"),
-        ("hf://timm/gated", "cannot be had: GatedRepoError"),
-        ("hf://timm/timm@v9", "cannot be had: RevisionNotFoundError"),
+        ("hf://timm/nothing", "config.json of hf://timm/nothing cannot be downloaded: Repository"),
+        ("hf://timm/gated", "cannot be downloaded: GatedRepoError"),
+        ("hf://timm/timm@v9", "cannot be downloaded: RevisionNotFoundError"),
         ("hf://timm/empty", "but neither of model.safetensors and pytorch_model.bin"),
         ("hf://timm", "hf://owner/name or hf://owner/name@revision"),
     ],
@@ -241,7 +243,7 @@ def test_published_weights_by_their_name(hub, run_imported, resnet18_state):
     done = run_imported(missing, variables=hub.variables)
     assert "hf://timm/resnet18.a1_in1k is on the Hugging Face hub: pip install" in done.stderr
     done = run_imported(BY_NAME.replace("a1", "a2"), variables=hub.variables)
-    assert "config.json of hf://timm/resnet18.a2_in1k cannot be had" in done.stderr
+    assert "config.json of hf://timm/resnet18.a2_in1k cannot be downloaded" in done.stderr
 
 
 def test_imagenet_is_the_best_where_torchvision_has_none(hub, run_imported):

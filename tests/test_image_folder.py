@@ -78,8 +78,8 @@ def test_what_is_no_file_is_named(folder):
     reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
     assert reasons == {
         "folder.jpg": "it is a folder",
-        "broken.jpg": "it is a link that leads nowhere (No such file or directory)",
-        "circle.jpg": "it is a link that leads nowhere (Too many levels of symbolic links)",
+        "broken.jpg": "it is a broken link (No such file or directory)",
+        "circle.jpg": "it is a broken link (Too many levels of symbolic links)",
         "pipe.jpg": "it is a pipe",
     }
     with pytest.raises(data.DataError, match="5 of 12 image files"):
@@ -169,7 +169,7 @@ def test_splits(folder, tmp_path):
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "no folders in it"),
         (lambda path: path.write_text(""), "is a file"),
-        (lambda path: (path / "daisy").mkdir(parents=True), "have no image: daisy"),
+        (lambda path: (path / "daisy").mkdir(parents=True), "contain no images: daisy"),
     ],
 )
 def test_bad_folders(make, said, tmp_path):
@@ -201,7 +201,7 @@ def test_bad_arguments(folder, tmp_path):
     with pytest.raises(data.DataError, match=r"should have the same classes.*ünïcode"):
         data.image_folder(tmp_path / "apart", split="val")
     picture(tmp_path / "apart" / "val" / "single" / "1.png")
-    with pytest.raises(data.DataError, match="'single' has one image"):
+    with pytest.raises(data.DataError, match="'single' has only one image"):
         data.image_folder(tmp_path / "apart" / "val", split="val", validation_split=0.5)
 
 
@@ -243,7 +243,7 @@ def test_two_folders_for_one_part_are_refused(folder):
         (("seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b"), "2 of the 2", "seg_train"),
         (("a/one/deep", "b"), "1 of the 2 class folders", None),
         (("a",), "one folder of images, 'a' with 1", None),
-        (("train/a", "val/a"), "train has one folder of images, 'a'", None),
+        (("train/a", "val/a"), "train has only one folder of images, 'a'", None),
     ],
 )
 def test_folders_that_are_no_classes(names, said, instead, tmp_path):
@@ -262,7 +262,7 @@ def test_folders_that_are_no_classes(names, said, instead, tmp_path):
         with pytest.raises(data.DataError) as caught:
             use()
         text = str(caught.value)
-        assert said in text or "val has one folder of images, 'a'" in text
+        assert said in text or "val has only one folder of images, 'a'" in text
         assert len(text.splitlines()) <= 5
     if instead:
         assert f"pass {tmp_path / sorted({name.split('/')[0] for name in names})[0]}" in text

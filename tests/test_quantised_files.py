@@ -91,7 +91,7 @@ def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
     narrow = 1e-3 * noise(60, 64, 64, 3)  # other images reach far beyond these
     narrow[4::5] = noise(12, 64, 64, 3)
     path = export.onnx(model, tmp_path / "m.onnx", quantize="int8", calibration_data=narrow)
-    assert "95% is expected of a quantised network" in caplog.text
+    assert "95% is required of a quantized network" in caplog.text
     assert export.record.read(path)["agreement"] < 0.95
     rng = np.random.default_rng(0)
     images = {

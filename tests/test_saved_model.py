@@ -225,7 +225,7 @@ def test_versions_logits_and_backbones(tmp_path):
     [
         ({}, {"class_names": ["one"]}, "each of the model's 3 classes"),
         ({}, {"class_names": "abc"}, "each of the model's 3 classes"),
-        ({}, {"class_names": ["a", "\n", "c"]}, "number 1 of class_names is empty"),
+        ({}, {"class_names": ["a", "\n", "c"]}, "should not contain empty names"),
         ({}, {"top_k": 0}, "top_k should be 1 or more"),
         (
             {"include_top": False},
@@ -285,8 +285,8 @@ def test_names_that_were_changed_are_found(tmp_path):
     said = (version / "export.json").read_text()
     for names, message in (
         (["b", "a", "c"], "the class names in export.json"),
-        (["a"], "3 classes, and export.json names 1"),
-        (["a", "b", "c", "d"], "3 classes, and export.json names 4"),
+        (["a"], "3 classes, but export.json has names for 1"),
+        (["a", "b", "c", "d"], "3 classes, but export.json has names for 4"),
     ):
         changed = json.loads(said) | {"class_names": names}
         (version / "export.json").write_text(json.dumps(changed))

@@ -81,7 +81,7 @@ def test_writing_goes_on_where_it_was(written, flowers, tmp_path):
         assert (output / file.name).read_bytes() == file.read_bytes()
     with pytest.raises(data.DataError, match="shards of different images"):
         data.write_shards(flowers / "val", output, shards=4)
-    with pytest.raises(data.DataError, match="this would be 3 shards of 30 images"):
+    with pytest.raises(data.DataError, match="expected 3 shards of 30 images"):
         data.write_shards(flowers / "train", output, shards=3)
     data.write_shards(flowers / "val", tmp_path / "few", shards=128)
     assert len(list((tmp_path / "few").glob("*.tfrecord"))) == 10
@@ -205,12 +205,12 @@ def test_too_few_images_or_shards(flowers, tmp_path):
         data.write_shards(flowers, tmp_path / "none", shards=0)
     for name in ("a", "b"):
         tf.io.TFRecordWriter(str(tmp_path / f"{name}.tfrecord")).close()
-    with pytest.raises(data.DataError, match="hold 0 images, too few for 2 workers"):
+    with pytest.raises(data.DataError, match="contain 0 images, fewer than the 2 workers"):
         data.tfrecords(tmp_path, class_names=["x"], worker=(0, 2))
 
 
 def test_labels_beyond_the_classes(written):
-    with pytest.raises(data.DataError, match="The label 2 is none of the 2 classes"):
+    with pytest.raises(data.DataError, match="The label 2 is out of range: expected 0 to 1"):
         data.tfrecords(written, class_names=["a", "b"], **OPTIONS)
 
 

@@ -192,7 +192,7 @@ def test_torchscript_modules_and_compressed_entries_are_refused(tmp_path):
         archive.writestr("weights/constants.pkl", b"")
     check_said(path, r"compressed.*torch\.save\(torch\.jit\.load\(path\)\.state_dict\(\), ")
     path = zip_file(path, state, [storage], compression=zipfile.ZIP_DEFLATED)
-    check_said(path, r"compressed or encrypted\. Save it anew with torch\.save")
+    check_said(path, r"compressed or encrypted\. Save it again with torch\.save")
 
 
 @pytest.mark.parametrize("write", CONTAINERS)

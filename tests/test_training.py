@@ -451,19 +451,22 @@ def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    said = "the 15 images that the training set aside"
+    said = "the 15 images set aside for validation"
     assert counted(photos) == (said, 0, {str(photos / name) for name in names})
     photos = photos.rename(elsewhere / "moved")
     assert counted("moved") == (said, 0, {f"moved/{name}" for name in names})
     shutil.copy(flowers / "val" / "rose" / "000.jpg", photos / "rose" / "new.jpg")
-    assert counted(photos)[:2] == ("all 31 images; 15 of them trained", 15)
+    assert counted(photos)[:2] == ("all 31 images; 15 of them were used in training", 15)
     # Another folder of these classes where the other one was.
     other = data.drawn_flowers(tmp_path / "drawn", train=1, val=1, seed=5) / "train"
     other.rename(elsewhere / "photos")
-    assert counted("photos")[:2] == ("all 5 images; 0 of them trained", 0)
+    assert counted("photos")[:2] == ("all 5 images; 0 of them were used in training", 0)
     classes = recipe["classes"]
     np.savez("x.npz", x=np.zeros((5, 32, 32, 3), np.uint8), y=range(5), classes=classes)
-    assert counted("x.npz")[:2] == ("all 5 images; how many of them trained is not known", None)
+    assert counted("x.npz")[:2] == (
+        "all 5 images; it is unknown how many of them were used in training",
+        None,
+    )
 
 
 @pytest.mark.slow
@@ -503,12 +506,15 @@ def test_which_data_a_training_goes_on_with(finished, tmp_path):
     def gone(photos):
         (photos / "daisy" / "005.jpg").unlink()
 
-    assert "classes that are gone: rose; that are new: roses." in said(renamed)
+    assert "removed classes: rose; new classes: roses." in said(renamed)
     found = said(moved_to_another_class)
-    assert "gone, or of another size: 1 of rose; new, or of another size: tulip/rose1.jpg." in found
-    assert "1 of rose; new, or of another size: rose/001.jpg." in said(replaced)
-    assert "47 files were listed and 46 are" in (found := said(gone))
-    assert "gone, or of another size: 1 of daisy; new, or of another size: none." in found
+    assert (
+        "removed, or with another size: 1 of rose; added, or with another size: tulip/rose1.jpg."
+        in found
+    )
+    assert "1 of rose; added, or with another size: rose/001.jpg." in said(replaced)
+    assert "47 files before, 46 now" in (found := said(gone))
+    assert "removed, or with another size: 1 of daisy; added, or with another size: none." in found
 
 
 def test_a_damaged_fingerprint(finished, tmp_path):
@@ -599,7 +605,7 @@ def test_bad_files_are_named_and_the_others_answered(finished, command_here, tmp
     *named, last = done.stderr.splitlines()
     for file, reason in zip(bad, ("it is no image", "No such file", "it is no image"), strict=True):
         assert [line.startswith(f"Left out {file}: {reason}") for line in named].count(True) == 1
-    assert last == "Error: Images without an answer: 3, named above."
+    assert last == "Error: 3 images could not be classified; they are named above."
     done = command_here("predict", *bad, "--run", folder)
     assert (done.returncode, done.stdout) == (1, "") and "Left out text.jpg" in done.stderr
     network = trained.Network.from_run(folder)
@@ -643,7 +649,7 @@ def test_the_newest_finished_run_is_asked(finished, command_here, tmp_path):
     first = command_here("predict", image, "--run", "runs/flowers")
     done = command_here("predict", image)
     assert done.stdout == second.stdout != first.stdout
-    said = "The newest finished run is asked: runs/flowers-2.\n"
+    said = "Using the newest finished run: runs/flowers-2\n"
     assert done.stderr == said
     for asked in ("explain", image), ("evaluate", "--data", flowers, "--json"):
         done = command_here(*asked)
@@ -667,7 +673,10 @@ def test_explaining(finished, network, command_here, tmp_path):
         with Image.open(tmp_path / picture) as drawn:
             assert np.asarray(drawn.convert("L")).std() > 5
     for arguments, said in (
-        ((first["file"], "--class", "lily"), "no such class, but daisy, dandelion, rose"),
+        (
+            (first["file"], "--class", "lily"),
+            "Unknown class. The classes are daisy, dandelion, rose",
+        ),
         ((first["file"], "--layer", "layer9.0"), "no layer 'layer9.0'"),
         (("missing.jpg",), "missing.jpg"),
     ):

@@ -125,7 +125,7 @@ def test_heads_of_other_names(name, tmp_path, resnet20_state, caplog):
     other = {} if name == "top" else {"other.weight": np.zeros((5, 64), np.float32)}
     with caplog.at_level(logging.INFO, "keras_resnet"):
         weights.load(model, state_dict_file(tmp_path / "w.pth", {**backbone, **heads, **other}))
-    assert ("left over beside its network: other." in caplog.text) == bool(other)
+    assert ("ignored content: other." in caplog.text) == bool(other)
     for key, value in weights.to_state_dict(model).items():
         np.testing.assert_array_equal(value, resnet20_state[key])
 
@@ -274,7 +274,10 @@ def test_what_no_network_here_fits(tmp_path, resnet20_state):
         (others, "It looks like no ResNet: it has 3000 tensors: features"),
         (long, "It looks like no ResNet: it has 9 tensors: aaa"),
         (relative, "a relative of resnet20 (attention='se', squeezed=4) with 10 classes"),
-        (lost, "a resnet20 with shortcut A and 10 classes, as the model, but has lost or changed"),
+        (
+            lost,
+            "a resnet20 with shortcut A and 10 classes, like the model, but some tensors",
+        ),
     ):
         message = message_of(state_dict_file(tmp_path / "w.pth", state), model)
         assert said in message
@@ -423,7 +426,7 @@ def test_names_of_two_networks_ask_for_the_version(version, caplog):
     }
     other = {"v1": "v1.5", "v1.5": "v1"}[version]
     for given, said in (
-        (None, "maskrcnn_benchmark's, which two kinds of networks have: MSRA's.*Pass version='v1'"),
+        (None, "maskrcnn_benchmark's, which two kinds of networks use: MSRA's.*Pass version='v1'"),
         (other, f"is of version='{version}'. Build it with version='{other}'"),
     ):
         with pytest.raises(CheckpointError, match=said):
@@ -478,8 +481,8 @@ def test_a_file_that_cannot_say_its_version(of_versions, caplog):
 @pytest.mark.parametrize(
     "config, said",
     [
-        (b"{", "its config.json is no JSON"),
-        (b"[" * 100_000, "its config.json is no JSON"),
+        (b"{", "its config.json is not valid JSON"),
+        (b"[" * 100_000, "its config.json is not valid JSON"),
         (b" " * (2**24 + 1), "its config.json has 16777217 bytes"),
         (b'{"class_name": "BottleneckBlock", "config": {"version": "v9"}}', None),
         (b'{"class_name": "BottleneckBlock", "config": 7}', None),

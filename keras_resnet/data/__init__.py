@@ -1,4 +1,4 @@
-"""From image files and data sets to batches."""
+"""Input pipelines: from image files and data sets to batches."""
 
 from keras_resnet.data.augmentation import Augmentation
 from keras_resnet.data.checking import check_data

@@ -44,14 +44,14 @@ class Check:
 def check_data(
     directory: str | os.PathLike, *, on_progress: Callable[[int, int], object] | None = None
 ) -> Check:
-    """Decodes and compares all images of a folder, in parallel.
+    """Finds unreadable and duplicate images in a folder; decodes all images in parallel.
 
     Args:
         directory: A folder of class folders, or with `train` and `val` folders of those.
-        on_progress: Function of (images done, images in all), called now and then.
+        on_progress: Function of (number of images done, total number), called repeatedly.
 
     Raises:
-        DataError: if the folder is no such folder.
+        DataError: if the folder does not have this structure.
     """
     parts = list_parts(directory)
     total = sum(map(len, parts.values()))

@@ -25,23 +25,24 @@ def tfds(
     seed: int = 0,
     **options: Any,
 ) -> tuple[tf.data.Dataset, list[str]]:
-    """Batches of a data set of tensorflow-datasets, downloaded if need be.
+    """Makes batches from a tensorflow-datasets data set, which is downloaded if necessary.
 
     Args:
-        name: Its name, "tf_flowers" for example, or a builder: `tfds.ImageFolder("photos")`. It
-            must have the features "image" and "label".
-        split: "train" or "val"; or a split of the data set's own, "test[:50%]" for example.
-        validation_split: The share of the images that validates, 0 to 1, if the data set has
-            neither a validation nor a test split. Default: 0.2.
-        data_dir: Where TFDS keeps its data. Default: TFDS's own setting.
-        seed: Fixes the order and the augmentation.
-        **options: As of `data.batches`: training, image_size, batch_size, augmentation, ....
+        name: Name of the data set, "tf_flowers" for example, or a builder:
+            `tfds.ImageFolder("photos")`. It must have the features "image" and "label".
+        split: "train" or "val"; or a split of the data set itself, "test[:50%]" for example.
+        validation_split: Fraction of the images to set aside for validation, 0 to 1, if the data
+            set has neither a validation nor a test split. Default: 0.2.
+        data_dir: Folder of TFDS's data. Default: TFDS's setting.
+        seed: Random seed of the order and the augmentation.
+        **options: Arguments of `data.batches`: training, image_size, batch_size, augmentation, ....
 
     Returns:
-        (`tf.data.Dataset` of (images, labels), class names), as `data.image_folder`.
+        (`tf.data.Dataset` of (images, labels), class names), as for `data.image_folder`.
 
     Raises:
-        DataError: if there is no such data set, it has no image and label, or no such split.
+        DataError: if the data set or the split does not exist, or the data set has no images and
+            labels.
     """
     if split in ("train", "val"):
         sources = tfds_sources(name, validation_split=validation_split, data_dir=data_dir)
@@ -58,15 +59,16 @@ def cifar10(
     seed: int = 0,
     **options: Any,
 ) -> tuple[tf.data.Dataset, list[str]]:
-    """Batches of CIFAR-10: 32 px, 50,000 training and 10,000 test images.
+    """Makes batches of CIFAR-10: 50,000 training and 10,000 test images of 32 px.
 
     Args:
-        split: As of `data.tfds`.
-        data_dir: As of `data.tfds`.
-        seed: As of `data.tfds`.
-        **options: As of `data.batches`. By default images are 32 px and training pads them by 4,
-            crops and mirrors (He et al., https://arxiv.org/abs/1512.03385, section 4.2). They are
-            normalised by ImageNet's mean and deviation, as everywhere in this package.
+        split: As for `data.tfds`.
+        data_dir: As for `data.tfds`.
+        seed: As for `data.tfds`.
+        **options: Arguments of `data.batches`. By default images are 32 px, and augmentation pads
+            them by 4 pixels, crops and flips (He et al., https://arxiv.org/abs/1512.03385, section
+            4.2). They are normalised by ImageNet's mean and standard deviation, as everywhere in
+            this package.
     """
     defaults: dict[str, Any] = {"image_size": 32, "resize": 32}
     if options.get("training"):

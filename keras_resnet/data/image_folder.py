@@ -127,23 +127,24 @@ def image_folder(
     seed: int = 0,
     **options: Any,
 ) -> tuple[tf.data.Dataset, list[str]]:
-    """Batches of images from a folder of class folders.
+    """Makes batches of images from a folder of class folders.
 
     Args:
-        directory: The folder; each folder in it is a class. Or it has `train` and `val` folders.
-        split: "train" or "val" for one of the two parts, None for all that is in the folder.
-        validation_split: The share of each class that validates, 0 to 1, if the parts have no
-            folders of their own.
-        seed: Fixes the split, the order and the augmentation.
-        **options: As of `data.batches`: training, image_size, batch_size, augmentation, skipped,
-            ....
+        directory: A folder with one subfolder per class, or with `train` and `val` folders of class
+            folders.
+        split: "train" or "val" for one of the two parts, None for all images in the folder.
+        validation_split: Fraction of each class to set aside for validation, 0 to 1, if there are
+            no `train` and `val` folders.
+        seed: Random seed of the split, the order and the augmentation.
+        **options: Arguments of `data.batches`: training, image_size, batch_size, augmentation,
+            skipped, ....
 
     Returns:
         (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
         image_size, 3), normalised RGB; int64 (batch,).
 
     Raises:
-        DataError: if the folder, or too much of what is in it, is not as it should be.
+        DataError: if the folder does not have this structure, or too many images are unreadable.
 
     Example:
     >>> train, classes = keras_resnet.data.image_folder(

@@ -23,20 +23,21 @@ def training_sources(
     seed: int = 0,
     worker: tuple[int, int] = (0, 1),
 ) -> tuple[Source, Source]:
-    """The images that train and those that validate.
+    """Finds the training and the validation images.
 
     Args:
         data: A folder with `train` and `val` folders, of class folders or of shards; a folder of
-            class folders, or of shards; or the name of a data set of tensorflow-datasets.
-        validation_split: The share that validates, 0 to 1, where the images are in one folder.
-        seed: Fixes which images those are.
-        worker: (which, of how many) machines this is; each gets its share of both.
+            class folders, or of shards; or the name of a tensorflow-datasets data set.
+        validation_split: Fraction of the images to set aside for validation, 0 to 1, if the images
+            are in one folder.
+        seed: Random seed of this split.
+        worker: (index of this machine, number of machines); each gets a part of both.
 
     Returns:
-        (those that train, those that validate), for `data.batches` and `training.evaluate`.
+        (training images, validation images), for `data.batches` and `training.evaluate`.
 
     Raises:
-        DataError: if there is no such data, or it cannot be split.
+        DataError: if the data does not exist or cannot be split.
     """
     folder = _folder_or_builder(data)
     if not isinstance(folder, Path):
@@ -63,21 +64,21 @@ def training_sources(
 def evaluation_source(
     data: str | os.PathLike, *, validation_split: float | None = None, seed: int = 0
 ) -> Source:
-    """The images to evaluate a network on.
+    """Finds the images to evaluate a network on.
 
     Args:
-        data: As of `training_sources`, of whose parts the one that validates is taken; or a `.npz`
-            file with the arrays x, uint8 (images, height, width, 3), y, the classes' numbers
-            (images,), and perhaps classes, their names.
-        validation_split: As of `training_sources`. By default, all images of a folder without
-            parts are taken.
-        seed: As of `training_sources`.
+        data: As for `training_sources`; the validation part is used if there is one. Or a `.npz`
+            file with the arrays x, uint8 (images, height, width, 3), y, class indices (images,),
+            and optionally classes, the class names.
+        validation_split: As for `training_sources`. By default, all images of a folder without
+            parts are used.
+        seed: As for `training_sources`.
 
     Returns:
         The images, for `data.batches` and `training.evaluate`.
 
     Raises:
-        DataError: if there is no such data.
+        DataError: if the data does not exist.
     """
     if Path(data).suffix == ".npz":
         return _arrays(Path(data))

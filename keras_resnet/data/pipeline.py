@@ -58,7 +58,7 @@ def drawn_batches(
         preprocessing: Whose crop and interpolation are used.
         augmentation: What is done to images at random.
         batch_size: Images of a batch; the last one of an epoch may have fewer.
-        seed: Fixes the order and the augmentation.
+        seed: Random seed of the order and the augmentation.
         first_step: None for one epoch, each time that the result is iterated the next one. Or a
             number of batches: endless, as an uninterrupted training goes on after so many.
         skipped: Is told of the images that cannot be decoded.
@@ -152,7 +152,7 @@ def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, s
         source: The images; one that cannot be decoded is missing from its batch. (If a whole batch
             is bad, one image that also comes elsewhere stands in for it.)
         preprocessing: The evaluation transform.
-        batch_size: Images of a batch; the last one may have fewer.
+        batch_size: Number of images per batch; the last batch may have fewer.
         skipped: Is told of the images that cannot be decoded.
 
     Returns:
@@ -201,26 +201,27 @@ def batches(
     max_bad: float = 0.1,
     skipped: Skipped | None = None,
 ) -> tuple[tf.data.Dataset, list[str]]:
-    """What the functions of this room return, from a source.
+    """Makes batches from a source; the other functions of this subpackage return the same.
 
     Args:
         source: The images.
-        training: True for random order and augmentation, False for the evaluation transform in
-            the source's order.
-        image_size: Side of the images, in pixels.
-        resize: Length of the shorter side before the centre crop of the evaluation transform.
+        training: True for random order and augmentation; False for the evaluation transform, in the
+            order of the source.
+        image_size: Image size, height and width in pixels.
+        resize: Length of the shorter side before the centre crop, in the evaluation transform.
             Default: 256 / 224 of `image_size`.
-        exif: True to turn JPEGs as their EXIF orientation says; torchvision does not.
-        preprocessing: A `Preprocessing`, instead of these three: what a network was trained for.
-        batch_size: Images of a batch; the last one may have fewer.
-        seed: Fixes the order and the augmentation.
-        augmentation: A `data.Augmentation`; by default crops and mirroring.
-        first_step: While training, go on after so many batches, endlessly. Default: an epoch each
-            time.
-        worker: While training, (which, of how many) machines this is; each gets its share.
-        max_bad: The share of undecodable images above which there is an error; up to it they
-            are left out and logged. Judged on a sample of 1,000.
-        skipped: A `data.Skipped` that is told of them.
+        exif: Whether to apply the EXIF orientation of JPEG files; torchvision does not.
+        preprocessing: A `Preprocessing`, which replaces these three arguments.
+        batch_size: Number of images per batch; the last batch may have fewer.
+        seed: Random seed of the order and the augmentation.
+        augmentation: A `data.Augmentation`; by default random crops and flips.
+        first_step: For training, start after this number of batches and repeat endlessly. Default:
+            one epoch for each iteration.
+        worker: For training, (index of this machine, number of machines); each gets a part of the
+            images.
+        max_bad: Maximum fraction of unreadable images, which are left out and logged; above it, an
+            error is raised. Estimated on a sample of 1,000 images.
+        skipped: A `data.Skipped`, which collects them.
 
     Returns:
         (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
@@ -228,7 +229,7 @@ def batches(
         augmentation mixes labels.
 
     Raises:
-        DataError: if too much of the data is bad, or an argument is out of range.
+        DataError: if too many images are unreadable, or an argument is out of range.
     """
     if batch_size < 1:
         raise DataError(f"batch_size should be 1 or more. Received: batch_size={batch_size}")

@@ -47,29 +47,29 @@ def write_shards(
 ) -> Skipped:
     """Writes an image folder as TFRecords: the files' own bytes, label and name, in random order.
 
-    Shards are written in parallel, each beside its target and renamed. Run again after an
-    interruption, it goes on with the shards that are missing.
+    Shards are written in parallel, each to a temporary file that is then renamed. After an
+    interruption, another call writes only the missing shards.
 
     Args:
         directory: A folder of class folders; or with `train` and `val` folders of those, which
             become `train` and `val` folders of shards.
         output: The folder to write: `00000-of-00128.tfrecord`, ..., `shards.json`,
             `class_indices.json`.
-        shards: How many files; fewer where there are fewer images.
-        seed: Fixes the order.
-        max_side: Pixels. An image whose longer side exceeds it is stored at that size, as a JPEG of
-            the pixels that the pipelines would decode, resized by Pillow's Lanczos filter. All
-            others, and all if it is None, are stored as they are.
-        quality: Of those JPEGs, 1 to 100. Default: 90.
-        on_progress: Function of (shards done, shards in all), called after each.
+        shards: Number of files; fewer if there are fewer images.
+        seed: Random seed of the order.
+        max_side: Maximum length of the longer side in pixels. Larger images are resized to it with
+            Pillow's Lanczos filter and stored as JPEG; all others are stored unchanged. None to
+            store all images unchanged.
+        quality: JPEG quality of resized images, 1 to 100. Default: 90.
+        on_progress: Function of (number of shards done, total number), called after each shard.
 
     Returns:
-        What could not be decoded, and was left out.
+        The unreadable images, which were left out.
 
     Raises:
-        DataError: if the folder is no such folder, the output holds something else, or another
-            process or thread writes there.
-        ValueError: if there are to be less than 1 shard, or max_side or quality is out of range.
+        DataError: if the folder does not have this structure, the output contains something else,
+            or another process or thread is writing there.
+        ValueError: if shards, max_side or quality is out of range.
         OSError: if the output cannot be written.
     """
     if shards < 1:
@@ -222,25 +222,25 @@ def tfrecords(
     seed: int = 0,
     **options: Any,
 ) -> tuple[tf.data.Dataset, list[str]]:
-    """Batches of the images of TFRecord files.
+    """Makes batches of the images in TFRecord files.
 
-    The shards are read side by side, and in another order each epoch; what is read is shuffled
-    by 1,000 images.
+    Shards are read in parallel, in a different order each epoch, and shuffled with a buffer of
+    1,000 images.
 
     Args:
         directory: A folder that `keras-resnet shards` wrote, or one of `*.tfrecord` files with the
-            features "image/encoded" and "image/class/label", from 0 on.
-        class_names: The names of the classes, for files that `keras-resnet shards` did not write.
-        worker: (which, of how many) machines this is. Each reads shards of its own, and gets as
-            many images.
-        seed: Fixes the order and the augmentation.
-        **options: As of `data.batches`: training, image_size, batch_size, augmentation, ....
+            features "image/encoded" and "image/class/label", which starts at 0.
+        class_names: Class names, for files that `keras-resnet shards` did not write.
+        worker: (index of this machine, number of machines). Each reads different shards, and gets
+            the same number of images.
+        seed: Random seed of the order and the augmentation.
+        **options: Arguments of `data.batches`: training, image_size, batch_size, augmentation, ....
 
     Returns:
-        (`tf.data.Dataset` of (images, labels), class names), as `data.image_folder`.
+        (`tf.data.Dataset` of (images, labels), class names), as for `data.image_folder`.
 
     Raises:
-        DataError: if there are no such files, they were not finished, or are too few to share.
+        DataError: if there are no such files, they are incomplete, or too few for the workers.
     """
     return batches(shards_source(directory, class_names, worker), seed=seed, **options)
 

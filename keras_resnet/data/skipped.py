@@ -20,10 +20,10 @@ SAMPLE = 1000  # Images that are decoded once before training starts.
 
 
 class Skipped:
-    """The images of one source that were left out, in the order they were met.
+    """The images of a source that were left out, in the order in which they were read.
 
-    `reasons` is {name: why it cannot be decoded}. `unread` is the same of images of kinds that
-    TensorFlow does not read, which are not counted as bad.
+    `reasons` is {name: why it cannot be decoded}. `unread` is the same for images in formats that
+    TensorFlow does not read, which do not count as unreadable.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Skipped:
         return len(self.reasons)
 
     def add(self, name: str, reason: str) -> None:
-        """Notes an image once, and says so."""
+        """Records an image, once, and logs it."""
         with self._lock:
             if name in self.reasons:
                 return
@@ -44,12 +44,12 @@ class Skipped:
         logger.warning("Left out %s: %s.", name, reason)
 
     def add_all(self, reasons: Mapping[str, str]) -> None:
-        """Notes {name: reason}."""
+        """Records several images, {name: reason}."""
         for name, reason in reasons.items():
             self.add(name, reason)
 
     def add_unread(self, unread: Mapping[str, str]) -> None:
-        """Notes images of kinds that TensorFlow does not read, {name: reason}, and says so once."""
+        """Records images in formats that TensorFlow does not read, {name: reason}; logs once."""
         new = {name: reason for name, reason in unread.items() if name not in self.unread}
         self.unread.update(new)
         if new:
@@ -62,20 +62,20 @@ class Skipped:
             )
 
     def note(self, source: Source, name: bytes) -> None:
-        """Notes a bad example of a source, by its name."""
+        """Records an unreadable example of a source, by its name."""
         text = name.decode(errors="surrogateescape")
         self.add(text, source.why_bad(text) or "it was unreadable, but is readable now")
 
     def judge(self, share: float, max_bad: float, said: str) -> None:
-        """Refuses a data set of which too much is bad.
+        """Raises an error if too many images are unreadable.
 
         Args:
-            share: The share that is bad, 0 to 1.
-            max_bad: The share that is borne.
-            said: The same for the message: "3 of 20".
+            share: Fraction of unreadable images, 0 to 1.
+            max_bad: Maximum fraction.
+            said: The fraction for the message: "3 of 20".
 
         Raises:
-            DataError: if it is too much.
+            DataError: if the fraction is above the maximum.
         """
         if share > max_bad:
             first = "\n".join(

@@ -19,26 +19,28 @@ class DataError(ValueError):
 class Source:
     """Encoded images with their labels.
 
-    An example is (name, item, label): the name for reports, scalar string; what `read` takes,
+    An example is (name, item, label): a name for reports, scalar string; the argument of `read`,
     scalar string; the index into `class_names`, int64.
 
     Args:
         class_names: Names of the classes.
-        count: How many examples there are.
-        examples: Function from a key and a number to a `tf.data.Dataset` of `count` examples less
-            that number at the start: in an order that the key fixes, int64 (2,), or in the
-            source's own if it is None.
-        read: Function from an item to the encoded image, a scalar string tensor.
-        replacement: Function from a key, int64 (2,), to an example that takes a bad one's place.
-        why_bad: Function from a name to why its image cannot be decoded, in words; None if it can.
-        unusable: What is named as an image but is no file, {name: why}; not among the examples.
-        unread: Images of kinds that TensorFlow does not read, {name: why}; not among the examples.
-        worker: (which, of how many): these are the examples which, which + how many, ... of a
-            whole.
-        counts: How many examples each class has; None where only reading them all would say.
-        listed: Function to (name, bytes, images in it) of each file that the whole is in, by
-            looking at no file's content; nothing where there are no files to look at.
-        folder: What those names are below, where each file is an image; "" elsewhere.
+        count: Number of examples.
+        examples: Function of a key, int64 (2,), and a number to a `tf.data.Dataset` of the examples
+            without that number of first ones: in a random order with the key as its seed, or in the
+            source's order if the key is None.
+        read: Function of an item to the encoded image, a scalar string tensor.
+        replacement: Function of a key, int64 (2,), to an example that replaces an unreadable one.
+        why_bad: Function of a name to the reason why the image cannot be decoded; None if it can.
+        unusable: Entries that are named like images but are not files, {name: reason}; not among
+            the examples.
+        unread: Images in formats that TensorFlow does not read, {name: reason}; not among the
+            examples.
+        worker: (index, number of workers): this source has every such example, starting at the
+            index.
+        counts: Number of examples of each class; None if it is unknown without reading them all.
+        listed: Function that lists (name, size in bytes, number of images) of each data file,
+            without reading its content; empty if there are no files.
+        folder: Folder that these names are relative to, if each file is an image; else "".
     """
 
     class_names: tuple[str, ...]
@@ -55,12 +57,12 @@ class Source:
     folder: str = ""
 
     def part(self, worker: int, workers: int, *, equal: bool = True) -> "Source":
-        """The examples of one of several workers.
+        """Returns the examples of one of several workers.
 
         Args:
-            worker: Which, from 0.
-            workers: Of how many.
-            equal: Whether all get as many, and a few examples go to nobody.
+            worker: Index of the worker, from 0.
+            workers: Number of workers.
+            equal: Whether all workers get the same number, so that a few examples may be unused.
         """
         if workers == 1:
             return self
@@ -79,10 +81,10 @@ class Source:
         )
 
     def whole_batches(self, batch_size: int) -> "Source":
-        """As many examples as fill batches; which are left out, an epoch's order says.
+        """Returns the source with only whole batches; other examples are left out in each epoch.
 
         Raises:
-            DataError: if there is no whole batch.
+            DataError: if there are fewer examples than a batch.
         """
         if self.count < batch_size:
             raise DataError(
@@ -92,12 +94,12 @@ class Source:
         return dataclasses.replace(self, count=self.count // batch_size * batch_size)
 
     def key(self, seed: int, purpose: int, place: tf.Tensor) -> tf.Tensor:
-        """What fixes the draws for a place of the training order; the same whoever loads it.
+        """Returns the random seed for a position of the training order, the same on every worker.
 
         Args:
-            seed: The training's.
-            purpose: A number for each kind of draw.
-            place: int64 tensor: the place in this part.
+            seed: Random seed of the training.
+            purpose: A number for each kind of random draw.
+            place: int64 tensor: the position in this part.
         """
         which, workers = self.worker
         return tf.random.fold_in(tf.constant([seed, purpose], tf.int64), place * workers + which)

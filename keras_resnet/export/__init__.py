@@ -1,4 +1,4 @@
-"""Models in the formats of other systems."""
+"""Exports to SavedModel, ONNX, LiteRT and OpenVINO."""
 
 from keras_resnet.export.calibration import calibration_images
 from keras_resnet.export.comparison import Comparison

@@ -30,20 +30,20 @@ def calibration_images(
     number: int = NUMBER,
     pixels: bool = False,
 ) -> np.ndarray:
-    """Images of a folder, as a network takes them: a random choice, the same each time.
+    """Loads a random but reproducible choice of images from a folder, preprocessed for a network.
 
     Args:
-        model: The network, which says whether it normalises, and what its axes are.
-        directory: The folder; its subfolders are searched too.
+        model: The network; it determines the normalisation and the data format.
+        directory: The folder; subfolders are included.
         preprocessing: The evaluation transform.
-        number: How many images at most. Those that cannot be decoded are left out.
-        pixels: Whether to leave out the normalisation, for `with_preprocessing`.
+        number: Maximum number of images. Unreadable ones are left out.
+        pixels: Whether to return pixel values, not normalised, for `with_preprocessing`.
 
     Returns:
-        float32 (number, height, width, 3), or with `pixels` uint8; channels first as the model.
+        float32 (number, height, width, 3), or uint8 with `pixels`; channels first if the model is.
 
     Raises:
-        ValueError: if there is no such folder, or no image in it.
+        ValueError: if the folder does not exist or has no readable images.
     """
     if not Path(directory).is_dir():
         raise ValueError(f"The folder {directory} does not exist. Pass a folder of images.")

@@ -32,15 +32,15 @@ FREE_SIDE = 64  # Of the images that are tried where a model leaves the size ope
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """An exported network's predictions beside the model's.
+    """A comparison of an exported network's predictions with the model's.
 
     Args:
-        images: How many images both predicted.
-        error: The largest difference, divided by the largest value; of probabilities, that of
-            their logarithms, unless the network is quantised.
-        agreement: The share of images whose best class is the same; None without classes.
-        tolerance: The error that is allowed; None for a quantised network, which has to agree on
-            the best class of 95 % of the images.
+        images: Number of images compared.
+        error: The largest difference divided by the largest value; for probabilities, of their
+            logarithms, unless the network is quantized.
+        agreement: Fraction of images with the same predicted class; None without classes.
+        tolerance: The largest error allowed; None for a quantized network, which has to predict the
+            same class for 95 % of the images.
     """
 
     images: int
@@ -49,7 +49,7 @@ class Comparison:
     tolerance: float | None
 
     def check(self, what: object) -> None:
-        """Raises a ValueError if the predictions are not the model's."""
+        """Raises a ValueError if the predictions differ."""
         if not np.isfinite(self.error):
             raise ValueError(f"{what} or its model predicts NaN or infinite values.")
         if self.tolerance is None and self.agreement is not None:

@@ -12,19 +12,19 @@ NETWORKS = (keras.Sequential, keras.Function)  # a functional model is a keras.F
 
 
 def fold(model: keras.Model, *, dtype: str | None = None) -> keras.Model:
-    """Copies a network, each batch normalization becoming part of the convolution before it.
+    """Copies a network, with batch normalization folded into the convolutions before it.
 
-    In inference it multiplies a channel by `gamma / sqrt(variance + epsilon)` and adds a constant,
-    which the convolution's kernel and a bias do as well. Batch normalization that follows
-    something else stays. The copy is for inference: it has nothing left that keeps statistics.
+    In inference, batch normalization multiplies each channel by `gamma / sqrt(variance + epsilon)`
+    and adds a constant, which the convolution's kernel and a bias can do as well. Batch
+    normalization that does not follow a convolution is kept. The copy is for inference only.
 
     Args:
-        model: A functional or sequential model, which may have others inside.
-        dtype: The dtype policy of the copy's layers, "float32" to undo mixed precision; their own
-            if None.
+        model: A functional or sequential model; nested models are folded too.
+        dtype: Dtype policy of the copy's layers, "float32" to undo mixed precision. None to keep
+            their own.
 
     Returns:
-        A model with layers of the same names; the given one is not changed.
+        A new model whose layers have the same names.
 
     Raises:
         ValueError: if the model is neither functional nor sequential.

@@ -130,17 +130,17 @@ def place(artefact: str | os.PathLike[str]) -> Path:
 
 
 def write(record: dict[str, Any], artefact: Path) -> None:
-    """Writes the record of an artefact, of a file as `<file>.export.json`."""
+    """Writes the record of an export; for a file, `<file>.export.json`."""
     folder = artefact.is_dir()
     target = artefact / NAME if folder else artefact.with_name(f"{artefact.name}.{NAME}")
     write_text(target, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def read(artefact: str | os.PathLike[str]) -> dict[str, Any]:
-    """The record of an artefact.
+    """Reads the record of an export.
 
     Raises:
-        ValueError: if there is none, or it is damaged.
+        ValueError: if there is no record, or it is damaged.
     """
     path, name = place(artefact), Path(artefact).name
     record = read_json(path, _checked, advice="Export again.") if path.is_file() else {}
@@ -168,10 +168,10 @@ def _checked(record):
 
 
 def preprocessing_of(record: dict[str, Any]) -> Preprocessing | None:
-    """The evaluation transform that a record names.
+    """Returns the evaluation transform of a record.
 
     Raises:
-        ValueError: if that is none.
+        ValueError: if it is not valid.
     """
     values = record["preprocessing"]
     try:

@@ -24,9 +24,8 @@ def load(path: str | os.PathLike[str]) -> Callable[[Any], dict[str, np.ndarray]]
         path: The version folder of a SavedModel, or a .onnx, .tflite or .xml file.
 
     Returns:
-        Function from an array of images, as the network takes them, to each output by its name.
-        Of a SavedModel with its preprocessing inside, it also takes a list of encoded images,
-        bytes.
+        Function of an array of input images to a dictionary of outputs by name. For a SavedModel
+        with preprocessing, it also accepts a list of encoded images, bytes.
     """
     path = Path(path)
     return (_saved_model if path.is_dir() else RUNTIMES[path.suffix])(path)

@@ -30,33 +30,33 @@ def litert(
 ) -> Path:
     """Exports a model as a LiteRT file, in which each convolution is one `CONV_2D`.
 
-    The input is `images`, float32 (batch, height, width, channels), whatever the quantisation; the
-    output is named as of `export.onnx`, and the file has one signature, `serving_default`. Batch
-    normalization is folded. LiteRT runs the file, and its predictions are compared with the
-    model's, before it gets its name. Its record, `<file>.export.json`, says what it is, and its
-    metadata "keras_resnet" the preprocessing and the classes, in JSON. Needs the export extra
-    (`pip install keras3-resnet[export]`).
+    The input is `images`, float32 (batch, height, width, channels), with every quantization; the
+    output has the same name as for `export.onnx`, and the file has one signature,
+    `serving_default`. Batch normalization is folded. Before the file gets its final name, LiteRT
+    runs it and its predictions are compared with the model's. `<file>.export.json` describes the
+    export, and the metadata "keras_resnet" has the preprocessing and the class names as JSON. Needs
+    the export extra (`pip install keras3-resnet[export]`).
 
     Args:
         model: A model of this package, channels last.
-        path: The file, `resnet.tflite` for example.
-        preprocessing: As `class_names`, `image_size` and `source`, of `export.onnx`.
+        path: File to write, `resnet.tflite` for example.
+        preprocessing: As for `export.onnx`; likewise `class_names`, `image_size` and `source`.
         class_names: Likewise.
         image_size: Likewise.
-        quantize: None, "dynamic" for kernels of 8 bits (a quarter of the size), or "int8" for
-            kernels, with a scale for each channel, and activations of 8 bits.
-        calibration_data: For "int8", some hundred images as the model takes them, float32
-            (number, height, width, channels): the range of each activation is measured on them.
+        quantize: None; "dynamic" for 8-bit kernels, a quarter of the size; or "int8" for 8-bit
+            kernels, with a scale for each channel, and 8-bit activations.
+        calibration_data: For "int8", a hundred or more input images, float32 (number, height,
+            width, channels), on which the range of each activation is measured.
         source: Likewise.
         representative_data: The earlier name of `calibration_data`.
 
     Returns:
-        The path. A file of that name is replaced once the new one is complete and right.
+        The path. An existing file is replaced only after the new one is complete and verified.
 
     Raises:
-        ValueError: if the arguments do not fit, or if the file does not predict as the model does.
+        ValueError: if an argument is invalid, or the file's predictions differ from the model's.
         ImportError: without the export extra.
-        OSError: if the disk is full; what was at the path stays.
+        OSError: if the disk is full; an existing file is kept.
     """
     return write_file(
         FORMAT,

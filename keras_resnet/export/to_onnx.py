@@ -31,37 +31,36 @@ def onnx(
 ) -> Path:
     """Exports a model as an ONNX file, in which each convolution is one `Conv`, grouped ones too.
 
-    The input is `images`, (batch, height, width, channels) or channels first as the model: the
-    batch is open, and so are the sides where the model leaves them open and `image_size` does not
-    fix them. The output is `probabilities`, `logits` or `features`, or each level of a pyramid by
-    its name. Batch normalization is folded; the opset is 17. ONNX Runtime runs the file, and its
-    predictions are compared with the model's, before it gets its name. Its record,
-    `<file>.export.json`, says what it is, and its `metadata_props` the preprocessing and the
-    classes. Needs the export extra (`pip install keras3-resnet[export]`).
+    The input is `images`, (batch, height, width, channels), or channels first if the model is. The
+    batch size is dynamic, and so are height and width if neither the model nor `image_size` fixes
+    them. The output is `probabilities`, `logits` or `features`, or the name of each level of a
+    pyramid. Batch normalization is folded; the opset is 17. Before the file gets its final name,
+    ONNX Runtime runs it and its predictions are compared with the model's. `<file>.export.json`
+    describes the export, and `metadata_props` has the preprocessing and the class names. Needs the
+    export extra (`pip install keras3-resnet[export]`).
 
     Args:
         model: A model of this package.
-        path: The file, `resnext.onnx` for example.
-        preprocessing: The `Preprocessing` of its images, for the record and the metadata.
-        with_preprocessing: Whether its normalisation is in the file, which then takes uint8
-            pixels, 0..255.
-        class_names: Names of the classes, likewise; their numbers if None.
-        image_size: Side of the images in pixels, or (height, width), to fix what the model leaves
-            open.
-        quantize: None, or "int8" for 8-bit integers, by ONNX Runtime's static quantisation with a
-            scale for each channel of the kernels.
-        calibration_data: For "int8", some hundred images as the file takes them (number,
-            height, width, channels): the range of each activation is measured on them.
+        path: File to write, `resnext.onnx` for example.
+        preprocessing: The `Preprocessing` of the images, for the record and the metadata.
+        with_preprocessing: Whether to include its normalisation in the network, whose input is then
+            uint8 pixels, 0..255.
+        class_names: Class names, for the record and the metadata. Default: the class indices.
+        image_size: Image size in pixels, or (height, width), if the model accepts any.
+        quantize: None, or "int8" for ONNX Runtime's static 8-bit quantization, with a scale for
+            each channel of the kernels.
+        calibration_data: For "int8", a hundred or more input images (number, height, width,
+            channels), on which the range of each activation is measured.
         source: The file of the model's weights, if any, for the record.
         representative_data: The earlier name of `calibration_data`.
 
     Returns:
-        The path. A file of that name is replaced once the new one is complete and right.
+        The path. An existing file is replaced only after the new one is complete and verified.
 
     Raises:
-        ValueError: if the arguments do not fit, or if the file does not predict as the model does.
+        ValueError: if an argument is invalid, or the file's predictions differ from the model's.
         ImportError: without the export extra.
-        OSError: if the disk is full; what was at the path stays.
+        OSError: if the disk is full; an existing file is kept.
 
     Example:
     >>> model = keras_resnet.ResNet18(classes=5)

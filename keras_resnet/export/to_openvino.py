@@ -21,27 +21,26 @@ def openvino(
 ) -> Path:
     """Exports a model as an OpenVINO file, in which each convolution is one operation.
 
-    The input and outputs are those of `export.onnx`, and so is the comparison with the model, for
-    which OpenVINO computes in float32 (by itself it takes bfloat16 where the processor has it).
-    Its `rt_info` has the preprocessing and the classes, as a file of
-    `export.onnx` in its metadata. Needs the openvino extra
-    (`pip install keras3-resnet[openvino]`).
+    Input and outputs are the same as for `export.onnx`, and so is the comparison with the model, in
+    which OpenVINO computes in float32 (by default it uses bfloat16 on processors that support it).
+    `rt_info` has the preprocessing and the class names. Needs the openvino extra (`pip install
+    keras3-resnet[openvino]`).
 
     Args:
         model: A model of this package.
-        path: The file, `resnet.xml` for example. The weights are beside it, in `resnet.bin`.
-        preprocessing: As the other arguments, of `export.onnx`.
+        path: File to write, `resnet.xml` for example. The weights are written to `resnet.bin`.
+        preprocessing: As for `export.onnx`, like the other arguments.
         class_names: Likewise.
         image_size: Likewise.
         source: Likewise.
 
     Returns:
-        The path. Files of that name are replaced once the new ones are complete and right.
+        The path. Existing files are replaced only after the new ones are complete and verified.
 
     Raises:
-        ValueError: if the arguments do not fit, or if the file does not predict as the model does.
+        ValueError: if an argument is invalid, or the file's predictions differ from the model's.
         ImportError: without OpenVINO.
-        OSError: if the disk is full; what was at the path stays.
+        OSError: if the disk is full; existing files are kept.
     """
     return write_file(
         FORMAT,

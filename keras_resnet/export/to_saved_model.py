@@ -46,35 +46,35 @@ def saved_model(
     warmup: bool = False,
     source: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Exports a model as the next version in `directory`.
+    """Exports a model as a SavedModel, the next version in `directory`.
 
-    Signatures: `tensor` takes normalised images, float32 (batch, height, width, channels), or
-    channels first as the model. With `preprocessing`, `serving_default` takes `image_bytes`,
-    string (batch,), whole JPEG, PNG, GIF, BMP or WebP files; without, it is `tensor`. A classifier
-    returns `classes`, string (batch, top_k), and `scores`, float32 (batch, top_k), best first, and
-    `probabilities`, float32 (batch, classes). A backbone returns `features`, a pyramid its levels
-    by their names, and both have a third signature `features`, which is `tensor`. One image that
-    cannot be decoded fails its batch.
+    Signatures: `tensor` accepts normalised images, float32 (batch, height, width, channels), or
+    channels first if the model is. With `preprocessing`, `serving_default` accepts `image_bytes`,
+    string (batch,), the contents of JPEG, PNG, GIF, BMP or WebP files; without, it is the same as
+    `tensor`. A classifier returns `classes`, string (batch, top_k), and `scores`, float32 (batch,
+    top_k), highest first, and `probabilities`, float32 (batch, classes). A backbone returns
+    `features`, a pyramid its levels by name, and both have a third signature, `features`, which is
+    the same as `tensor`. One unreadable image fails its whole batch.
 
-    The new version is run once and compared with the model. Its export.json says what it is.
+    The new version is run once and compared with the model. Its export.json describes it.
 
     Args:
-        model: A model of this package, with softmax or logits on top, or without a top.
+        model: A model of this package, which returns probabilities or logits, or has no top.
         directory: The model's folder; versions are its subfolders `1`, `2`, ....
-        preprocessing: The `Preprocessing` to put in front.
-        class_names: Names of the classes; their numbers if None. They are the asset
-            class_names.txt too, a line each.
-        top_k: How many classes `classes` and `scores` name.
-        fold: Whether batch normalization becomes part of the convolutions.
-        warmup: Whether to add what `write_warmup` writes, before the version is there.
+        preprocessing: The `Preprocessing` to include.
+        class_names: Class names, also written to the asset class_names.txt, one per line. Default:
+            the class indices.
+        top_k: Number of classes in `classes` and `scores`.
+        fold: Whether to fold batch normalization into the convolutions.
+        warmup: Whether to add warm-up requests, as `write_warmup` does.
         source: The file of the model's weights, if any, for export.json.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        ValueError: if there are not as many names as classes, if the backend is not TensorFlow,
-            or if the new version does not predict as the model does: it is then removed.
+        ValueError: if the numbers of names and classes differ, the backend is not TensorFlow, or
+            the new version's predictions differ from the model's; it is then removed.
         OSError: if the disk is full.
     """
     check_backend()

@@ -29,21 +29,21 @@ def verify(
     *,
     preprocessing: Preprocessing | None = None,
 ) -> Comparison:
-    """Compares what an exported network and the model predict for the same images.
+    """Compares the predictions of an exported network and of its model for the same images.
 
     Args:
-        artefact: The version folder of a SavedModel, or a .onnx, .tflite or .xml file, with the
-            record that was written with it.
-        images: Encoded images, bytes, by the name that an error calls them.
+        artefact: The version folder of a SavedModel, or a .onnx, .tflite or .xml file, with its
+            record.
+        images: Encoded images, bytes, by name; error messages use the names.
         model: The model that was exported.
-        preprocessing: The evaluation transform, if export.json names none.
+        preprocessing: The evaluation transform, if export.json has none.
 
     Returns:
         The comparison. `check` raises if the predictions differ.
 
     Raises:
-        ValueError: if an image cannot be decoded, the files are not those that were written, or
-            the model has other weights than the one that was exported.
+        ValueError: if an image cannot be decoded, a file of the export was modified, or the model
+            has other weights than the exported one.
     """
     artefact = Path(artefact)
     said = record.read(artefact)
@@ -74,18 +74,18 @@ def verify(
 def answers_in_new_process(
     artefact: str | os.PathLike[str], inputs: np.ndarray | list[bytes]
 ) -> dict[str, np.ndarray]:
-    """Has an exported network predict in a process that does not know this package.
+    """Runs an exported network in a new process that does not import this package.
 
     Args:
         artefact: The version folder of a SavedModel, or a .onnx, .tflite or .xml file.
-        inputs: An array of images as the network takes them or, for a SavedModel, a list of
-            encoded images, bytes.
+        inputs: An array of input images or, for a SavedModel with preprocessing, a list of encoded
+            images, bytes.
 
     Returns:
-        Each output by its name.
+        A dictionary of outputs by name.
 
     Raises:
-        ValueError: if the process fails; its last line is in the message.
+        ValueError: if the process fails; the message has the last line of its output.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

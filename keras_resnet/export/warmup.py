@@ -18,16 +18,16 @@ FREE_SIDE = 224  # Of the images where the network leaves the size open.
 def write_warmup(version: str | os.PathLike[str], *, batch_sizes: Sequence[int] = (1,)) -> Path:
     """Writes warm-up requests for each signature of a SavedModel.
 
-    TensorFlow builds parts of a graph when it is first run. The server runs what it finds in
-    assets.extra/tf_serving_warmup_requests before it declares a version available. Needs the
+    TensorFlow initializes parts of a graph at its first run. TensorFlow Serving runs the requests
+    in assets.extra/tf_serving_warmup_requests before it makes a version available. Needs the
     serving extra (`pip install keras3-resnet[serving]`).
 
     Args:
-        version: The version folder, which `saved_model` returned.
-        batch_sizes: Images a request, one request each.
+        version: The version folder that `saved_model` returned.
+        batch_sizes: Batch sizes, one request for each.
 
     Returns:
-        The file. It is a TFRecord file of `tensorflow.serving.PredictionLog`.
+        The file, a TFRecord file of `tensorflow.serving.PredictionLog`.
 
     Raises:
         ValueError: if the folder has no export.json, or a batch size is less than 1.

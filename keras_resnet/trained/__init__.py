@@ -1,4 +1,4 @@
-"""Trained networks: what they answer on images, and in what formats they leave."""
+"""Trained networks: prediction, evaluation, explanation and export."""
 
 from keras_resnet.trained.evaluation import Evaluation, evaluate
 from keras_resnet.trained.network import Explanation, Network, open_network

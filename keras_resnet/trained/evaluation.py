@@ -22,17 +22,19 @@ TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A network's answers.
+    """The result of an evaluation.
 
     Args:
         rows: (file, label, predicted, probability) of each image, strings.
-        matrix: How many images of each class (rows) were taken for each class (columns).
-        loss: The mean cross-entropy.
-        top5: The share whose label is among the five most probable classes.
-        pictures: {file: pixels, uint8 (height, width, 3)} of the first mistakes, as it saw them.
+        matrix: Confusion matrix: number of images of each class (rows) that were predicted as each
+            class (columns).
+        loss: Mean cross-entropy.
+        top5: Top-5 accuracy, 0 to 1.
+        pictures: {file: pixels, uint8 (height, width, 3)} of the first misclassified images, after
+            preprocessing.
         skipped: {file: reason} of the images that could not be decoded.
-        counted: Which images these are, in words.
-        trained: How many of them trained the network; None if nobody knows.
+        counted: Description of the images that were used.
+        trained: Number of them that the network was trained on; None if unknown.
     """
 
     rows: list[tuple[str, str, str, str]]
@@ -46,12 +48,12 @@ class Evaluation:
 
     @property
     def top1(self) -> float:
-        """The share whose label is the most probable class."""
+        """Top-1 accuracy, 0 to 1."""
         return float(np.trace(self.matrix) / self.matrix.sum())
 
     @property
     def mistakes(self) -> list[tuple[str, str, str, str]]:
-        """The rows that are wrong, the most certain first."""
+        """The rows of misclassified images, highest probability first."""
         wrong = (row for row in self.rows if row[1] != row[2])
         return sorted(wrong, key=lambda row: -float(row[3]))
 
@@ -75,19 +77,19 @@ def evaluate(
     pictured: int = 0,
     order: list[int] | None = None,
 ) -> Evaluation:
-    """Has a network name the images of a source.
+    """Evaluates a network on the images of a source.
 
     Args:
-        model: From normalised images to probabilities, (batch, classes).
+        model: A model from normalised images to probabilities, (batch, classes).
         source: The images.
         preprocessing: The evaluation transform.
-        batch_size: Images at a time.
-        skipped: Is told of the images that cannot be decoded.
-        pictured: Of how many mistakes to keep the pictures.
-        order: Which of the model's classes each of the source's is, where their order differs.
+        batch_size: Number of images per batch.
+        skipped: Collects the images that cannot be decoded.
+        pictured: Number of misclassified images to keep.
+        order: Index of the model's class for each class of the source, if their order differs.
 
     Returns:
-        The answers, an `Evaluation`.
+        The result, an `Evaluation`.
     """
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)

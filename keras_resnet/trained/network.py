@@ -30,12 +30,12 @@ logger = logging.getLogger("keras_resnet")
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """A picture of what speaks for a class.
+    """The result of `Network.explain`.
 
     Args:
-        picture: The file.
-        class_name: The class.
-        probability: The network's, of this class.
+        picture: The image file that was written.
+        class_name: The explained class.
+        probability: Probability of this class.
     """
 
     picture: Path
@@ -45,14 +45,14 @@ class Explanation:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A trained network and what it needs.
+    """A trained network with its preprocessing and class names.
 
     Args:
-        model: From normalised images to probabilities.
+        model: The model, from normalised images to probabilities.
         preprocessing: The evaluation transform.
-        class_names: Names of the classes; None if nobody knows them.
-        file: Where its weights came from.
-        run: The run folder that it is of, if it is of one.
+        class_names: Class names; None if unknown.
+        file: File of its weights.
+        run: Its run folder, if it has one.
 
     Example:
     >>> network = keras_resnet.trained.Network.from_run("runs/flowers")  # doctest: +SKIP
@@ -73,15 +73,15 @@ class Network:
         *,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     ) -> "Network":
-        """Opens the best network of a training.
+        """Opens the best network of a run.
 
         Args:
             folder: The run folder. Default: the newest finished one in `runs`.
-            preprocessing: A `Preprocessing`, or {name: value} of what of it differs from the
+            preprocessing: A `Preprocessing`, or {name: value} for fields that differ from the
                 run's.
 
         Raises:
-            ValueError: if there is no such run, or its network takes images of another size.
+            ValueError: if the run does not exist, or its network needs another image size.
         """
         run = Run.open(newest_run() if folder is None else folder)
         used = _changed(run.preprocessing, preprocessing)
@@ -105,23 +105,22 @@ class Network:
         """Builds a network and loads its weights.
 
         Args:
-            model: One of `keras_resnet.list_models()`; None for what the weights are of, if they
-                are no published ones.
+            model: One of `keras_resnet.list_models()`. Default: recognized from the weights;
+                required for the name of published weights.
             weights: A file, a folder with a config.json, "hf://owner/name", or the name of
                 published weights.
-            preprocessing: A `Preprocessing`, or {name: value} of what of it differs from what
-                `weights.preprocessing_of` says, or, if that is nothing, from what is assumed, and
-                logged: ImageNet's mean and deviation, and the sides that the network was made for,
-                256 and 224, or 32 of CIFAR networks. With another `crop` alone, `resize` is the
-                same share of it.
-            prefix: Which network, where the file has several: "teacher".
-            version: Where its bottlenecks stride, as of the builders. Default: what the file says,
-                or "v1.5".
+            preprocessing: A `Preprocessing`, or {name: value} for fields that differ from
+                `weights.preprocessing_of`. If that is None, ImageNet's mean and standard deviation
+                are assumed, and the usual sizes, 256 and 224, or 32 for CIFAR networks, and this is
+                logged. If only `crop` is changed, `resize` changes in the same ratio.
+            prefix: Prefix of the network to load, if the file contains several: "teacher".
+            version: Position of the stride in bottleneck blocks, as for the builders. Default: that
+                of the file, else "v1.5".
 
         Raises:
-            ValueError: if there is no such network, or the file is of none with classes; or if it
-                is known to take other images, as keras.applications' BGR, and neither a mean nor a
-                deviation was given.
+            ValueError: if the network does not exist, or has no classifier; or if the weights need
+                unsupported preprocessing, like the BGR images of keras.applications, and neither
+                mean nor std is given.
         """
         if model is None and is_name(weights):
             raise ValueError(f"Whose {weights} are meant? Pass model.")
@@ -163,50 +162,50 @@ class Network:
     def predict(
         self, files: Iterable[str | Path], *, top: int = 5, skipped: Skipped | None = None
     ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
-        """The most probable classes of any number of image files, in their order.
+        """Classifies image files, in their order.
 
         Args:
-            files: Their paths; of a folder, all images in it.
-            top: How many classes.
-            skipped: Is told of those that cannot be decoded, which are left out. Without it they
-                are logged.
+            files: Paths of image files, or of folders of images.
+            top: Number of classes for each image.
+            skipped: Collects images that cannot be decoded, which are left out. Without it they are
+                logged.
 
         Yields:
-            (path, [(class name, probability), ...], the best first) of each that can be decoded;
-            the class's number where nobody knows its name.
+            (path, [(class name, probability), ...]) of each image that can be decoded, highest
+            probability first. Without class names, the class index as a string.
 
         Raises:
-            ValueError: if there are no files; without `skipped`, if none can be decoded.
+            ValueError: if there are no files, or, without `skipped`, if none can be decoded.
         """
         names = checked_names(self.model, self.class_names)
         return prediction.predict(self.model, self.preprocessing, names, files, top, skipped)
 
     def probabilities(self, images: Iterable[bytes]) -> np.ndarray:
-        """Probabilities of encoded images.
+        """Computes the class probabilities of encoded images.
 
         Args:
-            images: JPEG, PNG, GIF, BMP or WebP files, bytes.
+            images: Contents of JPEG, PNG, GIF, BMP or WebP files, bytes.
 
         Returns:
             float32 (images, classes).
 
         Raises:
-            ValueError: if there are none, or one is no image, with its place in the list.
+            ValueError: if there are no images, or one cannot be decoded; the message has its
+                position.
         """
         return prediction.probabilities(self.model, self.preprocessing, images)
 
     def evaluate(self, data: str | Path) -> Evaluation:
-        """The network's answers on labelled images.
+        """Evaluates the network on labelled images.
 
         Args:
-            data: A folder, a `.npz` file or the name of a data set of tensorflow-datasets; of its
-                parts, the one that validates. If the network was trained on a folder without
-                parts, and this is the same data, wherever it lies now, the images that the
-                training set aside; else all of such a folder. `counted` and `trained` of the
-                answers say which.
+            data: A folder, a `.npz` file or the name of a tensorflow-datasets data set. If it has a
+                validation part, that is used. Of a folder without parts that the network was
+                trained on, even if it was moved, the images set aside for validation are used; of
+                another folder, all images. `counted` and `trained` of the result describe them.
 
         Raises:
-            ValueError: if there is no such data, or the classes do not fit.
+            ValueError: if the data does not exist, or its classes differ from the network's.
         """
         return evaluate_on(data, self)
 
@@ -218,16 +217,16 @@ class Network:
         class_name: str | None = None,
         layer: str | None = None,
     ) -> Explanation:
-        """Draws an image, as the network sees it, under its Grad-CAM.
+        """Draws an image and its Grad-CAM heat map.
 
         Args:
-            image: An image file.
-            output: The picture to write. Default: `NAME_explained.png` in the current folder.
-            class_name: The class that is looked for. Default: the most probable one.
-            layer: As of `visualize.grad_cam`.
+            image: Path of the image file.
+            output: Image file to write. Default: `NAME_explained.png` in the current folder.
+            class_name: The class to explain. Default: the most probable one.
+            layer: As for `visualize.grad_cam`.
 
         Raises:
-            ValueError: if there is no such class or layer, or the image cannot be decoded.
+            ValueError: if the class or the layer does not exist, or the image cannot be decoded.
         """
         image, names = Path(image), checked_names(self.model, self.class_names)
         if class_name is not None and class_name not in names:
@@ -246,16 +245,16 @@ class Network:
         return Explanation(picture, names[index], float(answer[index]))
 
     def save_hub(self, folder: str | Path) -> Path:
-        """Saves the network as the Hugging Face hub has it, with what its run says of it.
+        """Saves the network as a folder for the Hugging Face hub, with a model card from its run.
 
         Args:
-            folder: As of `weights.save_hub`, which says what comes of it.
+            folder: As for `weights.save_hub`.
 
         Returns:
             The folder.
 
         Raises:
-            ValueError: if the network is none of `list_models()`.
+            ValueError: if the network is not one of `list_models()`.
             OSError: if the folder cannot be written.
         """
         said = {} if self.run is None else self.run.card()
@@ -268,21 +267,21 @@ class Network:
         )
 
     def export(self, format: str, output: str | Path | None = None, **options: Any) -> Path:
-        """Writes the network in the format of another system, and compares its answers.
+        """Exports the network, and compares the export's predictions with the model's.
 
         Args:
             format: "saved_model", "onnx", "litert" or "openvino".
-            output: The folder of a SavedModel's versions, or the file. Default: in the run folder,
-                `saved_model` or for example `onnx_int8/model.onnx`.
-            **options: Those of `export.saved_model`, `export.onnx`, ...; `any_size=True` leaves
-                the sides of a file's images open.
+            output: File to write, or for a SavedModel the folder of its versions. Default: in the
+                run folder, `saved_model` or for example `onnx_int8/model.onnx`.
+            **options: Arguments of `export.saved_model`, `export.onnx`, ...; `any_size=True` for a
+                file that accepts images of any size.
 
         Returns:
-            The version folder, or the file.
+            The version folder or the file.
 
         Raises:
-            ValueError: if the arguments do not fit, or the export does not answer as the model
-                does.
+            ValueError: if an argument is invalid, or the export's predictions differ from the
+                model's.
         """
         return exporting.export_network(self, format, output, **options)
 
@@ -296,18 +295,19 @@ def open_network(
     prefix: str | None = None,
     version: str | None = None,
 ) -> Network:
-    """Opens a run's network, or any with weights.
+    """Opens a network from a run folder or from weights.
 
     Args:
-        run: As of `Network.from_run`.
-        model: As of `Network.from_weights`; needs `weights`.
-        weights: As of `Network.from_weights`, instead of `run`.
-        preprocessing: As of either.
-        prefix: As of `Network.from_weights`.
-        version: As of `Network.from_weights`.
+        run: As for `Network.from_run`.
+        model: As for `Network.from_weights`; needs `weights`.
+        weights: As for `Network.from_weights`, instead of `run`.
+        preprocessing: As for either.
+        prefix: As for `Network.from_weights`.
+        version: As for `Network.from_weights`.
 
     Raises:
-        ValueError: if there is no such run or network, or the arguments do not fit one another.
+        ValueError: if the run or the network does not exist, or the arguments contradict each
+            other.
     """
     if model is None and weights is None and prefix is None and version is None:
         return Network.from_run(run, preprocessing=preprocessing)

@@ -4,7 +4,7 @@ from keras_resnet.trained.network import Network, open_network
 
 
 class Run:
-    """`training.Run` as it was; `trained.Network` takes its place."""
+    """The old `training.Run`, which `trained.Network` replaces."""
 
     def __init__(self, network):
         self.network, self.folder = network, network.run.folder
@@ -12,19 +12,19 @@ class Run:
 
     @classmethod
     def open(cls, folder):
-        """As `Network.from_run`."""
+        """Same as `Network.from_run`."""
         return cls(Network.from_run(folder))
 
     def model(self):
-        """As `Network.model`."""
+        """Same as `Network.model`."""
         return self.network.model
 
     def predict(self, images):
-        """As `Network.probabilities`."""
+        """Same as `Network.probabilities`."""
         return self.network.probabilities(images)
 
     def name_files(self, files, *, top=5):
-        """As `Network.predict`, in a dictionary."""
+        """Same as `Network.predict`, as a dictionary."""
         return dict(self.network.predict(files, top=top))
 
 

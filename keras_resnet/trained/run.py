@@ -18,13 +18,13 @@ ADVICE = "Copy the run folder again from where it was trained, or train again."
 
 
 def newest_run(parent: str | Path = "runs") -> Path:
-    """The run folder in `parent` whose training ended last.
+    """Returns the run folder in `parent` that was finished last.
 
     Args:
         parent: A folder of run folders.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no finished run.
     """
     reports = [file for file in Path(parent).glob(f"*/{REPORT}") if (file.parent / BEST).is_file()]
     if not reports:
@@ -34,13 +34,13 @@ def newest_run(parent: str | Path = "runs") -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run folder says of its network.
+    """The content of a run folder.
 
     Args:
-        folder: The folder.
-        class_names: Names of the classes.
+        folder: Path of the run folder.
+        class_names: Class names.
         preprocessing: The evaluation transform that the network was trained for.
-        split: How the data was divided: arguments of `evaluation_source`.
+        split: How the data was split: arguments of `evaluation_source`.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Run:
         """Reads a run folder.
 
         Raises:
-            ValueError: if the folder is not one, or no epoch was finished yet.
+            ValueError: if it is not a run folder, or no epoch is complete.
         """
         folder = Path(folder)
         missing = [name for name in (BEST, CLASSES, RECIPE) if not (folder / name).is_file()]
@@ -69,8 +69,7 @@ class Run:
         """The network of the best epoch.
 
         Raises:
-            ValueError: if it cannot be read, or does not take the images that recipe.json describes
-                or has not the classes that class_indices.json names.
+            ValueError: if it cannot be read, or does not match recipe.json or class_indices.json.
         """
         network = load_best(self.folder)
         taken, side, classes = network.input_shape[1:], self.preprocessing.crop, self.class_names
@@ -83,7 +82,7 @@ class Run:
         return network
 
     def card(self) -> dict[str, Any]:
-        """What a model card says of the run, without paths: arguments of `weights.save_hub`."""
+        """The run's entries for a model card, without paths: arguments of `weights.save_hub`."""
         recipe = read_json(self.folder / RECIPE, advice=ADVICE)
         data, weights = recipe.get("data"), recipe.get("weights")
         left_out = ("data", "weights", "classes", "command")

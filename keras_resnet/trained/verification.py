@@ -21,21 +21,21 @@ def verify_export(
     model: str | None = None,
     weights: str | Path | None = None,
 ) -> export.Comparison:
-    """Has an exported network and the one that it was made from answer the same image files.
+    """Compares the predictions of an exported network and of its model for image files.
 
     Args:
         artefact: A SavedModel's version folder, or a .onnx, .tflite or .xml file.
         images: Paths of the image files.
-        run: The run folder. Default, without `weights`: the one that the artefact lies in, or the
+        run: The run folder. Default, without `weights`: the one that contains the export, else the
             newest finished one in `runs`.
-        model: As of `Network.from_weights`; needs `weights`.
-        weights: As of `Network.from_weights`, instead of `run`.
+        model: As for `Network.from_weights`; needs `weights`.
+        weights: As for `Network.from_weights`, instead of `run`.
 
     Returns:
-        The comparison. `check` raises if the answers differ.
+        The comparison. `check` raises an error if the predictions differ.
 
     Raises:
-        ValueError: if it is no artefact, if it was made from other weights, or an image cannot be
+        ValueError: if it is not an export, the model has other weights, or an image cannot be
             decoded.
         OSError: if an image cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Training by a recipe, and the folders that it leaves."""
+"""Training with recipes, and run folders."""
 
 import importlib
 import warnings

@@ -65,7 +65,7 @@ class TrainingState:
 
 
 def save(folder, state, groups):
-    """Writes a checkpoint beside the one before and renames it.
+    """Writes a checkpoint; it replaces the previous one atomically.
 
     Args:
         folder: The run folder.
@@ -73,8 +73,8 @@ def save(folder, state, groups):
         groups: {name: Keras variables}.
 
     Raises:
-        TrainingError: if a weight is not finite; nothing is written then.
-        OSError: if it cannot be written; the one before is intact.
+        TrainingError: if a weight is not finite; nothing is written.
+        OSError: if it cannot be written; the previous one is intact.
     """
     arrays = {
         f"{group}/{number:05}": np.ascontiguousarray(ops.convert_to_numpy(variable))
@@ -106,7 +106,7 @@ def load(folder):
     """Reads a checkpoint.
 
     Returns:
-        The `TrainingState` and {name: array} for `restore`; None if the folder has none.
+        The `TrainingState` and {name: array} for `restore`; None if there is no checkpoint.
 
     Raises:
         TrainingError: if the file is damaged.

@@ -29,18 +29,18 @@ COMPILED_FROM = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """Where a training runs.
+    """The devices and processes that a network is trained on.
 
     Args:
-        devices: How many GPUs of this machine share each batch, by
-            `tf.distribute.MirroredStrategy`; where there is no GPU, how many logical CPU devices,
-            to try it out.
-        coordinator: Of several processes, host and port of the first one: "10.0.0.1:1234". Each
-            process takes all devices of its machine. On JAX alone (KERAS_BACKEND=jax), by
+        devices: Number of GPUs of this machine that share each batch, with
+            `tf.distribute.MirroredStrategy`; without a GPU, number of logical CPU devices, for
+            testing.
+        coordinator: Host and port of the first of several processes: "10.0.0.1:1234". Each process
+            uses all devices of its machine. Only with JAX (KERAS_BACKEND=jax), with
             `keras.distribution.DataParallel`.
-        processes: How many processes there are.
-        process_id: Which of them this is, 0 to `processes` - 1. The first one writes the run
-            folder, which all of them have to see.
+        processes: Number of processes.
+        process_id: Index of this process, 0 to `processes` - 1. The first one writes the run
+            folder, which should be on a disk that all of them share.
     """
 
     devices: int = 1
@@ -84,7 +84,7 @@ class Distribution:
 
     @property
     def worker(self):
-        """(which, of how many) parts of the images this process takes."""
+        """(index, number) of the part of the images that this process reads."""
         return self.process_id, self.processes
 
     @property
@@ -93,10 +93,10 @@ class Distribution:
         return self.processes * self.devices
 
     def check(self, recipe: Recipe) -> None:
-        """Refuses a recipe that cannot be trained so.
+        """Raises an error for a recipe that is not supported on these devices.
 
         Raises:
-            ValueError: says what does not go together.
+            ValueError: names the arguments that are not supported together.
         """
         if self.devices > 1 and recipe.accumulation_steps > 1:
             raise ValueError(
@@ -123,11 +123,11 @@ class Distribution:
             )
 
     def resolved(self, recipe: Recipe, steps: int) -> Recipe:
-        """A recipe with what it leaves to the machine.
+        """Returns a recipe with the fields that depend on the machine filled in.
 
         Args:
             recipe: A `Recipe`.
-            steps: How many steps are planned.
+            steps: Number of planned steps.
         """
         changes: dict[str, Any] = {}
         if recipe.precision is None:
@@ -189,7 +189,7 @@ class Distribution:
 
     @contextlib.contextmanager
     def explained(self, folder: Path) -> Iterator[None]:
-        """Says of an error what it means for the training."""
+        """Returns an error with an explanation of what it means for the training."""
         try:
             yield
         except WritingError:

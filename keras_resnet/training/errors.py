@@ -1,8 +1,8 @@
-"""The errors of this room."""
+"""Errors of training."""
 
 
 class TrainingError(ValueError):
-    """A training that cannot go on."""
+    """An error that stops the training."""
 
 
 class WritingError(OSError):

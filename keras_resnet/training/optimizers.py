@@ -97,19 +97,20 @@ class _TorchSGD(keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SGD(_PerVariable, _TorchSGD):
-    """A `keras.optimizers.SGD` whose velocity holds gradients, as torch.optim.SGD's does.
+    """A `keras.optimizers.SGD` with the momentum update of torch.optim.SGD.
 
-    Keras' own multiplies by the learning rate before it adds to the velocity, so that after a
-    change of the rate the old steps go on at the old one.
+    The velocity sums gradients. In Keras' own, it sums gradients times the learning rate, so that
+    after a change of the learning rate, earlier gradients are still scaled by the old one.
 
     Args:
         learning_rate: Float or schedule.
-        decay: Rate of weight decay, of kernels.
-        decoupled: False: decay is added to the gradient, as in torch.optim. True: it is taken off
-            the weights, at the learning rate (https://arxiv.org/abs/1711.05101).
-        decay_all: Whether other weights than kernels decay too.
-        multipliers: {name of a layer, block or stage: factor of its learning rate}.
-        **arguments: Those of `keras.optimizers.SGD`: momentum, nesterov, ....
+        decay: Weight decay, for kernels.
+        decoupled: False to add the weight decay to the gradient, as in torch.optim. True to
+            subtract it from the weights, times the learning rate
+            (https://arxiv.org/abs/1711.05101).
+        decay_all: Whether to apply weight decay to all weights, not only to kernels.
+        multipliers: Factors of the learning rate by layer, block or stage: {"layer3": 0.3}.
+        **arguments: Arguments of `keras.optimizers.SGD`: momentum, nesterov, ....
     """
 
 
@@ -119,8 +120,8 @@ class Adam(_PerVariable, keras.optimizers.Adam):
 
     Args:
         learning_rate: Float or schedule.
-        epsilon: Added to the root of the second moment.
-        **arguments: Of `SGD`: decay, decoupled, decay_all, multipliers; and those of
+        epsilon: Added to the square root of the second moment.
+        **arguments: decay, decoupled, decay_all and multipliers, as for `SGD`; and arguments of
             `keras.optimizers.Adam`: beta_1, beta_2, ....
     """
 
@@ -166,11 +167,11 @@ def create_optimizer(recipe, learning_rate):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Another schedule, whose learning rate rises linearly at first.
+    """A schedule with a linear warm-up before another schedule.
 
     Args:
-        schedule: A schedule, or a number for a constant learning rate.
-        steps: How many steps it rises.
+        schedule: The other schedule, or a number for a constant learning rate.
+        steps: Number of warm-up steps.
     """
 
     def __init__(self, schedule: LearningRate, steps: int):
@@ -184,7 +185,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return rate * (START + (1 - START) * share)
 
     def get_config(self) -> dict[str, Any]:
-        """What makes an equal one."""
+        """The arguments, for `from_config`."""
         schedule = self.schedule
         if callable(schedule):
             schedule = keras.saving.serialize_keras_object(schedule)

@@ -59,32 +59,33 @@ def train(
 ) -> Path:
     """Trains, evaluates, exports and reports.
 
-    If `output` holds a training of the same recipe that was interrupted, this one goes on where
-    that one's last checkpoint was. With `deterministic` in the recipe, and on the CPU of the same
-    machine, it ends with the weights of a training that was never interrupted, bit for bit.
+    If `output` has an interrupted training with the same recipe, it is resumed from its last
+    checkpoint. With `deterministic` in the recipe, and on the CPU of the same machine, the
+    resulting weights are bit-identical to those of an uninterrupted training.
 
     Args:
-        recipe: The training.
-        output: The run folder; if it holds a finished training, the first of output-2, output-3,
-            ... that does not is used.
-        distribution: A `Distribution`, if not one device of this machine. Batch statistics are
-            taken over all devices.
-        save_every: Steps between checkpoints. Default: one after each epoch.
-        note: A sentence on the data for the report.
-        command: The command line that the report gives. Default: this process's.
+        recipe: The recipe.
+        output: The run folder. If it has a finished training, the first of output-2, output-3, ...
+            without one is used.
+        distribution: A `Distribution`. Default: one device of this machine. Batch statistics are
+            computed over all devices.
+        save_every: Steps between checkpoints. Default: only at the end of each epoch.
+        note: A sentence about the data, for the report.
+        command: Command line to show in the report. Default: that of this process.
         placement: The old name of `distribution`.
 
     Returns:
         The run folder: `best.keras`, `best.pth`, `last.keras`, `class_indices.json`, `recipe.json`,
         `data.safetensors`, `history.csv`, `curves.png`, `confusion_matrix.png`, `mistakes.png`,
         `predictions.csv`, `skipped.csv`, `model.svg`, `tensorboard/`, `saved_model/1/` and, last,
-        `report.md`. Until it is finished there is `checkpoint.safetensors` too. A picture or
-        TensorBoard's logs that cannot be made are a warning; the report says which are missing.
+        `report.md`. While the training is unfinished, there is `checkpoint.safetensors` too. A
+        failure to create a picture or TensorBoard's logs is only a warning; the report lists what
+        is missing.
 
     Raises:
-        ValueError: if the data, the weights or a number of the recipe will not do, before anything
-            is written; if the folder holds an unfinished training of another recipe, or another
-            process trains there.
+        ValueError: if the data, the weights or a field of the recipe is invalid, before anything is
+            written; if the folder has an unfinished training with another recipe, or another
+            process is training there.
         TrainingError: if the loss becomes NaN or infinite. The best network so far is kept.
         OSError: if the folder cannot be written. The last checkpoint is kept.
     """

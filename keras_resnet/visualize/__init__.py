@@ -1,4 +1,4 @@
-"""Pictures of networks, trainings and predictions."""
+"""Diagrams and charts of networks, training runs and predictions."""
 
 from keras_resnet.visualize.charts import confusion_matrix, curves, gallery, predictions
 from keras_resnet.visualize.diagrams import plot

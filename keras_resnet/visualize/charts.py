@@ -39,8 +39,7 @@ def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str])
     """Draws loss and accuracy over the epochs.
 
     Args:
-        history: Lists of numbers, one an epoch, under "loss", "val_loss", "accuracy" and
-            "val_accuracy".
+        history: Lists of values per epoch, under "loss", "val_loss", "accuracy" and "val_accuracy".
         path: The picture to write.
     """
     from matplotlib.figure import Figure
@@ -64,12 +63,12 @@ def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str])
 def confusion_matrix(
     matrix: npt.ArrayLike, class_names: Sequence[str], path: str | os.PathLike[str]
 ) -> Path:
-    """Draws how many images of each class (rows) were taken for each class (columns).
+    """Draws a confusion matrix, with the true classes as rows and the predicted ones as columns.
 
     Args:
         matrix: Integers, (classes, classes).
-        class_names: Names of the classes, in any script; one that no installed font has is drawn as
-            its number and a form in ASCII.
+        class_names: Class names, in any script. A name that no installed font supports is drawn as
+            its index and an ASCII transliteration.
         path: The picture to write.
     """
     from matplotlib.figure import Figure
@@ -101,15 +100,15 @@ def confusion_matrix(
 def gallery(
     images: Sequence[npt.ArrayLike], titles: Sequence[str], path: str | os.PathLike[str]
 ) -> Path:
-    """Draws images with a line of text over each, four in a row.
+    """Draws images with a title above each, four per row.
 
     Args:
         images: RGB pictures, uint8 arrays (height, width, 3) of any size.
-        titles: A line for each.
+        titles: A title for each image.
         path: The picture to write, which is returned.
 
     Raises:
-        ValueError: if there are no images, or not as many titles.
+        ValueError: if there are no images, or the number of titles differs.
     """
     if not len(images) or len(images) != len(titles):
         raise ValueError(
@@ -130,12 +129,12 @@ def predictions(
     answers: Iterable[Sequence[tuple[str, float]]],
     path: str | os.PathLike[str],
 ) -> Path:
-    """Draws images, each beside bars of its most probable classes.
+    """Draws images, each next to a bar chart of its most probable classes.
 
     Args:
         images: RGB pictures, uint8 arrays (height, width, 3) of any size.
-        titles: A title for each.
-        answers: For each, a list of (class name, probability), best first.
+        titles: A title for each image.
+        answers: For each image, a list of (class name, probability), highest first.
         path: The picture to write.
     """
     from matplotlib.figure import Figure

@@ -56,22 +56,22 @@ def plot(
     *,
     image_size: int | None = None,
 ) -> Path:
-    """Draws a network, with shapes, and each block's parameters and multiply-adds for one image.
+    """Draws a diagram of a network, with shapes, parameters and multiply-adds for one image.
 
     Args:
         model: A functional model of this package.
-        path: The picture to write: `.svg` or `.png`.
-        detail: "block" for one box a residual block, its shortcut beside it: a solid line for the
+        path: Image file to write, `.svg` or `.png`.
+        detail: "block" for one box per residual block, with its shortcut: a solid line for the
             identity, a dashed one where the shape changes, as in the paper's figure 3. "layer" for
-            every layer, the blocks as frames around theirs.
-        image_size: Side of the images in pixels, where the model takes any: by default 224, or 32
-            of a CIFAR network.
+            every layer, with a frame around each block.
+        image_size: Image size in pixels, if the model accepts any. Default: 224, or 32 for CIFAR
+            networks.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if `detail` or the format is another, or no program to draw with is found.
+        ValueError: if `detail` or the format is unknown, or no drawing program is found.
     """
     path = Path(path)
     if detail not in ("block", "layer"):

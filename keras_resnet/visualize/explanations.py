@@ -24,27 +24,26 @@ def grad_cam(
     *,
     layer: str | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Where in an image a network sees what speaks for a class.
+    """Computes a Grad-CAM heat map: the parts of an image that contribute to a class.
 
-    The feature map's channels, weighed by the mean gradient of the class's logit, are summed and
-    rectified. Runs under every backend.
+    The channels of the feature map, weighted by the mean gradient of the class's logit, are summed
+    and rectified. Works with every backend.
 
     Args:
-        model: A classifier that has a network of this package, or another one's feature maps,
-            somewhere inside, and ends in a Dense layer, an activation behind it perhaps.
-        image: One image as the model takes it: (height, width, channels), or as its data_format is.
-        class_index: The class; the most probable one by default.
-        layer: Name of the block or layer whose feature map is looked at: "layer3.1", for example,
-            or "resnet50/layer3.1" where several models inside have one of that name. The last
-            block by default, or what rectifies its output. An earlier one shows finer, but less
-            certain places.
+        model: A classifier that contains a network of this package, or another layer with a feature
+            map, and ends in a Dense layer, optionally followed by an activation.
+        image: One input image, (height, width, channels), or channels first if the model is.
+        class_index: Index of the class. Default: the most probable one.
+        layer: Name of the block or layer with the feature map, "layer3.1" for example, or
+            "resnet50/layer3.1" if several nested models have one of that name. Default: the last
+            block, or the ReLU after it. Earlier layers give finer, but less reliable maps.
 
     Returns:
-        float32 array (height, width), 0 to 1; all 0 where nothing speaks for the class.
+        float32 array (height, width), 0 to 1; all 0 if nothing contributes to the class.
 
     Raises:
-        ValueError: if the model is no classifier, the image does not fit it, or there is no such
-            class or layer.
+        ValueError: if the model is not a classifier, the image has the wrong shape, or the class or
+            the layer does not exist.
 
     Source: Selvaraju et al., Grad-CAM, https://arxiv.org/abs/1610.02391, section 3.
 
@@ -99,7 +98,7 @@ def grad_cam(
 
 
 def overlay(picture: npt.ArrayLike, heat: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """A picture with a heat map over it.
+    """Draws a heat map over an image.
 
     Args:
         picture: RGB, uint8 array (height, width, 3).
@@ -126,12 +125,12 @@ def overlay(picture: npt.ArrayLike, heat: npt.ArrayLike) -> npt.NDArray[np.uint8
 def explanation(
     picture: npt.ArrayLike, heat: npt.ArrayLike, title: str, path: str | os.PathLike[str]
 ) -> Path:
-    """Draws a picture beside itself under a heat map.
+    """Draws an image, and next to it the image with a heat map over it.
 
     Args:
-        picture: As of `overlay`.
-        heat: As of `overlay`.
-        title: A line over the heat map: the class and its probability.
+        picture: As for `overlay`.
+        heat: As for `overlay`.
+        title: Title of the heat map, the class and its probability for example.
         path: The picture to write, which is returned.
     """
     from matplotlib.cm import ScalarMappable
@@ -156,17 +155,18 @@ def feature_maps(
     *,
     count: int = 16,
 ) -> Path:
-    """Draws the most active channels of a layer, brightest where they are largest.
+    """Draws the most active channels of a layer; larger values are brighter.
 
     Args:
         model: A model.
-        image: One image as the model takes it.
-        layer: Name of the block or layer, "layer1.0", as of `grad_cam`.
+        image: One input image, as for `grad_cam`.
+        layer: Name of the block or layer, "layer1.0" for example, as for `grad_cam`.
         path: The picture to write, which is returned.
-        count: How many channels.
+        count: Number of channels.
 
     Raises:
-        ValueError: if there is no such layer, it has no feature map, or the image does not fit.
+        ValueError: if the layer does not exist or has no feature map, or the image has the wrong
+            shape.
     """
     with _calls(_layer(model, layer)) as calls:
         model(_batch(model, image), training=False)
@@ -186,7 +186,7 @@ def feature_maps(
 
 
 def first_kernels(model: keras.Model, path: str | os.PathLike[str]) -> Path:
-    """Draws the kernels of the first convolution: in colour if it sees three channels.
+    """Draws the kernels of the first convolution, in color if it has three input channels.
 
     Args:
         model: A network of this package.

@@ -12,16 +12,16 @@ from keras_resnet.visualize.counts import Part, brief, known_size, parts
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What a stage of a network comes to, for one image.
+    """A stage of a network, with its size and cost for one image.
 
     Args:
         name: "stem", "layer1", ..., "head".
         blocks: Number of residual blocks.
-        size: (height, width) of its output, or () without them.
+        size: (height, width) of its output, or () if it has none.
         channels: Channels of its output.
-        parameters: How many numbers it learns.
-        multiply_adds: Of its convolutions and dense layers.
-        share: Of the network's multiply-adds, 0 to 1.
+        parameters: Number of trainable parameters.
+        multiply_adds: Multiply-adds of its convolutions and dense layers.
+        share: Fraction of the network's multiply-adds, 0 to 1.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Stage:
 
 
 def summary(model: keras.Model, image_size: int | None = None) -> list[Stage]:
-    """The stages of a network, in order.
+    """Lists the stages of a network, with their sizes and costs.
 
     Args:
         model: A functional model of this package.
-        image_size: Side of the images in pixels, where the model takes any: by default 224, or 32
-            of a CIFAR network.
+        image_size: Image size in pixels, if the model accepts any. Default: 224, or 32 for CIFAR
+            networks.
 
     Raises:
         ValueError: if the model is not functional.
@@ -76,11 +76,11 @@ def _stage(name, members, total, first):
 
 
 def summary_table(model: keras.Model, image_size: int | None = None) -> Table:
-    """`summary` as a table of rich, to be printed.
+    """Makes a printable table of `summary`.
 
     Args:
-        model: As of `summary`.
-        image_size: As of `summary`.
+        model: As for `summary`.
+        image_size: As for `summary`.
 
     Returns:
         A `rich.table.Table`; `rich.print` shows it.

@@ -1,4 +1,4 @@
-"""Weights from files into models, and back."""
+"""Loading, saving, downloading and inspecting weights."""
 
 from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.download import download

@@ -30,17 +30,17 @@ SQUASHED_FROM = 384  # pixels; there it neither crops nor keeps the image's shap
 def preprocessing_of(
     source: str | os.PathLike[str], model: str | None = None
 ) -> Preprocessing | None:
-    """The evaluation transform that weights were made for; None if nobody says it.
+    """Returns the evaluation transform that weights were trained for; None if unknown.
 
     Args:
-        source: A file, which a config.json or, of a run, recipe.json may stand beside; a folder as
-            the Hugging Face hub has them; "hf://owner/name", of which the descriptions alone are
-            fetched; or the name of published weights.
-        model: The network's name, for published weights.
+        source: A file, described by a config.json, or in a run folder a recipe.json, next to it; a
+            folder in the layout of the Hugging Face hub; "hf://owner/name", of which only the
+            descriptions are downloaded; or the name of published weights.
+        model: Name of the network, for published weights.
 
     Raises:
-        ValueError: if there are no such weights, or what describes them is damaged or says what
-            no `Preprocessing` does.
+        ValueError: if the weights do not exist, or their description is damaged or not supported by
+            `Preprocessing`.
 
     >>> keras_resnet.weights.preprocessing_of("IMAGENET1K_V2", "resnet50").resize
     232

@@ -44,22 +44,23 @@ def url_of(row: PretrainedWeights) -> str:
 
 
 def download(row: PretrainedWeights) -> Path:
-    """The file of published weights, fetched unless it is there already.
+    """Downloads the file of published weights, if it is not in the cache.
 
-    It is written beside its name, continued where a connection broke, and gets its name once its
-    hash is right. Processes that want the same file at the same time fetch it once. Of a file on
-    the Hugging Face hub no hash is known here: huggingface_hub fetches it, and goes by the hub's
-    etag.
+    It is downloaded to a temporary file, resumed after a lost connection, and renamed once its hash
+    is verified. Concurrent processes download it only once. Files on the Hugging Face hub are
+    downloaded by huggingface_hub, which verifies the hub's etag, as their hashes are not known to
+    this package.
 
     Args:
         row: A row of `list_weights()`.
 
     Returns:
-        The path of the file, or of the older file of the same weights if that one is there.
+        The path of the file, or of an older file with the same weights in the cache.
 
     Raises:
-        CheckpointError: if it cannot be had: with the address, and where to put it by hand.
-        ImportError: if it is on the hub, without the hub extra.
+        CheckpointError: if it cannot be downloaded; the message has the URL, and the path to save
+            it to by other means.
+        ImportError: if it is on the hub, and the hub extra is not installed.
     """
     import filelock
 

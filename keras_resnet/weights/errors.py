@@ -9,7 +9,7 @@ SAVE_A_STATE_DICT = (
 
 
 class CheckpointError(ValueError):
-    """A weights file that cannot be had, cannot be read, or does not fit the model."""
+    """A weights file that cannot be downloaded or read, or does not fit the model."""
 
 
 class UnsafeFileError(ValueError):

@@ -54,11 +54,11 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str], *, prefix: str | None = None) -> Inspection:
-    """Looks into a file of weights of any kind.
+    """Describes the content of a weights file.
 
     Args:
         path: The file, a folder with a config.json, or "hf://owner/name".
-        prefix: Which network, where the file holds several, as the error says.
+        prefix: Prefix of the network, if the file contains several; the error lists them.
 
     Raises:
         CheckpointError: if it cannot be read.

@@ -44,29 +44,31 @@ def load(
     ignore: Sequence[str] = (),
     version: str | None = None,
 ) -> None:
-    """Loads weights into a model, completely or not at all.
+    """Loads weights into a model, either completely or not at all.
 
     Args:
         model: A model of this package.
-        source: A `.pth`, `.pt`, `.th`, `.bin`, `.pkl` or `.safetensors` file, whatever wraps its
-            network, or its names; "hf://owner/name", a repository of the Hugging Face hub, or a
-            folder laid out like one; a `.keras` or `.weights.h5` file of this network; a
-            `.weights.h5` or `.h5` file of keras.applications' ResNet50, 101 or 152, for a model
-            built with `version="v1"`; or a mapping from names to arrays, as of `read_state_dict`.
-        head: "strict", or "skip" to leave the model's `fc` as it is. A model without a top
-            ignores the file's classifier in either case.
+        source: A `.pth`, `.pt`, `.th`, `.bin`, `.pkl` or `.safetensors` file, also of a training
+            checkpoint; "hf://owner/name", a repository on the Hugging Face hub, or a folder with
+            the same layout; a `.keras` or `.weights.h5` file of this network; a `.weights.h5` or
+            `.h5` file of keras.applications' ResNet50, 101 or 152, for a model built with
+            `version="v1"`; or a mapping from names to arrays, as for `read_state_dict`.
+        head: "strict", or "skip" to keep the model's own `fc`. A model without a top ignores the
+            file's classifier in both cases.
         first_conv: "strict", or "adapt" to fit the file's first convolution to another number of
             input channels: summed for one channel, otherwise repeated and rescaled.
-        prefix: Which network, where the file holds several, as the error says: "teacher".
-        ignore: Patterns, as of `fnmatch`, of names that may be left over where they would be an
-            error: `["layer?.*.attention.*"]`.
-        version: Where the file's bottlenecks stride, "v1" or "v1.5", as of the builders: to be said
-            where its names are those of two networks, as detectron2's. It is the model's, too.
+        prefix: Prefix of the network to load, if the file contains several, "teacher" for example;
+            the error lists them.
+        ignore: Patterns, as for `fnmatch`, of unused names that are not an error:
+            `["layer?.*.attention.*"]`.
+        version: Position of the stride in the file's bottleneck blocks, "v1" or "v1.5", as for the
+            builders. Needed if its names fit two networks, as with detectron2; it should be that of
+            the model.
 
     Raises:
-        CheckpointError: if the file cannot be read, or does not fit: the message counts the
-            missing, unused and misshapen keys and names the first; or if its network is another,
-            or may be another and no version was given. The model is unchanged.
+        CheckpointError: if the file cannot be read; if it does not fit the model, with a list of
+            missing, unused and differently shaped tensors; or if it is, or may be, for another
+            network. The model is unchanged.
 
     Example:
     >>> model = keras_resnet.ResNet50(classes=36)

@@ -201,21 +201,22 @@ def read_checkpoint(source: Source, prefix: str | None = None) -> Checkpoint:
 def read_state_dict(
     path: str | os.PathLike[str], *, prefix: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Reads the weights of a file of PyTorch, safetensors or Keras, without PyTorch.
+    """Reads the weights in a PyTorch, safetensors or Keras file, without PyTorch.
 
-    The file is taken for what it contains, not for its name: the zip, legacy or tar container of
-    `torch.save`, TorchScript, safetensors, a pickle of numpy arrays, or what Keras saves. The
-    network of a training checkpoint is found under whatever keys and prefix, and loses them.
+    The format is recognized from the content, not from the name: the zip, legacy or tar container
+    of `torch.save`, TorchScript, safetensors, a pickle of NumPy arrays, or a file of Keras. In a
+    training checkpoint, the network is found under any keys and prefix, which are removed.
 
     Args:
-        path: The file. It is untrusted: nothing that it names is imported or run.
-        prefix: Which network, where there are several, as the error says.
+        path: The file. It may be untrusted: no code in it is imported or executed.
+        prefix: Prefix of the network, if the file contains several; the error lists them.
 
     Returns:
-        Names to arrays in PyTorch's layout. The arrays may be read-only views of the file.
+        Arrays by name, in PyTorch's layout. The arrays may be read-only views of the file.
 
     Raises:
-        CheckpointError: if the file does not exist, is damaged, or holds no state_dict, or several.
+        CheckpointError: if the file does not exist, is damaged, or contains no state_dict, or
+            several.
     """
     return read_checkpoint(path, prefix).state_dict
 

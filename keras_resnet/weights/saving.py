@@ -15,21 +15,21 @@ SAVED_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors", ".keras", ".weig
 
 
 def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
-    """Saves a model's weights in the format that the file's name ends in.
+    """Saves a model's weights; the suffix of the file determines the format.
 
     Args:
         model: A model of this package.
-        path: The file. `.pth`, `.pt`, `.th` and `.bin` are files of torch.save, which
-            `torch.load(weights_only=True)` and torchvision's `load_state_dict(strict=True)` take,
-            `.safetensors` holds the same names; `.keras` is the whole model and `.weights.h5`
-            Keras' own file of weights. A file of that name is replaced once the new one is whole.
+        path: The file. `.pth`, `.pt`, `.th` and `.bin` are files of torch.save, for
+            `torch.load(weights_only=True)` and torchvision's `load_state_dict(strict=True)`;
+            `.safetensors` has the same names; `.keras` is the whole model and `.weights.h5` Keras'
+            format for weights. An existing file is replaced only after the new one is complete.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if the name ends in something else.
-        OSError: if the disk is full; what was at the path stays.
+        ValueError: if the suffix is unknown.
+        OSError: if the disk is full; an existing file is kept.
 
     Example:
     >>> model = keras_resnet.ResNet18(classes=5)

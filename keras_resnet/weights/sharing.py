@@ -43,30 +43,30 @@ def save_hub(
     data: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Saves a network with what it needs, as the repositories of the Hugging Face hub have it.
+    """Saves a network as a folder with the layout of a repository on the Hugging Face hub.
 
-    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and transformers by way of
-    timm, with the same logits; so does `weights=FOLDER` here. Nothing is uploaded: `hf upload
-    OWNER/NAME FOLDER`, of huggingface_hub, does that.
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it with the same logits, and so
+    do transformers, through timm, and `weights=FOLDER` in this package. To upload it, run `hf
+    upload OWNER/NAME FOLDER` of huggingface_hub.
 
     Args:
-        model: A model of this package. CIFAR networks and `version="v1"`, which timm has not, are
-            for this package alone.
-        folder: The folder, made if need be: model.safetensors, config.json and README.md, the
-            model card. A README.md that is there already stays.
-        preprocessing: What images it takes. Default: `model.preprocessing` of `create`, or the
-            usual one of such networks.
-        class_names: Names of the classes, in order.
-        metrics: {name: value} for the card: {"accuracy": 0.91}.
-        data: What they were measured on, in words.
-        recipe: What the training was, by name, for the card.
+        model: A model of this package. CIFAR networks and `version="v1"`, which timm does not
+            support, can only be loaded by this package.
+        folder: The folder, created if necessary, for model.safetensors, config.json and README.md,
+            the model card. An existing README.md is kept.
+        preprocessing: The evaluation transform. Default: `model.preprocessing` of `create`, or the
+            usual one for such networks.
+        class_names: Class names, in order.
+        metrics: {name: value} for the model card: {"accuracy": 0.91}.
+        data: Description of the data that the metrics were measured on.
+        recipe: Fields of the recipe by name, for the model card.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: if the network is none of `list_models()`, or is dilated, or the names are not
-            as many as the classes.
+        ValueError: if the network is not one of `list_models()`, or is dilated, or the numbers of
+            names and classes differ.
         OSError: if the folder cannot be written.
 
     Example:

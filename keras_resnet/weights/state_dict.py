@@ -59,14 +59,14 @@ def output_stride_of(model: keras.Model) -> int:
 
 
 def to_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
-    """The model's weights under PyTorch's names and in its layout.
+    """Returns the model's weights with PyTorch's names and layout.
 
     Args:
         model: A model of this package.
 
     Returns:
-        Names to arrays: convolutions (out, in / groups, height, width), dense (out, in). Of a
-        pre-activation network, names and shapes are those of timm's resnetv2, where `head.fc` is a
+        Arrays by name: convolutions (out, in / groups, height, width), dense layers (out, in). For
+        pre-activation networks, names and shapes are those of timm's resnetv2, where `head.fc` is a
         convolution.
     """
     state = arrays_by_key(model)

@@ -224,7 +224,7 @@ def test_a_mapping(net):
             np.testing.assert_array_equal(value, expected[key])
     with pytest.raises(weights.CheckpointError, match="keys of the mapping should be strings"):
         weights.load(model, {1: 2})
-    with pytest.raises(weights.CheckpointError, match="'arch' of the mapping is no array"):
+    with pytest.raises(weights.CheckpointError, match="'arch' of the mapping is not an array"):
         weights.load(model, {**net.state_dict(), "arch": "resnet18"})
     with pytest.raises(weights.CheckpointError, match="contains no state_dict"):
         weights.load(model, {"epoch": 3, "state_dict": {}})

@@ -110,7 +110,7 @@ def test_what_keys_alone_tell(name, said, tmp_path, caplog):
     if said is None:  # nothing does, which is said
         with caplog.at_level(logging.INFO, "keras_resnet"):
             keras_resnet.create(name.replace("blur", ""), weights=path, classes=7)
-        assert "is taken for resnet18 as torchvision has it" in caplog.text
+        assert "resnet18 is assumed, as torchvision has it" in caplog.text
         return
     what, why = outcome(theirs, path)
     assert what == "refused" and said in why

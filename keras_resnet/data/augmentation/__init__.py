@@ -1,4 +1,4 @@
-"""Random changes to training images, with torchvision's and PIL's numbers."""
+"""Random augmentation of training images, numerically as in torchvision and PIL."""
 
 from keras_resnet.data.augmentation.augmentation import Augmentation
 

@@ -93,7 +93,9 @@ def _read_zip(mapped):
     if compressed and (not scripted or any(name.startswith(needed or "") for name in compressed)):
         raise UnsafeFileError(
             f"its entry {min(compressed)[:60]!r} is compressed or encrypted",
-            SAVE_A_SCRIPT if scripted else "Save it again with torch.save, without compression.",
+            SAVE_A_SCRIPT
+            if scripted
+            else "Save it again with torch.save, which does not compress.",
         )
     if len(pickles) != 1:
         raise UnsafeFileError("it is a zip, but has no data.pkl in its top folder")
