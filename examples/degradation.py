@@ -4,9 +4,13 @@ With pre-activation blocks, whose shortcuts nothing interrupts, one of 1,001 lay
 
     python examples/degradation.py
 
-On 1,000 drawings of five flowers, 15 epochs, on 2 CPU cores in 5 minutes, the last training
-losses were 0.28 (plain, 20 layers), 0.02 (residual, 20), 1.56 (plain, 56) and 0.18 (residual, 56).
-Guessing is at 1.61. Source: He et al., https://arxiv.org/abs/1512.03385, section 4.2, figure 6.
+On 480 drawings of five flowers, of 16 x 16 pixels, after 300 steps, the last training losses were
+0.88 (plain, 20 layers), 1.58 (plain, 56), 0.21 (residual, 20), 1.40 (residual, 56),
+0.50 (pre-activation, 56) and 0.47 (pre-activation, 1,001). Guessing is at 1.61. The network of
+1,001 layers took 5 GB, and on 2 CPU cores that others used too, 11 minutes to its first step, while
+TensorFlow traces it, then 2 seconds a step; the others took a minute each.
+Sources: He et al., https://arxiv.org/abs/1512.03385, section 4.2, figure 6, and
+https://arxiv.org/abs/1603.05027, section 3.
 """
 
 import dataclasses
