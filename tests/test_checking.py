@@ -89,7 +89,7 @@ def test_shards_as_a_command(spoilt, command_here, tmp_path, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     done = command_here("shards", spoilt / "train", "-o", "out", "--shards", 3)
     assert done.returncode == 0, done.stderr
-    assert "Left out" in done.stdout and "000.jpg: it is no image" in done.stdout
+    assert "left out: " in done.stdout and "000.jpg: it is no image" in done.stdout
     assert "out: 3 shards, 2 images left out" in done.stdout
     assert "writing shards" in done.stderr
     index = json.loads((tmp_path / "out" / "shards.json").read_text())

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
         ({"schedule": "step", "milestones": (5, 3)}, "ascend"),
         ({"schedule": "step", "milestones": (3, 15)}, "milestones=.3, 15., epochs=15"),
         ({"warmup_epochs": 15}, "warmup_epochs=15, epochs=15"),
-        ({"epochs": 0}, "nothing to train"),
+        ({"epochs": 0}, "no epochs to train"),
         ({"epochs": -1}, "epochs=-1"),
         ({"epochs": True}, "epochs=True"),
         ({"batch_size": 0}, "batch_size=0"),

@@ -232,7 +232,7 @@ class Recipe:
     deterministic: bool = field(
         False,
         a(bool),
-        "Whether to use only deterministic TensorFlow operations, which give bit-identical results "
+        "Whether to use only deterministic TensorFlow operations, which give identical results "
         "on the same machine.",
     )
     seed: int = field(
