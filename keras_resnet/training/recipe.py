@@ -95,11 +95,11 @@ class Recipe:
     mean: tuple[float, float, float] | None = field(
         None,
         MEAN,
-        "Mean of each RGB channel, of values scaled to 0..1. Default: the weights', else "
-        "ImageNet's.",
+        "Mean of each RGB channel, of values scaled to 0..1. Default: the weights', else 0.5 of "
+        "keras.applications' ResNetV2, ImageNet's of others.",
     )
     std: tuple[float, float, float] | None = field(
-        None, STD, "Their standard deviation. Default: the weights', else ImageNet's."
+        None, STD, "Their standard deviation. Default: as the mean's."
     )
     exif: bool = field(
         False,
@@ -348,6 +348,7 @@ def _check_layers(recipe):
     """Refuses names of layers that the network has not."""
     config = CONFIGS[recipe.model]
     names = {"conv1", "norm" if config.preactivation else "bn1", "fc"}
+    names |= {"maxpool"} if config.stem_pool == "conv" else set()
     for stage, depth in enumerate(config.depths, 1):
         names |= {f"layer{stage}", *(f"layer{stage}.{index}" for index in range(depth))}
     named = {
