@@ -160,21 +160,14 @@ def say(
         logger.info("%s: left over beside its network: %s.", name, said_of(weights.left_over))
     if checkpoint.two_networks:
         logger.warning("%s: %s", name, checkpoint.two_networks)
-    elif not checkpoint.origin.said_by and checkpoint.container not in KERAS:
+    elif not checkpoint.origin.said_by and not checkpoint.of_applications:
         logger.info(
-            "%s: no config.json says more than its keys do, so it is taken for %s as %s.",
+            "%s: %s says more than its keys do, so it is taken for %s as %s.",
             name,
+            "nothing in it" if checkpoint.container in KERAS else "no config.json",
             network,
             _assumed(checkpoint, weights, version or "v1.5", anti_aliasing),
         )
-    elif not checkpoint.origin.said_by and checkpoint.has_bottlenecks:
-        if not checkpoint.of_applications:
-            logger.info(
-                "%s: nothing in it says where its bottlenecks stride, so it is taken for one of "
-                "version=%r.",
-                name,
-                version or "v1.5",
-            )
 
 
 def _assumed(checkpoint, weights, version, anti_aliasing):
