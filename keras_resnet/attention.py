@@ -9,17 +9,20 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resnet.layers import PACKAGE, Conv2D, Shape, Tensor
+from keras_resnet.composite import Composite
+from keras_resnet.layers import PACKAGE, Shape, Tensor, convolution
 
 __all__ = ["ChannelAttention", "EfficientChannelAttention", "SqueezeExcitation"]
 
 
-class ChannelAttention(keras.layers.Layer):
+class ChannelAttention(Composite):
     """Base class: global average pooling, scores by `_score`, a sigmoid, and a product.
 
-    `multiply_adds` is the number of multiply-adds of the scores for one image.
+    The convolutions are made in `build`, where the number of channels is known. `multiply_adds` is
+    the number of multiply-adds of the scores for one image.
     """
 
+    arguments: tuple[str, ...] = ("data_format",)
     multiply_adds = 0
 
     def __init__(self, *, data_format: str | None = None, **kwargs: Any) -> None:
@@ -34,9 +37,6 @@ class ChannelAttention(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"data_format": self.data_format}
 
 
 def squeezed_channels(channels: int, reduction: int) -> int:
@@ -58,6 +58,8 @@ class SqueezeExcitation(ChannelAttention):
     section 3; timm 1.0, timm/layers/squeeze_excite.py, whose names the layers have.
     """
 
+    arguments = (*ChannelAttention.arguments, "reduction")
+
     def __init__(self, reduction: int = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reduction = reduction
@@ -68,18 +70,16 @@ class SqueezeExcitation(ChannelAttention):
         one = (1, 1)
         means = (None, channels, *one) if self.channel_axis == 1 else (None, *one, channels)
         squeezed = (None, fewer, *one) if self.channel_axis == 1 else (None, *one, fewer)
-        common = {"data_format": self.data_format, "dtype": self.dtype_policy}
-        self.fc1 = Conv2D(fewer, 1, activation="relu", name="fc1", **common)
-        self.fc2 = Conv2D(channels, 1, name="fc2", **common)
+        common = {"kernel_size": 1, "use_bias": True, "data_format": self.data_format}
+        self.fc1 = self.make_part(convolution, "fc1", filters=fewer, activation="relu", **common)
+        self.fc2 = self.make_part(convolution, "fc2", filters=channels, **common)
+        self.check_parts()
         self.fc1.build(means)
         self.fc2.build(squeezed)
         self.multiply_adds = 2 * channels * fewer
 
     def _score(self, means):
         return self.fc2(self.fc1(means))
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"reduction": self.reduction}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -98,14 +98,16 @@ class EfficientChannelAttention(ChannelAttention):
     def build(self, input_shape: Shape) -> None:
         size = int(abs(math.log2(input_shape[self.channel_axis]) + 1) / 2)
         size = max(size if size % 2 else size + 1, 3)
-        self.conv = keras.layers.Conv1D(
-            *(1, size),
+        self.conv = self.make_part(
+            keras.layers.Conv1D,
+            "conv",
+            filters=1,
+            kernel_size=size,
             padding="same",
             use_bias=False,
             data_format="channels_last",  # the channels of the image are its steps
-            dtype=self.dtype_policy,
-            name="conv",
         )
+        self.check_parts()
         self.conv.build((None, input_shape[self.channel_axis], 1))
         self.multiply_adds = size * input_shape[self.channel_axis]
 

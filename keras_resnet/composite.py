@@ -64,9 +64,11 @@ class Composite(Recomputed):
 
     def _changed_parts(self, inherited):
         """What was set on sublayers: what of their configs is not as this layer makes it."""
+        if not self._made:  # they are made when it is built
+            return self._parts
         changes = {}
         for part in self._flatten_layers(include_self=False, recursive=False):
             if made := self._made.get(part.name):
                 made, config = {**made, **inherited}, unmarked(part.get_config())
-                changes[part.name] = {k: v for k, v in config.items() if v != made[k]}
+                changes[part.name] = {k: v for k, v in config.items() if v != made.get(k)}
         return {name: changed for name, changed in changes.items() if changed}

@@ -97,9 +97,23 @@ def nested():
     return model, {len(model.weights) - 2, len(model.weights) - 1}
 
 
+def with_attention():
+    """A frozen stage, and behind it a frozen part of a block's part."""
+    model = small("squeezed", input_shape=(32, 32, 3))
+    features.freeze(model, "layer1")
+    model.get_layer("layer2.0").channel_attention.fc1.trainable = False
+    kept = ("conv1", "bn1", "layer1", "layer2.0/se/fc1")
+    return model, {n for n, v in enumerate(model.weights) if not v.path.startswith(kept)}
+
+
 @pytest.mark.parametrize(
     "make",
-    [by_block, nested, *(pytest.param(f, marks=pytest.mark.slow) for f in (stock, until_a_stage))],
+    [
+        by_block,
+        nested,
+        with_attention,
+        *(pytest.param(f, marks=pytest.mark.slow) for f in (stock, until_a_stage)),
+    ],
 )
 def test_a_copy_keeps_what_is_frozen(make, tmp_path):
     model, free = make()

@@ -1,5 +1,7 @@
 """Pre-activation networks: the papers' numbers, timm's names, dropout inside of blocks."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -76,6 +78,34 @@ def test_saving_and_cloning(shortcut, tmp_path):
     copy.set_weights(model.get_weights())
     for other in (copy, keras.saving.load_model(tmp_path / "m.keras")):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(other(x)), expected)
+
+
+def test_the_last_normalization_is_none_of_the_head(tmp_path):
+    """Though it is as wide as the features, as is what a file may have before its head."""
+    path = weights.save(small("preactivation"), tmp_path / "w.pth")
+    expected = weights.read_state_dict(path)
+    for changed in ({"include_top": False}, {"classes": 7}):
+        model = create(SMALL["preactivation"], **changed)
+        weights.load(model, path, head="skip")
+        for key, array in weights.to_state_dict(model).items():
+            assert key.startswith("head.") or np.array_equal(array, expected[key]), key
+
+
+def test_a_bias_is_not_taken_off_the_normalization_before_it(tmp_path):
+    """Which has as many channels in a basic block, and the same number in its name."""
+    config = dataclasses.replace(SMALL["applications"], block="basic")
+    model = create(config, classes=3)
+    model.set_weights([np.full(v.shape, 0.1) for v in model.weights])
+    weights.save(model, tmp_path / "w.pth")
+    again = create(config, classes=3, weights=tmp_path / "w.pth")
+    for one, other in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_inspect_knows_the_last_normalization(tmp_path):
+    path = weights.save(create("wrn_16_8"), tmp_path / "w.safetensors")
+    call = f"keras_resnet.create('wrn_16_8', classes=10, weights={str(path)!r})"
+    assert weights.inspect(path).call == call
 
 
 def test_dropout_of_a_wide_network_is_between_its_convolutions():

@@ -72,6 +72,16 @@ def test_what_is_refused(arguments, said):
         Recipe(**arguments)
 
 
+@pytest.mark.parametrize(
+    "model, named", [("resnetrs50", "maxpool"), ("resnet10t", "conv1"), ("resnetv2_18", "norm")]
+)
+def test_what_only_some_networks_have_can_be_named(model, named):
+    Recipe(model=model, weights="w.pth", freeze_until=named)
+    if named != "conv1":
+        with pytest.raises(ValueError, match=f"freeze_until should name a layer.*{named!r}"):
+            Recipe(model="resnet18", weights="w.pth", freeze_until=named)
+
+
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_json(recipe):
     assert Recipe.from_json(recipe.to_json()) == recipe

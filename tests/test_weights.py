@@ -8,7 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from small_networks import small
+from small_networks import noise, small
 from torch_files import (
     state_dict_file,
 )
@@ -68,7 +68,10 @@ def test_other_classes_keep_the_backbone(tmp_path, resnet18_state, caplog):
     with pytest.raises(CheckpointError, match="Pass classes=7"):
         keras_resnet.ResNet18(weights=path)
     model.save_weights(tmp_path / "m.weights.h5")
-    assert keras_resnet.ResNet18(weights=tmp_path / "m.weights.h5", classes=9).output.shape[1] == 9
+    with caplog.at_level(logging.INFO, "keras_resnet"):
+        model = keras_resnet.ResNet18(weights=tmp_path / "m.weights.h5", classes=9)
+    assert model.output.shape[1] == 9
+    assert "m.weights.h5: nothing in it says more than its keys do" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -346,6 +349,17 @@ def test_the_first_convolution_adapts_when_asked(name, channels, rgb_files, resn
         adapted = weights.to_state_dict(network)["conv1.weight"]
         # The same grey in all channels gives the same answer.
         np.testing.assert_allclose(adapted.sum(1), kernel.sum(1), atol=1e-5)
+
+
+def test_the_first_of_several_convolutions_adapts_too(tmp_path):
+    rgb, grey = (small("squeezed", input_shape=(None, None, n)) for n in (3, 1))
+    path = weights.save(rgb, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="pass first_conv='adapt' to the builder"):
+        weights.load(grey, path)
+    weights.load(grey, path, first_conv="adapt")
+    x = noise(1, 32, 32, 1)
+    expected = keras.ops.convert_to_numpy(rgb(x.repeat(3, -1)))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(grey(x)), expected, atol=1e-5)
 
 
 def test_the_builder_says_how_to_adapt(rgb_files):

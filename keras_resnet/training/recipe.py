@@ -109,13 +109,12 @@ class Recipe:
         None,
         MEAN,
         "Mean of each RGB channel, for values in 0..1. Default: the same as for the weights, else "
-        "ImageNet's.",
+        "0.5 for keras.applications' ResNetV2 and ImageNet's for others.",
     )
     std: tuple[float, float, float] | None = field(
         None,
         STD,
-        "Standard deviation of each RGB channel, for values in 0..1. Default: the same as for the "
-        "weights, else ImageNet's.",
+        "Standard deviation of each RGB channel, for values in 0..1. Default: as for `mean`.",
     )
     exif: bool = field(
         False,
@@ -378,6 +377,7 @@ def _check_layers(recipe):
     """Raises a ValueError for names of layers that are not in the network."""
     config = CONFIGS[recipe.model]
     names = {"conv1", "norm" if config.preactivation else "bn1", "fc"}
+    names |= {"maxpool"} if config.stem_pool == "conv" else set()
     for stage, depth in enumerate(config.depths, 1):
         names |= {f"layer{stage}", *(f"layer{stage}.{index}" for index in range(depth))}
     named = {

@@ -19,6 +19,7 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import config
 
 from keras_resnet import features, models, visualize
+from keras_resnet.configs import CONFIGS
 from keras_resnet.convolution import lacks_onednn
 from keras_resnet.data import Skipped, save_class_indices
 from keras_resnet.data.checking import files_in_both
@@ -121,7 +122,7 @@ def _train_in(folder, recipe, distribution, save_every, note, command, begun):
         distribution = Distribution()  # the others may have left: only the report is missing
     scope = distribution.start()
     sources, parts, skipped = _data(recipe, distribution)
-    before, usual = recipe_of(folder), Preprocessing()
+    before, usual = recipe_of(folder), Preprocessing(**CONFIGS[recipe.model].pixels)
     if before:
         recipe = recipe.resolved_as(before)
     elif recipe.weights:

@@ -17,7 +17,7 @@ from keras_resnet.weights.state_dict import TO_KERAS, TO_TORCH, variables_by_key
 logger = logging.getLogger("keras_resnet")
 
 HEAD = ("fc.weight", "fc.bias")
-STEM = "conv1.weight"
+STEMS = ("conv1.weight", "conv1.0.weight")  # of one convolution, and of several
 BACKBONE = re.compile(r"(conv|bn|layer)\d")
 
 
@@ -39,8 +39,9 @@ def assign(
     check_choice("head", head, "skip")
     check_choice("first_conv", first_conv, "adapt")
     variables, state = _wanted(variables_by_key(model), state, source, skip_head=head == "skip")
-    if first_conv == "adapt" and STEM in variables and getattr(state.get(STEM), "ndim", 0) == 4:
-        state[STEM] = _adapt_channels(_plain(state[STEM]), variables[STEM].shape[2])
+    stem = _stem(variables)
+    if first_conv == "adapt" and stem and getattr(state.get(stem), "ndim", 0) == 4:
+        state[stem] = _adapt_channels(_plain(state[stem]), variables[stem].shape[2])
     _check_fit(model, variables, state, source, ignore, unreadable or {})
     for key, variable in variables.items():
         held = _plain(state[key])
@@ -70,7 +71,8 @@ def check_choice(argument: str, value: object, other: str) -> None:
 def _wanted(variables, state, source, *, skip_head):
     """The variables and arrays that should fit: no head if it is skipped or the model has none."""
     without_top = not any(key in variables for key in HEAD)
-    ignored = [*(key for key in HEAD if key in state), *_before_head(state)]
+    before = (key for key in _before_head(state) if key not in variables)
+    ignored = [*(key for key in HEAD if key in state), *before]
     if without_top and ignored:
         logger.warning("%s: its head (%s) was not loaded.", source, listed(ignored))
     left_out = {*HEAD, *ignored} if without_top or skip_head else ()
@@ -120,13 +122,13 @@ def _check_fit(model, variables, state, source, ignore, unreadable):
 
 def _advice(variables, state, missing, unused, misshapen):
     """What to do about a file that does not fit, by what does not."""
-    wrong = {*missing, *unused, *misshapen}
-    if wrong == {STEM} and _is_adaptable(state.get(STEM), variables.get(STEM)):
+    wrong, stem = {*missing, *unused, *misshapen}, _stem(variables)
+    if wrong == {stem} and _is_adaptable(state.get(stem), variables.get(stem)):
         return "For other channels, pass first_conv='adapt' to the builder or to weights.load."
     keep = "build it without weights and call keras_resnet.weights.load(model, path, head='skip'"
     if wrong <= {*HEAD}:
         return f"To keep the model's own head, {keep})."
-    if wrong <= {STEM, *HEAD} and _is_adaptable(state.get(STEM), variables.get(STEM)):
+    if wrong <= {stem, *HEAD} and _is_adaptable(state.get(stem), variables.get(stem)):
         return f"To keep the model's own head, {keep}, first_conv='adapt')."
     if not misshapen and {*missing} <= {*HEAD} and not any(map(BACKBONE.match, unused)):
         skip = f", and to keep the model's own head, {keep})" if missing else ""
@@ -152,6 +154,11 @@ def _advice(variables, state, missing, unused, misshapen):
         f"It looks like {found.text}, like the model, but some tensors are missing or changed: "
         "save the whole state_dict again, or choose another file."
     )
+
+
+def _stem(variables):
+    """The key of the first convolution, where there is one."""
+    return next((key for key in STEMS if key in variables), "")
 
 
 def _plain(array):

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.weights.architecture import Architecture, call_of, recognise
-from keras_resnet.weights.assigning import BACKBONE, HEAD
+from keras_resnet.weights.architecture import KNOWN, Architecture, call_of, recognise
 from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.download import sha256
 from keras_resnet.weights.reading import KERAS, Checkpoint, read_checkpoint
@@ -124,7 +123,7 @@ def _call(
     more: dict[str, Any] = {"weights": str(checkpoint.path), "prefix": prefix}
     more["version"] = version if version == "v1" else None
     more["output_stride"] = checkpoint.origin.output_stride % 32 or None
-    doubtful = [key for key in weights.state if key not in HEAD and not BACKBONE.match(key)]
+    doubtful = [key for key in weights.state if not KNOWN.fullmatch(key)]
     more["ignore"] = list(dict.fromkeys(re.sub(r"\..*", ".*", key) for key in doubtful)) or None
     other = f", which leaves out {said_of(doubtful)}" if doubtful else ""
     if checkpoint.asks_for_version:

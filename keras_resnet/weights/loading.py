@@ -162,21 +162,14 @@ def say(
         logger.info("%s: ignored content: %s.", name, said_of(weights.left_over))
     if checkpoint.two_networks:
         logger.warning("%s: %s", name, checkpoint.two_networks)
-    elif not checkpoint.origin.said_by and checkpoint.container not in KERAS:
+    elif not checkpoint.origin.said_by and not checkpoint.of_applications:
         logger.info(
-            "%s: no config.json specifies the architecture; %s is assumed, as %s.",
+            "%s: %s specifies the architecture; %s is assumed, as %s.",
             name,
+            "nothing in it" if checkpoint.container in KERAS else "no config.json",
             network,
             _assumed(checkpoint, weights, version or "v1.5", anti_aliasing),
         )
-    elif not checkpoint.origin.said_by and checkpoint.has_bottlenecks:
-        if not checkpoint.of_applications:
-            logger.info(
-                "%s: the position of the stride in its bottlenecks is not specified; version=%r "
-                "is assumed.",
-                name,
-                version or "v1.5",
-            )
 
 
 def _assumed(checkpoint, weights, version, anti_aliasing):

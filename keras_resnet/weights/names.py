@@ -239,9 +239,12 @@ def with_statistics(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def biases_into_means(state: dict[str, Any]) -> dict[str, Any]:
     """`state` with the bias of each convolution in the mean of the batch normalization behind it.
 
-    That subtracts the mean: torchvision's convolutions have no bias.
+    That subtracts the mean: torchvision's convolutions have no bias. In pre-activation networks
+    the one of that number is before it, and biases stay.
     """
     state = dict(state)
+    if "norm.weight" in state:
+        return state
     for key in list(state):
         match = re.fullmatch(r"(.*)\b(conv|downsample\.)(\d)\.bias", key)
         if match:
