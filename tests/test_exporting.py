@@ -124,7 +124,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
         (("verify", "out/m.onnx", image, *named[:3], other), "with other weights"),
         (("verify", "out/m.onnx", image), "no finished run in runs"),
         (("verify", "out/m.onnx", photos / "broken.jpg", *named), "broken.jpg cannot be decoded"),
-        (("verify", "m.onnx", image, *named), "There is no file m.onnx"),
+        (("verify", "m.onnx", image, *named), "m.onnx does not exist"),
         (("verify", photos, image, *named), "is no export"),
         (("export", *named, "--format", "onnx"), "output is missing"),
         (("export", *named, "--format", "tflite", "-o", "x"), "format should be one of"),
@@ -378,7 +378,7 @@ def test_calibration_images(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no images"):
         images(model, tmp_path / "empty")
-    with pytest.raises(ValueError, match="There is no folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         images(model, tmp_path / "absent")
 
 

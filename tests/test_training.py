@@ -383,7 +383,7 @@ def test_old_names_warn_and_work(finished, network, tmp_path):
     folder, flowers, _ = finished
     image = next((flowers / "val").rglob("*.jpg"))
     (answer,) = dict(network.predict([image])).values()
-    with pytest.warns(DeprecationWarning, match=r"training\.Run is trained\.Network now"):
+    with pytest.warns(DeprecationWarning, match=r"training\.Run was renamed to trained\.Network"):
         run = training.Run.open(folder)
     assert run.name_files([image]) == {image: answer}
     assert run.predict([image.read_bytes()])[0].max() == pytest.approx(answer[0][1])
