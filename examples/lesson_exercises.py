@@ -58,19 +58,20 @@ class Exercises:
         """Whether an answer is right, None where there is none yet; and what is said of it."""
         words = LANGUAGES[self.language]
         try:
-            hint = None if answer is ... else CHECKS[number](answer)
+            if answer is ...:
+                raise _OpenError
+            hint = CHECKS[number](answer)
         except _OpenError:
-            answer = ...
-        except _ShapeError as found:
-            hint = Hint(*2 * [words["shape"].format(*found.args)])
-        except Exception as error:  # of the reader's function, which may raise anything
-            message = f"{type(error).__name__}: {error}"
-            hint = Hint(*2 * [words["raised"].format(message)])
-        if answer is ...:
             return None, words["open"].format(number)
-        if hint is None:
-            return True, words["right"].format(number)
-        return False, words["wrong"].format(number, hint[self.language != "en"])
+        except _ShapeError as found:
+            said = words["shape"].format(*found.args)
+        except Exception as error:  # of the reader's function, which may raise anything
+            said = words["raised"].format(f"{type(error).__name__}: {error}")
+        else:
+            if hint is None:
+                return True, words["right"].format(number)
+            said = hint.english if self.language == "en" else hint.chinese
+        return False, words["wrong"].format(number, said)
 
 
 class _OpenError(Exception):

@@ -15,10 +15,9 @@ from keras_resnet.layers import batch_normalization, convolution
 from keras_resnet.pooling import BlurPool2D, MaxPooling2D
 from keras_resnet.preactivation import PreactivationBasicBlock, PreactivationBottleneckBlock
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
-PREACTIVATION_BLOCKS = {
-    "basic": PreactivationBasicBlock,
-    "bottleneck": PreactivationBottleneckBlock,
+BLOCKS = {  # without and with pre-activation
+    "basic": (BasicBlock, PreactivationBasicBlock),
+    "bottleneck": (BottleneckBlock, PreactivationBottleneckBlock),
 }
 
 
@@ -81,7 +80,7 @@ def normalize(x, names, synchronized, name_prefix, common):
 
 def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **arguments):
     """Yields the residual blocks of all stages, in order."""
-    block_class = (PREACTIVATION_BLOCKS if config.preactivation else BLOCKS)[config.block]
+    block_class = BLOCKS[config.block][config.preactivation]
     number, last = 0, max(sum(config.depths) - 1, 1)
     only_first: dict[str, Any] = {}
     if config.preactivation:
@@ -92,6 +91,7 @@ def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **a
     channels, dilation = config.stem_width, 1
     stride = 4 if config.family.stem_kernel == 7 else 1
     for stage, depth in enumerate(config.depths):
+        # keras.applications' V2 strides at the end of a stage, not at the beginning of the next.
         late, previous_dilation = config.like_applications, dilation
         stage_stride = 1 if stage == (len(config.depths) - 1 if late else 0) else 2
         if stride * stage_stride > output_stride:

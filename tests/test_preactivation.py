@@ -6,7 +6,7 @@ import pytest
 from small_networks import CONFIGS as SMALL
 from small_networks import noise, small
 
-from keras_resnet import features, weights
+from keras_resnet import features, visualize, weights
 from keras_resnet.configs import CONFIGS
 from keras_resnet.models import create
 from keras_resnet.preactivation import PreactivationBasicBlock
@@ -92,6 +92,14 @@ def test_dropout_of_a_wide_network_is_between_its_convolutions():
     block.conv2.kernel.assign(np.ones(block.conv2.kernel.shape))
     assert np.abs(block(x, training=True) - block(x, training=True)).max() > 0.01
     np.testing.assert_array_equal(block(x), block(x))
+
+
+def test_diagrams(tmp_path):
+    """Each normalization is rectified, and no sum is."""
+    model = small("wide_cifar")
+    assert ">each behind BN, ReLU:<" in visualize.plot(model, tmp_path / "blocks.svg").read_text()
+    svg = visualize.plot(model, tmp_path / "layers.svg", "layer").read_text()
+    assert svg.count(">ReLU<") == svg.count(">BatchNormalization<") == 5
 
 
 def test_a_block_starts_as_its_shortcut():

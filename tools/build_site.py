@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_resnet"
 COPIED = ("*.md", "LICENSE", "docs", "examples")
 CONFIGURATION = """
@@ -136,4 +136,4 @@ def build(folder):
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "site")
+    build(Path(*sys.argv[1:] or ["site"]))

@@ -3,9 +3,9 @@
     python tools/lesson_notebooks.py
 
 docs/lesson.md becomes examples/lesson.ipynb, and so the Chinese one. What a page shows of a block's
-results, its pictures and what it prints, is left out: there the cell has them itself. It takes some
-4 minutes each on 2 CPU cores. `--only en` or zh-CN makes one of them; `--words` runs nothing, for
-pages of which no code was changed.
+results, its pictures and what it prints, is left out: there the cell has them itself. Each took
+5 minutes of processor time: 8 on 2 CPU cores that had other work. `--only en` or zh-CN makes one of
+them; `--words` runs nothing, for pages of which no code was changed.
 """
 
 import argparse

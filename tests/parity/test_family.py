@@ -38,16 +38,16 @@ OTHERS = {
 SIDES = ((96, 96), (64, 128))
 
 
-def compared(row, theirs, folder, **options):
+def compared(row, theirs, folder, dtype="float32", **options):
     """The largest error relative to the largest logit, at two sizes, and both parameter counts."""
     randomise(theirs)
     safetensors.torch.save_file(theirs.state_dict(), folder / "w.safetensors")
-    ours = keras_resnet.create(
-        *(row, True, folder / "w.safetensors"), classes=7, classifier_activation=None, **options
-    )
+    theirs.to(getattr(torch, dtype))
+    options |= {"classes": 7, "classifier_activation": None, "dtype": dtype}
+    ours = keras_resnet.create(row, True, folder / "w.safetensors", **options)
     errors = []
     for height, width in SIDES:
-        x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)
+        x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(dtype)
         with torch.no_grad():
             expected = theirs(torch.from_numpy(x)).numpy()
         found = ours.predict_on_batch(x.transpose(0, 2, 3, 1))
@@ -102,18 +102,31 @@ def test_others_say_what_they_need(name, tmp_path):
         keras_resnet.weights.load(ours, tmp_path / "w.pth")
 
 
+def row_of(name, folder):
+    """Its row of the table.
+
+    Where gates depend on gates of a hundred layers, with random statistics timm's own logits in
+    float32 are 8 % from those in float64: there float64 is compared.
+    """
+    for dtype in ("float32", "float64"):
+        theirs = timm.create_model(name, num_classes=7)
+        error, (ours, expected) = compared(name, theirs, folder, dtype)
+        assert ours == expected, name
+        keras.utils.clear_session()
+        gc.collect()
+        if error <= 1e-5:
+            break
+    return name, ours, f"{error:.1e}", dtype
+
+
 @pytest.mark.sweep
 def test_sweep(tmp_path):
     rows = []
     for name in ROWS:
-        error, (ours, theirs) = compared(name, timm.create_model(name, num_classes=7), tmp_path)
-        assert ours == theirs, name
-        rows.append((name, ours, f"{error:.1e}"))
+        rows.append(row_of(name, tmp_path))
         print(*rows[-1], flush=True)
-        keras.utils.clear_session()
-        gc.collect()
     with TABLE.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("name", "parameters", "error"))
+        writer.writerow(("name", "parameters", "error", "precision"))
         writer.writerows(rows)
     assert not [row for row in rows if float(row[2]) > 1e-5]
