@@ -165,7 +165,7 @@ def test_it_gives_up_with_one_error(behaviour, said, requests, server, tmp_path)
     with pytest.raises(CheckpointError, match=said) as caught:
         weights.download(row)
     message = str(caught.value)
-    for part in (module.url_of(row), str(tmp_path / "home" / row.file), "by hand"):
+    for part in (module.url_of(row), str(tmp_path / "home" / row.file), "by other means"):
         assert part in message
     assert len(server.requests) == requests
     assert row.file not in left(tmp_path)
@@ -209,7 +209,7 @@ def test_addresses_that_cannot_be(address, server, monkeypatch):
 def test_offline(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(module, "ATTEMPTS", 2)
-    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/resnet18-.*by hand"):
+    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/resnet18-.*by other means"):
         keras_resnet.ResNet18(weights="imagenet")
 
 

@@ -124,8 +124,8 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
         (("verify", "out/m.onnx", image, *named[:3], other), "with other weights"),
         (("verify", "out/m.onnx", image), "no finished run in runs"),
         (("verify", "out/m.onnx", photos / "broken.jpg", *named), "broken.jpg cannot be decoded"),
-        (("verify", "m.onnx", image, *named), "There is no file m.onnx"),
-        (("verify", photos, image, *named), "is no export"),
+        (("verify", "m.onnx", image, *named), "m.onnx does not exist"),
+        (("verify", photos, image, *named), "is not an export"),
         (("export", *named, "--format", "onnx"), "output is missing"),
         (("export", *named, "--format", "tflite", "-o", "x"), "format should be one of"),
         (
@@ -151,7 +151,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
     content = (tmp_path / "out/m.onnx").read_bytes()
     (tmp_path / "out/m.onnx").write_bytes(content[: len(content) // 2])
     done = command_here("verify", "out/m.onnx", image, *named)
-    assert done.returncode == 1 and "out/m.onnx is damaged" in done.stderr, done.stderr
+    assert done.returncode == 1 and "out/m.onnx does not match" in done.stderr, done.stderr
     (tmp_path / "out/m.onnx.export.json").write_text('{"format": "on')
     done = command_here("verify", "out/m.onnx", image, *named)
     assert done.returncode == 1 and "out/m.onnx.export.json is damaged" in done.stderr, done.stderr
@@ -378,7 +378,7 @@ def test_calibration_images(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no images"):
         images(model, tmp_path / "empty")
-    with pytest.raises(ValueError, match="There is no folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         images(model, tmp_path / "absent")
 
 

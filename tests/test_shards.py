@@ -353,7 +353,7 @@ def test_other_sizes_are_refused(of_sizes, tmp_path):
         ({"max_side": 40}, "max_side=40, quality=90"),
         ({"max_side": 30, "quality": 95}, "max_side=30, quality=95"),
     ):
-        with pytest.raises(data.DataError, match=f"of max_side=40, quality=95; .* of {said}"):
+        with pytest.raises(data.DataError, match=f"with max_side=40, quality=95. Received: {said}"):
             data.write_shards(folder / "in", folder / "out", shards=2, **options)
 
 

@@ -161,7 +161,7 @@ def test_of_several_networks_one_is_taken_or_none(saved, found, tmp_path):
         if "'b.net'" in str(caught.value):
             state = weights.read_state_dict(path, prefix=prefix)
             assert state["conv1.weight"][0] == value
-    with pytest.raises(CheckpointError, match=r"no network at prefix='c'\. There is prefix="):
+    with pytest.raises(CheckpointError, match=r"no network at prefix='c'\. It has prefix="):
         weights.read_state_dict(path, prefix="c")
 
 

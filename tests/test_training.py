@@ -383,7 +383,7 @@ def test_old_names_warn_and_work(finished, network, tmp_path):
     folder, flowers, _ = finished
     image = next((flowers / "val").rglob("*.jpg"))
     (answer,) = dict(network.predict([image])).values()
-    with pytest.warns(DeprecationWarning, match=r"training\.Run is trained\.Network now"):
+    with pytest.warns(DeprecationWarning, match=r"training\.Run was renamed to trained\.Network"):
         run = training.Run.open(folder)
     assert run.name_files([image]) == {image: answer}
     assert run.predict([image.read_bytes()])[0].max() == pytest.approx(answer[0][1])
@@ -482,7 +482,7 @@ def test_which_data_a_training_goes_on_with(finished, tmp_path):
     (moved / "train" / "rose").rename(moved / "train" / "a")
     (moved / "train" / "tulip").rename(moved / "train" / "rose")
     (moved / "train" / "a").rename(moved / "train" / "tulip")
-    with pytest.raises(data.DataError, match=r"gone, .* of rose, .*; new, .* rose/000.jpg"):
+    with pytest.raises(data.DataError, match=r"removed, .* of rose, .*; added, .* rose/000.jpg"):
         training.train(recipe.changed({"data": str(moved)}), run)
     assert json.loads((run / "recipe.json").read_text())["data"] == str(flowers)
 

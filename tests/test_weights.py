@@ -441,7 +441,7 @@ def test_names_of_two_networks_ask_for_the_version(version, caplog):
     other = {"v1": "v1.5", "v1.5": "v1"}[version]
     for given, said in (
         (None, "maskrcnn_benchmark's, which two kinds of networks use: MSRA's.*Pass version='v1'"),
-        (other, f"is of version='{version}'. Build it with version='{other}'"),
+        (other, f"has version='{version}'. Build it with version='{other}'"),
     ):
         with pytest.raises(CheckpointError, match=said):
             weights.load(model, state, version=given)
@@ -521,7 +521,7 @@ def test_published_weights_are_of_one_version(name, tmp_path, of_versions):
     state = weights.read_state_dict(of_versions / "v1.5.safetensors")
     path = state_dict_file(tmp_path / name, state)
     with pytest.raises(
-        CheckpointError, match=r"as its name says \(torchvision's resnet50 IMAGENET"
+        CheckpointError, match=r"according to its name \(torchvision's resnet50 IMAGENET"
     ):
         keras_resnet.ResNet50(classes=3, weights=path, version="v1")
     keras_resnet.ResNet50(classes=3, weights=path)
@@ -536,8 +536,8 @@ def test_basic_blocks_have_no_version(tmp_path, resnet18_state):
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("resnet20", "resnet20 as its paper has it: ReLU, no pooling before the last."),
-        ("resnet18", "resnet18 as torchvision has it: ReLU, max pooling without blur."),
+        ("resnet20", "resnet20 is assumed, as its paper has it: ReLU, no pooling before the last."),
+        ("resnet18", "resnet18 is assumed, as torchvision has it: ReLU, max pooling without blur."),
         ("resnet50", "max pooling without blur, strides as of version='v1.5'."),
     ],
 )

@@ -275,7 +275,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
     total = sum(counts)
     if total < workers:
         raise DataError(
-            f"The shards in {directory} hold {total} images, fewer than the {workers} workers."
+            f"The shards in {directory} contain {total} images, fewer than the {workers} workers."
         )
 
     @plainly
