@@ -194,10 +194,11 @@ def _of_options(meta):
         return None
     said = set(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
     images = ", ".join(f"{name}={value}" for name, value in sorted(said))
+    images = images and f"by its options {images:.400}, of pixels in 0..255; BGR without to_rgb"
     return Origin(
         *("its metadata", f"OpenMMLab's, of style={style!r}", (), STYLES[style]),
-        images and f"by its options {images:.400}, of pixels in 0..255; BGR without to_rgb",
-        _pixels(said),
+        preprocessing=images,
+        pixels=_pixels(said),
     )
 
 
