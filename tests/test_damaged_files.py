@@ -85,7 +85,7 @@ def check(path, values, read, use, error, advice):
     assert refused > 20
     with path.open("wb") as file:
         file.truncate(2**40)  # of which nothing is on the disk
-    with pytest.raises(error, match="more than 67,108,864 bytes"):
+    with pytest.raises(error, match="larger than 67,108,864 bytes"):
         read()
 
 
@@ -219,7 +219,7 @@ def test_of_a_long_value(tmp_path):
 def test_of_a_recipe(tmp_path, command_here):
     for text, said in (
         ('{"epochs": 3,}', "my.json is damaged: line 1, column"),
-        ('{"epoch": 3}', "my.json is not as it should be: A recipe has no epoch. Did you mean"),
+        ('{"epoch": 3}', "my.json is not as it should be: A recipe has no field epoch. Did you mean"),
         ('{"epochs": "many"}', "my.json is not as it should be"),
         ("[]", "my.json is not as it should be: expected an object"),
     ):

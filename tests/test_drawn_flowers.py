@@ -36,7 +36,7 @@ def test_drawn_flowers_are_jpegs_and_fixed_by_their_seed(flowers, tmp_path):
 def test_drawn_flowers_leave_other_folders_alone(flowers, tmp_path):
     assert data.drawn_flowers(flowers, train=4, val=2) == flowers
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ValueError, match="mine is there"):
+    with pytest.raises(ValueError, match="mine exists, but does not contain"):
         data.drawn_flowers(tmp_path / "mine")
 
 

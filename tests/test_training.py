@@ -212,7 +212,7 @@ def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
         assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json", ".env"}
     assert {entry.name for entry in folder.iterdir()} == {"recipe.json", ".env"}
     for text, said in (
-        ('{"epochs": 3, "sharpness": 0.5}', "should be: A recipe has no sharpness"),
+        ('{"epochs": 3, "sharpness": 0.5}', "should be: A recipe has no field sharpness"),
         ('{"augmentation": {"blur": 1}}', r"recipe\.json .* has no augmentation\.blur"),
         ('{"epochs": ', r"recipe\.json is damaged: line 1, .* another release"),
     ):
@@ -419,7 +419,7 @@ def test_evaluation(finished, network, tmp_path):
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
         ({"weights": "imagenet"}, "Pass model"),
-        ({"run": folder, "preprocessing": {"crop": 64}}, "takes images of 32 px"),
+        ({"run": folder, "preprocessing": {"crop": 64}}, "expects images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):
             trained.open_network(**arguments)
