@@ -334,7 +334,7 @@ def test_what_makes_no_pyramid():
             (keras.Sequential([inputs, model]),),
             "a residual network, which this is not. Pass resnet18, the network inside",
         ),
-        ((keras.Model(inputs, [net.output for net in two]),), "holds 2 residual networks"),
+        ((keras.Model(inputs, [net.output for net in two]),), "contains 2 residual networks"),
     ):
         with pytest.raises(ValueError, match=said):
             features.pyramid(*arguments)
