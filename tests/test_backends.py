@@ -13,7 +13,7 @@ import keras_resnet
 pytestmark = pytest.mark.backend
 TESTS = str(Path(__file__).parent)
 BACKENDS = ("tensorflow", "jax", "torch")
-NAMES = ("resnext", "cifar", "squeezed", "efficient", "preactivation")
+NAMES = ("resnext", "cifar", "efficient", "preactivation")
 
 # In each backend: the weights of a .pth file, what they answer, a training step, and a .keras file.
 PROGRAM = """
