@@ -233,7 +233,7 @@ def test_versions_logits_and_backbones(tmp_path):
             "returns features, not class probabilities",
         ),
         ({"input_shape": (48, 48, 3)}, {"preprocessing": PREPROCESSING}, "image sizes differ"),
-        ({"input_shape": (64, 64, 1)}, {"preprocessing": PREPROCESSING}, "takes 1 channels"),
+        ({"input_shape": (64, 64, 1)}, {"preprocessing": PREPROCESSING}, "expects 1 channels"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, options, message, tmp_path):
