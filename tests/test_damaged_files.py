@@ -219,7 +219,10 @@ def test_of_a_long_value(tmp_path):
 def test_of_a_recipe(tmp_path, command_here):
     for text, said in (
         ('{"epochs": 3,}', "my.json is damaged: line 1, column"),
-        ('{"epoch": 3}', "my.json is not as it should be: A recipe has no field epoch. Did you mean"),
+        (
+            '{"epoch": 3}',
+            "my.json is not as it should be: A recipe has no field epoch. Did you mean",
+        ),
         ('{"epochs": "many"}', "my.json is not as it should be"),
         ("[]", "my.json is not as it should be: expected an object"),
     ):

@@ -485,7 +485,10 @@ def test_a_file_says_its_version(suffix, of_versions):
 def test_a_file_that_cannot_say_its_version(of_versions, caplog):
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(of_versions / "v1.5.weights.h5")
-    assert "stride in its bottlenecks is not specified; version='v1.5' is assumed" in caplog.text
+    assert (
+        "resnet50 is assumed, as torchvision has it: ReLU, max pooling without blur, strides"
+        in caplog.text
+    )
     caplog.clear()
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(of_versions / "v1.keras")

@@ -85,7 +85,9 @@ def test_layout(name, networks, expected, tmp_path):
     prefix = {"prefix": how["prefix"]} if "prefix" in how else {}
     options = prefix | ({"version": how["version"]} if "version" in how else {})
     if prefix:
-        with pytest.raises(weights.CheckpointError, match=r"contains 2 networks\. Choose one") as said:
+        with pytest.raises(
+            weights.CheckpointError, match=r"contains 2 networks\. Choose one"
+        ) as said:
             weights.read_state_dict(path)
         assert len(str(said.value).splitlines()) <= 5
     clear(without_top)
