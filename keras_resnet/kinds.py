@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 KINDS = (
     Kind("ResNet", "a 7x7 stem, basic blocks or bottlenecks", lambda row: True),
     Kind(
-        "ResNet-C, -D, -S, -T",
+        "ResNet-C/D/S/T",
         "a deep stem; in -D and -T shortcuts average",
         lambda row: bool(row.stem or row.avg_down),
     ),

@@ -70,7 +70,7 @@ def test_list(command, command_here):
 def test_list_of_a_pattern(command_here):
     """By family, a line for each file of weights."""
     lines = command_here("list", "resnet?0[cd]").stdout.splitlines()
-    assert lines[0].startswith("ResNet-C, -D, -S, -T: ")
+    assert lines[0].startswith("ResNet-C/D/S/T: ")
     assert lines[1].split() == "resnet50c top-1 px top-1 px classes licence".split()
     assert lines[2].split() == "gluon_in1k 78.016 224 1000 apache-2.0".split()
     assert lines[3].split()[0] == "resnet50d" and len(lines) == 10

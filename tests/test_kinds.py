@@ -16,7 +16,7 @@ BY_NAME = (
     (r"wide_", "Wide ResNet"),
     (r"resnext", "ResNeXt"),
     (r"resnet(20|32|44|56|110|1202)$", "CIFAR ResNet"),
-    (r"resnet\d+[cdst]", "ResNet-C, -D, -S, -T"),
+    (r"resnet\d+[cdst]", "ResNet-C/D/S/T"),
     (r"resnet\d+$", "ResNet"),
     (r"resnetv2_|resnet\d+v2$", "Pre-activation ResNet"),
     (r"preact_|wrn_", "Pre-activation CIFAR ResNet"),

@@ -99,7 +99,7 @@ def tables(counts_of, compared):
 
 
 def _anchor(kind):
-    return kind.name.lower().replace(",", "").replace(" ", "-")
+    return kind.name.lower().replace("/", "").replace(" ", "-")
 
 
 def _links(papers):
