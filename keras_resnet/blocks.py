@@ -155,6 +155,13 @@ class ResidualBlock(Composite):
             self.aa = self._pool(make, "aa")
         return 1
 
+    def _strided(self, strides):
+        """Of a bottleneck, by `version`: the stride of its first 1x1, and what its 3x3 gets."""
+        first, rate = 1, self.first_dilation_rate
+        if self.version == "v1":
+            first, strides, rate = self.strides, 1, self.dilation_rate
+        return first, {"strides": strides, "dilation_rate": rate, "groups": self.groups}
+
     def _pool(self, make, name):
         return self.make_part(make, name, strides=self.strides, data_format=self.data_format)
 
@@ -265,10 +272,7 @@ class BottleneckBlock(ResidualBlock):
     """
 
     def _make_main(self):
-        first, second, dilation = 1, self._make_blur(), self.first_dilation_rate
-        if self.version == "v1":
-            first, second, dilation = self.strides, 1, self.dilation_rate
-        main = {"strides": second, "dilation_rate": dilation, "groups": self.groups}
+        first, main = self._strided(self._make_blur())
         self.conv1 = self._conv("conv1", self.width // self.reduce_first, 1, strides=first)
         self.bn1 = self._bn("bn1")
         self.conv2 = self._conv("conv2", self.width, 3, **main)

@@ -131,6 +131,11 @@ class ResNetConfig:
         return (self.stem or self.family.widths)[-1 if self.stem else 0]
 
     @property
+    def blurs(self) -> str:
+        """`anti_aliasing` in one word, "none" without it: files say so."""
+        return self.anti_aliasing or "none"
+
+    @property
     def pixels(self) -> dict[str, Any]:
         """Mean and standard deviation of the RGB channels in 0..1, if they are not ImageNet's."""
         half = (0.5, 0.5, 0.5)

@@ -120,17 +120,15 @@ def look_into(path, model=None, version=None, prefix=None):
     origin = checkpoint.origin
     version = version or origin.version
     weights = checkpoint.weights()
-    blurs = (row_of(CONFIGS, model, "model").anti_aliasing or "none") if model else None
-    found = recognise(weights.state, blurs or origin.anti_aliasing)
-    checkpoint.check_version(
-        version or "v1.5", given, anti_aliasing=blurs or origin.anti_aliasing or "none"
-    )
+    blurs = row_of(CONFIGS, model, "model").blurs if model else origin.anti_aliasing or "none"
+    found = recognise(weights.state, blurs)
+    checkpoint.check_version(version or "v1.5", given, anti_aliasing=blurs)
     found = dataclasses.replace(found, variant=model or found.variant)
     if found.variant is None:
         raise CheckpointError(
             f"{path} looks like {found.text}, which is not one of the networks in list_models()."
         )
-    say(checkpoint, weights, found.variant, version, blurs or "none")
+    say(checkpoint, weights, found.variant, version, blurs)
     return checkpoint, weights.state, found, version
 
 

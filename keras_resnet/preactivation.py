@@ -114,10 +114,7 @@ class PreactivationBottleneckBlock(PreactivationBlock):
     """
 
     def _make_main(self):
-        first, second, dilation = 1, self.strides, self.first_dilation_rate
-        if self.version == "v1":
-            first, second, dilation = self.strides, 1, self.dilation_rate
-        main = {"strides": second, "dilation_rate": dilation, "groups": self.groups}
+        first, main = self._strided(self.strides)
         self.bn1 = self._bn("bn1", folds=False)
         self.conv1 = self._conv("conv1", self.width, 1, strides=first)
         self.bn2 = self._bn("bn2")

@@ -86,3 +86,13 @@ def trained(model, seed=0):
 def noise(batch, *shape):
     """Values as of normalised images."""
     return np.random.default_rng(1).normal(size=(batch, *shape)).astype(np.float32)
+
+
+def check_copies(model, x, folder):
+    """A clone of a model, and what Keras saved and loaded, give what the model gives."""
+    expected = keras.ops.convert_to_numpy(model(x))
+    model.save(folder / "m.keras")
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for other in (copy, keras.saving.load_model(folder / "m.keras")):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(other(x)), expected)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from small_networks import check_copies
 
 import keras_resnet
 from keras_resnet import weights
@@ -110,12 +111,7 @@ def test_shortcut_a_takes_every_other_pixel_and_adds_zeros(data_format):
 def test_saving_and_cloning(tmp_path):
     model = keras_resnet.ResNet20(classes=3, drop_path=0.1)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    expected = keras.ops.convert_to_numpy(model(x))
-    model.save(tmp_path / "m.keras")
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for other in (copy, keras.saving.load_model(tmp_path / "m.keras")):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(other(x)), expected)
+    check_copies(model, x, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from small_networks import CONFIGS as SMALL
-from small_networks import noise, small
+from small_networks import check_copies, noise, small
 
 from keras_resnet import features, visualize, weights
 from keras_resnet.configs import CONFIGS
@@ -71,13 +71,7 @@ def test_names_are_those_of_timm():
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_saving_and_cloning(shortcut, tmp_path):
     model = create(WIDE, classes=3, shortcut=shortcut, drop_path=0.1, dropout=0.3)
-    x = noise(2, 32, 32, 3)
-    expected = keras.ops.convert_to_numpy(model(x))
-    model.save(tmp_path / "m.keras")
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for other in (copy, keras.saving.load_model(tmp_path / "m.keras")):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(other(x)), expected)
+    check_copies(model, noise(2, 32, 32, 3), tmp_path)
 
 
 def test_the_last_normalization_is_none_of_the_head(tmp_path):

@@ -55,7 +55,7 @@ def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Arc
     equal = [
         name
         for name, config in alike.items()
-        if _parts_of(config) == parts and (config.anti_aliasing or "none") == anti_aliasing
+        if _parts_of(config) == parts and config.blurs == anti_aliasing
     ]
     nearest = next(iter(alike.values()), None)
     family = nearest.family if nearest else IMAGENET

@@ -226,7 +226,7 @@ def _understood(config):
         if version not in (None, *VERSIONS):
             raise ValueError(f"its version should be one of {VERSIONS}, not {_shown(version)}")
         row = CONFIGS.get(variant) if isinstance(variant, str) else None
-        blurs = None if row is None else row.anti_aliasing or "none"
+        blurs = None if row is None else row.blurs
         return _of_ours(version, blurs, CONFIG, None if row is None else variant)
     return Origin()
 
@@ -251,7 +251,7 @@ def _of_timm(config, said_by):
         differences.append(f"pools by {_shown(config['global_pool'])}")
     # All of timm's bottlenecks stride on their 3x3; of basic blocks nobody asks.
     version = None if differences else "v1.5"
-    blurs = None if row is None else row.anti_aliasing or "none"
+    blurs = None if row is None else row.blurs
     return Origin(said_by, f"timm's {name[:60]}", tuple(differences), version, blurs, variant)
 
 
