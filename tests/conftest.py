@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,8 +25,9 @@ LONGEST = ("test_training.py", "test_bad_images.py", "test_exporting.py", "test_
 
 
 def pytest_ignore_collect(collection_path, config):
-    """What compares with torch imports it, and much else, only to be deselected."""
-    if collection_path == ROOT / "tests" / "parity" and "not parity" in config.option.markexpr:
+    """What compares with torch imports it, and much else: only where it is asked for."""
+    wanted = re.search(r"(?<!not )(parity|sweep)", config.option.markexpr)
+    if collection_path == ROOT / "tests" / "parity" and not wanted:
         return True
     return None
 

@@ -212,7 +212,7 @@ def test_sweep(tmp_path, caplog):
     """Through all of them: none is silently another network."""
     rows = []
     names = [name for module in MODULES for name in timm.list_models(module=module)]
-    names = [name for name in names if name not in CONFIGS]  # test_family.py has the others
+    names = [name for name in names if name not in CONFIGS]  # test_family_sweep.py has the others
     for number, name in enumerate([*names, *OPTIONS]):
         folder = tmp_path / str(number)
         folder.mkdir()
