@@ -16,10 +16,11 @@ from rich.table import Table
 from keras_resnet_cli import quiet
 
 with quiet():
-    from keras_resnet.weights import registry
+    import keras_resnet
+    from keras_resnet.configs import CONFIGS
+    from keras_resnet.kinds import kind_of
 
 HERE = Path(__file__).parent
-STEM_GFLOPS = 112 * 112 * 64 * 7 * 7 * 3 / 1e9  # multiply-adds at 224 px
 TORCHVISION = ("torchvision channels_last", "torchvision")
 WITHOUT_ONEDNN = "keras_resnet without oneDNN"
 VARIABLES = {WITHOUT_ONEDNN: {"TF_ENABLE_ONEDNN_OPTS": "0"}}
@@ -110,9 +111,11 @@ def floor(peak, model, task, batch, size):
     A training step is three passes: forward, and the gradients of inputs and of kernels, less the
     gradient for the image, which nobody needs.
     """
-    row = registry.find(model)
-    multiply_adds = 3 * row.gflops - STEM_GFLOPS if task == "training" else row.gflops
-    operations = 2e9 * multiply_adds * batch * (size / 224) ** 2
+    stem, *stages = keras_resnet.visualize.summary(keras_resnet.create(model), image_size=size)
+    multiply_adds = stem.multiply_adds + sum(stage.multiply_adds for stage in stages)
+    if task == "training":
+        multiply_adds = 3 * multiply_adds - stem.multiply_adds
+    operations = 2 * multiply_adds * batch
     seconds = operations / peak
     name = f"floor at {peak / 1e9:.0f} GFLOP/s"
     return {"contestant": name, "seconds": seconds, "images_per_second": batch / seconds}
@@ -161,12 +164,14 @@ def main(task, description, batches):
 
 
 def eligible(task, model, size):
-    """Who takes part: keras.applications has ResNet-50 only, ONNX Runtime does not train."""
+    """Who takes part: keras.applications and stock Keras have some, ONNX Runtime does not train."""
     names = ["keras_resnet", *TORCHVISION]
     if model == "resnet50":
         names.append("keras.applications")
+    row = CONFIGS[model]
+    plain = kind_of(row).name in ("ResNet", "ResNeXt", "Wide ResNet")
     # Stock Keras takes minutes for a training step of grouped convolutions on large images.
-    if not (task == "training" and "resnext" in model and size > 64):
+    if plain and not (task == "training" and row.groups > 1 and size > 64):
         names.append("stock Keras layers")
     if task == "inference":
         names.append("onnxruntime")

@@ -125,13 +125,19 @@ def stock_network(name):
 
 
 def torchvision(name, task, batch, size, threads, memory_format=None, bfloat16=False):
-    """The network of torchvision, in PyTorch's default memory format (NCHW)."""
+    """The network of torchvision, or timm's, in PyTorch's default memory format (NCHW)."""
     import torch
     import torchvision
 
     memory_format = memory_format or torch.contiguous_format
     torch.set_num_threads(threads)
-    model = torchvision.models.get_model(name).to(memory_format=memory_format)
+    if name in torchvision.models.list_models():
+        model = torchvision.models.get_model(name)
+    else:
+        import timm
+
+        model = timm.create_model(name)
+    model = model.to(memory_format=memory_format)
     x, y = images(batch, size)
     x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
     y = torch.from_numpy(y)

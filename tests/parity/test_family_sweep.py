@@ -48,7 +48,8 @@ def compared(row, theirs, folder, dtype="float32", **options):
     ours = keras_resnet.create(row, True, folder / "w.safetensors", **options)
     errors = []
     for height, width in SIDES:
-        x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(dtype)
+        x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype("float32")
+        x = x.astype(dtype)  # what both can hold: inputs of Keras are float32
         with torch.no_grad():
             expected = theirs(torch.from_numpy(x)).numpy()
         found = ours.predict_on_batch(x.transpose(0, 2, 3, 1))
