@@ -1,4 +1,4 @@
-"""The kinds that the networks are listed by: what a row's fields say of it, `kind_of`."""
+"""The kinds of networks by which they are listed, determined from the fields of a row."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,8 +11,8 @@ class Kind(NamedTuple):
 
     Args:
         name: Its name.
-        about: What is different in it, in a few words.
-        fits: Whether a row is of it.
+        about: How it differs from others, in a few words.
+        fits: Whether a row belongs to it.
     """
 
     name: str
@@ -20,12 +20,12 @@ class Kind(NamedTuple):
     fits: Callable[[ResNetConfig], bool]
 
 
-# A row is of the last one that fits.
+# The last one that fits is used.
 KINDS = (
     Kind("ResNet", "a 7x7 stem, basic blocks or bottlenecks", lambda row: True),
     Kind(
         "ResNet-C/D/S/T",
-        "a deep stem; in -D and -T shortcuts average",
+        "a deep stem; -D and -T have average pooling in shortcuts",
         lambda row: bool(row.stem or row.avg_down),
     ),
     Kind("Wide ResNet", "wider 3x3 convolutions", lambda row: row.width_per_group > 64),
@@ -75,12 +75,12 @@ KINDS = (
 
 
 def kind_of(row: ResNetConfig) -> Kind:
-    """The kind of a row of CONFIGS."""
+    """Returns the kind of a row of CONFIGS."""
     return next(kind for kind in reversed(KINDS) if kind.fits(row))
 
 
 def by_kind(names: Iterable[str]) -> dict[Kind, list[str]]:
-    """Names of CONFIGS by their kinds, in the order of KINDS; no kind without one."""
+    """Groups names of CONFIGS by kind, in the order of KINDS; empty kinds are omitted."""
     found: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
     for name in names:
         found[kind_of(CONFIGS[name])].append(name)
