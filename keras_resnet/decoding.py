@@ -64,7 +64,7 @@ def reason(error) -> str:
     if "claims more than" in said or "too large" in said:
         return "its size is above the limit"
     if "Unknown image file format" in said:
-        return "it is no image"
+        return "it is not an image"
     if "Animation" in said:
         return "it is an animated WebP, which TensorFlow does not read"
     return "it is damaged"

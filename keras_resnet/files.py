@@ -173,10 +173,10 @@ def read_json(path, understand=lambda values: values, *, advice, error=ValueErro
             raise TypeError("expected an object, {...}, received " + json.dumps(values)[:40])
         return understand(values)
     except KeyError as found:
-        raise error(f"{path} is not as it should be: {found} is missing. {advice}") from found
+        raise error(f"{path} is invalid: {found} is missing. {advice}") from found
     except (TypeError, ValueError, AttributeError, ArithmeticError) as found:
         said = str(found)[:LONGEST].removesuffix(".")
-        raise error(f"{path} is not as it should be: {said}. {advice}") from found
+        raise error(f"{path} is invalid: {said}. {advice}") from found
 
 
 def _place(error):

@@ -29,30 +29,30 @@ KINDS = (
         lambda row: bool(row.stem or row.avg_down),
     ),
     Kind("Wide ResNet", "wider 3x3 convolutions", lambda row: row.width_per_group > 64),
-    Kind("ResNeXt", "3x3 convolutions in groups", lambda row: row.groups > 1),
+    Kind("ResNeXt", "grouped 3x3 convolutions", lambda row: row.groups > 1),
     Kind(
         "SE-ResNet",
-        "channels weighed by squeeze-and-excitation",
+        "squeeze-and-excitation (SE) in each block",
         lambda row: row.attention == "se",
     ),
     Kind(
         "SE-ResNeXt",
-        "the same, with 3x3 convolutions in groups",
+        "SE and grouped 3x3 convolutions",
         lambda row: row.attention == "se" and row.groups > 1,
     ),
     Kind(
         "ECA-ResNet",
-        "channels weighed by efficient channel attention",
+        "efficient channel attention (ECA) in each block",
         lambda row: row.attention == "eca",
     ),
     Kind(
         "Anti-aliased ResNet",
-        "averages or blurs where it strides",
+        "downsampling by average pooling or after a blur",
         lambda row: row.anti_aliasing is not None,
     ),
     Kind(
         "ResNet-RS",
-        "a deep stem without max-pooling, shortcuts that average, and SE",
+        "a deep stem without max-pool, average pooling in shortcuts, and SE",
         lambda row: row.stem_pool == "conv",
     ),
     Kind(
@@ -62,13 +62,13 @@ KINDS = (
     ),
     Kind(
         "Pre-activation ResNet",
-        "normalizes and rectifies before it convolves",
+        "normalization and ReLU before each convolution",
         lambda row: row.preactivation,
     ),
-    Kind("CIFAR ResNet", "for images of 32 pixels, three stages", lambda row: row.family is CIFAR),
+    Kind("CIFAR ResNet", "three stages, for images of 32 pixels", lambda row: row.family is CIFAR),
     Kind(
         "Pre-activation CIFAR ResNet",
-        "both; wrn: wider, with dropout in the blocks",
+        "pre-activation for CIFAR; wrn: wider, with dropout in the blocks",
         lambda row: row.family is CIFAR and row.preactivation,
     ),
 )

@@ -101,7 +101,7 @@ def main():
 
 def _as_typed(said):
     """Replaces arguments in a message by the options as typed: --validation-split."""
-    if "is not as it should be" in said:  # about the fields of a file
+    if " is invalid: " in said:  # about the fields of a file
         return said
     commands = vars(typer.main.get_command(app))["commands"]
     named = next((commands[word] for word in sys.argv[1:] if word in commands), None)

@@ -51,7 +51,7 @@ def test_known_by_its_keys(kind):
 @pytest.mark.parametrize(
     "name, other, said",
     [
-        ("resnetblur18", "resnet18", "blurs where it strides"),
+        ("resnetblur18", "resnet18", "blurs before downsampling"),
         ("resnet18", "resnetblur18", "strides without anti-aliasing"),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_hub_folder_of_a_blurring_network(tmp_path):
     model = keras_resnet.create("resnetblur18", classes=3)
     weights.save_hub(model, tmp_path)
     assert weights.inspect(tmp_path).architecture.variant == "resnetblur18"
-    with pytest.raises(weights.CheckpointError, match="blurs where it strides"):
+    with pytest.raises(weights.CheckpointError, match="blurs before downsampling"):
         keras_resnet.ResNet18(classes=3, weights=tmp_path)
 
 

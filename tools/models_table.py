@@ -1,7 +1,7 @@
 """Writes the tables of docs/models.md: families, and all rows of CONFIGS.
 
     python tools/models_table.py          # builds every network, which takes minutes
-    python tools/models_table.py --check  # the same, and says whether the page is as it should be
+    python tools/models_table.py --check  # builds them, and checks that the page is up to date
     python tools/models_table.py --new    # builds only those that the page has not
 
 The page's own text is what stands before MARK. If there is docs/family.csv, with columns name
@@ -127,7 +127,7 @@ def main():
     if not arguments.check:
         PAGE.write_text(new, encoding="utf-8")
     elif new != page:
-        sys.exit(f"{PAGE} is not as it should be: run python tools/models_table.py")
+        sys.exit(f"{PAGE} is out of date: run python tools/models_table.py")
 
 
 if __name__ == "__main__":

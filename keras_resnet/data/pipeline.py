@@ -219,7 +219,7 @@ def batches(
             one epoch for each iteration.
         worker: For training, (index of this machine, number of machines); each gets a part of the
             images.
-        max_bad: Maximum fraction of unreadable images, which are left out and logged; above it, an
+        max_bad: Maximum fraction of unreadable images, which are skipped and logged; above it, an
             error is raised. Estimated on a sample of 1,000 images.
         skipped: A `data.Skipped`, which collects them.
 

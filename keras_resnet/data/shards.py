@@ -64,7 +64,7 @@ def write_shards(
         on_progress: Function of (number of shards done, total number), called after each shard.
 
     Returns:
-        The unreadable images, which were left out.
+        The unreadable images, which were skipped.
 
     Raises:
         DataError: if the folder does not have this structure, the output contains something else,

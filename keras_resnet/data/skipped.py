@@ -20,7 +20,7 @@ SAMPLE = 1000  # Images that are decoded once before training starts.
 
 
 class Skipped:
-    """The images of a source that were left out, in the order in which they were read.
+    """The images of a source that were skipped, in the order in which they were read.
 
     `reasons` is {name: why it cannot be decoded}. `unread` is the same for images in formats that
     TensorFlow does not read, which do not count as unreadable.
@@ -32,7 +32,7 @@ class Skipped:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many images were left out."""
+        """How many images were skipped."""
         return len(self.reasons)
 
     def add(self, name: str, reason: str) -> None:
@@ -41,7 +41,7 @@ class Skipped:
             if name in self.reasons:
                 return
             self.reasons[name] = reason
-        logger.warning("Left out %s: %s.", name, reason)
+        logger.warning("Skipped %s: %s.", name, reason)
 
     def add_all(self, reasons: Mapping[str, str]) -> None:
         """Records several images, {name: reason}."""
@@ -55,7 +55,7 @@ class Skipped:
         if new:
             first = "; ".join(f"{name}: {reason}" for name, reason in list(new.items())[:3])
             logger.warning(
-                "%d images are left out: TensorFlow does not read their format. The first: %s. "
+                "%d images are skipped: TensorFlow does not read their format. The first: %s. "
                 "Convert them to PNG or JPEG; keras-resnet check-data lists them all.",
                 len(new),
                 first,
@@ -84,7 +84,7 @@ class Skipped:
             raise DataError(
                 f"{said} image files cannot be read, more than the fraction max_bad={max_bad} "
                 f"allows. The first ones:\n{first}\nRepair or remove them (keras-resnet "
-                "check-data lists them all), or increase max_bad to leave them out."
+                "check-data lists them all), or increase max_bad to skip them."
             )
 
 

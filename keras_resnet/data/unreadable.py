@@ -53,7 +53,7 @@ def why_bad_image(content) -> str | None:
         _decode(content)
     except (tf.errors.OpError, ValueError) as error:
         said = reason(error)
-        known = kind_of(content[:HEAD]) if said == "it is no image" else None
+        known = kind_of(content[:HEAD]) if said == "it is not an image" else None
         if known and known not in READ:
             said = why_unread(known)
         return f"{said} (it starts with {content[:8]!r})"

@@ -36,7 +36,7 @@ def calibration_images(
         model: The network; it determines the normalisation and the data format.
         directory: The folder; subfolders are included.
         preprocessing: The evaluation transform.
-        number: Maximum number of images. Unreadable ones are left out.
+        number: Maximum number of images. Unreadable ones are skipped.
         pixels: Whether to return pixel values, not normalised, for `with_preprocessing`.
 
     Returns:
@@ -96,7 +96,7 @@ def split(data: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(data) < FEW:
         logger.warning(
             "Only %d calibration images: use a hundred or more, like those that the network will "
-            "see, for a better accuracy.",
+            "see, for better accuracy.",
             len(data),
         )
         return data, data

@@ -112,7 +112,7 @@ def _versions(modules):
     found = {"keras_resnet": keras_resnet.__version__}
     for name in modules:
         module = importlib.import_module(name)
-        found[name] = str(getattr(module, "__version__", "not told"))
+        found[name] = str(getattr(module, "__version__", "unknown"))
     return found
 
 

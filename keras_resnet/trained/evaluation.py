@@ -60,7 +60,7 @@ class Evaluation:
     def __str__(self):
         """In words."""
         top5 = f", top-5 {self.top5:.4f}" if len(self.matrix) >= TOP5_CLASSES else ""
-        return f"top-1 {self.top1:.4f}{top5}, {len(self.rows)} images, {len(self.skipped)} left out"
+        return f"top-1 {self.top1:.4f}{top5}, {len(self.rows)} images, {len(self.skipped)} skipped"
 
     def write(self, path: str | Path) -> None:
         """Writes the rows as a CSV file: file, label, predicted, probability."""

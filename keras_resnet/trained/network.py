@@ -123,7 +123,7 @@ class Network:
                 mean nor std is given.
         """
         if model is None and is_name(weights):
-            raise ValueError(f"Whose {weights} are meant? Pass model.")
+            raise ValueError(f"Several networks have weights named {weights}. Pass model.")
         file = locate(weights, str(model))
         network, variant, pixels, other = _classifier(file, model, version, prefix)
         if isinstance(preprocessing, Preprocessing):
@@ -167,7 +167,7 @@ class Network:
         Args:
             files: Paths of image files, or of folders of images.
             top: Number of classes for each image.
-            skipped: Collects images that cannot be decoded, which are left out. Without it they are
+            skipped: Collects images that cannot be decoded, which are skipped. Without it they are
                 logged.
 
         Yields:

@@ -92,9 +92,9 @@ def finish(training, state, *, note, command):
     )
     write_text(folder / REPORT, text)
     for file, reason in left_out[:SHOWN]:
-        logger.warning("Left out %s: %s.", file, reason)
+        logger.warning("Skipped %s: %s.", file, reason)
     if left_out:
-        logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
+        logger.warning("%d images were skipped: see %s.", len(left_out), folder / "skipped.csv")
     logger.info("Validation accuracy %.4f. Run folder: %s.", found.top1, folder)
 
 

@@ -70,7 +70,7 @@ def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Arc
     elif nearest:
         usual = _parts_of(nearest)
         different += [f"{part}={parts[part]!r}" for part in parts if parts[part] != usual[part]]
-        name = f"a relative of {next(iter(alike))} ({', '.join(different)})"
+        name = f"a variant of {next(iter(alike))} ({', '.join(different)})"
     else:
         name = f"an unknown {block} ResNet with stages of {depths} blocks"
     classes = (*_shape(state, "fc.bias"), *_shape(state, "fc.weight"), None)[0]
@@ -80,7 +80,7 @@ def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Arc
     head = f"{joint} {classes} classes" if classes else "without a head"
     others = [key for key in others if len(state[key].shape) == 2]
     if others and not classes:
-        head = f"{joint} a head of another name, {listed(others[-1:])}"
+        head = f"{joint} a head named {listed(others[-1:])}"
     return Architecture(f"{name} {head}", variant, classes, channels, shortcut)
 
 
@@ -128,13 +128,13 @@ def _parts_of(config):
 def _no_resnet(state):
     shapes = [array.shape for array in state.values()]
     if any(len(shape) == 5 for shape in shapes):
-        return "a network of three-dimensional convolutions, of videos or volumes"
+        return "a network with 3D convolutions, for video or volumes"
     if shapes and all(0 in shape for shape in shapes):
         return (
-            "a network whose tensors are empty, as ZeRO-3 leaves them (DeepSpeed's zero_to_fp32.py "
-            "gathers their numbers)"
+            "a network with empty tensors, as saved by DeepSpeed ZeRO-3 (its zero_to_fp32.py "
+            "gathers the weights)"
         )
-    return f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}"
+    return f"an unknown network of {len(state)} tensors: {listed(state, 3)}"
 
 
 def _differences(state, others, family, parts):
@@ -145,8 +145,8 @@ def _differences(state, others, family, parts):
     )
     beside = [key for key in others if not BLOCK.match(key) and state[key].ndim > 2]
     found = {
-        "with a stem that is not one convolution": not stem and not parts["stem"],
-        "with a stem of three convolutions, as CLIP's": "conv3.weight" in state,
+        "with a stem other than one convolution": not stem and not parts["stem"],
+        "with a stem of three convolutions, as in CLIP": "conv3.weight" in state,
         f"with a {'x'.join(map(str, stem))} stem, not {side}x{side}": stem
         not in ((), (side, side)),
         "with group normalization (it has no running statistics)": not any(
@@ -154,7 +154,7 @@ def _differences(state, others, family, parts):
         ),
         f"with {listed(extra, 2)} in its blocks": extra,
         f"with {listed(beside, 2)}": beside,
-        "without the normalization of its stem": stem
+        "without normalization in the stem": stem
         and not parts["preactivation"]
         and "bn1.weight" not in state,
     }

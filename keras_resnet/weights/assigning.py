@@ -98,9 +98,9 @@ def _check_fit(model, variables, state, source, ignore, unreadable):
     odd = [f"{key} is {unreadable[key]}" for key in missing if key in unreadable]
     if odd:
         raise CheckpointError(
-            f"{source} does not fit the model {model.name!r}, which was left as it was: "
-            f"{listed(odd)}, no plain tensor. Save dense floating-point tensors: "
-            "tensor.to_dense(), tensor.dequantize()."
+            f"{source} does not fit the model {model.name!r}, which is unchanged: {listed(odd)}, "
+            "not a plain tensor. Save dense floating-point tensors: tensor.to_dense(), "
+            "tensor.dequantize()."
         )
     if not (misshapen or missing or unused):
         return
@@ -110,7 +110,7 @@ def _check_fit(model, variables, state, source, ignore, unreadable):
         "with another shape": [f"{key} is {said}" for key, said in misshapen.items()],
     }
     raise CheckpointError(
-        f"{source} does not fit the model {model.name!r}, which was left as it was. "
+        f"{source} does not fit the model {model.name!r}, which is unchanged. "
         + _advice(variables, state, missing, unused, misshapen)
         + "".join(
             f"\n{len(keys)} {title}: {listed(sorted(keys))}"
@@ -132,9 +132,7 @@ def _advice(variables, state, missing, unused, misshapen):
         return f"To keep the model's own head, {keep}, first_conv='adapt')."
     if not misshapen and {*missing} <= {*HEAD} and not any(map(BACKBONE.match, unused)):
         skip = f", and to keep the model's own head, {keep})" if missing else ""
-        ignore = (
-            f"pass ignore=[{unused[0][:80]!r}{', ...' if unused[1:] else ''}] to leave them out"
-        )
+        ignore = f"pass ignore=[{unused[0][:80]!r}{', ...' if unused[1:] else ''}] to ignore them"
         return (
             "The backbone fits. If the network does not need the unused keys, save the file "
             f"without them or {ignore}{skip}."

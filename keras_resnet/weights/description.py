@@ -47,7 +47,7 @@ def preprocessing_of(
     """
     if registry.is_name(source):
         if model is None:
-            raise ValueError(f"Whose {source} are meant? Pass model.")
+            raise ValueError(f"Several networks have weights named {source}. Pass model.")
         return registry.find(model, str(source)).preprocessing
     path = Path(source)
     row = registry.find_file(path.name)

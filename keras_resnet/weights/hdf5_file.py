@@ -49,7 +49,7 @@ def _arrays(file, size):
                 continue
             if plist.get_layout() not in IN_FILE or plist.get_external_count():
                 raise UnsafeFileError(
-                    f"its array {name[-60:]!r} is compressed, in chunks, or in another file"
+                    f"its array {name[-60:]!r} is compressed, chunked, or in another file"
                 )
             claimed += math.prod(data.shape) * dtype.itemsize
             if claimed > size:

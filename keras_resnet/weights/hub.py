@@ -46,8 +46,8 @@ def weights_file(source: str | os.PathLike[str]) -> Path:
         found = next((path for name in FILES if (path := Path(source) / name).is_file()), None)
     if found is None:
         raise CheckpointError(
-            f"{source} has a {CONFIG}, but neither of {' and '.join(FILES)}: it has no weights, "
-            "or in an unsupported format, or split into several files."
+            f"{source} has a {CONFIG}, but no {' or '.join(FILES)}: it has no weights, or they are "
+            "in an unsupported format or split into several files."
         )
     return found
 

@@ -26,9 +26,9 @@ VERSIONS = ("v1", "v1.5")
 BLOCKS = re.compile(r"(Preactivation)?(Basic|Bottleneck)Block")
 ANTI_ALIASING = "keras_resnet.anti_aliasing"  # likewise: "avg", "blur" or "none"
 BLURS = {
-    "avg": "averages where it strides (anti-aliasing)",
-    "blur": "blurs where it strides (anti-aliasing)",
-    "none": "strides without anti-aliasing",
+    "avg": "downsamples by average pooling (anti-aliasing)",
+    "blur": "blurs before downsampling (anti-aliasing)",
+    "none": "has no anti-aliasing",
 }
 # timm's older names: who trained a network stood before it, and the letter of its kind behind.
 OLDER = re.compile(r"(?:tv|gluon|ssl|swsl|ig)_(\w+?)(?:_v1([bcds]))?")
@@ -87,25 +87,25 @@ class Origin:
         """Raises a CheckpointError if the network computes otherwise than such a model."""
         if self.differences:
             raise CheckpointError(
-                f"{source} is of another network, though its keys may fit: {self.said_by} says "
-                f"that it is {self.name}, which {' and '.join(self.differences)}. No network of "
-                "this package does; choose another file."
+                f"{source} is for a different network, even if its keys match: according to "
+                f"{self.said_by}, it is {self.name}, which {' and '.join(self.differences)}. This "
+                "package has no such network; choose another file."
             )
         if self.version and version and version != self.version:
             raise CheckpointError(
-                f"{source} has the stride of its bottlenecks elsewhere, according to "
-                f"{self.said_by} ({self.name}). Build the model with version={self.version!r}."
+                f"{source} is for bottleneck blocks with the stride in another position, according "
+                f"to {self.said_by} ({self.name}). Build the model with version={self.version!r}."
             )
         if self.anti_aliasing not in (None, anti_aliasing):
-            build = f"keras_resnet.create({self.variant!r})" if self.variant else "one that does"
+            call = f"keras_resnet.create({self.variant!r})" if self.variant else "another model"
             raise CheckpointError(
-                f"{source} is of another network, though its keys may fit: {self.said_by} says "
-                f"that it is {self.name}, which {BLURS[self.anti_aliasing]}. The model "
-                f"{BLURS[anti_aliasing]}. Build {build}."
+                f"{source} is for a different network, even if its keys match: according to "
+                f"{self.said_by}, it is {self.name}, which {BLURS[self.anti_aliasing]}. The model "
+                f"{BLURS[anti_aliasing]}. Use {call}."
             )
         if self.output_stride not in (32, output_stride):
             raise CheckpointError(
-                f"{source} is of a dilated network, according to {self.said_by} ({self.name}). "
+                f"{source} is for a dilated network, according to {self.said_by} ({self.name}). "
                 f"Build the model with output_stride={self.output_stride}."
             )
 
@@ -194,7 +194,7 @@ def _of_options(meta):
         return None
     said = set(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
     images = ", ".join(f"{name}={value}" for name, value in sorted(said))
-    images = images and f"by its options {images:.400}, of pixels in 0..255; BGR without to_rgb"
+    images = images and f"its options are {images:.400}, for values in 0..255; BGR without to_rgb"
     return Origin(
         *("its metadata", f"OpenMMLab's, of style={style!r}", (), STYLES[style]),
         preprocessing=images,

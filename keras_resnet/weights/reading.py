@@ -159,8 +159,8 @@ class Checkpoint:
         self.origin.refuse_others(self.path, own, output_stride, anti_aliasing)
         if self.of_applications_v1 and version not in (None, "v1"):
             raise CheckpointError(
-                f"{self.path} is of keras.applications, where bottlenecks stride on their first "
-                "convolution. Build the model with version='v1'."
+                f"{self.path} is from keras.applications, where bottleneck blocks stride in their "
+                "first convolution. Build the model with version='v1'."
             )
         if self.asks_for_version and not given:
             raise CheckpointError(

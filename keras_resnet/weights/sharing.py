@@ -81,7 +81,7 @@ def save_hub(
     if found.variant is None or dilated:
         raise ValueError(
             "Only networks in list_models() with output_stride=32 can be saved as a hub folder. "
-            f"Received: {'one that is dilated' if dilated else found.text}"
+            f"Received: {'a dilated network' if dilated else found.text}"
         )
     if class_names is not None and len(class_names) != found.classes:
         raise ValueError(
@@ -151,7 +151,7 @@ def _card(name, found, used, of_timm, metrics, data, recipe):
     results = [
         {
             "task": task,
-            "dataset": {"name": data or "not said", "type": "imagefolder"},
+            "dataset": {"name": data or "not specified", "type": "imagefolder"},
             "metrics": [{"type": key, "value": value} for key, value in metrics.items()],
         }
     ]

@@ -167,7 +167,7 @@ def in_three_dimensions(_):
     "make, said",
     [
         (rcnn, "stages of (2, 2, 2) blocks"),
-        (emptied, "tensors are empty"),
+        (emptied, "empty tensors"),
         (in_three_dimensions, "videos"),
     ],
 )

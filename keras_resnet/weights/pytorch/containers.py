@@ -62,8 +62,7 @@ def read(mapped: mmap.mmap) -> tuple[str, Any, list[Opaque]]:
         container = "tar"
     elif not start.startswith(b"\x80"):
         raise UnsafeFileError(
-            "it is not a PyTorch file, nor one of safetensors or Keras: it starts with "
-            f"{start[:16]!r}",
+            f"it is not a PyTorch, safetensors or Keras file: it starts with {start[:16]!r}",
             "If it was downloaded, open it as text to see what it is, and download it again.",
         )
     elif LEGACY_START not in start[:32]:
@@ -98,7 +97,7 @@ def _read_zip(mapped):
             else "Save it again with torch.save, which does not compress.",
         )
     if len(pickles) != 1:
-        raise UnsafeFileError("it is a zip, but has no data.pkl in its top folder")
+        raise UnsafeFileError("it is a zip file without data.pkl in its top folder")
     top = pickles[0].removesuffix("data.pkl")
     order = {b"little": "<", b"big": ">"}.get(bytes(members.get(f"{top}byteorder", b"little")[:8]))
     if order is None:
@@ -123,10 +122,9 @@ def _read_pickle(mapped):
     reader = Unpickler(memoryview(mapped), find_global, no_storage, max_bytes=len(mapped))
     saved = reader.load()
     if mapped.find(b"numpy") < 0:
-        named = "".join(f", and names {name[:100]!r}" for name in [*reader.passed_over][:1])
+        named = "".join(f", refers to {name[:100]!r}" for name in [*reader.passed_over][:1])
         raise UnsafeFileError(
-            f"it is a pickle, but not one of torch.save nor of numpy arrays{named}; it was not "
-            "executed",
+            f"it is a pickle, but not of torch.save or of NumPy arrays{named}; it was not executed",
             SAVE_A_STATE_DICT,
         )
     return saved, {}, "<", reader.passed_over
@@ -142,13 +140,13 @@ def _read_legacy(mapped):
             whole = Storage(storage.key, storage.dtype or BYTES, pid[4])
             if found.setdefault(storage.key, whole) != whole:
                 raise UnsafeFileError(
-                    f"it describes its storage {storage.key[:60]!r} twice, differently"
+                    f"it has two different descriptions of its storage {storage.key[:60]!r}"
                 )
         return storage
 
     reader = Unpickler(memoryview(mapped), find_global, storage_of)
     if reader.load() != LEGACY_MAGIC:
-        raise UnsafeFileError("it is a pickle, but not one of torch.save")
+        raise UnsafeFileError("it is a pickle, but not of torch.save")
     if reader.load() != LEGACY_VERSION:
         raise UnsafeFileError(f"its version is not {LEGACY_VERSION}")
     reader.load()  # How the machine that wrote it stores numbers; the counts say it better.
@@ -170,7 +168,7 @@ def _legacy_storages(reader, keys, found):
             order = ">"
         elif INT64.unpack(counted)[0] != expected:
             raise UnsafeFileError(
-                f"its storage {key[:60]!r} should have {expected} elements and says "
+                f"its storage {key[:60]!r} should have {expected} elements, but declares "
                 f"{INT64.unpack(counted)[0]}"
             )
         storages[key] = raw_storage(reader, expected, found[key].dtype or BYTES)

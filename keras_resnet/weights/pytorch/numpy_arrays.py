@@ -57,7 +57,7 @@ class Array:
         self.fortran, self.data = fortran, data
         if math.prod(self.shape) * plain.itemsize != len(data):
             raise UnsafeFileError(
-                f"it has a numpy array of shape {self.shape} and {len(data)} bytes"
+                f"it has a NumPy array of shape {self.shape} with {len(data)} bytes"
             )
 
     def made(self, encoded: dict[int, bytes]) -> "np.ndarray | Opaque":

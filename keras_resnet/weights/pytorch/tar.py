@@ -45,7 +45,7 @@ def read_tar(view: memoryview) -> tuple[Any, dict[str, memoryview], dict[str, Op
     members = _members(view)
     missing = {"storages", "tensors", "pickle"} - members.keys()
     if missing:
-        raise UnsafeFileError(f"it is a tar, but has no member {', '.join(sorted(missing))}")
+        raise UnsafeFileError(f"it is a tar file without {', '.join(sorted(missing))}")
     numbered = _Numbered()
     contents = _read_storages(members["storages"], numbered)
     _read_tensors(members["tensors"], numbered)

@@ -102,7 +102,7 @@ class Unpickler:
         """The next bytes up to a newline."""
         line, newline, _ = bytes(self.view[self.position : self.end][:MAX_LINE]).partition(b"\n")
         if not newline or b"\\" in line:
-            raise UnsafeFileError("it names something that is no name")
+            raise UnsafeFileError("it has an invalid global name")
         self.position += len(line) + 1
         return line + newline
 
@@ -180,7 +180,7 @@ class _Machine:
     def find_on_stack(self):
         module, attribute = (_of_type(part, str) for part in self.pop(2))
         if len(module) + len(attribute) > MAX_LINE:  # before they are put together
-            raise UnsafeFileError("it names something that is no name")
+            raise UnsafeFileError("it has an invalid global name")
         self.find(f"{module}.{attribute}")
 
     def call(self):
