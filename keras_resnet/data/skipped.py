@@ -1,4 +1,4 @@
-"""What could not be used of a data set, and why."""
+"""The images of a data set that were skipped, and why."""
 
 import logging
 import os
@@ -15,8 +15,8 @@ logger = logging.getLogger("keras_resnet")
 
 PARALLEL = 2 * (
     os.cpu_count() or 1
-)  # images at a time; more than cores, since some wait for a disk
-SAMPLE = 1000  # Images that are decoded once before training starts.
+)  # images decoded in parallel; more than cores, since some wait for the disk
+SAMPLE = 1000  # number of images to decode before training starts
 
 
 class Skipped:
@@ -89,29 +89,29 @@ class Skipped:
 
 
 def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
-    """Decodes up to 1,000 images of a source once, to fail early where too many are bad.
+    """Decodes up to 1,000 images of a source, to fail early if too many are unreadable.
 
     Args:
         source: The images.
-        skipped: Is told of the bad ones, and of what the source found unusable before.
-        max_bad: The share of bad images, 0 to 1, above which there is an error.
-        seed: Fixes which images are tried.
+        skipped: Collects unreadable images, and those already known to be unusable.
+        max_bad: Maximum fraction of unreadable images, 0 to 1.
+        seed: Random seed of the sample.
 
     Raises:
-        DataError: if too many are bad, or if all were tried and a class has none left.
+        DataError: if too many are unreadable, or if all were decoded and a class has none left.
     """
 
     def good(item):
         try:
             return why_bad_image(source.read(tf.constant(item)).numpy()) is None
-        except tf.errors.OpError:  # the file has gone
+        except tf.errors.OpError:  # the file was removed
             return False
 
     skipped.add_all(source.unusable)
     skipped.add_unread(source.unread)
     listed = len(source.unusable)
     key = tf.constant([seed, -1], tf.int64)
-    # In threads: tf.data needs a data set of its own for each image whose error is caught.
+    # In threads, since tf.data needs a separate data set to catch the error of an image.
     sample = source.examples(key, 0).take(SAMPLE).batch(4 * PARALLEL)
     labels: dict[bool, list[int]] = {False: [], True: []}
     try:
