@@ -1,6 +1,6 @@
-"""Loads a weights file of any kind into a model: `load`, and what `weights=` of a builder does.
+"""Loads weights files of all kinds into models: `load`, and the builders' argument `weights`.
 
-file -> `read_checkpoint`: its weights under torchvision's names -> `assign`: checked, assigned
+file -> `read_checkpoint`: its weights with torchvision's names -> `assign`: check and assign
 """
 
 import logging
@@ -95,11 +95,11 @@ def load_pretrained(
     prefix: str | None = None,
     ignore: Sequence[str] = (),
 ) -> None:
-    """Loads `path` into a new model; the head is skipped if other classes were asked for.
+    """Loads `path` into a new model; the head is skipped if another number of classes was given.
 
     Raises:
-        CheckpointError: as `load` does; if the file has another number of classes than the model
-            and none was given; or if its names are those of two networks and no version was.
+        CheckpointError: as for `load`; if no number of classes was given and the file's differs
+            from the model's; or if its names are of two networks and no version was given.
     """
     checkpoint = read_checkpoint(path, prefix)
     weights = fitting(checkpoint, model, version_given)
@@ -188,11 +188,11 @@ def _named(row):
 
 
 def locate(weights: str | os.PathLike[str], variant: str) -> Path:
-    """The file that a builder's `weights` means.
+    """Returns the file for the argument `weights` of a builder.
 
     Args:
-        weights: A path, "hf://owner/name", "imagenet", or the name of published weights; what is
-            not there already is downloaded.
+        weights: A path, "hf://owner/name", "imagenet", or the name of published weights, which are
+            downloaded if necessary.
         variant: The network's name in CONFIGS.
 
     Raises:
@@ -213,10 +213,10 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
 
 
 def fitting(checkpoint: Checkpoint, model: keras.Model, version_given: bool) -> Weights:
-    """A file's weights for a model: its classifier is known by the model's number of classes too.
+    """Returns a file's weights for a model, whose number of classes helps to find the classifier.
 
     Raises:
-        CheckpointError: as of `Checkpoint.check_version`.
+        CheckpointError: as for `Checkpoint.check_version`.
     """
     checkpoint.check_version(
         version_of(model), version_given, output_stride_of(model), anti_aliasing_of(model)
