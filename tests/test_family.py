@@ -52,7 +52,7 @@ def test_known_by_its_keys(kind):
     "name, other, said",
     [
         ("resnetblur18", "resnet18", "blurs before downsampling"),
-        ("resnet18", "resnetblur18", "strides without anti-aliasing"),
+        ("resnet18", "resnetblur18", "has no anti-aliasing"),
     ],
 )
 def test_what_no_key_tells_is_saved(name, other, said, suffix, tmp_path):
