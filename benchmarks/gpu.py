@@ -267,9 +267,7 @@ def main():
     for line in tables(rows):
         print(line)
     if left:
-        print(
-            f"\n{left} rows are left because of the time limit. Use --json and --resume to continue."
-        )
+        print(f"\n{left} rows are left. To continue after the time limit, use --json and --resume.")
 
 
 if __name__ == "__main__":
