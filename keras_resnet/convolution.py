@@ -94,7 +94,7 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
     Args:
         x: Tensor of shape (batch, height, width, channels), or as `data_format` says.
         kernel: Tensor of shape (height, width, channels / groups, filters). It may be wider
-            than `x` (float32 beside float16), and its gradient is as wide.
+            than `x` (float32 with float16), and so may its gradient.
         strides: Two integers.
         padding: "valid", "same", or "symmetric": `dilation * (size - 1) // 2` zeros on each
             side, for kernels of odd sizes.

@@ -48,7 +48,7 @@ DIFFERENCES = (
     (r"^gc", "has global context attention"),
     (r"^legacy_", "pools and strides as Caffe's SENets do"),
     (r"_clip|_mlp", "has the stem of CLIP's networks"),
-    (r"\dts\b|\dq\b", "has SiLU, and a stem of its own"),
+    (r"\dts\b|\dq\b", "has SiLU, and a different stem"),
     (r"bot|halo|lambda|lamhalo|^bat_", "has self-attention in its blocks"),
     (r"^cs|tresnet", "has stages or a stem of another kind"),
     (r"^test_", "mixes kinds of blocks, for tests"),

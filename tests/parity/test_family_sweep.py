@@ -34,7 +34,7 @@ OTHERS = {
     "resnetv2_50x1_bit": "has group normalization and standardizes its kernels",
     "test_resnet": "mixes kinds of blocks",
     "resnest50d": "has split attention",
-    "resnet61q": "has SiLU, and a stem of its own",
+    "resnet61q": "has SiLU, and a different stem",
 }
 SIDES = ((96, 96), (64, 128))
 
