@@ -109,7 +109,7 @@ def whole(least) -> Rule:
     def fits(value):
         return is_number(value) and isinstance(value, int) and value >= least
 
-    return Rule(fits, f"a whole number, {least} or more")
+    return Rule(fits, f"an integer, {least} or more")
 
 
 def numbers(count, fits, expected) -> Rule:

@@ -30,7 +30,7 @@ SIDES = Rule(
         len(pair(sides)) == 2
         and all(whole(1).fits(side) and side <= MAX_SIDE for side in pair(sides))
     ),
-    f"a side in pixels or (height, width), whole numbers from 1 to {MAX_SIDE:,}",
+    f"a side in pixels or (height, width), integers from 1 to {MAX_SIDE:,}",
 )
 MEAN = numbers(3, lambda *mean: 0 <= min(mean) <= max(mean) <= 1, "of RGB, each 0 to 1")
 STD = numbers(3, lambda *std: min(std) >= MIN_STD, "of RGB in 0..1, each more than 0")

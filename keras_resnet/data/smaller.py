@@ -31,13 +31,11 @@ def smaller_options(max_side, quality) -> dict:
     """
     if max_side is not None and not whole(1).fits(max_side):
         raise ValueError(
-            "max_side should be a whole number of pixels, 1 or more, or None to store images as "
+            "max_side should be an integer in pixels, 1 or more, or None to store images as "
             f"they are. Received: max_side={max_side!r}"
         )
     if quality is not None and not (whole(1).fits(quality) and quality <= 100):
-        raise ValueError(
-            f"quality should be a whole number, 1 to 100. Received: quality={quality!r}"
-        )
+        raise ValueError(f"quality should be an integer, 1 to 100. Received: quality={quality!r}")
     if quality is not None and max_side is None:
         raise ValueError(
             "quality applies to images resized because of max_side. Pass max_side too, or remove "

@@ -125,7 +125,7 @@ def _class_names(indices):
 def _data(recipe):
     """Returns the evaluation transform and the data split from the content of recipe.json."""
     if not isinstance(recipe.get("data", ""), str) or not isinstance(recipe.get("seed", 0), int):
-        raise TypeError("data should be a string, and seed a whole number")
+        raise TypeError("data should be a string, and seed an integer")
     share = recipe.get("validation_split")
     if share is not None and not (isinstance(share, float) and 0 < share < 1):
         raise ValueError(f"validation_split should be null or between 0 and 1, not {share!r}")
