@@ -115,7 +115,7 @@ def test_layout(name, networks, expected, tmp_path):
     head = found.head.partition(";")[0]
     if "classes" in how:
         assert not has_head or head.startswith("none")
-        head = "by its number of rows, `classes=7`"
+        head = "found by its number of rows, `classes=7`"
     else:
         assert has_head == (not head.startswith("none"))
         head = f"`{head}`" if has_head else ""
