@@ -1,4 +1,4 @@
-"""Bad images in any place: each is left out and named, and nothing else changes."""
+"""Unreadable images in any position are skipped and listed, and nothing else changes."""
 
 import collections
 import dataclasses

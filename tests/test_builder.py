@@ -1,4 +1,4 @@
-"""What of a network depends on nothing but its layers."""
+"""Properties of a network that depend on its layers only."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""check-data and shards: what the functions find, and the commands say."""
+"""check-data and shards: results of the functions, and output of the commands."""
 
 import builtins
 import hashlib

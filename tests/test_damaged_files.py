@@ -1,4 +1,4 @@
-"""Files that are read back, damaged in every way: usable, or an error that names them."""
+"""Damaged files: they are usable, or an error names them."""
 
 import json
 import zipfile

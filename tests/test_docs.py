@@ -1,4 +1,4 @@
-"""Every code block of README.md and docs/ runs, and what it names exists."""
+"""Every code block of README.md and docs/ runs, and the names in it exist."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Runs and files of weights, exported and verified by the command."""
+"""Exporting and verifying runs and weights with the command."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""What the kinds of blocks beside torchvision's have: attention, deep stems, anti-aliasing."""
+"""Blocks that torchvision does not have: attention, deep stems, anti-aliasing."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub, from a server on this machine that answers as it does.
+"""Repositories on the Hugging Face hub, from a local server that imitates it.
 
 Its endpoint and headers are those that huggingface_hub asks for: /OWNER/NAME/resolve/REVISION/FILE,
 X-Repo-Commit, ETag, and for large files a redirect with X-Linked-Etag and X-Linked-Size.

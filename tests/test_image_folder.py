@@ -1,4 +1,4 @@
-"""Folders of images: what is listed, how it is split, what is refused."""
+"""Folders of images: listing, splitting, and errors."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""What servers and their clients do with an exported SavedModel."""
+"""Servers and clients with an exported SavedModel."""
 
 import contextlib
 import http.server

@@ -1,4 +1,4 @@
-"""Reading files of torch.save into arrays, without torch."""
+"""Reading files of torch.save as arrays, without torch."""
 
 import pickle
 import zipfile

@@ -1,4 +1,4 @@
-"""A whole training, small: the run folder, and what can be asked of it."""
+"""A complete small training: the run folder, and using its network."""
 
 import contextlib
 import csv

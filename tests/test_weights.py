@@ -1,4 +1,4 @@
-"""Weights files into models, and back."""
+"""Loading weights files into models, and saving them."""
 
 import logging
 import re

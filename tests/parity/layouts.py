@@ -1,4 +1,4 @@
-"""Checkpoints as public projects write them: one function a layout, from a network of torchvision.
+"""Checkpoints in the layouts of public projects, written from a torchvision network.
 
 Each takes a network and returns what is saved.
 """

@@ -1,4 +1,4 @@
-"""What stands beside weights in checkpoints of torch, and what stands in their place."""
+"""Other content of PyTorch checkpoints, in addition to weights or instead of them."""
 
 import argparse
 import collections

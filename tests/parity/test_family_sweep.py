@@ -1,4 +1,4 @@
-"""The rows that timm has too, against timm: one a kind of block here, all in the sweep.
+"""The networks of timm against timm: one of each kind here, all in the sweep.
 
 The sweep writes docs/family.csv, of which docs/models.md shows the errors:
 

@@ -1,4 +1,4 @@
-"""Every layout of `layouts`, written by torch and loaded: features and logits are the network's."""
+"""Every layout of `layouts`, written by torch and loaded: equal features and logits."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Networks that are nearly ours, as timm and transformers write them: equal, or refused with why.
+"""Variants of timm and transformers: either equal, or rejected with a reason.
 
 The sweep through all of them has a marker of its own, and writes docs/relatives.csv:
 
