@@ -138,7 +138,7 @@ class ResidualBlock(Composite):
             self.downsample_conv = self._conv("downsample.0", self.filters, kernel, **strides)
             self.downsample_bn = self._bn("downsample.1")
             return [self.downsample_conv, self.downsample_bn]
-        # Numbered as in torchvision's sequence, where the pooling is 0.
+        # Numbered as in timm's sequence, where the pooling is 0.
         self.downsample_1 = self._conv("downsample.1", self.filters, 1)
         self.downsample_2 = self._bn("downsample.2")
         pooled = [self._pool(AveragePooling2D, "downsample.0")] if changes else []

@@ -46,7 +46,7 @@ def stem(x, config, synchronized, name_prefix, common):
     strides = 2 if reduces else 1
     *before, width = config.stem or (config.stem_width,)
     for number, narrower in enumerate(before):
-        # Numbered as in torchvision's sequence.
+        # Numbered as in timm's sequence.
         names = (f"conv1.{3 * number + place}" for place in range(3))
         x = convolve(x, narrower, 3, strides if number == 0 else 1, *names)
     last = () if config.preactivation else ("bn1", "relu")

@@ -78,7 +78,7 @@ def choose_path(x, dtype: str) -> str:
 
 
 def lacks_onednn() -> bool:
-    """Whether this is an x86 CPU for which TensorFlow does not enable oneDNN by default."""
+    """Whether this is an x86 CPU without oneDNN, and TF_ENABLE_ONEDNN_OPTS is not set."""
     import tensorflow as tf
 
     return (

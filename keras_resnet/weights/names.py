@@ -195,7 +195,7 @@ def _stem_and_head_of_timm(state):
 
 
 def _place_in_stem(match):
-    """Returns the index in torchvision's sequence, with a ReLU after each normalization."""
+    """Returns the index in timm's sequence, with a ReLU after each normalization."""
     return f"{match[1]}conv1.{3 * int(match[3]) - (3 if match[2] == 'conv' else 2)}."
 
 
