@@ -212,7 +212,7 @@ def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
         assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json", ".env"}
     assert {entry.name for entry in folder.iterdir()} == {"recipe.json", ".env"}
     for text, said in (
-        ('{"epochs": 3, "sharpness": 0.5}', "should be: A recipe has no field sharpness"),
+        ('{"epochs": 3, "sharpness": 0.5}', "is invalid: A recipe has no field sharpness"),
         ('{"augmentation": {"blur": 1}}', r"recipe\.json .* has no field augmentation\.blur"),
         ('{"epochs": ', r"recipe\.json is damaged: line 1, .* another release"),
     ):
