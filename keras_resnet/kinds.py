@@ -68,7 +68,7 @@ KINDS = (
     Kind("CIFAR ResNet", "three stages, for images of 32 pixels", lambda row: row.family is CIFAR),
     Kind(
         "Pre-activation CIFAR ResNet",
-        "pre-activation for CIFAR; wrn: wider, with dropout in the blocks",
+        "wrn: wider, with dropout in the blocks",
         lambda row: row.family is CIFAR and row.preactivation,
     ),
 )

@@ -37,7 +37,7 @@ def spoil(folder):
     return {
         "02.png": "damaged",
         "03.png": "empty",
-        "05.png": "no image",
+        "05.png": "not an image",
         "07.png": "its size is above the limit",
         "21.png": "damaged",
     }
