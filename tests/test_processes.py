@@ -1,4 +1,4 @@
-"""Several processes on JAX, as on several machines: real ones, on the loopback."""
+"""Training with JAX in several real processes on one machine."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""ONNX and LiteRT files in 8 bits."""
+"""Quantized ONNX and LiteRT files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) files, for phones and small machines."""
+"""LiteRT (TensorFlow Lite) files, for mobile and embedded devices."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import numpy as np
 from keras_resnet.export.file import Format, input_signature, write_file
 from keras_resnet.preprocessing import Preprocessing
 
-METADATA = "keras_resnet"  # the name of our metadata in a file
-IDENTIFIER = b"TFL3"  # of LiteRT's format
+METADATA = "keras_resnet"  # name of the metadata entry
+IDENTIFIER = b"TFL3"  # of the file format
 
 
 def litert(
@@ -73,7 +73,7 @@ def litert(
 
 
 def _write(network, file, metadata, quantize, data):
-    """By LiteRT's own operations only, so that any interpreter runs them."""
+    """Converts with LiteRT's built-in operations only, which every interpreter supports."""
     import tensorflow as tf
 
     operations = tf.lite.OpsSet.TFLITE_BUILTINS
@@ -95,7 +95,7 @@ def _write(network, file, metadata, quantize, data):
 
 
 def _with_metadata(content, metadata):
-    """A file's content with one more buffer: the metadata, as JSON, under our name."""
+    """Adds the metadata to a file's content, as a buffer of JSON."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 

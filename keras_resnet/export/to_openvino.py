@@ -59,7 +59,7 @@ def _write(network, file, metadata, quantize, data):
     network.export(
         str(file), format="openvino", input_signature=input_signature(network), verbose=False
     )
-    # A model reads its weights from the file, which is replaced: so from memory.
+    # From memory, since the file from which a model reads its weights will be replaced.
     graph = openvino.Core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())
     for name, value in metadata.items():
         graph.set_rt_info(value, ["keras_resnet", name])

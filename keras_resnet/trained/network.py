@@ -1,4 +1,4 @@
-"""A trained network, from a run folder or from a file of weights, and what it can be asked."""
+"""A trained network, from a run folder or from weights: `Network`."""
 
 import dataclasses
 import logging
@@ -123,7 +123,7 @@ class Network:
                 mean nor std is given.
         """
         if model is None and is_name(weights):
-            raise ValueError(f"Whose {weights} are meant? Pass model.")
+            raise ValueError(f"Several networks have weights named {weights}. Pass model.")
         file = locate(weights, str(model))
         network, variant, pixels, other = _classifier(file, model, version, prefix)
         if isinstance(preprocessing, Preprocessing):
@@ -167,7 +167,7 @@ class Network:
         Args:
             files: Paths of image files, or of folders of images.
             top: Number of classes for each image.
-            skipped: Collects images that cannot be decoded, which are left out. Without it they are
+            skipped: Collects images that cannot be decoded, which are skipped. Without it they are
                 logged.
 
         Yields:
@@ -321,7 +321,7 @@ def open_network(
 
 
 def _changed(usual, preprocessing) -> Preprocessing:
-    """The usual preprocessing with the values that are given."""
+    """Replaces the usual preprocessing, or some of its fields, by the given values."""
     if isinstance(preprocessing, Preprocessing):
         return preprocessing
     given = dict(preprocessing or {})
@@ -329,7 +329,7 @@ def _changed(usual, preprocessing) -> Preprocessing:
 
 
 def _refuse_or_warn(file, other, assumed):
-    """Of images that are, or may be, no RGB."""
+    """Raises an error, or warns, if a network needs or may need other images than RGB."""
     about = (
         f"{file.name} may expect different preprocessing than most networks: {other.rstrip('.')}."
     )
@@ -345,7 +345,7 @@ def _refuse_or_warn(file, other, assumed):
 
 
 def _classifier(file, model, version, prefix):
-    """The network of a file of weights, with probabilities, its name, and what images it takes."""
+    """Builds the classifier of a weights file; also returns its name and other preprocessing."""
     checkpoint, state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Keras' optimizers with PyTorch's rules, what a layer has of its own in them, and schedules."""
+"""Optimizers with PyTorch's update rules and settings per layer, and schedules."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -8,26 +8,26 @@ from keras import ops
 
 from keras_resnet.layers import PACKAGE
 
-LearningRate: TypeAlias = float | Callable[[Any], Any]  # or a schedule of Keras
+LearningRate: TypeAlias = float | Callable[[Any], Any]  # or a Keras schedule
 
-START = 0.01  # of the highest learning rate, where a warm-up begins; torchvision's V2 recipe
+START = 0.01  # of the peak learning rate, at the start of a warm-up; as in torchvision's V2 recipe
 
 
 class _PerVariable(keras.optimizers.Optimizer):
-    """Weight decay and learning rates by variable, for an optimizer class to inherit first.
+    """Mixin with weight decay and learning rates per variable; the first base class of optimizers.
 
     Args:
         learning_rate: Float or schedule.
-        decay: Rate of weight decay.
-        decoupled: False: decay is added to the gradient, as torch.optim.SGD and Adam do, and goes
-            through momentum. True: it is taken off the variable, as torch.optim.AdamW does.
-        decay_all: Whether other variables than kernels decay too.
-        multipliers: {name of a layer, block or stage: factor of its learning rate}; of several
-            that fit the longest counts.
-        **arguments: Of the Keras optimizer.
+        decay: Weight decay.
+        decoupled: False to add the decay to the gradient, before momentum, as torch.optim.SGD and
+            Adam do. True to subtract it from the variable, as torch.optim.AdamW does.
+        decay_all: Whether to apply it to all variables, not only to kernels.
+        multipliers: {name of a layer, block or stage: factor of its learning rate}; the longest
+            matching name counts.
+        **arguments: Arguments of the Keras optimizer.
 
     Raises:
-        ValueError: if `weight_decay` is given, Keras' own, which knows nothing of all this.
+        ValueError: if Keras' own `weight_decay` is given.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class _PerVariable(keras.optimizers.Optimizer):
 
 
 def _factor(multipliers, path):
-    """The learning rate's factor of a variable: of the longest name that its path starts with."""
+    """Returns the learning rate factor of a variable, by the longest matching name."""
     fits = [name for name in multipliers if path.startswith((f"{name}/", f"{name}."))]
     return multipliers[max(fits, key=len)] if fits else 1.0
 
@@ -132,7 +132,7 @@ class Adam(_PerVariable, keras.optimizers.Adam):
 
 
 def create_optimizer(recipe, learning_rate):
-    """The optimizer of a recipe.
+    """Makes the optimizer of a recipe.
 
     Args:
         recipe: A `Recipe`.
@@ -145,7 +145,7 @@ def create_optimizer(recipe, learning_rate):
         "multipliers": recipe.learning_rate_multipliers,
         "global_clipnorm": recipe.clip_norm,
         "use_ema": recipe.ema_momentum is not None,
-        # Keras averages after each batch, also where several make one update.
+        # Keras averages after each batch, even if several batches make one update.
         "ema_momentum": (recipe.ema_momentum or 0.0) ** (1 / recipe.accumulation_steps),
         "gradient_accumulation_steps": (
             recipe.accumulation_steps if recipe.accumulation_steps > 1 else None
@@ -156,11 +156,11 @@ def create_optimizer(recipe, learning_rate):
         optimizer = SGD(learning_rate, **arguments)
     else:
         optimizer = Adam(learning_rate, **arguments)
-    # Keras ends a fit with the averages in the weights' place. An interrupted epoch is a fit of its
-    # own, and training goes on with the weights: the averages are read where they are needed.
+    # At the end of `fit`, Keras replaces the weights by the averages. But an interrupted epoch is
+    # a `fit` of its own, after which training continues with the weights.
     optimizer.finalize_variable_values = lambda variables: None
     if recipe.precision == "mixed_float16":
-        # `compile` would only look at the policy of the model, which is no layer's.
+        # `compile` only checks the policy of the model, not of its layers.
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 
@@ -179,13 +179,13 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step):
-        """The learning rate at a step."""
+        """Returns the learning rate at a step."""
         rate = self.schedule(step) if callable(self.schedule) else self.schedule
         share = ops.minimum(ops.cast(step, "float32") / self.steps, 1.0)
         return rate * (START + (1 - START) * share)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for `from_config`."""
+        """Returns the arguments, for `from_config`."""
         schedule = self.schedule
         if callable(schedule):
             schedule = keras.saving.serialize_keras_object(schedule)
@@ -193,18 +193,18 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        """The inverse of `get_config`."""
+        """Creates the schedule from the result of `get_config`."""
         return cls(
             **{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])}
         )
 
 
 def create_schedule(recipe, steps_per_epoch):
-    """The learning rate of a recipe: a number, or a schedule over its steps.
+    """Makes the learning rate of a recipe: a number, or a schedule.
 
     Args:
         recipe: A `Recipe`.
-        steps_per_epoch: How many steps an epoch has.
+        steps_per_epoch: Number of steps per epoch.
     """
     schedules = keras.optimizers.schedules
     highest = float(recipe.learning_rate)
@@ -221,7 +221,7 @@ def create_schedule(recipe, steps_per_epoch):
         )
     schedule = highest
     if recipe.schedule == "step":
-        # The step with a milestone's number is the first one at the lower rate.
+        # The first step of a milestone's epoch already has the lower rate.
         schedule = schedules.PiecewiseConstantDecay(
             [epoch * steps_per_epoch - 1 for epoch in recipe.milestones],
             [highest / 10**number for number in range(len(recipe.milestones) + 1)],

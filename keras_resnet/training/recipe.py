@@ -190,7 +190,7 @@ class Recipe:
         'Name of the last frozen layer or stage, "layer2" for example. Everything up to it is '
         "frozen, batch statistics included. None to train the whole network.",
     )
-    # Unhashable; recipes that are equal have equal hashes all the same.
+    # Excluded from the hash, as dicts are not hashable; equal recipes still have equal hashes.
     learning_rate_multipliers: dict[str, float] = field(
         dict,
         Rule(

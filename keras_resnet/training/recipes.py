@@ -7,7 +7,7 @@ from keras_resnet.fields import row_of
 from keras_resnet.training.recipe import Recipe
 
 RECIPES = {
-    # ResNet-34 on a folder of flowers, as PyTorch tutorials train it.
+    # ResNet-34 on a folder of flowers, as in PyTorch tutorials.
     "flowers": Recipe(),
     # First the head, then the last two stages with a low learning rate.
     "fine_tune": Recipe(
@@ -81,7 +81,7 @@ RECIPES = {
         schedule="cosine",
         warmup_epochs=5,
         weight_decay=2e-5,
-        # Every 32 steps there, by 1 - (1 - 0.99998) * 1024 * 32 / 600.
+        # There: every 32 steps, with 1 - (1 - 0.99998) * 1024 * 32 / 600.
         ema_momentum=0.999966,
         precision=None,
     ),

@@ -1,4 +1,4 @@
-"""The rows that timm has too, against timm: one a kind of block here, all in the sweep.
+"""The networks of timm against timm: one of each kind here, all in the sweep.
 
 The sweep writes docs/family.csv, of which docs/models.md shows the errors:
 
@@ -34,7 +34,7 @@ OTHERS = {
     "resnetv2_50x1_bit": "has group normalization and standardizes its kernels",
     "test_resnet": "mixes kinds of blocks",
     "resnest50d": "has split attention",
-    "resnet61q": "has SiLU, and a stem of its own",
+    "resnet61q": "has SiLU, and a different stem",
 }
 SIDES = ((96, 96), (64, 128))
 

@@ -1,4 +1,4 @@
-"""The transforms against torchvision's, on photographs and on images of odd shapes."""
+"""The transforms against torchvision's, on photographs and on images of unusual shapes."""
 
 import io
 import math

@@ -1,7 +1,7 @@
 """PIL's image operations in TensorFlow, on uint8 (height, width, 3).
 
-Keras' layers do not give PIL's pixels, and draw from a generator whose state depends on the order
-of the calls.
+Keras' own layers differ from PIL in their pixels, and their random state depends on the order of
+calls.
 """
 
 import tensorflow as tf
@@ -12,35 +12,35 @@ def _float(image):
 
 
 def _blend(degenerate, image, factor):
-    """From `degenerate` (factor 0) to `image` (1) and beyond; fractions are cut off, as in PIL."""
+    """Interpolates from `degenerate` (factor 0) to `image` (1); truncates as PIL does."""
     low, high = _float(degenerate), _float(image)
     return tf.cast(tf.clip_by_value(low + factor * (high - low), 0.0, 255.0), tf.uint8)
 
 
 def grey(image):
-    """Luminance, uint8 (height, width, 1), by ITU-R 601-2."""
+    """Converts to luminance by ITU-R 601-2, uint8 (height, width, 1)."""
     weighted = tf.cast(image, tf.int32) * tf.constant([19595, 38470, 7471])
     return tf.cast((tf.reduce_sum(weighted, -1, keepdims=True) + 0x8000) // 65536, tf.uint8)
 
 
 def brightness(image, factor):
-    """Black at 0, unchanged at 1, brighter above."""
+    """Changes the brightness: 0 is black, 1 unchanged, more is brighter."""
     return _blend(tf.zeros_like(image), image, factor)
 
 
 def saturation(image, factor):
-    """Grey at 0, unchanged at 1, more colourful above (PIL's ImageEnhance.Color)."""
+    """Changes the saturation: 0 is grey, 1 unchanged (PIL's ImageEnhance.Color)."""
     return _blend(grey(image), image, factor)
 
 
 def contrast(image, factor):
-    """The mean luminance at 0, unchanged at 1, more contrast above."""
+    """Changes the contrast: 0 is the mean luminance, 1 unchanged, more has more contrast."""
     mean = tf.floor(tf.reduce_mean(_float(grey(image))) + 0.5)
     return _blend(mean, image, factor)
 
 
 def sharpness(image, factor):
-    """Smoothed at 0, unchanged at 1, sharper above; the outermost pixels stay."""
+    """Changes the sharpness: 0 is smoothed, 1 unchanged; border pixels do not change."""
     kernel = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     kernel = tf.tile(kernel[:, :, tf.newaxis, tf.newaxis], (1, 1, 3, 1))
     smooth = tf.nn.depthwise_conv2d(_float(image)[tf.newaxis], kernel, (1, 1, 1, 1), "VALID")[0]
@@ -51,7 +51,7 @@ def sharpness(image, factor):
 
 
 def hue(image, shift):
-    """Turns the hue by `shift`, -0.5 to 0.5 of the circle."""
+    """Rotates the hue by `shift`, -0.5 to 0.5 of the color circle."""
     turned = tf.image.adjust_hue(_float(image) / 255, shift)
     return tf.cast(tf.clip_by_value(turned * 255 + 0.5, 0.0, 255.0), tf.uint8)
 
@@ -99,15 +99,15 @@ def equalize(image):
 
 
 def affine(image, matrix):
-    """Each pixel of the result from the nearest one at `matrix` of its place; black outside.
+    """Applies an affine transform with nearest-neighbor sampling; black outside the image.
 
     Args:
         image: The image.
-        matrix: (a, b, c, d, e, f): the point (x, y) is taken from (ax + by + c, dx + ey + f),
+        matrix: (a, b, c, d, e, f): output pixel (x, y) is input pixel (ax + by + c, dx + ey + f),
             where the centre of the first pixel is (0.5, 0.5), as in PIL.
     """
     a, b, c, d, e, f = (tf.cast(number, tf.float32) for number in matrix)
-    # TensorFlow counts from the centre of the first pixel.
+    # In TensorFlow, the centre of the first pixel is (0, 0).
     c, f = c + (a + b - 1) / 2, f + (d + e - 1) / 2
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
@@ -120,22 +120,22 @@ def affine(image, matrix):
 
 
 def shear_x(image, amount):
-    """Moves rows by `amount` of their height, to the left if positive."""
+    """Shears horizontally: shifts each row by `amount` times its y, to the left if positive."""
     return affine(image, (1, amount, 0, 0, 1, 0))
 
 
 def shear_y(image, amount):
-    """Moves columns by `amount` of their place, upwards if positive."""
+    """Shears vertically: shifts each column by `amount` times its x, upwards if positive."""
     return affine(image, (1, 0, 0, amount, 1, 0))
 
 
 def translate_x(image, pixels):
-    """Moves to the right by whole pixels."""
+    """Shifts the image to the right by whole pixels."""
     return affine(image, (1, 0, -_whole(pixels), 0, 1, 0))
 
 
 def translate_y(image, pixels):
-    """Moves down by whole pixels."""
+    """Shifts the image down by whole pixels."""
     return affine(image, (1, 0, 0, 0, 1, -_whole(pixels)))
 
 
@@ -144,7 +144,7 @@ def _whole(number):
 
 
 def rotate(image, degrees):
-    """Turns counter-clockwise around the centre."""
+    """Rotates counter-clockwise around the centre."""
     angle = -degrees * 3.141592653589793 / 180
     cosine, sine = tf.cos(angle), tf.sin(angle)
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32) / 2)

@@ -1,12 +1,12 @@
-"""Random changes of colour and geometry: colour jitter, RandAugment, TrivialAugmentWide."""
+"""Random color and geometric transforms: color jitter, RandAugment, TrivialAugmentWide."""
 
 import tensorflow as tf
 
 from keras_resnet.data.augmentation import operations
 
-BINS = 31  # magnitudes, as torchvision
-TRANSLATED = 150 / 331  # RandAugment's largest translation, as a share of the image's side
-# Operations that have a direction: their largest amount in RandAugment, in TrivialAugmentWide.
+BINS = 31  # number of magnitudes, as in torchvision
+TRANSLATED = 150 / 331  # RandAugment's maximum translation, as a fraction of the image's side
+# Operations with a direction: their maxima in RandAugment and in TrivialAugmentWide.
 SIGNED = {
     "shear_x": (0.3, 0.99),
     "shear_y": (0.3, 0.99),
@@ -18,20 +18,20 @@ SIGNED = {
     "contrast": (0.9, 0.99),
     "sharpness": (0.9, 0.99),
 }
-ENHANCEMENTS = ("brightness", "saturation", "contrast", "sharpness")  # unchanged at 1, not at 0
+ENHANCEMENTS = ("brightness", "saturation", "contrast", "sharpness")  # the identity is 1, not 0
 UNSIGNED = ("posterize", "solarize", "autocontrast", "equalize", "identity")
 OPERATIONS = (*SIGNED, *UNSIGNED)
 
 
 def apply(image, operation, level, sign, *, wide):
-    """Does one operation of the two policies.
+    """Applies one operation of the two policies.
 
     Args:
         image: uint8 tensor (height, width, 3).
         operation: Scalar int32 tensor: an index into OPERATIONS.
         level: Scalar int32 tensor: the magnitude, 0 to 30.
-        sign: Scalar float32 tensor, 1 or -1: the direction, for the operations that have one.
-        wide: True for TrivialAugmentWide's ranges, False for RandAugment's.
+        sign: Scalar float32 tensor, 1 or -1: the direction, for operations that have one.
+        wide: True for the ranges of TrivialAugmentWide, False for those of RandAugment.
 
     Source: torchvision.transforms.RandAugment and TrivialAugmentWide, their _augmentation_space.
     """
@@ -68,12 +68,12 @@ def _sign(key, number):
 
 
 def rand_augment(image, key, operations_each=2, magnitude=9):
-    """RandAugment: operations drawn at random, all at one magnitude.
+    """Applies RandAugment: random operations, all with the same magnitude.
 
     Args:
         image: uint8 tensor (height, width, 3).
-        key: int64 tensor (2,): equal keys, equal changes.
-        operations_each: How many are done, one after the other.
+        key: int64 tensor (2,), the random seed.
+        operations_each: Number of operations, applied one after another.
         magnitude: 0 to 30.
 
     Source: https://arxiv.org/abs/1909.13719; torchvision.transforms.RandAugment.
@@ -86,7 +86,7 @@ def rand_augment(image, key, operations_each=2, magnitude=9):
 
 
 def trivial_augment_wide(image, key):
-    """TrivialAugment: one operation at a random magnitude; arguments as of rand_augment.
+    """Applies TrivialAugmentWide: one random operation with a random magnitude.
 
     Source: https://arxiv.org/abs/2103.10158; torchvision.transforms.TrivialAugmentWide.
     """
@@ -99,11 +99,11 @@ def color_jitter(image, key, brightness=0.0, contrast=0.0, saturation=0.0, hue=0
 
     Args:
         image: uint8 tensor (height, width, 3).
-        key: int64 tensor (2,): equal keys, equal changes.
-        brightness: The factor is uniform in 1 - this to 1 + this, not below 0.
+        key: int64 tensor (2,), the random seed.
+        brightness: The factor is uniform in [1 - brightness, 1 + brightness], but not below 0.
         contrast: Likewise.
         saturation: Likewise.
-        hue: The hue turns by -this to this of the circle, at most 0.5.
+        hue: The shift is uniform in [-hue, hue], at most 0.5 of the color circle.
 
     Source: torchvision.transforms.ColorJitter.
     """
