@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_resnet.bulk.paths import Files, is_url, located
 from keras_resnet.bulk.rows import Row, Rows, Several
 from keras_resnet.data.datasets import tfds_builder
-from keras_resnet.data.shards import records
+from keras_resnet.data.shards import FEATURES, records
 from keras_resnet.data.source import DataError
 
 AT_A_TIME = 64  # rows of a Parquet file that are in memory
@@ -50,9 +50,10 @@ class Shards:
     def rows(self, start, stop):
         """As of `Rows`."""
         for number, (which, place, length) in enumerate(self.places[start:stop].tolist(), start):
-            file = self.files[which]
-            name = f"{file}/{number - self.firsts[which]}"
-            yield Row(name, functools.partial(_record, file, place, length))
+            with open(self.files[which], "rb") as stream:
+                stream.seek(place)
+                record = stream.read(length)
+            yield _record(record, f"{self.files[which]}/{number - self.firsts[which]}")
 
     def said(self):
         """As of `Rows`."""
@@ -60,14 +61,19 @@ class Shards:
         yield self.places.tobytes()
 
 
-def _record(file, place, length):
-    with open(file, "rb") as stream:
-        stream.seek(place)
-        example = tf.train.Example.FromString(stream.read(length))
-    values = example.features.feature["image/encoded"].bytes_list.value
-    if not values:
-        raise ValueError("the record has no feature image/encoded")
-    return values[0]
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+def _parsed(record):
+    names = ("image/encoded", "image/filename")
+    return tf.io.parse_single_example(record, {name: FEATURES[name] for name in names})
+
+
+def _record(record, name):
+    """The picture of a record; its name if it has none of its own."""
+    try:
+        parsed = _parsed(record)
+    except tf.errors.InvalidArgumentError:
+        return Row(name, bytes)  # it is empty
+    return Row(os.fsdecode(parsed["image/filename"].numpy()) or name, parsed["image/encoded"].numpy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,17 +27,16 @@ def open_inputs(inputs: PathLike | Iterable[PathLike], column: str | None = None
     Raises:
         DataError: if one of them does not exist, or there are no pictures.
     """
-    words = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    several = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    words = [os.fspath(word) for word in several]
     found: list[Rows] = []
     # Many files that a shell has listed are one list.
-    for images, group in itertools.groupby(map(os.fspath, words), _is_image):
+    for images, group in itertools.groupby(words, _is_image):
         some = list(group)
         found += [listed(map(os.fsencode, some))] if images else [_open(w, column) for w in some]
     found = [one for one in found if one.count]
     if not found:
-        raise DataError(
-            f"There are no images in {', '.join(map(str, words[:5])) or 'an empty list'}."
-        )
+        raise DataError(f"There are no images in {', '.join(words[:5]) or 'an empty list'}.")
     return found[0] if len(found) == 1 else Several(tuple(found))
 
 

@@ -1,6 +1,7 @@
 """What is done with many pictures: a part at a time, each the same whoever computes it."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,6 @@ from keras_resnet.features import pooled
 from keras_resnet.trained import Network
 
 GIVES_UP = 100  # pictures of a part, if none of them can be read
-
-
-def answering(network, layer):
-    """A function from normalised images to what the network says of them."""
-    model = network.model if layer is None else pooled(network.model, layer)
-    return lambda images: np.asarray(model.predict_on_batch(laid_out(model, images)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +45,12 @@ class Job:
     batch_size: int
     sha256: bool
 
+    @functools.cached_property
+    def answer(self):
+        """A function from normalised images to what the network says of them."""
+        model = self.network.model if self.layer is None else pooled(self.network.model, self.layer)
+        return lambda images: np.asarray(model.predict_on_batch(laid_out(model, images)))
+
     def run(self, numbers: Iterable[int], on_rows: Callable[[int], object] = int) -> None:
         """Computes and writes parts.
 
@@ -61,7 +62,6 @@ class Job:
             on_rows: Function of a number of rows that were computed.
         """
         numbers = list(numbers)
-        answer = answering(self.network, self.layer)
         load = Loader(self.network.preprocessing, self.sha256)
         bounds = [self.parts.bounds(number) for number in numbers]
         rows = itertools.chain.from_iterable(self.rows.rows(*part) for part in bounds)
@@ -77,7 +77,7 @@ class Job:
                         raise DataError(
                             f"There are {size - len(batch)} pictures fewer than were counted."
                         )
-                    answers = answer(self._images(batch))[:size]
+                    answers = self.answer(self._images(batch))[:size]
                     kept.append(self.columns.kept(answers))
                     pictures += [dataclasses.replace(one, pixels=None) for one in batch]
                     on_rows(size)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import os
 
@@ -35,6 +36,13 @@ class Loaded:
     error: str | None = None
 
 
+@functools.lru_cache(1)
+def _decoder(preprocessing):
+    """From an encoded image to pixels; a graph, which takes seconds to make."""
+    signature = [tf.TensorSpec((), tf.string)]
+    return tf.function(preprocessing.pixels, signature, autograph=False)
+
+
 class Loader:
     """A function from a `Row` to a `Loaded`, for several threads.
 
@@ -44,9 +52,7 @@ class Loader:
     """
 
     def __init__(self, preprocessing, sha256):
-        self.sha256 = sha256
-        signature = [tf.TensorSpec((), tf.string)]
-        self.pixels = tf.function(preprocessing.pixels, signature, autograph=False)
+        self.pixels, self.sha256 = _decoder(preprocessing), sha256
 
     def __call__(self, row):
         """Reads and decodes a picture."""

@@ -1,5 +1,6 @@
 """A job on a Ray cluster: each actor holds the network, and writes a part at a time."""
 
+import logging
 import os
 
 VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "KERAS_BACKEND")  # they decide about the last digits
@@ -41,7 +42,7 @@ def run(job, numbers, address, workers):
     ray.init(
         address,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         include_dashboard=None if address else False,
         runtime_env={"env_vars": variables},
     )
@@ -53,12 +54,12 @@ def run(job, numbers, address, workers):
         done = ray.data.from_items(
             [{"part": number} for number in numbers], override_num_blocks=len(numbers)
         ).map(
-            Worker,
+            Worker,  # type: ignore[arg-type]  # each actor makes an instance of it
             fn_constructor_args=(ray.put(job),),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=max(cores // workers, 1),
         )
-        for row in done.iter_rows(prefetch_batches=0):
+        for row in done.iter_rows():
             yield row["rows"]
     finally:
         ray.shutdown()
