@@ -86,14 +86,15 @@ def replacing(path):
 
 
 @contextlib.contextmanager
-def locked(folder, busy):
+def locked(folder, busy, name=LOCK):
     """Keeps other writers out of a folder, processes and threads, while it is written.
 
     Args:
         folder: The folder, which is there.
         busy: The error to raise if another one has it.
+        name: The file that says so, for writers that keep out only those of the same name.
     """
-    path = Path(folder) / LOCK
+    path = Path(folder) / name
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "matplotlib", "tensorflow_datasets", "onnx", "typer", "rich", "pydot")
+HEAVY = ("torch", "matplotlib", "tensorflow_datasets", "onnx", "pyarrow", "typer", "rich", "pydot")
 
 
 def test_import_is_light(run_imported):
@@ -59,6 +59,8 @@ OPTIONAL = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "pyarrow",
+    "ray",
     "tensorboard",
     "torch",
 )

@@ -63,7 +63,8 @@ def check_data(
             bad |= images.unusable
             hashes[part] = np.zeros(len(images), np.uint64)
             files = map(images.file, range(len(images)))
-            for index, (file, digest, reason) in enumerate(_in_turn(pool, files)):
+            found = in_turn(pool, _examine, files, 8 * (os.cpu_count() or 1))
+            for index, (file, digest, reason) in enumerate(found):
                 hashes[part][index] = digest
                 if reason:
                     bad[file] = reason
@@ -79,12 +80,11 @@ def check_data(
     return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored)
 
 
-def _in_turn(pool, files):
-    """(file, hash, reason) of each, in order; only a few are under way at a time."""
-    most = 8 * (os.cpu_count() or 1)
+def in_turn(pool, function, items, most):
+    """The results of a function, in the order of its arguments; at most so many are under way."""
     waiting: collections.deque[Future] = collections.deque()
-    for file in files:
-        waiting.append(pool.submit(_examine, file))
+    for item in items:
+        waiting.append(pool.submit(function, item))
         if len(waiting) > most:
             yield waiting.popleft().result()
     while waiting:
