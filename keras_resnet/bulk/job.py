@@ -15,17 +15,9 @@ from keras_resnet.bulk.rows import Rows
 from keras_resnet.data.checking import in_turn
 from keras_resnet.data.skipped import PARALLEL
 from keras_resnet.data.source import DataError
-from keras_resnet.export.network import laid_out
-from keras_resnet.features import pooled
-from keras_resnet.trained import Network
+from keras_resnet.trained import Network, open_runtime
 
 GIVES_UP = 100  # pictures of a part, if none of them can be read
-
-
-def answering(network, layer):
-    """A function from normalised images to what the network says of them."""
-    model = network.model if layer is None else pooled(network.model, layer)
-    return lambda images: np.asarray(model.predict_on_batch(laid_out(model, images)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +28,7 @@ class Job:
         rows: The pictures.
         network: The network.
         layer: The layer whose features are taken; None for probabilities.
+        runtime: What computes them, as for `trained.open_runtime`.
         columns: What is written of them.
         parts: Where to.
         batch_size: Pictures that the network sees at once.
@@ -45,6 +38,7 @@ class Job:
     rows: Rows
     network: Network
     layer: str | None
+    runtime: str
     columns: Embeddings | Labels
     parts: Parts
     batch_size: int
@@ -61,7 +55,7 @@ class Job:
             on_rows: Function of a number of rows that were computed.
         """
         numbers = list(numbers)
-        answer = answering(self.network, self.layer)
+        answer = open_runtime(self.network, self.runtime, layer=self.layer)
         load = Loader(self.network.preprocessing, self.sha256)
         bounds = [self.parts.bounds(number) for number in numbers]
         rows = itertools.chain.from_iterable(self.rows.rows(*part) for part in bounds)

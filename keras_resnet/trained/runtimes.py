@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,10 +47,33 @@ def open_runtime(
     >>> network = keras_resnet.trained.open_network("runs/flowers")  # doctest: +SKIP
     >>> embed = trained.open_runtime(network, "onnx", layer="avgpool")  # doctest: +SKIP
     """
+    export = find_export(network, runtime, layer)
+    model = network.model if layer is None else features.pooled(network.model, layer)
+    if export is None:
+        return lambda images: np.asarray(model.predict_on_batch(laid_out(model, images)))
+    artefact, said = export
+    predict, name = opened(artefact), "probabilities" if layer is None else "features"
+    mean, std = np.array(network.preprocessing.mean), np.array(network.preprocessing.std)
+
+    def answer(images):
+        if said["preprocessing_inside"] == "normalisation":  # it takes the pixels that these were
+            images = np.rint(255 * (images * std + mean)).clip(0, 255).astype(np.uint8)
+        return predict(np.asarray(laid_out(model, images)))[name]
+
+    return answer
+
+
+def find_export(
+    network: Network, runtime: str | Path, layer: str | None
+) -> tuple[Path, dict[str, Any]] | None:
+    """The file or version folder of an export, and its record; None for Keras.
+
+    The arguments and the errors are those of `open_runtime`.
+    """
     model = network.model if layer is None else features.pooled(network.model, layer)
     if str(runtime) == KERAS:
-        return lambda images: np.asarray(model.predict_on_batch(laid_out(model, images)))
-    artefact = _found(network, runtime, layer)
+        return None
+    artefact = _place(network, str(runtime), layer)
     said = record.read(artefact)
     if said.get("layer") != layer or (layer is None and said["class_names"] is None):
         raise ValueError(
@@ -67,27 +91,19 @@ def open_runtime(
         raise ValueError(
             f"{artefact} has other class names than {network.file}. Export the network again."
         )
-    predict, name = opened(artefact), "probabilities" if layer is None else "features"
-
-    def answer(images):
-        if said["preprocessing_inside"] == "normalisation":  # it takes the pixels that these were
-            mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-            images = np.rint(255 * (images * std + mean)).clip(0, 255).astype(np.uint8)
-        return predict(np.asarray(laid_out(model, images)))[name]
-
-    return answer
+    return artefact, said
 
 
-def _found(network, runtime, layer):
-    """The file or version folder of an export."""
-    if str(runtime) not in FORMATS:
+def _place(network, runtime, layer):
+    """Where an export is."""
+    if runtime not in FORMATS:
         artefact = Path(runtime)
     elif network.run is None:
         raise ValueError(
             f"Without a run folder, pass the path of the export instead of {runtime!r}."
         )
     else:
-        artefact = default_place(network.run.folder, str(runtime), layer=layer)
+        artefact = default_place(network.run.folder, runtime, layer=layer)
         if runtime not in SUFFIXES and artefact.is_dir():
             versions = (int(entry.name) for entry in artefact.iterdir() if entry.name.isdecimal())
             artefact /= str(max(versions, default=""))
@@ -110,5 +126,5 @@ def _returns(said):
 def _command(network, format, layer):
     """The command that makes an export."""
     run = "..." if network.run is None else str(network.run.folder)
-    words = ["keras-resnet", "export", run, "--format", str(format)]
+    words = ["keras-resnet", "export", run, "--format", format]
     return shlex.join([*words, "--layer", layer] if layer else words)
