@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -173,3 +174,28 @@ def test_what_cannot_be_searched(folder, tmp_path, command_here, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"faiss is not installed.*keras3-resnet\[similar\]"):
         bulk.Index(index)
+
+
+@pytest.mark.slow
+def test_the_demo_shows_similar_pictures(folder, run_python):
+    """Those of which there are files, as the network sees them."""
+    pytest.importorskip("gradio", reason="the demo extra")
+    photo = folder / "photos" / "07.png"
+    done = run_python(
+        "-c",
+        "import runpy, sys\nfrom pathlib import Path\nimport numpy\n"
+        "demo = runpy.run_path(sys.argv[1])\n"
+        "find = demo['open_index'](*sys.argv[4:])\n"
+        "found = find('upload.png', Path(sys.argv[2]).read_bytes())\n"
+        "assert demo['page']('run', ['a'], None, True, find)\n"
+        "numpy.save(sys.argv[3], found[0][0])\n"
+        "print(*(caption for _, caption in found), sep='\\n')",
+        *(Path(__file__).parents[1] / "examples" / "demo.py", photo, folder / "seen.npy"),
+        *(folder / "embeddings", folder / "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    captions = done.stdout.splitlines()
+    assert captions[0] == f"1.000  {photo}" and len(captions) == 8
+    network = trained.open_network(folder / "run")
+    expected = network.preprocessing.batch({"": photo.read_bytes()}, normalise=False)[0]
+    np.testing.assert_array_equal(np.load(folder / "seen.npy"), expected)

@@ -26,8 +26,9 @@ logger = logging.getLogger("keras_resnet")
 AT_A_TIME = 4096  # rows of a file that are in memory
 SEARCHED = 128  # rows whose duplicates are looked for at once
 # An approximate index has as many cells as the square root of its rows, and is trained on some rows
-# of each. A search looks into some cells, which are those of nearly all neighbours.
-LEAST, TRAINED_ON, CELLS_SEARCHED = 20_000, 64, 24
+# of each. A search looks into the nearest cells, into fewer for duplicates, which lie close.
+LEAST, TRAINED_ON = 20_000, 64
+NEAREST_CELLS, DUPLICATES_CELLS = 24, 4
 ROUNDING = 1e-6
 ADVICE = "Write it again: keras-resnet embed."
 
@@ -97,7 +98,7 @@ class Index:
             step = max(rows // (TRAINED_ON * cells), 1)
             taken = [vectors[::step] for _, vectors in self._batches()]
             self.index.train(np.concatenate(taken))
-            self.index.nprobe = CELLS_SEARCHED
+            self.index.nprobe = NEAREST_CELLS
         paths = []
         for names, vectors in self._batches():
             self.index.add(vectors)
@@ -219,13 +220,17 @@ class Index:
             raise ValueError(
                 f"threshold should be more than 0 and at most 1. Received: threshold={threshold}"
             )
+        import faiss
+
+        few = isinstance(self.index, faiss.IndexIVF)
+        options = {"params": faiss.SearchParametersIVF(nprobe=DUPLICATES_CELLS)} if few else {}
         copies, groups, start = np.zeros(len(self), bool), [], 0
         for _, vectors in self._batches():
             for first in range(start, start + len(vectors), SEARCHED):
                 rows = np.arange(first, min(first + SEARCHED, start + len(vectors)))
                 rows = rows[~copies[rows]]
                 ends, similarities, places = self.index.range_search(
-                    vectors[rows - start], threshold - ROUNDING
+                    vectors[rows - start], threshold - ROUNDING, **options
                 )
                 for number, row in enumerate(rows):
                     if copies[row]:  # of one in the same batch
