@@ -5,6 +5,7 @@ import shutil
 
 import keras
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from small_networks import SUFFIXES, small
@@ -116,6 +117,30 @@ def test_8_bits_differ_as_their_record_says(format, layer, options, network, pho
         assert said["agreement"] == np.mean(rows.argmax(1) == expected.argmax(1)) >= 0.95
     else:
         assert said["agreement"] is None
+
+
+def test_embed_and_predict_by_an_export(network, photos, tmp_path, command_here):
+    """Written as by Keras, but for rounding; a folder is of one runtime."""
+    run, exported = ("--run", network.run.folder), tmp_path / "m.onnx"
+    network.export("onnx", exported)
+    network.export("onnx", tmp_path / "features.onnx", layer="avgpool")
+    tables = {}
+    for command, runtime in (("embed", tmp_path / "features.onnx"), ("predict", exported)):
+        for name, chosen in (("keras", ()), ("onnx", ("--runtime", runtime))):
+            done = command_here(command, photos, *run, *chosen, "-o", f"{command}_{name}")
+            assert done.returncode == 0, done.stderr
+            tables[command, name] = pq.read_table(tmp_path / f"{command}_{name}")
+    for command, column in (("embed", "embedding"), ("predict", "top_probabilities")):
+        tried, expected = (
+            np.array(tables[command, name][column].to_pylist()) for name in ("onnx", "keras")
+        )
+        np.testing.assert_allclose(tried, expected, rtol=0, atol=1e-4 * expected.max())
+        assert tables[command, "onnx"]["path"] == tables[command, "keras"]["path"]
+    done = command_here("embed", photos, *run, "--runtime", exported, "-o", "other")
+    assert done.returncode == 1 and "--layer avgpool" in done.stderr, done.stderr
+    assert not any((tmp_path / "other").glob("*"))
+    done = command_here("embed", photos, *run, "-o", "embed_onnx")
+    assert done.returncode == 1 and "has parts of another job: export was" in done.stderr
 
 
 def test_what_does_not_fit_is_refused(network, photos, tmp_path):

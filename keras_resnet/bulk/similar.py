@@ -93,12 +93,12 @@ class Index:
             )
         cells = math.isqrt(rows) if approximate and rows >= LEAST else 0
         kind = f"IVF{cells},Flat" if cells else "Flat"
-        self.index = faiss.index_factory(size, kind, faiss.METRIC_INNER_PRODUCT)
+        self.index: Any = faiss.index_factory(size, kind, faiss.METRIC_INNER_PRODUCT)
         if cells:
             step = max(rows // (TRAINED_ON * cells), 1)
             taken = [vectors[::step] for _, vectors in self._batches()]
             self.index.train(np.concatenate(taken))
-            self.index.nprobe = NEAREST_CELLS
+            faiss.extract_index_ivf(self.index).nprobe = NEAREST_CELLS
         paths = []
         for names, vectors in self._batches():
             self.index.add(vectors)
@@ -141,7 +141,7 @@ class Index:
         images: Iterable[PathLike],
         *,
         top: int = 10,
-        runtime: PathLike = "keras",
+        runtime: str | Path = "keras",
         skipped: Skipped | None = None,
     ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
         """Finds the images that are most similar to some image files.
@@ -178,7 +178,7 @@ class Index:
                 yield image, self.nearest(embedding, top=top)[0]
 
     def embedder(
-        self, network: Network, runtime: PathLike = "keras"
+        self, network: Network, runtime: str | Path = "keras"
     ) -> Callable[[str, bytes], np.ndarray]:
         """Makes a function from an image file's name and content to its embedding, (1, size).
 
@@ -222,15 +222,17 @@ class Index:
             )
         import faiss
 
-        few = isinstance(self.index, faiss.IndexIVF)
-        options = {"params": faiss.SearchParametersIVF(nprobe=DUPLICATES_CELLS)} if few else {}
+        few: Any = None
+        if isinstance(self.index, faiss.IndexIVF):
+            few = faiss.SearchParametersIVF()
+            few.nprobe = DUPLICATES_CELLS
         copies, groups, start = np.zeros(len(self), bool), [], 0
         for _, vectors in self._batches():
             for first in range(start, start + len(vectors), SEARCHED):
                 rows = np.arange(first, min(first + SEARCHED, start + len(vectors)))
                 rows = rows[~copies[rows]]
                 ends, similarities, places = self.index.range_search(
-                    vectors[rows - start], threshold - ROUNDING, **options
+                    vectors[rows - start], threshold - ROUNDING, params=few
                 )
                 for number, row in enumerate(rows):
                     if copies[row]:  # of one in the same batch
@@ -294,7 +296,7 @@ def _sizes(files) -> tuple[int, int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows, sizes = 0, set()
+    rows, sizes = 0, set[int | None]()
     for file in files:
         try:
             with pq.ParquetFile(file) as part:
@@ -303,9 +305,9 @@ def _sizes(files) -> tuple[int, int]:
                 sizes.add(field.list_size if pa.types.is_floating(field.value_type) else None)
         except (pa.ArrowException, KeyError, AttributeError) as error:
             raise DataError(f"{file} cannot be read: {error}. {ADVICE}") from error
-    if len(sizes) != 1 or None in sizes:
+    size = sizes.pop() if len(sizes) == 1 else None
+    if size is None:
         raise DataError(
-            f"Expected one or more files of embeddings of one size. Received: {len(files)} files, "
-            f"sizes {sorted(map(str, sizes))}. {ADVICE}"
+            f"{len(files)} files were found, but not embeddings of one size in all. {ADVICE}"
         )
-    return rows, sizes.pop()
+    return rows, size
