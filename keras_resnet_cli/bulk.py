@@ -41,6 +41,13 @@ def _settings(
     sha256: Annotated[
         bool, typer.Option("--sha256", help="Add a column with the hash of each image file.")
     ] = False,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="What runs the network: keras; saved_model, onnx, openvino or litert, for the "
+            "export in the run folder; or the path of an export, 8-bit ones too. \\[default: keras]"
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Number of images per batch. \\[default: 32]", min=1)
     ] = None,

@@ -66,8 +66,8 @@ def _open(word, column) -> Rows:
         return _folder(path)
     if path.is_file():
         return _container(path.suffix, [word], column)
-    if glob.has_magic(word):
-        return open_inputs(sorted(glob.glob(word, recursive=True)), column)
+    if glob.has_magic(word) and (found := sorted(glob.glob(word, recursive=True))):
+        return open_inputs(found, column)
     if TFDS_NAME.fullmatch(word):
         return open_splits(word)
     raise DataError(

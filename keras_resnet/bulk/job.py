@@ -16,9 +16,7 @@ from keras_resnet.bulk.rows import Rows
 from keras_resnet.data.checking import in_turn
 from keras_resnet.data.skipped import PARALLEL
 from keras_resnet.data.source import DataError
-from keras_resnet.export.network import laid_out
-from keras_resnet.features import pooled
-from keras_resnet.trained import Network
+from keras_resnet.trained import Network, open_runtime
 
 GIVES_UP = 100  # pictures of a part, if none of them can be read
 
@@ -31,6 +29,7 @@ class Job:
         rows: The pictures.
         network: The network.
         layer: The layer whose features are taken; None for probabilities.
+        runtime: What computes them, as for `trained.open_runtime`.
         columns: What is written of them.
         parts: Where to.
         batch_size: Pictures that the network sees at once.
@@ -40,6 +39,7 @@ class Job:
     rows: Rows
     network: Network
     layer: str | None
+    runtime: str
     columns: Embeddings | Labels
     parts: Parts
     batch_size: int
@@ -48,8 +48,7 @@ class Job:
     @functools.cached_property
     def answer(self):
         """A function from normalised images to what the network says of them."""
-        model = self.network.model if self.layer is None else pooled(self.network.model, self.layer)
-        return lambda images: np.asarray(model.predict_on_batch(laid_out(model, images)))
+        return open_runtime(self.network, self.runtime, layer=self.layer)
 
     def run(self, numbers: Iterable[int], on_rows: Callable[[int], object] = int) -> None:
         """Computes and writes parts.

@@ -16,10 +16,11 @@ from keras_resnet.bulk.folder import Parts
 from keras_resnet.bulk.inputs import PathLike, fingerprint, open_inputs
 from keras_resnet.bulk.job import Job
 from keras_resnet.data.source import DataError
+from keras_resnet.export import record
 from keras_resnet.export.network import checked_names
-from keras_resnet.export.record import weights_hash
 from keras_resnet.files import LOCK, locked
 from keras_resnet.trained import Network
+from keras_resnet.trained.runtimes import find_export
 
 logger = logging.getLogger("keras_resnet")
 
@@ -53,6 +54,7 @@ class Settings:
         column: The column of Parquet inputs with paths (strings) or image files (bytes). Default:
             the only column of bytes, else the one named path, file, filename, file_name or url.
         sha256: Whether to add a column with the hash of each image file.
+        runtime: "keras", or the export that computes the answers, as for `trained.open_runtime`.
         batch_size: Number of images per batch.
         rows_per_part: Number of rows per file.
         processes: Number of processes that share the work; each is started with the same
@@ -65,6 +67,7 @@ class Settings:
 
     column: str | None = None
     sha256: bool = False
+    runtime: str = "keras"
     batch_size: int = 32
     rows_per_part: int = 8192
     processes: int = 1
@@ -123,8 +126,8 @@ def embed(
         normalize: Whether to divide each embedding by its L2 norm.
         dtype: "float32" or "float16".
         on_progress: Function of (number of rows done, total number), called after each batch.
-        **settings: `column`, `sha256`, `batch_size`, `rows_per_part`, `processes`, `process_id`,
-            `engine`, `address` and `workers`, as of `bulk.Settings`.
+        **settings: `column`, `sha256`, `runtime`, `batch_size`, `rows_per_part`, `processes`,
+            `process_id`, `engine`, `address` and `workers`, as of `bulk.Settings`.
 
     Returns:
         The result, a `Written`.
@@ -185,18 +188,22 @@ def predict(
 
 def _run(network, layer, columns, said, inputs, output, settings, on_progress):
     """What both do."""
-    _need("pyarrow", "parquet")
+    need("pyarrow", "parquet")
     if settings.engine:
-        _need("ray", "ray")
+        need("ray", "ray")
+    runtime, exported = settings.runtime, None
+    if export := find_export(network, runtime, layer):
+        runtime, exported = str(export[0].resolve()), export[1]["files_sha256"]
     rows, output = open_inputs(inputs, settings.column), Path(output)
     parts = Parts(output, rows.count, settings.rows_per_part)
     batch_size = min(settings.batch_size, rows.count, settings.rows_per_part)
-    job = Job(rows, network, layer, columns, parts, batch_size, settings.sha256)
+    job = Job(rows, network, layer, runtime, columns, parts, batch_size, settings.sha256)
     said = {
         **said,
         "rows": rows.count,
         "inputs": fingerprint(rows),
-        "weights_sha256": weights_hash(network.model),
+        "weights_sha256": record.weights_hash(network.model),
+        "export": exported,
         "preprocessing": json.loads(json.dumps(dataclasses.asdict(network.preprocessing))),
         **{"batch_size": batch_size, "rows_per_part": settings.rows_per_part},
         "sha256": settings.sha256,
@@ -238,7 +245,7 @@ def _mine(output, settings):
         yield
 
 
-def _need(module, extra):
+def need(module, extra):
     """Refuses to begin without a package of an extra."""
     try:
         importlib.import_module(module)
