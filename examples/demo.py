@@ -3,11 +3,14 @@
     python examples/demo.py runs/flowers
 
 It also supports exported networks: the version folder of a SavedModel, a .onnx, .tflite or .xml
-file. Needs the demo extra: pip install "keras3-resnet[demo]".
+file. With --index embeddings, a folder that `keras-resnet embed` wrote with the run's network, it
+shows the most similar images of that folder. Needs the demo extra, and the similar extra for an
+index: pip install "keras3-resnet[demo,similar]".
 
 On 2 CPU cores, it starts in 12 seconds and takes 0.05 seconds for an image of 64 pixels.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -26,10 +29,10 @@ with quiet():
     import numpy as np
     import tensorflow as tf
 
-    from keras_resnet import trained, visualize
+    from keras_resnet import bulk, trained, visualize
     from keras_resnet.export import record, verification
 
-TOP = 5
+TOP, SIMILAR = 5, 8
 KEPT = 600  # seconds after which uploaded files are removed
 GRAD_CAM = "Where it sees the first class (Grad-CAM)"
 NO_GRAD_CAM = (
@@ -86,6 +89,24 @@ def open_export(artefact):
     return said["class_names"], ask
 
 
+def open_index(folder, run):
+    """A function from an image file to [(pixels, caption), ...] of the most similar pictures."""
+    network, index = trained.open_network(run), bulk.Index(folder)
+    embed = index.embedder(network)
+
+    def find(name, content):
+        found = []
+        for path, similarity in index.nearest(embed(name, content), top=SIMILAR)[0]:
+            # Those that are files still; others are in shards, or elsewhere.
+            with contextlib.suppress(ValueError, OSError):
+                contents = {path: Path(path).read_bytes()}
+                pixels = network.preprocessing.batch(contents, normalise=False)[0]
+                found.append((pixels, f"{similarity:.3f}  {path}"))
+        return found
+
+    return find
+
+
 def look(class_names, ask, name, content):
     """Returns the classes, the pixels, the heat map and the message to show for an image file."""
     began = time.perf_counter()
@@ -96,15 +117,16 @@ def look(class_names, ask, name, content):
     return classes, pixels, grad_cam and visualize.overlay(pixels, grad_cam(best[0])), message
 
 
-def page(title, class_names, ask, has_grad_cam):
-    """Builds the page, with an upload area and the network's predictions."""
+def page(title, class_names, ask, has_grad_cam, find=None):
+    """Builds the page: an upload area, the network's predictions, and similar images by `find`."""
 
     def answer(file):
         free = None  # the upload area, which is cleared for the next file
         try:
-            return free, *look(class_names, ask, Path(file).name, Path(file).read_bytes())
+            name, content = Path(file).name, Path(file).read_bytes()
+            return free, *look(class_names, ask, name, content), find and find(name, content)
         except (ValueError, OSError) as error:
-            return free, None, None, None, str(error)
+            return free, None, None, None, str(error), None
 
     picture = {"show_label": False, "format": "png", "height": 320, "buttons": []}
     with gradio.Blocks(title="keras_resnet", delete_cache=(KEPT, KEPT)) as blocks:
@@ -122,7 +144,10 @@ def page(title, class_names, ask, has_grad_cam):
             with gradio.Column():
                 gradio.Markdown(GRAD_CAM if has_grad_cam else NO_GRAD_CAM)
                 heat = gradio.Image(elem_id="heat", visible=has_grad_cam, **picture)
-        shown = [file, classes, seen, heat, message]
+        similar = gradio.Gallery(
+            label="Similar pictures", columns=4, visible=find is not None, elem_id="similar"
+        )
+        shown = [file, classes, seen, heat, message, similar]
         file.upload(answer, file, shown, api_visibility="private")
     return blocks
 
@@ -131,6 +156,10 @@ def main(
     path: Annotated[Path, typer.Argument(help="Run folder, or an exported network.")],
     layer: Annotated[
         str | None, typer.Option(help="Layer for Grad-CAM, layer2.1 for example; for runs only.")
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Folder of embeddings, to show similar pictures; for runs only."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
@@ -142,9 +171,12 @@ def main(
         # The first prediction takes longer, and shows whether the network works.
         black = tf.io.encode_jpeg(np.zeros((64, 64, 3), np.uint8)).numpy()
         look(class_names, ask, "black.jpg", black)
-        blocks = page(path, class_names, ask, not exported)
+        if index and exported:
+            raise ValueError("--index needs a run folder, since an export has no embeddings.")
+        find = index and open_index(index, path)
+        blocks = page(path, class_names, ask, not exported, find)
         blocks.launch(server_name=host, server_port=port, **LAUNCH)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"Error: {in_words(error)}")
     print(f"Open http://{host}:{port} in a browser; end with Ctrl+C.", flush=True)
     blocks.block_thread()

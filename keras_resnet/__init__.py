@@ -15,7 +15,7 @@ from keras_resnet.configs import builders
 __version__ = "0.1.0"
 
 _ROOMS = (
-    *("configs", "conversion", "data", "export", "features", "models", "preprocessing"),
+    *("bulk", "configs", "conversion", "data", "export", "features", "models", "preprocessing"),
     *("trained", "training", "visualize", "weights"),
 )
 _ROOM_OF = {
@@ -32,6 +32,7 @@ __all__ = ["__version__", "blocks", "layers", *_ROOMS, *builders(), *_ROOM_OF]
 if TYPE_CHECKING:  # for editors and type checkers, which do not see lazy imports
     from functools import partial
 
+    from keras_resnet import bulk as bulk
     from keras_resnet import configs as configs
     from keras_resnet import conversion as conversion
     from keras_resnet import data as data

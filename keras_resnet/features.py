@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_resnet import models
 from keras_resnet.blocks import ResidualBlock
-from keras_resnet.builder import all_layers, walk
+from keras_resnet.builder import all_layers, channels_first, walk
 
-__all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pyramid"]
+__all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pooled", "pyramid"]
 
 # The last convolution of a stem, or the ReLU after it.
 STEM_ENDS = ("conv1", "conv1.6", "relu")
@@ -97,6 +97,48 @@ def pyramid(
     backbone = keras.Model(model.input, outputs, name=f"{model.name}_pyramid")
     backbone.feature_info = tuple(infos)
     return backbone
+
+
+def pooled(model: keras.Model, layer: str = "avgpool") -> keras.Model:
+    """Makes a model that returns one feature vector an image, an embedding.
+
+    Args:
+        model: A model of this package, which shares its variables with the new one.
+        layer: The layer whose output is averaged over height and width: a stage ("layer3"), a block
+            ("layer3.0"), a level of a pyramid ("C4") or another layer. The default is what the
+            classifier takes, which is averaged already.
+
+    Returns:
+        A model from images to features, float32 (batch, channels).
+
+    Raises:
+        ValueError: if the layer does not exist, or is the classifier.
+
+    Example:
+    >>> model = keras_resnet.ResNet18(classes=5)
+    >>> keras_resnet.features.pooled(model).output_shape
+    (None, 512)
+    >>> keras_resnet.features.pooled(model, "layer3").output_shape
+    (None, 256)
+    """
+    levels = {name: info.layer for name, info in _levels(model).items()}
+    layers = [one for one in model.layers if not isinstance(one, (keras.Model, keras.layers.Dense))]
+    name = levels.get(layer, layer)
+    found = [one for one in layers if one.name == name or one.name.startswith(f"{name}.")]
+    if not found or len(found[-1].output.shape) not in (2, 4):
+        stages = dict.fromkeys(one.name.split(".")[0] for one in layers if one.weights)
+        raise ValueError(
+            f"layer should be avgpool, a stage or another layer ({', '.join(stages)}), or a level "
+            f"({', '.join(levels)}). {_networks_inside(model)}Received: layer={layer!r} of "
+            f"{model.name}"
+        )
+    output = found[-1].output
+    if len(output.shape) == 4:
+        data_format = "channels_first" if channels_first(model) else "channels_last"
+        output = keras.layers.GlobalAveragePooling2D(
+            data_format=data_format, dtype="float32", name="features"
+        )(output)
+    return keras.Model(model.input, output, name=f"{model.name}_{layer}")
 
 
 def _networks_inside(model) -> str:

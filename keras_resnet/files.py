@@ -86,14 +86,15 @@ def replacing(path):
 
 
 @contextlib.contextmanager
-def locked(folder, busy):
+def locked(folder, busy, name=LOCK):
     """Locks a folder against other writers, processes and threads.
 
     Args:
         folder: An existing folder.
         busy: The error to raise if it is locked already.
+        name: Name of the lock file; writers with different names do not lock each other.
     """
-    path = Path(folder) / LOCK
+    path = Path(folder) / name
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)

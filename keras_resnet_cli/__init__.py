@@ -11,7 +11,17 @@ from collections.abc import Callable
 
 import typer
 
-from keras_resnet_cli import answers, exports, images, networks, terminal, training, weights
+from keras_resnet_cli import (
+    answers,
+    bulk,
+    exports,
+    images,
+    networks,
+    similar,
+    terminal,
+    training,
+    weights,
+)
 from keras_resnet_cli.options import Debug, Version
 from keras_resnet_cli.terminal import in_words, log_to_stdout, quiet
 
@@ -35,6 +45,9 @@ COMMANDS: dict[str, Callable] = {
     "evaluate": answers.evaluate,
     "predict": answers.predict,
     "explain": answers.explain,
+    "embed": bulk.embed,
+    "similar": similar.similar,
+    "duplicates": similar.duplicates,
     "export": exports.export,
     "verify": exports.verify,
 }

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json, image_files, output_file, with_network
+from keras_resnet_cli import bulk
+from keras_resnet_cli.options import (
+    Debug,
+    Json,
+    check_there,
+    image_files,
+    output_file,
+    output_folder,
+    with_network,
+)
 from keras_resnet_cli.terminal import printable, subpackage
 
 
@@ -52,17 +61,32 @@ def evaluate(
 
 
 @with_network
+@bulk.with_settings
 def predict(
     network,
-    images: Annotated[list[Path], image_files("Image files, or folders of them.")],
+    settings,
+    images: Annotated[
+        list[str],
+        typer.Argument(help=f"Image files, or folders of them. With --output: {bulk.INPUTS}"),
+    ],
     top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
+    output: Annotated[
+        Path | None,
+        output_folder("Folder to write, of Parquet files. An interrupted command is resumed."),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Classify images, and show the most probable classes of each.
+    """Classify images, and show the most probable classes of each, or write them to Parquet files.
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
+    if output is not None:
+        bulk.run("predict", network(), images, output, as_json, top=top, **settings)
+        return
+    if settings:
+        raise ValueError(f"{next(iter(settings))} needs a folder to write: pass output.")
+    check_there(images)
     skipped, rows = subpackage("data").Skipped(), []
     for file, answer in network().predict(images, top=top, skipped=skipped):
         if as_json:

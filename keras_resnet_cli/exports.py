@@ -36,6 +36,13 @@ def export(
             *(".onnx", ".tflite", ".xml"),
         ),
     ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Export the features of a layer instead of the classifier, averaged over height "
+            "and width: avgpool (those that the classifier takes), layer3, layer3.0 or C4."
+        ),
+    ] = None,
     no_fold: Annotated[
         bool,
         typer.Option(
@@ -85,6 +92,7 @@ def export(
     if not as_json:
         log_to_stdout()
     options = {
+        "layer": layer,
         "top_k": top,
         "warmup": warmup,
         "any_size": any_size,
@@ -126,7 +134,7 @@ def verify(
     """Compare the outputs of an exported network with those of its model.
 
     Exits with 1 if they differ by more than rounding errors, or, if quantized, if the predicted
-    class differs for more than 5 % of the images.
+    class differs for more than 5 % of the images, or features by half of the largest.
 
     [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
     """

@@ -64,7 +64,8 @@ def check_data(
             bad |= images.unusable
             hashes[part] = np.zeros(len(images), np.uint64)
             files = map(images.file, range(len(images)))
-            for index, (file, digest, reason) in enumerate(_in_turn(pool, files)):
+            found = in_turn(pool, _examine, files, 8 * (os.cpu_count() or 1))
+            for index, (file, digest, reason) in enumerate(found):
                 hashes[part][index] = digest
                 if reason:
                     bad[file] = reason
@@ -80,12 +81,11 @@ def check_data(
     return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored)
 
 
-def _in_turn(pool, files):
-    """Yields (file, hash, reason) in order, with a bounded number of pending tasks."""
-    most = 8 * (os.cpu_count() or 1)
+def in_turn(pool, function, items, most):
+    """Yields the results for the items in order, with at most `most` pending tasks."""
     waiting: collections.deque[Future] = collections.deque()
-    for file in files:
-        waiting.append(pool.submit(_examine, file))
+    for item in items:
+        waiting.append(pool.submit(function, item))
         if len(waiting) > most:
             yield waiting.popleft().result()
     while waiting:

@@ -189,12 +189,16 @@ def image_files(path) -> tuple[list[Path], dict[str, str]]:
     if not path.is_dir():
         return [path], {}
     unusable: dict[str, str] = {}
-    folders = _walk(os.fsencode(path), (), unusable, unusable, collections.Counter())
-    found = [Path(os.fsdecode(file)) for files in folders for file in files]
+    found = [Path(os.fsdecode(file)) for files in walk_images(path, unusable) for file in files]
     if not found:
         why = "".join(f" {file}: {why}." for file, why in list(unusable.items())[:1])
         raise DataError(f"There are no images ({', '.join(READ)}) in the folder {path}.{why}")
     return found, unusable
+
+
+def walk_images(folder, unusable):
+    """The images of a folder, bytes, and of each below it; adds {entry: why} of unusable ones."""
+    return _walk(os.fsencode(folder), (), unusable, unusable, collections.Counter())
 
 
 def _said_of_folders(directory, classes, deeper):

@@ -271,7 +271,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             f"{len(files)} shards can be split among 1 to {len(files)} workers, with indices from "
             f"0. Received: worker={worker}"
         )
-    counts = index.get("counts") or list(map(_count_records, files))
+    counts = index.get("counts") or [sum(1 for _ in records(file)) for file in files]
     total = sum(counts)
     if total < workers:
         raise DataError(
@@ -327,14 +327,17 @@ def _listed(files, counts):
         yield os.path.basename(file), os.path.getsize(file), count
 
 
-def _count_records(file):
-    """Counts the records in a TFRecord file: length (8 bytes), checksum (4), data, checksum (4)."""
-    count, size = 0, os.path.getsize(file)
+def records(file):
+    """Yields (start, length) of the data of each record in a TFRecord file.
+
+    A record is length (8 bytes), checksum (4), data, checksum (4).
+    """
+    size = os.path.getsize(file)
     with open(file, "rb") as stream:
         while header := stream.read(12):
-            end = stream.tell() + int.from_bytes(header[:8], "little") + 4
+            start, length = stream.tell(), int.from_bytes(header[:8], "little")
+            end = start + length + 4
             if len(header) < 12 or end > size:
                 raise DataError(f"{file} is truncated, or not a TFRecord file.")
+            yield start, length
             stream.seek(end)
-            count += 1
-    return count

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet import features
 from keras_resnet.builder import channels_first
 from keras_resnet.export import calibration, comparison, record
 from keras_resnet.export.network import (
@@ -63,6 +64,7 @@ def write_file(
     class_names: Sequence[str] | None,
     image_size: int | tuple[int, int] | None,
     source: str | os.PathLike[str] | None,
+    layer: str | None,
     with_preprocessing: bool = False,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
@@ -82,6 +84,7 @@ def write_file(
     path = Path(path)
     check_backend()
     _check(format, model, path, preprocessing, with_preprocessing, quantize)
+    model = model if layer is None else features.pooled(model, layer)
     names = checked_names(model, class_names)
     check_sizes(model, image_size, preprocessing)
     normalise = preprocessing if with_preprocessing else None
@@ -92,7 +95,9 @@ def write_file(
     elif calibration_data is not None:
         raise ValueError(f"calibration_data needs quantize='int8'. Received: quantize={quantize!r}")
     inside = "normalisation" if with_preprocessing else "none"
-    metadata = record.metadata(model, preprocessing=preprocessing, inside=inside, class_names=names)
+    metadata = record.metadata(
+        model, preprocessing=preprocessing, inside=inside, class_names=names, layer=layer
+    )
     with replacing(path) as temporary:
         # OpenVINO's weights are in a second file.
         weights, beside = path.with_suffix(".bin"), temporary.with_suffix(".bin")
@@ -109,6 +114,7 @@ def write_file(
                 preprocessing=preprocessing,
                 inside=inside,
                 class_names=names,
+                layer=layer,
                 comparison=compared,
                 source=source,
                 modules=("keras", "tensorflow", *format.packages),

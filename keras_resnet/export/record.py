@@ -62,6 +62,7 @@ def describe(
     preprocessing: Preprocessing | None,
     inside: str,
     class_names: list[str] | None,
+    layer: str | None,
     comparison: Comparison,
     source: str | os.PathLike[str] | None,
     modules: Iterable[str],
@@ -69,8 +70,8 @@ def describe(
     """Makes the record of an export whose files are complete.
 
     `signature` is {name: {"inputs": {name: spec}, "outputs": {name: spec}}}, `inside` the part of
-    the preprocessing that the export includes (one of `INSIDE`), and `modules` are those whose
-    versions are recorded.
+    the preprocessing that the export includes (one of `INSIDE`), `layer` the layer whose features
+    it returns, if any, and `modules` are those whose versions are recorded.
     """
     return {
         "format": format,
@@ -79,6 +80,7 @@ def describe(
         "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         "preprocessing_inside": inside,
         "class_names": class_names,
+        "layer": layer,
         "files_sha256": file_hashes(artefact),
         "weights_sha256": weights_hash(model),
         "source": source and {"file": Path(source).name, "sha256": sha256(Path(source))},
@@ -96,12 +98,14 @@ def metadata(
     preprocessing: Preprocessing | None,
     inside: str,
     class_names: list[str] | None,
+    layer: str | None,
 ) -> dict[str, str]:
     """Returns the metadata to write into a file; values are JSON, except for the model's name."""
     values = {
         "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         "preprocessing_inside": inside,
         "class_names": class_names,
+        "layer": layer,
     }
     said = {name: json.dumps(value) for name, value in values.items()}
     return {"model": model.name, **said}
@@ -164,6 +168,8 @@ def _checked(record):
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
     ):
         raise TypeError("class_names should be null or a list of names")
+    if not isinstance(record.get("layer"), str | None):
+        raise TypeError("layer should be null or the name of a layer")
     if record["preprocessing_inside"] not in INSIDE:
         raise ValueError(f"preprocessing_inside should be one of {', '.join(INSIDE)}")
     return record

@@ -26,6 +26,7 @@ def litert(
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
     representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as a LiteRT file, in which each convolution is one `CONV_2D`.
@@ -40,7 +41,8 @@ def litert(
     Args:
         model: A model of this package, channels last.
         path: File to write, `resnet.tflite` for example.
-        preprocessing: As for `export.onnx`; likewise `class_names`, `image_size` and `source`.
+        preprocessing: As for `export.onnx`; likewise `class_names`, `image_size`, `source` and
+            `layer`.
         class_names: Likewise.
         image_size: Likewise.
         quantize: None; "dynamic" for 8-bit kernels, a quarter of the size; or "int8" for 8-bit
@@ -48,6 +50,7 @@ def litert(
         calibration_data: For "int8", a hundred or more input images, float32 (number, height,
             width, channels), on which the range of each activation is measured.
         source: Likewise.
+        layer: Likewise.
         representative_data: The earlier name of `calibration_data`.
 
     Returns:
@@ -68,6 +71,7 @@ def litert(
         quantize=quantize,
         calibration_data=calibration_data,
         source=source,
+        layer=layer,
         representative_data=representative_data,
     )
 

@@ -27,6 +27,7 @@ def onnx(
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
     representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as an ONNX file, in which each convolution is one `Conv`, grouped ones too.
@@ -52,6 +53,8 @@ def onnx(
         calibration_data: For "int8", a hundred or more input images (number, height, width,
             channels), on which the range of each activation is measured.
         source: The file of the model's weights, if any, for the record.
+        layer: Export the model that `features.pooled` makes for this layer, with the output
+            `features`, instead of the classifier.
         representative_data: The earlier name of `calibration_data`.
 
     Returns:
@@ -77,6 +80,7 @@ def onnx(
         quantize=quantize,
         calibration_data=calibration_data,
         source=source,
+        layer=layer,
         representative_data=representative_data,
     )
 

@@ -18,6 +18,7 @@ def openvino(
     class_names: Sequence[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
 ) -> Path:
     """Exports a model as an OpenVINO file, in which each convolution is one operation.
 
@@ -33,6 +34,7 @@ def openvino(
         class_names: Likewise.
         image_size: Likewise.
         source: Likewise.
+        layer: Likewise.
 
     Returns:
         The path. Existing files are replaced only after the new ones are complete and verified.
@@ -50,6 +52,7 @@ def openvino(
         class_names=class_names,
         image_size=image_size,
         source=source,
+        layer=layer,
     )
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import features
 from keras_resnet.decoding import plainly
 from keras_resnet.export import comparison, folding, record
 from keras_resnet.export.network import (
@@ -45,6 +46,7 @@ def saved_model(
     fold: bool = True,
     warmup: bool = False,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
 ) -> Path:
     """Exports a model as a SavedModel, the next version in `directory`.
 
@@ -68,6 +70,8 @@ def saved_model(
         fold: Whether to fold batch normalization into the convolutions.
         warmup: Whether to add warm-up requests, as `write_warmup` does.
         source: The file of the model's weights, if any, for export.json.
+        layer: Export the model that `features.pooled` makes for this layer instead of the
+            classifier; it returns `features`, float32 (batch, channels).
 
     Returns:
         The folder of the new version.
@@ -78,6 +82,7 @@ def saved_model(
         OSError: if the disk is full.
     """
     check_backend()
+    model = model if layer is None else features.pooled(model, layer)
     names = checked_names(model, class_names)
     check_sizes(model, None, preprocessing)
     if top_k < 1:
@@ -106,6 +111,7 @@ def saved_model(
             preprocessing=preprocessing,
             inside="all" if preprocessing else "none",
             class_names=names,
+            layer=layer,
             comparison=compared,
             source=source,
             modules=("keras", "tensorflow"),

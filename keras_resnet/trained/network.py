@@ -272,7 +272,8 @@ class Network:
         Args:
             format: "saved_model", "onnx", "litert" or "openvino".
             output: File to write, or for a SavedModel the folder of its versions. Default: in the
-                run folder, `saved_model` or for example `onnx_int8/model.onnx`.
+                run folder, `saved_model` or for example `onnx_int8/model.onnx`, or with a layer
+                `onnx_layer3/model.onnx`.
             **options: Arguments of `export.saved_model`, `export.onnx`, ...; `any_size=True` for a
                 file that accepts images of any size.
 
