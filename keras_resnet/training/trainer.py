@@ -159,7 +159,7 @@ def _data(recipe, distribution):
 
 
 def _networks(recipe, weights, class_names, scope, distribution):
-    """The network as it is saved, and the same with all that is for training only."""
+    """The network as it is saved, and the one that trains: what is for that alone, and logits."""
     plain = models.create(
         recipe.model,
         weights=weights,
@@ -173,6 +173,7 @@ def _networks(recipe, weights, class_names, scope, distribution):
         model = models.create(
             recipe.model,
             classes=len(class_names),
+            classifier_activation=None,
             input_shape=(side, side, 3),
             dropout=recipe.dropout,
             drop_path=recipe.drop_path,
