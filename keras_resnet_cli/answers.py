@@ -10,6 +10,13 @@ import typer
 from keras_resnet_cli.options import Debug, Json, image_files, output_file, with_network
 from keras_resnet_cli.terminal import printable, subpackage
 
+Flip = Annotated[
+    bool,
+    typer.Option(
+        "--flip", help="Average the answers on each image and its mirror image, in twice the time."
+    ),
+]
+
 
 @with_network
 def evaluate(
@@ -25,6 +32,7 @@ def evaluate(
     output: Annotated[
         Path | None, output_file("CSV file to write, with the prediction for each image.")
     ] = None,
+    flip: Flip = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -32,7 +40,8 @@ def evaluate(
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
-    found = network().evaluate(data)
+    chosen = network()
+    found = chosen.evaluate(data, flip=flip)
     if output:
         found.write(output)
     summary = {
@@ -42,6 +51,7 @@ def evaluate(
         "left_out": len(found.skipped),
         "top1": found.top1,
         "top5": found.top5,
+        **_at_the_usual_size(network, chosen, data, flip),
     }
     if as_json:
         print(json.dumps({**summary, "skipped": found.skipped}, indent=2))
@@ -49,6 +59,23 @@ def evaluate(
     print(found)
     if found.counted:
         print(f"Images used: {found.counted}.")
+    if "usual_top1" in summary:
+        print(
+            f"At the usual image size, {summary['usual_image_size']}: top-1 "
+            f"{summary['usual_top1']:.4f}. The change of size: "
+            f"{found.top1 - summary['usual_top1']:+.4f}."
+        )
+
+
+def _at_the_usual_size(network, chosen, data, flip):
+    """With --image-size, the accuracy without it, which says what the other size costs or gains."""
+    if network.keywords["image_size"] is None:
+        return {}
+    usual = network(image_size=None, resize=None)
+    if usual.preprocessing.sides == chosen.preprocessing.sides:
+        return {}
+    size = usual.preprocessing.crop
+    return {"usual_image_size": size, "usual_top1": usual.evaluate(data, flip=flip).top1}
 
 
 @with_network
@@ -56,6 +83,7 @@ def predict(
     network,
     images: Annotated[list[Path], image_files("Image files, or folders of them.")],
     top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
+    flip: Flip = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -64,7 +92,7 @@ def predict(
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
     skipped, rows = subpackage("data").Skipped(), []
-    for file, answer in network().predict(images, top=top, skipped=skipped):
+    for file, answer in network().predict(images, top=top, skipped=skipped, flip=flip):
         if as_json:
             names, probabilities = zip(*answer, strict=True)
             rows.append({"file": str(file), "classes": names, "probabilities": probabilities})
