@@ -423,7 +423,7 @@ def test_evaluation(finished, network, tmp_path):
         with pytest.raises(ValueError, match=said):
             trained.open_network(**arguments)
     larger = trained.open_network(folder, preprocessing={"crop": 64})
-    assert larger.model.input_shape[1:3] == (64, 64) and larger.preprocessing.resize == (74, 74)
+    assert larger.model.input_shape[1:3] == (64, 64) and larger.preprocessing.resize == (72, 72)
     assert [row[:2] for row in larger.evaluate(str(flowers)).rows] == [
         row[:2] for row in found.rows
     ]
@@ -602,6 +602,10 @@ def test_commands(finished, command_here, tmp_path):
     found = json.loads(done.stdout)
     assert (found["images"], found["left_out"]) == (15, 1)
     assert rows(tmp_path / "answers.csv") == rows(folder / "predictions.csv")
+    larger = json.loads(command_here(*arguments, "--image-size", 48, "--json").stdout)
+    assert (larger["usual_image_size"], larger["usual_top1"]) == (32, found["top1"])
+    done = command_here(*arguments, "--image-size", 48, "--flip")
+    assert "At the usual image size, 32: top-1 " in done.stdout
     first = rows(folder / "predictions.csv")[0]
     done = command_here("predict", first["file"], "--run", folder, "--top", 1, "--json")
     (answer,) = json.loads(done.stdout)

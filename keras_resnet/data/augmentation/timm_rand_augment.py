@@ -22,12 +22,12 @@ class Policy(NamedTuple):
     Args:
         magnitude: The mean of the magnitudes, 0 to 10.
         deviation: Their standard deviation.
-        count: Operations drawn for an image.
+        operations: How many are drawn for an image.
     """
 
     magnitude: float
     deviation: float = 0.0
-    count: int = 2
+    operations: int = 2
 
 
 def parsed(name) -> Policy | None:
@@ -43,7 +43,7 @@ def parsed(name) -> Policy | None:
     if first != "rand" or len(values) < len(parts) or not whole or values.get("inc") != 1:
         return None
     policy = Policy(values.get("m", HIGHEST), values.get("mstd", 0.0), int(values.get("n", 2)))
-    return policy if policy.magnitude <= HIGHEST and policy.count > 0 else None
+    return policy if policy.magnitude <= HIGHEST and policy.operations > 0 else None
 
 
 def rand_augment(image, key, policy, *, interpolation, fill):
@@ -58,18 +58,20 @@ def rand_augment(image, key, policy, *, interpolation, fill):
 
     Source: timm.data.auto_augment.rand_augment_transform (https://arxiv.org/abs/1909.13719).
     """
-    for number in range(policy.count):
+    for number in range(policy.operations):
         at = tf.add(key, [0, 4 * number])
-        happens = tf.random.stateless_uniform((), tf.add(at, [0, 3])) < HAPPENS
-        changed = apply(
-            image,
+        drawn = (
             draw(at, 0, len(OPERATIONS)),
             draw_level(tf.add(at, [0, 1]), policy),
             draw_sign(at, 2),
-            interpolation=interpolation,
-            fill=fill,
         )
-        image = tf.where(happens, changed, image)
+        image = tf.cond(
+            tf.random.stateless_uniform((), tf.add(at, [0, 3])) < HAPPENS,
+            lambda image=image, drawn=drawn: apply(
+                image, *drawn, interpolation=interpolation, fill=fill
+            ),
+            lambda image=image: image,
+        )
     return image
 
 
