@@ -19,6 +19,13 @@ from keras_resnet_cli.options import (
 )
 from keras_resnet_cli.terminal import printable, subpackage
 
+Flip = Annotated[
+    bool,
+    typer.Option(
+        "--flip", help="Average the answers on each image and its mirror image, in twice the time."
+    ),
+]
+
 
 @with_network
 def evaluate(
@@ -34,6 +41,7 @@ def evaluate(
     output: Annotated[
         Path | None, output_file("CSV file to write, with the prediction for each image.")
     ] = None,
+    flip: Flip = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -41,7 +49,8 @@ def evaluate(
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
-    found = network().evaluate(data)
+    chosen = network()
+    found = chosen.evaluate(data, flip=flip)
     if output:
         found.write(output)
     summary = {
@@ -51,6 +60,7 @@ def evaluate(
         "left_out": len(found.skipped),
         "top1": found.top1,
         "top5": found.top5,
+        **_at_the_usual_size(network, chosen, data, flip),
     }
     if as_json:
         print(json.dumps({**summary, "skipped": found.skipped}, indent=2))
@@ -58,6 +68,23 @@ def evaluate(
     print(found)
     if found.counted:
         print(f"Images used: {found.counted}.")
+    if "usual_top1" in summary:
+        print(
+            f"At the usual image size, {summary['usual_image_size']}: top-1 "
+            f"{summary['usual_top1']:.4f}. The change of size: "
+            f"{found.top1 - summary['usual_top1']:+.4f}."
+        )
+
+
+def _at_the_usual_size(network, chosen, data, flip):
+    """With --image-size, the accuracy without it, which says what the other size costs or gains."""
+    if network.keywords["image_size"] is None:
+        return {}
+    usual = network(image_size=None, resize=None)
+    if usual.preprocessing.sides == chosen.preprocessing.sides:
+        return {}
+    size = usual.preprocessing.crop
+    return {"usual_image_size": size, "usual_top1": usual.evaluate(data, flip=flip).top1}
 
 
 @with_network
@@ -74,6 +101,7 @@ def predict(
         Path | None,
         output_folder("Folder to write, of Parquet files. An interrupted command is resumed."),
     ] = None,
+    flip: Flip = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -82,13 +110,15 @@ def predict(
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
     if output is not None:
+        if flip:
+            raise ValueError("flip is not supported with output: remove one of them.")
         bulk.run("predict", network(), images, output, as_json, top=top, **settings)
         return
     if settings:
         raise ValueError(f"{next(iter(settings))} needs a folder to write: pass output.")
     check_there(images)
     skipped, rows = subpackage("data").Skipped(), []
-    for file, answer in network().predict(images, top=top, skipped=skipped):
+    for file, answer in network().predict(images, top=top, skipped=skipped, flip=flip):
         if as_json:
             names, probabilities = zip(*answer, strict=True)
             rows.append({"file": str(file), "classes": names, "probabilities": probabilities})

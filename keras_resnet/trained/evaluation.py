@@ -16,6 +16,7 @@ from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained.fingerprint import Fingerprint, some
+from keras_resnet.trained.prediction import answers
 
 TOP5_CLASSES = 10  # minimum number of classes for which top-5 accuracy is shown
 
@@ -76,6 +77,7 @@ def evaluate(
     skipped: Skipped | None = None,
     pictured: int = 0,
     order: list[int] | None = None,
+    flip: bool = False,
 ) -> Evaluation:
     """Evaluates a network on the images of a source.
 
@@ -87,6 +89,7 @@ def evaluate(
         skipped: Collects the images that cannot be decoded.
         pictured: Number of misclassified images to keep.
         order: Index of the model's class for each class of the source, if their order differs.
+        flip: Whether to average the probabilities with those of the mirrored images.
 
     Returns:
         The result, an `Evaluation`.
@@ -100,9 +103,9 @@ def evaluate(
     batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     for images, labels, names in batches:
         pixels = images.numpy()
-        answers = np.asarray(model.predict_on_batch(pixels))
-        answers = answers if order is None else answers[:, order]
-        columns = (names.numpy(), labels.numpy(), answers, pixels)
+        rows_of_batch = answers(model, pixels, flip)
+        rows_of_batch = rows_of_batch if order is None else rows_of_batch[:, order]
+        columns = (names.numpy(), labels.numpy(), rows_of_batch, pixels)
         for name, label, answer, image in zip(*columns, strict=True):
             if name in seen:
                 continue
@@ -128,7 +131,7 @@ def _certainty(mistake):
     return -float(mistake[0][3])
 
 
-def evaluate_on(data, network) -> Evaluation:
+def evaluate_on(data, network, flip=False) -> Evaluation:
     """Implements `Network.evaluate`."""
     source, counted, trained = _chosen(data, network.run)
     classes, names = network.model.output_shape[-1], network.class_names
@@ -150,7 +153,8 @@ def evaluate_on(data, network) -> Evaluation:
             f"{some(names, 10)}. {data}: {some(source.class_names, 10)}. Rename the folders to "
             "the class names."
         )
-    found = evaluate(network.model, source, network.preprocessing, skipped=skipped, order=order)
+    options = {"skipped": skipped, "order": order, "flip": flip}
+    found = evaluate(network.model, source, network.preprocessing, **options)
     return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
 
 

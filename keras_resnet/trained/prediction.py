@@ -16,21 +16,34 @@ from keras_resnet.data.unreadable import why_bad_file, why_bad_image
 BATCH_SIZE = 32
 
 
-def probabilities(model, preprocessing, images) -> np.ndarray:
+def answers(model, images, flip=False) -> np.ndarray:
+    """Computes class probabilities; with `flip`, the mean with those of the mirrored images.
+
+    Args:
+        model: The model, from normalised images to probabilities.
+        images: float32 (batch, height, width, 3).
+        flip: Whether to also use horizontally mirrored images (Krizhevsky et al., 2012,
+            section 4.1).
+    """
+    rows = np.asarray(model.predict_on_batch(images))
+    return (rows + np.asarray(model.predict_on_batch(images[:, :, ::-1]))) / 2 if flip else rows
+
+
+def probabilities(model, preprocessing, images, flip=False) -> np.ndarray:
     """Implements `Network.probabilities`."""
     images = {f"Image {number}": image for number, image in enumerate(images)}
     skipped = Skipped()
     source = _source(
         list(images), list(images.values()), tf.identity, lambda name: why_bad_image(images[name])
     )
-    rows = [row for _, row in _answers(model, preprocessing, source, skipped)]
+    rows = [row for _, row in _answers(model, preprocessing, source, skipped, flip)]
     if skipped:
         _refuse(skipped)
     return np.stack(rows)
 
 
 def predict(
-    model, preprocessing, class_names, files, top, skipped=None
+    model, preprocessing, class_names, files, top, skipped=None, flip=False
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
     """Implements `Network.predict`."""
     bad, none = Skipped() if skipped is None else skipped, True
@@ -40,7 +53,7 @@ def predict(
     files = [image for images, _ in found for image in images]
     paths = [os.fsencode(file) for file in files]
     source = _source(paths, paths, tf.io.read_file, why_bad_file)
-    for place, row in _answers(model, preprocessing, source, bad):
+    for place, row in _answers(model, preprocessing, source, bad, flip):
         best, none = np.argsort(-row)[:top], False
         yield files[place], [(class_names[index], float(row[index])) for index in best]
     if none and skipped is None:
@@ -79,11 +92,11 @@ def _source(names, items, read, why_bad) -> Source:
     )
 
 
-def _answers(model, preprocessing, source, skipped):
+def _answers(model, preprocessing, source, skipped, flip):
     """Yields (index, probabilities) of each readable image, in order."""
     batches = evaluation_batches(source, preprocessing, batch_size=BATCH_SIZE, skipped=skipped)
     for images, places, _ in batches:
-        rows = np.asarray(model.predict_on_batch(images.numpy()))
+        rows = answers(model, images.numpy(), flip)
         yield from (
             (place, row) for place, row in zip(places.numpy(), rows, strict=True) if place >= 0
         )

@@ -12,7 +12,7 @@ from keras_resnet.files import read_json
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.description import RECIPE, of_recipe
 
-BEST, CLASSES = "best.keras", "class_indices.json"
+BEST, LAST, CLASSES = "best.keras", "last.keras", "class_indices.json"
 REPORT, PREDICTIONS = "report.md", "predictions.csv"
 ADVICE = "Copy the run folder again from where it was trained, or train again."
 

@@ -16,20 +16,42 @@ class FedNetwork(keras.Model):
     """A network whose inputs are the batches of this module; it is trained, but never saved.
 
     Args:
-        network: The network, whose inputs are normalised images.
+        network: The network, from normalised images to logits.
         augmentation: The `Augmentation` of the training batches.
         preprocessing: A `Preprocessing` with the mean and the standard deviation.
+        distillation: A `Distillation`, whose loss is added; None without a teacher.
     """
 
-    def __init__(self, network, augmentation, preprocessing):
+    def __init__(self, network, augmentation, preprocessing, distillation=None):
         super().__init__(name=network.name)
         self.network, self.augmentation, self.preprocessing = network, augmentation, preprocessing
+        self.distillation = distillation
         self.built = True  # like the network
 
     def call(self, batch, training=None):
         """Normalises and mixes the images of a batch, and calls the network."""
         images = self.augmentation.apply(batch, self.preprocessing, ops)
-        return self.network(images, training=training)
+        logits = self.network(images, training=training)
+        if training and self.distillation is not None:
+            self.add_loss(self.distillation(images, logits))
+        return logits
+
+
+class Head(keras.Model):
+    """The last layer alone, without its activation: from features to logits.
+
+    Args:
+        dense: The layer.
+    """
+
+    def __init__(self, dense):
+        super().__init__(name=dense.name)
+        self.dense = dense
+        self.built = True  # as the layer is
+
+    def call(self, features):
+        """Logits, (batch, classes), of features, (batch, channels)."""
+        return ops.matmul(features, self.dense.kernel) + self.dense.bias
 
 
 @plainly

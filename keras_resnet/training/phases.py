@@ -24,11 +24,14 @@ from keras_resnet.training.callbacks import (
     SharedValidation,
     seeds,
 )
+from keras_resnet.training.distillation import create_distillation
 from keras_resnet.training.distribution import Distribution
-from keras_resnet.training.feed import FedNetwork, padded, training_feed, validation_feed
+from keras_resnet.training.feed import FedNetwork, Head, padded, training_feed, validation_feed
+from keras_resnet.training.losses import create_loss
 from keras_resnet.training.optimizers import Adam, create_optimizer, create_schedule
 from keras_resnet.training.progress import ProgressBar
 from keras_resnet.training.recipe import Recipe
+from keras_resnet.training.weight_averaging import WeightAveraging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +74,12 @@ class Phase:
         optimizer: Its optimizer.
         learning_rate: A number or a schedule.
         epochs: Range of this phase's epochs, from 0, in the whole training.
+        spans: The same range in parts, each with images of one size.
         steps: Number of steps per epoch.
         batch_size: Number of images per step, over all processes.
         batches: Function from a step of the phase to endless training batches from this step on.
         validation: Validation batches; None if a callback validates.
+        loss_weight: Of the recipe's loss in the whole one.
     """
 
     name: str
@@ -83,10 +88,12 @@ class Phase:
     optimizer: keras.optimizers.Optimizer
     learning_rate: float | Callable
     epochs: range
+    spans: list[range]
     steps: int
     batch_size: int
     batches: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset | None
+    loss_weight: float = 1.0
 
     def steps_done(self, state):
         """Returns the number of completed steps of this phase in a `TrainingState`."""
@@ -110,11 +117,15 @@ def network_phase(training) -> Phase:
     train = train.whole_batches(batch_size)
     steps = train.count // batch_size
     learning_rate = create_schedule(recipe, steps)
+    epochs = range(recipe.head_epochs, recipe.total_epochs)
+
+    def preprocessing(epoch):
+        return recipe.training_preprocessing_in(epoch - recipe.head_epochs)
 
     def batches(first_step):
         return training_feed(
             train,
-            preprocessing=recipe.training_preprocessing,
+            preprocessing=preprocessing(epochs[first_step // steps]),
             batch_size=batch_size,
             seed=recipe.seed,
             augmentation=recipe.augmentation,
@@ -123,6 +134,7 @@ def network_phase(training) -> Phase:
             shared=distribution.replicas > 1,
         )
 
+    sizes = (group for _, group in itertools.groupby(epochs, preprocessing))
     validation = None
     if distribution.replicas == 1:
         validation = validation_feed(
@@ -131,14 +143,21 @@ def network_phase(training) -> Phase:
     return Phase(
         "network",
         training.model,
-        FedNetwork(training.model, recipe.augmentation, recipe.preprocessing),
+        FedNetwork(
+            training.model,
+            recipe.augmentation,
+            recipe.preprocessing,
+            create_distillation(recipe, train.class_names),
+        ),
         create_optimizer(recipe, learning_rate),
         learning_rate,
-        range(recipe.head_epochs, recipe.total_epochs),
+        epochs,
+        [range(group[0], group[-1] + 1) for group in map(list, sizes)],
         steps,
         batch_size * distribution.processes,
         batches,
         validation,
+        1.0 if recipe.teacher is None else 1 - recipe.teacher_share,
     )
 
 
@@ -204,14 +223,14 @@ def head_phase(training, cached) -> Phase:
         specs = tuple(tf.TensorSpec((batch_size, part.shape[1]), tf.float32) for part in (x, y))
         return tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
 
-    head = keras.Sequential([keras.Input(x.shape[1:]), plain.get_layer("fc")])
     return Phase(
         "head",
         plain,
-        head,
+        Head(plain.get_layer("fc")),
         Adam(recipe.head_learning_rate),
         recipe.head_learning_rate,
         range(recipe.head_epochs),
+        [range(recipe.head_epochs)],
         steps,
         batch_size,
         batches,
@@ -232,9 +251,13 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
     recipe, model = training.recipe, phase.model
     with scope():
         _compile(training, phase)
+    averaging = None
+    if recipe.swa_start is not None:
+        averaging = WeightAveraging(phase.network, recipe.head_epochs + recipe.swa_start)
     done = phase.steps_done(state)
     if done:
         groups = {"optimizer": model.optimizer.variables, "seeds": seeds(phase.network)}
+        groups |= {"average": averaging.average} if averaging else {}
         checkpoint.restore(arrays, groups)
     bar = ProgressBar(
         phase,
@@ -244,7 +267,7 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
         shown=training.distribution.writes,
     )
     validating = SharedValidation(training) if phase.validation is None else Averages()
-    keeping = CheckpointCallback(training, phase, state, bar)
+    keeping = CheckpointCallback(training, phase, state, bar, averaging)
 
     def fit_epochs(first, last, steps):
         model.fit(
@@ -256,7 +279,11 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
             shuffle=False,  # the pipeline shuffles
             verbose=0,
             callbacks=CallbackList(
-                [validating, keeping, bar, *training.callbacks],
+                [
+                    validating,
+                    *([averaging] if averaging else []),
+                    *(keeping, bar, *training.callbacks),
+                ],
                 add_history=True,
                 model=model,
                 epochs=last,
@@ -269,20 +296,24 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
     with contextlib.closing(bar), context():
         if state.step:  # an interrupted epoch
             fit_epochs(state.epoch, state.epoch + 1, phase.steps - state.step)
-        if state.epoch < phase.epochs.stop and not state.ends(recipe):
-            fit_epochs(state.epoch, phase.epochs.stop, phase.steps)
+        for span in phase.spans:
+            if span.start > phase.epochs.start:  # at another size
+                model.make_train_function(force=True)
+            if state.epoch < span.stop and not state.ends(recipe):
+                fit_epochs(state.epoch, span.stop, phase.steps)
 
 
 def _compile(training, phase):
     classes = len(training.sources[0].class_names)
     phase.model.compile(
         optimizer=phase.optimizer,
-        loss=keras.losses.CategoricalCrossentropy(),
+        loss=create_loss(training.recipe),
+        loss_weights=phase.loss_weight,
         weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5"),
             # Keras' mean of the loss includes padding.
-            keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY),
+            keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True),
         ],
         jit_compile=training.recipe.jit_compile,
     )

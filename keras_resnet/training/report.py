@@ -72,11 +72,13 @@ def finish(training, state, *, note, command):
     left_out = write_skipped(training.skipped, folder)
     shows_top5 = len(val.class_names) >= TOP5_CLASSES
     best_epoch = int(np.argmax(history["val_accuracy"])) + 1
+    averaged = recipe.swa_start is not None
+    kept = f"the mean of those after epoch {recipe.swa_start}" if averaged else "the best epoch"
     facts = [
         *([("note", note)] if note else []),
-        ("validation accuracy of the best epoch", f"{found.top1:.4f}"),
-        *([("top-5 accuracy of that epoch", f"{found.top5:.4f}")] if shows_top5 else []),
-        ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
+        (f"validation accuracy of {kept}", f"{found.top1:.4f}"),
+        *([(f"top-5 accuracy of {kept}", f"{found.top5:.4f}")] if shows_top5 else []),
+        *([] if averaged else [("best epoch", f"{best_epoch} of {len(history['loss'])}")]),
         ("largest difference between the SavedModel and the model", f"{error:.1e}"),
         ("device", str(training.distribution)),
         *_said(recipe),
