@@ -17,8 +17,8 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="A folder, a .npz file with x and y, or the name of a tensorflow-datasets data "
-            "set. Of a folder with train/ and val/, val/ is used; of the run's own training data, "
+            help="A folder, a .csv or .parquet file, a .npz file with x and y, or the name of a "
+            "tensorflow-datasets data set. Of a folder with train/ and val/, val/ is used; of the run's own training data, "
             "the images set aside for validation."
         ),
     ],
@@ -28,7 +28,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Report top-1 and top-5 accuracy on labelled images.
+    """Report top-1 and top-5 accuracy on labelled images; mAP and F1 for several labels.
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
@@ -40,13 +40,21 @@ def evaluate(
         "counted": found.counted,
         "trained": found.trained,
         "left_out": len(found.skipped),
-        "top1": found.top1,
-        "top5": found.top5,
     }
+    if hasattr(found, "top1"):
+        summary |= {"top1": found.top1, "top5": found.top5}
+    else:
+        summary |= {**found.figures, "classes": found.of_classes}
     if as_json:
         print(json.dumps({**summary, "skipped": found.skipped}, indent=2))
         return
     print(found)
+    for name, figures in getattr(found, "of_classes", {}).items():
+        ap, f1 = (
+            "none  " if figures[key] is None else f"{figures[key]:.4f}"
+            for key in ("average_precision", "f1")
+        )
+        print(printable(f"  AP {ap}, F1 {f1}  {name}"))
     if found.counted:
         print(f"Images used: {found.counted}.")
 
@@ -55,7 +63,14 @@ def evaluate(
 def predict(
     network,
     images: Annotated[list[Path], image_files("Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of classes to show. \\[default: 5; of several labels, those that reach "
+            "their thresholds]",
+            min=1,
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -66,7 +81,7 @@ def predict(
     skipped, rows = subpackage("data").Skipped(), []
     for file, answer in network().predict(images, top=top, skipped=skipped):
         if as_json:
-            names, probabilities = zip(*answer, strict=True)
+            names, probabilities = zip(*answer, strict=True) if answer else ((), ())
             rows.append({"file": str(file), "classes": names, "probabilities": probabilities})
             continue
         print(printable(f"{file}:"))

@@ -19,7 +19,7 @@ LOOKED_AT = 20_000  # files, for duplicates before each training
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What is in a folder of images.
+    """What is in a folder or a table of images.
 
     Args:
         counts: {part: {class: images}}, the bad ones too; the part is "train", "val" or "".
@@ -27,6 +27,7 @@ class Check:
         duplicates: Groups of files with the same bytes, of which one trains and one validates.
         unread: {file: why}: images of kinds that TensorFlow does not read, not among the counts.
         ignored: How many files are no images.
+        total: How many images there are, the bad ones too; several classes may count one.
     """
 
     counts: dict[str, dict[str, int]]
@@ -34,11 +35,7 @@ class Check:
     duplicates: list[tuple[str, ...]]
     unread: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: int = 0
-
-    @property
-    def total(self) -> int:
-        """How many images there are, the bad ones too."""
-        return sum(sum(classes.values()) for classes in self.counts.values())
+    total: int = 0
 
 
 def check_data(
@@ -47,7 +44,8 @@ def check_data(
     """Finds unreadable and duplicate images in a folder; decodes all images in parallel.
 
     Args:
-        directory: A folder of class folders, or with `train` and `val` folders of those.
+        directory: A folder of class folders, a table, or a folder with `train` and `val` parts of
+            these kinds; as for `data.image_folder`.
         on_progress: Function of (number of images done, total number), called repeatedly.
 
     Raises:
@@ -76,7 +74,7 @@ def check_data(
     }
     unread = {file: why for images in parts.values() for file, why in images.unread.items()}
     ignored = sum(images.ignored for images in parts.values())
-    return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored)
+    return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored, total)
 
 
 def _in_turn(pool, files):

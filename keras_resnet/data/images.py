@@ -1,4 +1,4 @@
-"""The images of a folder of class folders: which there are, and how they are read."""
+"""The images of a folder, of class folders or as a table has them, and how they are read."""
 
 import collections
 import dataclasses
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.data.label_sets import LabelSets
 from keras_resnet.data.source import DataError, Source
 from keras_resnet.data.unreadable import HEAD, READ, kind_of, why_bad_file, why_unread
 from keras_resnet.decoding import plainly
@@ -25,22 +26,27 @@ class Images:
         class_names: Names of the classes.
         names: All paths below the folder, as the file system has them: a string tensor, since
             TensorFlow needs one and a second copy would double the memory.
-        labels: Index of each file's class, int32, ascending.
+        labels: Index of each file's class, int32; or the classes that each shows.
         chosen: Which of them are meant, int64, in order.
         folder: What the paths are below, with a slash at the end.
         unusable: Entries named as images that are no files, {path: why}.
         unread: Images of kinds that TensorFlow does not read, {path: why}.
         ignored: How many files are no images.
+        weights: Weight of each file's loss in training, a float32 tensor; None if all weigh the
+            same.
+        digest: A hash of the labels, which the paths of a table's files do not tell.
     """
 
     class_names: tuple[str, ...]
     names: tf.Tensor
-    labels: np.ndarray
+    labels: np.ndarray | LabelSets
     chosen: np.ndarray
     folder: bytes
     unusable: dict[str, str]
     unread: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: int = 0
+    weights: tf.Tensor | None = None
+    digest: str = ""
 
     def __len__(self):
         """How many images there are."""
@@ -57,10 +63,14 @@ class Images:
     @property
     def counts(self):
         """How many images each class has."""
+        if isinstance(self.labels, LabelSets):
+            return self.labels.counts(self.chosen)
         return np.bincount(self.labels[self.chosen], minlength=len(self.class_names))
 
     def listed(self):
         """(path below the folder, its size, 1) of each image file; as of `Source`."""
+        if self.digest:
+            yield f"labels {self.digest}", 0, 0
         for start in range(0, len(self), LOOKED_UP):
             for name in tf.gather(self.names, self.chosen[start : start + LOOKED_UP]).numpy():
                 try:
@@ -71,13 +81,19 @@ class Images:
 
     def source(self) -> Source:
         """The images as a source of batches."""
-        labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
-        count = len(self)
+        chosen, count = tf.constant(self.chosen), len(self)
+        multi_label = isinstance(self.labels, LabelSets)
+        labels = None if multi_label else tf.constant(self.labels)
+        weights = [] if self.weights is None else [self.weights]
 
-        def example(index):
-            place = tf.gather(chosen, index)
-            path = self.folder + tf.gather(self.names, place)
-            return path, path, tf.cast(tf.gather(labels, place), tf.int64)
+        def examples_at(indices):
+            places = tf.gather(chosen, indices)
+            paths = self.folder + tf.gather(self.names, places)
+            if multi_label:
+                shown = self.labels.multi_hot(places)
+            else:
+                shown = tf.cast(tf.gather(labels, places), tf.int64)
+            return paths, paths, shown, *(tf.gather(column, places) for column in weights)
 
         @plainly
         def examples(key, start):
@@ -86,12 +102,13 @@ class Images:
                     # index_shuffle takes only the low bits of its seed, which hold the epoch.
                     mixed = tf.random.stateless_uniform((2,), key, None, None, tf.int64)
                     indices = tf.random.experimental.index_shuffle(indices, mixed, count - 1)
-                return example(indices)
+                return examples_at(indices)
 
             return tf.data.Dataset.range(start, count).batch(LOOKED_UP).map(many).unbatch()
 
         def replacement(key):
-            return example(tf.random.stateless_uniform((), key, 0, count, tf.int64))
+            drawn = tf.random.stateless_uniform((), key, 0, count, tf.int64)
+            return tuple(column[0] for column in examples_at(drawn[tf.newaxis]))
 
         return Source(
             self.class_names,
@@ -105,6 +122,7 @@ class Images:
             counts=tuple(map(int, self.counts)),
             listed=self.listed,
             folder=os.fsdecode(self.folder),
+            multi_label=multi_label,
         )
 
 

@@ -18,6 +18,7 @@ from keras_resnet.export.network import (
     check_backend,
     check_sizes,
     checked_names,
+    fitting_thresholds,
     inference_network,
     laid_out,
     named_outputs,
@@ -61,6 +62,7 @@ def write_file(
     *,
     preprocessing: Preprocessing | None,
     class_names: Sequence[str] | None,
+    thresholds: Sequence[float] | None,
     image_size: int | tuple[int, int] | None,
     source: str | os.PathLike[str] | None,
     with_preprocessing: bool = False,
@@ -83,6 +85,7 @@ def write_file(
     check_backend()
     _check(format, model, path, preprocessing, with_preprocessing, quantize)
     names = checked_names(model, class_names)
+    least = fitting_thresholds(model, thresholds)
     check_sizes(model, image_size, preprocessing)
     normalise = preprocessing if with_preprocessing else None
     network = inference_network(model, image_size=image_size, normalise=normalise)
@@ -92,7 +95,9 @@ def write_file(
     elif calibration_data is not None:
         raise ValueError(f"calibration_data needs quantize='int8'. Received: quantize={quantize!r}")
     inside = "normalisation" if with_preprocessing else "none"
-    metadata = record.metadata(model, preprocessing=preprocessing, inside=inside, class_names=names)
+    metadata = record.metadata(
+        model, preprocessing=preprocessing, inside=inside, class_names=names, thresholds=least
+    )
     with replacing(path) as temporary:
         # OpenVINO's weights are a second file of the same name.
         weights, beside = path.with_suffix(".bin"), temporary.with_suffix(".bin")
@@ -109,6 +114,7 @@ def write_file(
                 preprocessing=preprocessing,
                 inside=inside,
                 class_names=names,
+                thresholds=least,
                 comparison=compared,
                 source=source,
                 modules=("keras", "tensorflow", *format.packages),

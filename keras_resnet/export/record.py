@@ -62,6 +62,7 @@ def describe(
     preprocessing: Preprocessing | None,
     inside: str,
     class_names: list[str] | None,
+    thresholds: tuple[float, ...] | None,
     comparison: Comparison,
     source: str | os.PathLike[str] | None,
     modules: Iterable[str],
@@ -79,6 +80,7 @@ def describe(
         "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         "preprocessing_inside": inside,
         "class_names": class_names,
+        "thresholds": thresholds,
         "files_sha256": file_hashes(artefact),
         "weights_sha256": weights_hash(model),
         "source": source and {"file": Path(source).name, "sha256": sha256(Path(source))},
@@ -96,12 +98,14 @@ def metadata(
     preprocessing: Preprocessing | None,
     inside: str,
     class_names: list[str] | None,
+    thresholds: tuple[float, ...] | None,
 ) -> dict[str, str]:
     """What a file says of itself where nothing lies beside it; JSON but for the model's name."""
     values = {
         "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         "preprocessing_inside": inside,
         "class_names": class_names,
+        "thresholds": thresholds,
     }
     said = {name: json.dumps(value) for name, value in values.items()}
     return {"model": model.name, **said}

@@ -22,6 +22,7 @@ def litert(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
@@ -42,6 +43,7 @@ def litert(
         path: File to write, `resnet.tflite` for example.
         preprocessing: As for `export.onnx`; likewise `class_names`, `image_size` and `source`.
         class_names: Likewise.
+        thresholds: Likewise.
         image_size: Likewise.
         quantize: None; "dynamic" for 8-bit kernels, a quarter of the size; or "int8" for 8-bit
             kernels, with a scale for each channel, and 8-bit activations.
@@ -64,6 +66,7 @@ def litert(
         path,
         preprocessing=preprocessing,
         class_names=class_names,
+        thresholds=thresholds,
         image_size=image_size,
         quantize=quantize,
         calibration_data=calibration_data,

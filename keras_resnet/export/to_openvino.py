@@ -16,6 +16,7 @@ def openvino(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     source: str | os.PathLike[str] | None = None,
 ) -> Path:
@@ -31,6 +32,7 @@ def openvino(
         path: File to write, `resnet.xml` for example. The weights are written to `resnet.bin`.
         preprocessing: As for `export.onnx`, like the other arguments.
         class_names: Likewise.
+        thresholds: Likewise.
         image_size: Likewise.
         source: Likewise.
 
@@ -48,6 +50,7 @@ def openvino(
         path,
         preprocessing=preprocessing,
         class_names=class_names,
+        thresholds=thresholds,
         image_size=image_size,
         source=source,
     )

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -16,6 +17,8 @@ from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained.fingerprint import Fingerprint, some
+from keras_resnet.trained.label_metrics import DEFAULT_THRESHOLD
+from keras_resnet.trained.multi_label import MultiLabelEvaluation
 
 TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
 
@@ -46,10 +49,17 @@ class Evaluation:
     counted: str = ""
     trained: int | None = None
 
+    header = ("file", "label", "predicted", "probability")
+
     @property
     def top1(self) -> float:
         """Top-1 accuracy, 0 to 1."""
         return float(np.trace(self.matrix) / self.matrix.sum())
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """loss, accuracy and top5."""
+        return {"loss": self.loss, "accuracy": self.top1, "top5": self.top5}
 
     @property
     def mistakes(self) -> list[tuple[str, str, str, str]]:
@@ -64,7 +74,7 @@ class Evaluation:
 
     def write(self, path: str | Path) -> None:
         """Writes the rows as a CSV file: file, label, predicted, probability."""
-        write_csv(path, ("file", "label", "predicted", "probability"), self.rows)
+        write_csv(path, self.header, self.rows)
 
 
 def evaluate(
@@ -76,7 +86,8 @@ def evaluate(
     skipped: Skipped | None = None,
     pictured: int = 0,
     order: list[int] | None = None,
-) -> Evaluation:
+    thresholds: Sequence[float] | None = None,
+) -> Evaluation | MultiLabelEvaluation:
     """Evaluates a network on the images of a source.
 
     Args:
@@ -85,34 +96,39 @@ def evaluate(
         preprocessing: The evaluation transform.
         batch_size: Number of images per batch.
         skipped: Collects the images that cannot be decoded.
-        pictured: Number of misclassified images to keep.
+        pictured: Number of misclassified images to keep; not of a multi-label source.
         order: Index of the model's class for each class of the source, if their order differs.
+        thresholds: For a multi-label source, the least probability at which each class of the model
+            is predicted. Default: 0.5.
 
     Returns:
-        The result, an `Evaluation`.
+        The result, an `Evaluation`, or a `MultiLabelEvaluation` if the source is multi-label.
+        Weights of images play no part.
     """
+    batches = _answered(model, source, preprocessing, batch_size, skipped, order)
+    if source.multi_label:
+        files, *columns = zip(*((*row[:3],) for rows in batches for row in rows), strict=True)
+        targets, scores = map(np.stack, columns)
+        if thresholds is None:
+            thresholds = [DEFAULT_THRESHOLD] * len(source.class_names)
+        elif order is not None:
+            thresholds = [thresholds[index] for index in order]
+        least = np.array(thresholds, np.float32)
+        targets = targets.astype(np.uint8)
+        return MultiLabelEvaluation(source.class_names, [*files], targets, scores, least)
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
     rows, near, loss = [], 0, 0.0
     wrong: list[tuple] = []
     scale, offset = 255 * np.array(preprocessing.std), 255 * np.array(preprocessing.mean)
-    seen = set()  # where a whole batch is bad, another image comes twice
-    batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
-    for images, labels, names in batches:
-        pixels = images.numpy()
-        answers = np.asarray(model.predict_on_batch(pixels))
-        answers = answers if order is None else answers[:, order]
-        columns = (names.numpy(), labels.numpy(), answers, pixels)
-        for name, label, answer, image in zip(*columns, strict=True):
-            if name in seen:
-                continue
-            seen.add(name)
+    for batch in batches:
+        for name, label, answer, image in batch:
             best = np.argsort(-answer, kind="stable")[:5]
             matrix[label, best[0]] += 1
             near += int(label in best)
             loss -= math.log(max(answer[label], 1e-7))  # as Keras does
             probability = f"{answer[best[0]]:.6f}"
-            rows.append((os.fsdecode(name), classes[label], classes[best[0]], probability))
+            rows.append((name, classes[label], classes[best[0]], probability))
             if pictured and label != best[0]:
                 wrong.append((rows[-1], image))
         # Copies: a view would keep its whole batch.
@@ -124,13 +140,33 @@ def evaluate(
     return Evaluation(rows, matrix, loss / len(rows), near / len(rows), pictures)
 
 
+def _answered(model, source, preprocessing, batch_size, skipped, order):
+    """[(name, label, answer, pixels), ...] of the images of each batch."""
+    seen = set()  # where a whole batch is bad, another image comes twice
+    batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
+    for images, labels, names, *_ in batches:
+        pixels = images.numpy()
+        answers = np.asarray(model.predict_on_batch(pixels))
+        answers = answers if order is None else answers[:, order]
+        columns = (map(os.fsdecode, names.numpy()), labels.numpy(), answers, pixels)
+        rows = [row for row in zip(*columns, strict=True) if row[0] not in seen]
+        seen.update(row[0] for row in rows)
+        yield rows
+
+
 def _certainty(mistake):
     return -float(mistake[0][3])
 
 
-def evaluate_on(data, network) -> Evaluation:
+def evaluate_on(data, network) -> Evaluation | MultiLabelEvaluation:
     """What `Network.evaluate` answers."""
     source, counted, trained = _chosen(data, network.run)
+    if source.multi_label != (network.thresholds is not None):
+        predicts, has = ("one class", "several")[:: 1 if source.multi_label else -1]
+        raise ValueError(
+            f"{network.file} predicts {predicts} for each image, but the labels of {data} are "
+            f"{has} for each. Pass data of the network's kind."
+        )
     classes, names = network.model.output_shape[-1], network.class_names
     if network.run is None and classes != len(source.class_names):
         raise ValueError(
@@ -150,7 +186,14 @@ def evaluate_on(data, network) -> Evaluation:
             f"{some(names, 10)}. {data}: {some(source.class_names, 10)}. Rename the folders to "
             "the class names."
         )
-    found = evaluate(network.model, source, network.preprocessing, skipped=skipped, order=order)
+    found = evaluate(
+        network.model,
+        source,
+        network.preprocessing,
+        skipped=skipped,
+        order=order,
+        thresholds=network.thresholds,
+    )
     return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
 
 
@@ -172,7 +215,7 @@ def _chosen(data, run):
             aside, trained = known.find(source)
             if aside:
                 return source, _counted(source, aside, trained), trained
-    source = evaluation_source(data)
+    source = evaluation_source(data, class_names=run.class_names)
     aside, trained = (False, None) if known is None else known.find(source)
     return source, _counted(source, aside, trained), trained
 

@@ -35,6 +35,7 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
         output,
         preprocessing=network.preprocessing,
         class_names=network.class_names,
+        thresholds=network.thresholds,
         source=network.file,
         **options,
     )

@@ -17,10 +17,11 @@ from keras_resnet.export.network import checked_names
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained import exporting, prediction
 from keras_resnet.trained.evaluation import Evaluation, evaluate_on
+from keras_resnet.trained.multi_label import MultiLabelEvaluation
 from keras_resnet.trained.run import BEST, Run, newest_run
 from keras_resnet.weights import CheckpointError
 from keras_resnet.weights.assigning import assign
-from keras_resnet.weights.description import class_names_of, preprocessing_of
+from keras_resnet.weights.description import class_names_of, preprocessing_of, thresholds_of
 from keras_resnet.weights.loading import locate
 from keras_resnet.weights.registry import is_name
 from keras_resnet.weights.sharing import save_hub
@@ -53,6 +54,8 @@ class Network:
         class_names: Class names; None if unknown.
         file: File of its weights.
         run: Its run folder, if it has one.
+        thresholds: Least probability at which each class is predicted, for a network that was
+            trained on images with several labels; else None.
 
     Example:
     >>> network = keras_resnet.trained.Network.from_run("runs/flowers")  # doctest: +SKIP
@@ -65,6 +68,7 @@ class Network:
     class_names: tuple[str, ...] | None
     file: Path
     run: Run | None = None
+    thresholds: tuple[float, ...] | None = None
 
     @classmethod
     def from_run(
@@ -90,7 +94,7 @@ class Network:
                 f"The network of {folder} expects images of {run.preprocessing.crop} px: remove "
                 f"crop. Received: crop={used.crop}"
             )
-        return cls(run.model(), used, run.class_names, run.folder / BEST, run)
+        return cls(run.model(), used, run.class_names, run.folder / BEST, run, run.thresholds)
 
     @classmethod
     def from_weights(
@@ -125,7 +129,7 @@ class Network:
         if model is None and is_name(weights):
             raise ValueError(f"Whose {weights} are meant? Pass model.")
         file = locate(weights, str(model))
-        network, variant, pixels, other = _classifier(file, model, version, prefix)
+        network, variant, thresholds, pixels, other = _classifier(file, model, version, prefix)
         if isinstance(preprocessing, Preprocessing):
             said, given = None, True
         else:
@@ -157,16 +161,17 @@ class Network:
             )
         if names is None and classes == len(imagenet_classes()):
             names = tuple(name for _, name in imagenet_classes())
-        return cls(network, used, names, file)
+        return cls(network, used, names, file, thresholds=thresholds)
 
     def predict(
-        self, files: Iterable[str | Path], *, top: int = 5, skipped: Skipped | None = None
+        self, files: Iterable[str | Path], *, top: int | None = None, skipped: Skipped | None = None
     ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
         """Classifies image files, in their order.
 
         Args:
             files: Paths of image files, or of folders of images.
-            top: Number of classes for each image.
+            top: Number of classes for each image. Default: 5; of a multi-label network, those that
+                reach their thresholds.
             skipped: Collects images that cannot be decoded, which are left out. Without it they are
                 logged.
 
@@ -178,7 +183,9 @@ class Network:
             ValueError: if there are no files, or, without `skipped`, if none can be decoded.
         """
         names = checked_names(self.model, self.class_names)
-        return prediction.predict(self.model, self.preprocessing, names, files, top, skipped)
+        return prediction.predict(
+            self.model, self.preprocessing, names, files, top, skipped, self.thresholds
+        )
 
     def probabilities(self, images: Iterable[bytes]) -> np.ndarray:
         """Computes the class probabilities of encoded images.
@@ -195,7 +202,7 @@ class Network:
         """
         return prediction.probabilities(self.model, self.preprocessing, images)
 
-    def evaluate(self, data: str | Path) -> Evaluation:
+    def evaluate(self, data: str | Path) -> Evaluation | MultiLabelEvaluation:
         """Evaluates the network on labelled images.
 
         Args:
@@ -263,6 +270,7 @@ class Network:
             folder,
             preprocessing=self.preprocessing,
             class_names=self.class_names,
+            thresholds=self.thresholds,
             **said,
         )
 
@@ -345,12 +353,15 @@ def _refuse_or_warn(file, other, assumed):
 
 
 def _classifier(file, model, version, prefix):
-    """The network of a file of weights, with probabilities, its name, and what images it takes."""
+    """The network of a file of weights, its name, its thresholds, and what images it takes."""
     checkpoint, state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(
             f"{file} has no classifier. Load it into a model with include_top=False."
         )
-    network = build_found(found, version, classifier_activation="softmax")
+    thresholds = thresholds_of(file, found.classes)
+    probabilities = "softmax" if thresholds is None else "sigmoid"  # of each class by itself
+    network = build_found(found, version, classifier_activation=probabilities)
     assign(network, state, file.name)
-    return network, found.variant, checkpoint.origin.pixels, checkpoint.other_images(version)
+    images = checkpoint.origin.pixels, checkpoint.other_images(version)
+    return network, found.variant, thresholds, *images

@@ -5,8 +5,9 @@ import numpy as np
 from keras import ops
 
 from keras_resnet.files import replacing
+from keras_resnet.trained import label_metrics
 from keras_resnet.trained.evaluation import evaluate
-from keras_resnet.trained.run import BEST
+from keras_resnet.trained.run import BEST, MEAN_AP
 from keras_resnet.training import checkpoint
 from keras_resnet.training.errors import TrainingError, WritingError
 from keras_resnet.training.progress import numbers
@@ -134,7 +135,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             self._refuse(f"validation loss became {logs['val_loss']}", self.state.step)
         history = self.state.history
         self._judge_data()
-        best = logs["val_accuracy"] > self.state.best
+        best = checkpoint.score(logs) > self.state.best
         self.state.step, self.state.logs = self.phase.steps, {}
         logs.update(self._over_the_epoch(logs))  # for the callbacks that come later too
         row = {"epoch": epoch + 1, "phase": self.phase.name, **logs}
@@ -180,6 +181,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         return {
             name: share * self.logs_before.get(name, 0.0) + (1 - share) * logs[name]
             for name in ("loss", "accuracy", "top5")
+            if name in logs
         }
 
     def save_network(self, name):
@@ -246,6 +248,34 @@ class Averages(keras.callbacks.Callback):
         del logs[CROSS_ENTROPY]
 
 
+class LabelValidation(Averages):
+    """Validates a network of several labels by its mean average precision, after each epoch.
+
+    That is no mean over batches, as Keras' metrics are: it takes the answers for all images.
+
+    Args:
+        validation: The batches, as for `model.fit`; rows of weight 0 are left out.
+    """
+
+    def __init__(self, validation):
+        super().__init__()
+        self.validation = validation
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds val_loss and val_mean_average_precision to the logs."""
+        self.on_test_begin()
+        targets, scores = [], []
+        for inputs, labels, weights in self.validation:
+            logits = np.asarray(self.model.predict_on_batch(inputs), np.float64)
+            counts = weights.numpy() > 0
+            targets.append(labels.numpy()[counts])
+            scores.append(1 / (1 + np.exp(-logits[counts])))
+        self.on_test_end()
+        found = np.concatenate(targets), np.concatenate(scores)
+        logs["val_loss"] = label_metrics.cross_entropy(*found)
+        logs[f"val_{MEAN_AP}"] = label_metrics.mean(label_metrics.average_precisions(*found))
+
+
 class SharedValidation(keras.callbacks.Callback):
     """Has each of several processes validate its part by itself, on one device, and sums up.
 
@@ -257,7 +287,7 @@ class SharedValidation(keras.callbacks.Callback):
         self.training = training
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds val_loss, val_accuracy and val_top5 to the logs."""
+        """Adds val_loss and val_accuracy, and the like, to the logs."""
         training, recipe = self.training, self.training.recipe
         distribution = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
@@ -272,8 +302,8 @@ class SharedValidation(keras.callbacks.Callback):
             )
         finally:
             keras.distribution.set_distribution(distribution)
-        means = np.array([found.loss, found.top1, found.top5])
+        means = np.array([*found.figures.values()])
         count, *sums = training.distribution.total([1, *means] * np.array(len(found.rows)))
-        del logs[CROSS_ENTROPY]
-        names = ("val_loss", "val_accuracy", "val_top5")
+        logs.pop(CROSS_ENTROPY, None)
+        names = map("val_{}".format, found.figures)
         logs.update(zip(names, (float(value / count) for value in sums), strict=True))

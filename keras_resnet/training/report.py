@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import platform
@@ -17,11 +18,12 @@ import tensorflow as tf
 from keras_resnet import export, visualize, weights
 from keras_resnet.export import verification
 from keras_resnet.files import write_csv, write_text
-from keras_resnet.trained import Network, evaluate
+from keras_resnet.trained import Evaluation, MultiLabelEvaluation, Network, evaluate
 from keras_resnet.trained.evaluation import TOP5_CLASSES
-from keras_resnet.trained.run import PREDICTIONS, REPORT, load_best
-from keras_resnet.training import adornments
+from keras_resnet.trained.run import MEAN_AP, PREDICTIONS, REPORT, load_best
+from keras_resnet.training import adornments, checkpoint
 from keras_resnet.training.adornments import adorning
+from keras_resnet.weights.description import THRESHOLDS
 
 logger = logging.getLogger("keras_resnet")
 
@@ -60,22 +62,26 @@ def finish(training, state, *, note, command):
         skipped=training.skipped[1],
         pictured=PICTURED,
     )
+    if isinstance(found, MultiLabelEvaluation):
+        found = found.with_best_thresholds()
+        said = dict(zip(found.class_names, map(float, found.thresholds), strict=True))
+        write_text(folder / THRESHOLDS, json.dumps(said, indent=2, ensure_ascii=False))
+    else:
+        with adorning("confusion_matrix.png", missing):
+            path = folder / "confusion_matrix.png"
+            visualize.confusion_matrix(found.matrix, val.class_names, path)
+        with adorning("mistakes.png", missing):
+            _draw_mistakes(found, folder / "mistakes.png")
     found.write(folder / PREDICTIONS)
-    with adorning("confusion_matrix.png", missing):
-        visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
-    with adorning("mistakes.png", missing):
-        _draw_mistakes(found, folder / "mistakes.png")
     with adorning("images in TensorBoard", missing):
         adornments.write_pictures(recipe, train, folder, len(history["loss"]))
     error = _export(best, recipe, val, folder)
 
     left_out = write_skipped(training.skipped, folder)
-    shows_top5 = len(val.class_names) >= TOP5_CLASSES
-    best_epoch = int(np.argmax(history["val_accuracy"])) + 1
+    best_epoch = int(np.argmax([checkpoint.score(row) for row in state.history])) + 1
     facts = [
         *([("note", note)] if note else []),
-        ("validation accuracy of the best epoch", f"{found.top1:.4f}"),
-        *([("top-5 accuracy of that epoch", f"{found.top5:.4f}")] if shows_top5 else []),
+        *_figures(found),
         ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
         ("largest difference between the SavedModel and the model", f"{error:.1e}"),
         ("device", str(training.distribution)),
@@ -84,10 +90,10 @@ def finish(training, state, *, note, command):
     text = report(
         folder.name,
         facts=facts,
-        classes=_classes(train, found.matrix),
+        classes=_classes(train, found),
         missing=missing,
         skipped=left_out,
-        mistakes=found.mistakes,
+        found=found,
         command=command,
     )
     write_text(folder / REPORT, text)
@@ -95,7 +101,7 @@ def finish(training, state, *, note, command):
         logger.warning("Left out %s: %s.", file, reason)
     if left_out:
         logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
-    logger.info("Validation accuracy %.4f. Run folder: %s.", found.top1, folder)
+    logger.info("Validation: %s. Run folder: %s.", found, folder)
 
 
 def write_skipped(skipped, folder):
@@ -121,13 +127,35 @@ def _said(recipe):
             yield name, value
 
 
-def _classes(train, matrix):
+def _figures(found):
+    """(name, value) of what the best network reached."""
+    if isinstance(found, MultiLabelEvaluation):
+        yield "mean average precision of the best epoch", f"{found.figures[MEAN_AP]:.4f}"
+        for mean in ("micro", "macro"):
+            value = found.figures[f"f1_{mean}"]
+            yield f"F1, {mean}, at thresholds chosen on these images", f"{value:.4f}"
+        return
+    yield "validation accuracy of the best epoch", f"{found.top1:.4f}"
+    if len(found.matrix) >= TOP5_CLASSES:
+        yield "top-5 accuracy of that epoch", f"{found.top5:.4f}"
+
+
+def _classes(train, found):
     """The columns of the report's table: {header: a cell for each class}."""
-    totals = matrix.sum(axis=1)
+
+    def written(values):
+        return [f"{value:.3f}" for value in values]
+
     # Where only reading all images again would say how many of each class train, it is left out.
     counts = {} if train.counts is None else {"train": train.counts}
-    right = [f"{share:.3f}" for share in np.diag(matrix) / np.maximum(totals, 1)]
-    return {"class": train.class_names, **counts, "validate": totals, "right": right}
+    if isinstance(found, MultiLabelEvaluation):
+        totals = found.targets.sum(0)
+        columns = {"AP": found.average_precisions, "F1": found.f1, "threshold": found.thresholds}
+        others = {name: written(values) for name, values in columns.items()}
+    else:
+        totals = found.matrix.sum(axis=1)
+        others = {"right": written(np.diag(found.matrix) / np.maximum(totals, 1))}
+    return {"class": train.class_names, **counts, "validate": totals, **others}
 
 
 def _draw_mistakes(found, path):
@@ -177,7 +205,7 @@ def _export(model, recipe, source, folder):
     return compared.error
 
 
-def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str:
+def report(title, *, facts, classes, skipped, found, missing, command) -> str:
     """The text of report.md.
 
     Args:
@@ -185,7 +213,8 @@ def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str
         facts: (name, value) pairs.
         classes: The columns of the table of classes, {header: cells}.
         skipped: (file, reason) rows.
-        mistakes: (file, label, predicted, probability) rows, the most certain first.
+        found: What the network answers on the images that validate, an `Evaluation` or a
+            `MultiLabelEvaluation`.
         missing: {file: why} of pictures that could not be made.
         command: The command line that made the run.
     """
@@ -197,11 +226,15 @@ def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str
     if missing:
         lines += ["## Missing", "", *_table(("what", "why"), missing.items()), ""]
     lines += ["## Classes", "", *_table(classes, zip(*classes.values(), strict=True)), ""]
-    lines += picture("Confusion matrix", "confusion_matrix.png")
-    lines += ["## Misclassified validation images, most confident first", ""]
-    header = ("file", "label", "predicted", "probability")
-    lines += _table(header, mistakes[:SHOWN]) if mistakes else ["None."]
-    lines += ["", *(picture("Mistakes", "mistakes.png") if mistakes else [])]
+    mistakes = found.mistakes
+    if isinstance(found, MultiLabelEvaluation):
+        lines += ["## Validation images with a class missing or wrong", ""]
+    else:
+        lines += picture("Confusion matrix", "confusion_matrix.png")
+        lines += ["## Misclassified validation images, most confident first", ""]
+    lines += _table(found.header, mistakes[:SHOWN]) if mistakes else ["None."]
+    pictured = mistakes and isinstance(found, Evaluation)
+    lines += ["", *(picture("Mistakes", "mistakes.png") if pictured else [])]
     lines += ["All predictions are in predictions.csv.", "", "## Skipped files", ""]
     lines += _table(("file", "reason"), skipped[:SHOWN]) if skipped else ["None."]
     if len(skipped) > SHOWN:
