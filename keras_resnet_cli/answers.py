@@ -18,8 +18,8 @@ def evaluate(
         str,
         typer.Option(
             help="A folder, a .csv or .parquet file, a .npz file with x and y, or the name of a "
-            "tensorflow-datasets data set. Of a folder with train/ and val/, val/ is used; of the run's own training data, "
-            "the images set aside for validation."
+            "tensorflow-datasets data set. Of a folder with train/ and val/, val/ is used; of the "
+            "run's own training data, the images set aside for validation."
         ),
     ],
     output: Annotated[

@@ -41,6 +41,8 @@ ROOT = Path(__file__).parents[1]
         ({"ema_momentum": 1.0}, "ema_momentum=1.0"),
         ({"validation_split": 1.5}, "validation_split=1.5"),
         ({"optimizer": "rmsprop"}, "sgd, sgdw, adam, adamw"),
+        ({"loss": "hinge"}, "cross_entropy, binary_cross_entropy"),
+        ({"target_threshold": 0.2}, "target_threshold=0.2, loss='cross_entropy'"),
         ({"nesterov": True}, "nesterov=True, optimizer='adam'"),
         ({"model": "resnet19"}, "model='resnet19'"),
         ({"precision": "float16"}, "mixed_float16"),

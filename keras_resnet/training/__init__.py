@@ -5,7 +5,7 @@ import warnings
 
 from keras_resnet.training.distribution import Distribution
 from keras_resnet.training.errors import TrainingError
-from keras_resnet.training.optimizers import SGD, Adam, WarmUp
+from keras_resnet.training.optimizers import SGD, Adam, Lamb, WarmUp
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.recipes import RECIPES, named_recipe
 from keras_resnet.training.trainer import train
@@ -15,6 +15,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Distribution",
+    "Lamb",
     "Recipe",
     "TrainingError",
     "WarmUp",

@@ -16,7 +16,7 @@ class FedNetwork(keras.Model):
     """A network that takes the batches of this file; it is trained, never saved.
 
     Args:
-        network: From normalised images.
+        network: From normalised images to logits.
         augmentation: The `Augmentation` of the training batches.
         preprocessing: A `Preprocessing` with the mean and the deviation.
     """
@@ -30,6 +30,23 @@ class FedNetwork(keras.Model):
         """What the network makes of a batch."""
         images = self.augmentation.apply(batch, self.preprocessing, ops)
         return self.network(images, training=training)
+
+
+class Head(keras.Model):
+    """The last layer alone, without its activation: from features to logits.
+
+    Args:
+        dense: The layer.
+    """
+
+    def __init__(self, dense):
+        super().__init__(name=dense.name)
+        self.dense = dense
+        self.built = True  # as the layer is
+
+    def call(self, features):
+        """Logits, (batch, classes), of features, (batch, channels)."""
+        return ops.matmul(features, self.dense.kernel) + self.dense.bias
 
 
 @plainly

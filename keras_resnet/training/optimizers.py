@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
+from keras_resnet.configs import CONFIGS
 from keras_resnet.layers import PACKAGE
 
 LearningRate: TypeAlias = float | Callable[[Any], Any]  # or a schedule of Keras
@@ -68,7 +69,10 @@ class _PerVariable(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         learning_rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
         gradient = ops.cast(gradient, variable.dtype)
-        decay = self._decays[index]
+        self.decayed_step(gradient, variable, learning_rate, self._decays[index])
+
+    def decayed_step(self, gradient, variable, learning_rate, decay):
+        """A variable's step at its own learning rate and decay."""
         if decay and self.decoupled:
             self.assign_sub(variable, variable * (learning_rate * decay))
         elif decay:
@@ -131,6 +135,71 @@ class Adam(_PerVariable, keras.optimizers.Adam):
         super().__init__(learning_rate, epsilon=epsilon, **arguments)
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class Lamb(_PerVariable, keras.optimizers.Lamb):
+    """LAMB (https://arxiv.org/abs/1904.00962), with the update of timm.optim.Lamb.
+
+    The weight decay is a part of the update whose norm is compared with the weight's. In Keras' own
+    it is subtracted beforehand. Weights without decay are updated as by Adam, without comparing
+    norms.
+
+    Args:
+        learning_rate: Float or schedule.
+        epsilon: Added to the square root of the second moment.
+        **arguments: decay, decoupled, decay_all and multipliers, as for `SGD`; and arguments of
+            `keras.optimizers.Lamb`: beta_1, beta_2, ....
+    """
+
+    def __init__(
+        self, learning_rate: LearningRate = 0.001, *, epsilon: float = 1e-6, **arguments: Any
+    ):
+        super().__init__(learning_rate, epsilon=epsilon, **arguments)
+
+    def decayed_step(self, gradient, variable, learning_rate, decay):
+        """Overrides the step, in which the decay has another place."""
+        index = self._get_variable_index(variable)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        moments = []
+        for moment, value, beta in (
+            (self._momentums[index], gradient, self.beta_1),
+            (self._velocities[index], ops.square(gradient), self.beta_2),
+        ):
+            self.assign(moment, moment + (value - moment) * (1 - beta))
+            moments.append(moment / (1 - ops.power(ops.cast(beta, variable.dtype), step)))
+        update = moments[0] / (ops.sqrt(moments[1]) + self.epsilon)
+        if decay and self.decoupled:
+            self.assign_sub(variable, variable * (learning_rate * decay))
+        elif decay:
+            update = update + variable * decay
+        if decay:
+            norm, change = (ops.sqrt(ops.sum(ops.square(part))) for part in (variable, update))
+            both = ops.logical_and(norm > 0, change > 0)
+            update = update * ops.where(both, norm / ops.where(both, change, 1.0), 1.0)
+        self.assign_sub(variable, update * learning_rate)
+
+
+def layer_decays(config, factor) -> dict[str, float]:
+    """Factors of the learning rate that fall from block to block, towards the input.
+
+    Args:
+        config: A `ResNetConfig`.
+        factor: Of a block's learning rate, what the one before it has; the last block has this.
+
+    Returns:
+        {name of the stem's layers and of each block: its factor}; `fc` has 1.
+
+    Source: timm.optim.param_groups_layer_decay (https://arxiv.org/abs/2106.08254).
+    """
+    blocks = [
+        f"layer{stage}.{index}"
+        for stage, depth in enumerate(config.depths, 1)
+        for index in range(depth)
+    ]
+    steps = {name: len(blocks) - number for number, name in enumerate(blocks)}
+    steps |= {"norm": 1, **dict.fromkeys(("conv1", "bn1", "maxpool"), len(blocks) + 1)}
+    return {name: factor**number for name, number in steps.items()}
+
+
 def create_optimizer(recipe, learning_rate):
     """The optimizer of a recipe.
 
@@ -142,7 +211,11 @@ def create_optimizer(recipe, learning_rate):
         "decay": recipe.weight_decay,
         "decoupled": recipe.optimizer.endswith("w"),
         "decay_all": recipe.decay_all,
-        "multipliers": recipe.learning_rate_multipliers,
+        "multipliers": (
+            recipe.learning_rate_multipliers
+            if recipe.layer_decay is None
+            else layer_decays(CONFIGS[recipe.model], recipe.layer_decay)
+        ),
         "global_clipnorm": recipe.clip_norm,
         "use_ema": recipe.ema_momentum is not None,
         # Keras averages after each batch, also where several make one update.
@@ -155,7 +228,7 @@ def create_optimizer(recipe, learning_rate):
         arguments |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
         optimizer = SGD(learning_rate, **arguments)
     else:
-        optimizer = Adam(learning_rate, **arguments)
+        optimizer = (Lamb if recipe.optimizer == "lamb" else Adam)(learning_rate, **arguments)
     # Keras ends a fit with the averages in the weights' place. An interrupted epoch is a fit of its
     # own, and training goes on with the weights: the averages are read where they are needed.
     optimizer.finalize_variable_values = lambda variables: None

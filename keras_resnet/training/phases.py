@@ -26,7 +26,8 @@ from keras_resnet.training.callbacks import (
     seeds,
 )
 from keras_resnet.training.distribution import Distribution
-from keras_resnet.training.feed import FedNetwork, padded, training_feed, validation_feed
+from keras_resnet.training.feed import FedNetwork, Head, padded, training_feed, validation_feed
+from keras_resnet.training.losses import create_loss
 from keras_resnet.training.optimizers import Adam, create_optimizer, create_schedule
 from keras_resnet.training.progress import ProgressBar
 from keras_resnet.training.recipe import Recipe
@@ -211,11 +212,10 @@ def head_phase(training, cached) -> Phase:
         )
         return tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
 
-    head = keras.Sequential([keras.Input(x.shape[1:]), plain.get_layer("fc")])
     return Phase(
         "head",
         plain,
-        head,
+        Head(plain.get_layer("fc")),
         Adam(recipe.head_learning_rate),
         recipe.head_learning_rate,
         range(recipe.head_epochs),
@@ -290,12 +290,12 @@ def _compile(training, phase):
     classes = len(training.sources[0].class_names)
     phase.model.compile(
         optimizer=phase.optimizer,
-        loss=keras.losses.CategoricalCrossentropy(),
+        loss=create_loss(training.recipe),
         weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5"),
             # Keras' mean of the loss counts the rows that fill a batch up.
-            keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY),
+            keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True),
         ],
         jit_compile=training.recipe.jit_compile,
     )

@@ -148,12 +148,26 @@ class Recipe:
     )
     epochs: int = field(15, whole(0), "Number of epochs, after `head_epochs`.")
     batch_size: int = field(16, whole(1), "Number of images per step, over all devices.")
+    loss: str = field(
+        "cross_entropy",
+        one_of("cross_entropy", "binary_cross_entropy"),
+        'Training loss: "cross_entropy"; or "binary_cross_entropy", which takes each class by '
+        "itself, averaged over the classes (https://arxiv.org/abs/2110.00476). The validation loss "
+        "is the cross-entropy.",
+    )
+    target_threshold: float | None = field(
+        None,
+        RATE,
+        "Share of a class in mixed or smoothed labels above which binary_cross_entropy takes it as "
+        "1, and else as 0. None to take labels as they are.",
+    )
     optimizer: str = field(
         "adam",
-        one_of("sgd", "sgdw", "adam", "adamw"),
+        one_of("sgd", "sgdw", "adam", "adamw", "lamb"),
         '"sgd" (with momentum) or "adam", which add the weight decay to the gradient, as in '
-        'torch.optim; or "sgdw" or "adamw", with decoupled weight decay '
-        "(https://arxiv.org/abs/1711.05101).",
+        'torch.optim; "sgdw" or "adamw", with decoupled weight decay '
+        '(https://arxiv.org/abs/1711.05101); or "lamb", for large batches, as timm.optim.Lamb '
+        "(https://arxiv.org/abs/1904.00962).",
     )
     momentum: float = field(0.9, RATE, "Momentum of SGD.")
     nesterov: bool = field(False, a(bool), "Whether SGD uses Nesterov momentum.")
@@ -221,6 +235,13 @@ class Recipe:
         ),
         'Factors of the learning rate by layer, block or stage: {"layer3": 0.3} for example.',
         hash=False,
+    )
+    layer_decay: float | None = field(
+        None,
+        Rule(lambda factor: is_number(factor) and 0 < factor <= 1, "more than 0 and at most 1"),
+        "Factor of the learning rate from each block to the one before: `fc` has `learning_rate`, "
+        "the last block this times as much, the stem least (https://arxiv.org/abs/2106.08254). "
+        "None for one learning rate.",
     )
     head_epochs: int = field(
         0,
@@ -463,6 +484,19 @@ def _check_pairs(recipe):
         "milestones should be in ascending order, between 0 and epochs.",
         milestones=recipe.milestones,
         epochs=recipe.epochs,
+    )
+    _refuse_if(
+        recipe.target_threshold is not None and recipe.loss != "binary_cross_entropy",
+        "target_threshold needs loss='binary_cross_entropy'.",
+        target_threshold=recipe.target_threshold,
+        loss=recipe.loss,
+    )
+    _refuse_if(
+        recipe.layer_decay is not None and recipe.learning_rate_multipliers,
+        "layer_decay and learning_rate_multipliers both set the learning rate of each layer: pass "
+        "one of them.",
+        layer_decay=recipe.layer_decay,
+        learning_rate_multipliers=recipe.learning_rate_multipliers,
     )
     _refuse_if(
         recipe.nesterov and not (recipe.optimizer.startswith("sgd") and recipe.momentum),

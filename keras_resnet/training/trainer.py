@@ -163,7 +163,7 @@ def _data(recipe, distribution):
 
 
 def _networks(recipe, weights, source, scope, distribution):
-    """The network as it is saved, and the same with all that is for training only."""
+    """The network as it is saved, and the one that trains: what is for that alone, and logits."""
     plain = models.create(
         recipe.model,
         weights=weights,
@@ -178,6 +178,7 @@ def _networks(recipe, weights, source, scope, distribution):
         model = models.create(
             recipe.model,
             classes=len(source.class_names),
+            classifier_activation=None,
             input_shape=(side, side, 3),
             dropout=recipe.dropout,
             drop_path=recipe.drop_path,
