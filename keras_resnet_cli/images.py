@@ -13,7 +13,7 @@ from keras_resnet_cli.terminal import printable, progress, subpackage
 
 
 def shards(
-    directory: Annotated[Path, typer.Argument(help="A folder of class folders.")],
+    directory: Annotated[Path, typer.Argument(help="A folder of class folders, or a table.")],
     output: Annotated[Path, output_folder("Folder to write.")],
     number: Annotated[int, typer.Option("--shards", help="Number of files.", min=1)] = 128,
     seed: Annotated[int, typer.Option(help="Random seed of the order of the images.")] = 0,

@@ -16,6 +16,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from labelled_flowers import write_tables
 
 from keras_resnet import data
 from keras_resnet.trained import open_network
@@ -30,12 +31,14 @@ ARGUMENTS = (
     *("--set", "augmentation.mixup=0.2", "--set", "dropout=0.2", "--set", "drop_path=0.2"),
     *("--set", "ema_momentum=0.9", "--set", "schedule=cosine", "--set", "optimizer=sgd"),
 )
+ONE_LABEL = ("--set", 'class_weights={"rose": 2}')
+SEVERAL = ("--set", "loss=binary_cross_entropy")  # and the images of a table have weights
 
 
-def killed_once(reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGKILL):
+def killed_once(more, reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGKILL):
     """What the training into a folder says until `reached()` and some seconds more."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_resnet_cli", *ARGUMENTS, "--output", folder.name],
+        [sys.executable, "-m", "keras_resnet_cli", *ARGUMENTS, *more, "--output", folder.name],
         cwd=folder.parent,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
@@ -55,9 +58,12 @@ def killed_once(reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGK
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path, run_python):
+@pytest.mark.parametrize("more", [ONE_LABEL, SEVERAL], ids=["one label", "several"])
+def test_killed_at_random_moments(tmp_path, run_python, more):
     data.drawn_flowers(tmp_path / "flowers", train=8, val=2)
-    whole = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "whole")
+    if more == SEVERAL:
+        write_tables(tmp_path / "flowers")
+    whole = run_python("-m", "keras_resnet_cli", *ARGUMENTS, *more, "--output", "whole")
     assert whole.returncode == 0, whole.stderr
     folder = tmp_path / "killed"
     path = folder / checkpoint.NAME
@@ -71,13 +77,14 @@ def test_killed_at_random_moments(tmp_path, run_python):
 
     # The second is killed while it writes, the others some time after they have written.
     before = 0
-    said = [killed_once(has_written, folder, moments.uniform(0, 0.5))]
-    said.append(killed_once(writes, folder))
+    said = [killed_once(more, has_written, folder, moments.uniform(0, 0.5))]
+    said.append(killed_once(more, writes, folder))
     before = path.stat().st_mtime_ns
-    said.append(killed_once(has_written, folder, moments.uniform(0, 0.5), signal.SIGINT, 130))
+    delay = moments.uniform(0, 0.5)
+    said.append(killed_once(more, has_written, folder, delay, signal.SIGINT, 130))
     assert "Stopped in epoch" in said[-1] and "the same command resumes" in said[-1]
     assert "Traceback" not in said[-1]
-    done = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "killed")
+    done = run_python("-m", "keras_resnet_cli", *ARGUMENTS, *more, "--output", "killed")
     assert done.returncode == 0, done.stderr
     assert "Continuing after" in done.stdout
     for name in ("last.keras", "best.keras"):

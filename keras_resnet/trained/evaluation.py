@@ -17,7 +17,6 @@ from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained.fingerprint import Fingerprint, some
-from keras_resnet.trained.label_metrics import DEFAULT_THRESHOLD
 from keras_resnet.trained.multi_label import MultiLabelEvaluation
 
 TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
@@ -108,14 +107,10 @@ def evaluate(
     batches = _answered(model, source, preprocessing, batch_size, skipped, order)
     if source.multi_label:
         files, *columns = zip(*((*row[:3],) for rows in batches for row in rows), strict=True)
-        targets, scores = map(np.stack, columns)
-        if thresholds is None:
-            thresholds = [DEFAULT_THRESHOLD] * len(source.class_names)
-        elif order is not None:
+        if thresholds is not None and order is not None:
             thresholds = [thresholds[index] for index in order]
-        least = np.array(thresholds, np.float32)
-        targets = targets.astype(np.uint8)
-        return MultiLabelEvaluation(source.class_names, [*files], targets, scores, least)
+        found = map(np.stack, columns)
+        return MultiLabelEvaluation.of(source.class_names, files, *found, thresholds)
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
     rows, near, loss = [], 0, 0.0

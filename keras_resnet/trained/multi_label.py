@@ -34,6 +34,14 @@ class MultiLabelEvaluation:
     counted: str = ""
     trained: int | None = None
 
+    @classmethod
+    def of(cls, class_names, files, targets, scores, thresholds=None) -> "MultiLabelEvaluation":
+        """An evaluation; at thresholds of 0.5, if none are given."""
+        if thresholds is None:
+            thresholds = [label_metrics.DEFAULT_THRESHOLD] * targets.shape[1]
+        least = np.array(thresholds, np.float32)
+        return cls(tuple(class_names), [*files], targets.astype(np.uint8), scores, least)
+
     header = ("file", "labels", "predicted", "probabilities")
 
     @property

@@ -206,13 +206,18 @@ class Network:
         """Evaluates the network on labelled images.
 
         Args:
-            data: A folder, a `.npz` file or the name of a tensorflow-datasets data set. If it has a
-                validation part, that is used. Of a folder without parts that the network was
-                trained on, even if it was moved, the images set aside for validation are used; of
-                another folder, all images. `counted` and `trained` of the result describe them.
+            data: A folder, a table (`.csv` or `.parquet`), a `.npz` file or the name of a
+                tensorflow-datasets data set. If it has a validation part, that is used. Of a folder
+                without parts that the network was trained on, even if it was moved, the images set
+                aside for validation are used; of another folder, all images.
+                `counted` and `trained` of the result describe them.
+
+        Returns:
+            An `Evaluation`, or of a multi-label network a `MultiLabelEvaluation`.
 
         Raises:
-            ValueError: if the data does not exist, or its classes differ from the network's.
+            ValueError: if the data does not exist, its classes differ from the network's, or only
+                one of them is multi-label.
         """
         return evaluate_on(data, self)
 

@@ -5,9 +5,9 @@ import numpy as np
 from keras import ops
 
 from keras_resnet.files import replacing
-from keras_resnet.trained import label_metrics
 from keras_resnet.trained.evaluation import evaluate
-from keras_resnet.trained.run import BEST, MEAN_AP
+from keras_resnet.trained.multi_label import MultiLabelEvaluation
+from keras_resnet.trained.run import BEST
 from keras_resnet.training import checkpoint
 from keras_resnet.training.errors import TrainingError, WritingError
 from keras_resnet.training.progress import numbers
@@ -262,18 +262,18 @@ class LabelValidation(Averages):
         self.validation = validation
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds val_loss and val_mean_average_precision to the logs."""
+        """Adds val_loss, val_mean_average_precision, and F1 at thresholds of 0.5, to the logs."""
         self.on_test_begin()
         targets, scores = [], []
         for inputs, labels, weights in self.validation:
+            inputs = keras.tree.map_structure(np.asarray, inputs)
             logits = np.asarray(self.model.predict_on_batch(inputs), np.float64)
             counts = weights.numpy() > 0
             targets.append(labels.numpy()[counts])
             scores.append(1 / (1 + np.exp(-logits[counts])))
         self.on_test_end()
-        found = np.concatenate(targets), np.concatenate(scores)
-        logs["val_loss"] = label_metrics.cross_entropy(*found)
-        logs[f"val_{MEAN_AP}"] = label_metrics.mean(label_metrics.average_precisions(*found))
+        found = MultiLabelEvaluation.of((), [], *map(np.concatenate, (targets, scores)))
+        logs |= {f"val_{name}": value for name, value in found.figures.items()}
 
 
 class SharedValidation(keras.callbacks.Callback):

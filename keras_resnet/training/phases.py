@@ -287,16 +287,17 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
 
 
 def _compile(training, phase):
-    classes = len(training.sources[0].class_names)
+    source = training.sources[0]
+    metrics = [
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        keras.metrics.TopKCategoricalAccuracy(min(5, len(source.class_names)), name="top5"),
+        # Keras' mean of the loss counts the rows that fill a batch up.
+        keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True),
+    ]
     phase.model.compile(
         optimizer=phase.optimizer,
         loss=create_loss(training.recipe),
-        weighted_metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5"),
-            # Keras' mean of the loss counts the rows that fill a batch up.
-            keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True),
-        ],
+        weighted_metrics=None if source.multi_label else metrics,
         jit_compile=training.recipe.jit_compile,
     )
     phase.model.optimizer.build(phase.model.trainable_variables)

@@ -187,7 +187,7 @@ def _export(model, recipe, source, folder):
 
     key = tf.constant([recipe.seed, -2], tf.int64)  # at random, without reading all images
     images, inputs = [], []
-    for _, item, _ in source.examples(key, 0).take(VERIFIED).ignore_errors():
+    for _, item, *_ in source.examples(key, 0).take(VERIFIED).ignore_errors():
         with contextlib.suppress(tf.errors.OpError):  # a bad one
             content = source.read(item)
             inputs.append(recipe.preprocessing(content).numpy())
