@@ -73,7 +73,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Recipe: flowers, fine_tune, cifar, imagenet_v1, imagenet_v2, or a .json file."
+            help="Recipe: flowers, fine_tune, fine_tune_layers, cifar, imagenet_v1, imagenet_v2, "
+            "a1, a2, a3, or a .json file."
         ),
     ] = "flowers",
     output: Annotated[Path, output_folder("Run folder to write.")] = Path("runs/flowers"),

@@ -7,14 +7,15 @@ from typing import Any
 import tensorflow as tf
 
 from keras_resnet.data.augmentation import crops, mixing, policies
+from keras_resnet.data.augmentation.timm_rand_augment import parsed, rand_augment
 from keras_resnet.fields import (
     FRACTION,
     NOT_NEGATIVE,
+    Rule,
     check,
     documented,
     field,
     numbers,
-    one_of,
     whole,
 )
 from keras_resnet.preprocessing import Preprocessing
@@ -22,7 +23,12 @@ from keras_resnet.preprocessing import Preprocessing
 POLICIES = {
     "rand_augment": policies.rand_augment,
     "trivial_augment_wide": policies.trivial_augment_wide,
+    "augmix": policies.augmix,
 }
+POLICY = Rule(
+    lambda name: isinstance(name, str) and (name in POLICIES or parsed(name) is not None),
+    f'{", ".join(POLICIES)}, or RandAugment by timm\'s name, "rand-m7-mstd0.5-inc1"',
+)
 
 
 @documented
@@ -63,8 +69,10 @@ class Augmentation:
     )
     policy: str | None = field(
         None,
-        one_of(*POLICIES),
-        'Augmentation policy, "rand_augment" or "trivial_augment_wide". None to disable.',
+        POLICY,
+        'Augmentation policy: "rand_augment", "trivial_augment_wide" or "augmix", as torchvision '
+        'has them; or RandAugment as timm has it, by its name there, "rand-m7-mstd0.5-inc1". None '
+        "to disable.",
     )
     erasing: float = field(
         0.0, FRACTION, "Probability of erasing a random rectangle of an image, 0 to 1."
@@ -133,8 +141,14 @@ class Augmentation:
             image = crops.random_flip(image, keys[1], self.flip)
         if self.color_jitter is not None:
             image = policies.color_jitter(image, keys[2], *self.color_jitter)
-        if self.policy is not None:
+        if self.policy in POLICIES:
             image = POLICIES[self.policy](image, keys[3])
+        elif self.policy is not None:
+            sampling = {
+                "interpolation": preprocessing.interpolation,
+                "fill": [round(255 * value) for value in preprocessing.mean],
+            }
+            image = rand_augment(image, keys[3], parsed(self.policy), **sampling)
         if not self.erasing:
             return image, tf.zeros(4, tf.int32)
         return image, crops.random_erasure(sides, keys[4], self.erasing)

@@ -4,6 +4,8 @@ Keras' layers do not give PIL's pixels, and draw from a generator whose state de
 of the calls.
 """
 
+import math
+
 import tensorflow as tf
 
 
@@ -98,14 +100,29 @@ def equalize(image):
     )
 
 
-def affine(image, matrix):
-    """Each pixel of the result from the nearest one at `matrix` of its place; black outside.
+def invert(image):
+    """255 minus each value."""
+    return 255 - image
+
+
+def solarize_add(image, amount):
+    """Adds to the values below 128, up to 255."""
+    added = tf.minimum(tf.cast(image, tf.int32) + amount, 255)
+    return tf.where(image < 128, tf.cast(added, tf.uint8), image)
+
+
+def affine(image, matrix, *, interpolation="nearest", fill=(0, 0, 0)):
+    """Each pixel of the result from `matrix` of its place.
 
     Args:
         image: The image.
         matrix: (a, b, c, d, e, f): the point (x, y) is taken from (ax + by + c, dx + ey + f),
             where the centre of the first pixel is (0.5, 0.5), as in PIL.
+        interpolation: "nearest", "bilinear" or "bicubic".
+        fill: RGB outside of the image, 0 to 255; black for "nearest".
     """
+    if interpolation != "nearest":
+        return _interpolated(image, matrix, KERNELS[interpolation], fill)
     a, b, c, d, e, f = (tf.cast(number, tf.float32) for number in matrix)
     # TensorFlow counts from the centre of the first pixel.
     c, f = c + (a + b - 1) / 2, f + (d + e - 1) / 2
@@ -119,35 +136,81 @@ def affine(image, matrix):
     )[0]
 
 
-def shear_x(image, amount):
+def _bilinear(part):
+    return 1 - part, part
+
+
+def _bicubic(part):
+    """PIL's Image.transform has this kernel; that of its Image.resize is another."""
+    square, cube = part**2, part**3
+    return (
+        2 * square - part - cube,
+        1 - 2 * square + cube,
+        part + square - cube,
+        cube - square,
+    )
+
+
+# Weights of the pixels around a place, from how far it is from the one before it, 0 to 1.
+KERNELS = {"bilinear": _bilinear, "bicubic": _bicubic}
+
+
+def _interpolated(image, matrix, kernel, fill):
+    """`affine` between pixels, as PIL's Geometry.c: at the edge pixels repeat."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    a, b, c, d, e, f = (tf.cast(number, tf.float64) for number in matrix)
+    x = tf.cast(tf.range(width), tf.float64)[tf.newaxis, :] + 0.5
+    y = tf.cast(tf.range(height), tf.float64)[:, tf.newaxis] + 0.5
+
+    def around(place, count):
+        """Which pixels of an axis are taken, int32 (height, width, taps), and their weights."""
+        before = tf.floor(place - 0.5)
+        weights = tf.stack(kernel(tf.cast(place - 0.5 - before, tf.float32)), -1)
+        taps = weights.shape[-1]
+        pixels = tf.cast(before, tf.int32)[..., tf.newaxis] + tf.range(taps) + 1 - taps // 2
+        inside = (place >= 0) & (place < tf.cast(count, tf.float64))
+        return tf.clip_by_value(pixels, 0, count - 1), weights, inside
+
+    columns, of_columns, in_width = around(a * x + b * y + c, width)
+    rows, of_rows, in_height = around(d * x + e * y + f, height)
+    places = rows[..., tf.newaxis] * width + columns[..., tf.newaxis, :]
+    values = tf.gather(tf.reshape(_float(image), (-1, 3)), places)
+    values = tf.reduce_sum(values * of_columns[..., tf.newaxis, :, tf.newaxis], 3)
+    values = tf.reduce_sum(values * of_rows[..., tf.newaxis], 2)
+    # PIL cuts fractions off; a sum of weights may be a little less than 1.
+    values = tf.cast(tf.clip_by_value(values + 1e-3, 0.0, 255.0), tf.uint8)
+    return tf.where((in_width & in_height)[..., tf.newaxis], values, tf.constant(fill, tf.uint8))
+
+
+def shear_x(image, amount, **sampling):
     """Moves rows by `amount` of their height, to the left if positive."""
-    return affine(image, (1, amount, 0, 0, 1, 0))
+    return affine(image, (1, amount, 0, 0, 1, 0), **sampling)
 
 
-def shear_y(image, amount):
+def shear_y(image, amount, **sampling):
     """Moves columns by `amount` of their place, upwards if positive."""
-    return affine(image, (1, 0, 0, amount, 1, 0))
+    return affine(image, (1, 0, 0, amount, 1, 0), **sampling)
 
 
-def translate_x(image, pixels):
+def translate_x(image, pixels, **sampling):
     """Moves to the right by whole pixels."""
-    return affine(image, (1, 0, -_whole(pixels), 0, 1, 0))
+    return affine(image, (1, 0, -_whole(pixels), 0, 1, 0), **sampling)
 
 
-def translate_y(image, pixels):
+def translate_y(image, pixels, **sampling):
     """Moves down by whole pixels."""
-    return affine(image, (1, 0, 0, 0, 1, -_whole(pixels)))
+    return affine(image, (1, 0, 0, 0, 1, -_whole(pixels)), **sampling)
 
 
 def _whole(number):
     return tf.sign(number) * tf.floor(tf.abs(number))
 
 
-def rotate(image, degrees):
+def rotate(image, degrees, **sampling):
     """Turns counter-clockwise around the centre."""
-    angle = -degrees * 3.141592653589793 / 180
+    angle = -degrees * math.pi / 180
     cosine, sine = tf.cos(angle), tf.sin(angle)
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32) / 2)
     left = width - cosine * width - sine * height
     top = height + sine * width - cosine * height
-    return affine(image, (cosine, sine, left, -sine, cosine, top))
+    return affine(image, (cosine, sine, left, -sine, cosine, top), **sampling)
