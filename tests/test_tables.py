@@ -287,7 +287,7 @@ def write(count):
             file.write(f"photographs/{n:026}.jpg,class{n % 80};class{n % 79},{n % 9}\\n")
     return Path("labels.csv")
 tables._why_unusable = lambda path: None  # they are not there
-count = 150_000
+count = 250_000
 tables.list_table(write(1000)).source()
 before = memory()
 images = tables.list_table(write(count))

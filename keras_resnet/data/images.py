@@ -82,15 +82,15 @@ class Images:
     def source(self) -> Source:
         """The images as a source of batches."""
         chosen, count = tf.constant(self.chosen), len(self)
-        multi_label = isinstance(self.labels, LabelSets)
-        labels = None if multi_label else tf.constant(self.labels)
+        label_sets = self.labels if isinstance(self.labels, LabelSets) else None
+        labels = None if label_sets else tf.constant(self.labels)
         weights = [] if self.weights is None else [self.weights]
 
         def examples_at(indices):
             places = tf.gather(chosen, indices)
             paths = self.folder + tf.gather(self.names, places)
-            if multi_label:
-                shown = self.labels.multi_hot(places)
+            if label_sets:
+                shown = label_sets.multi_hot(places)
             else:
                 shown = tf.cast(tf.gather(labels, places), tf.int64)
             return paths, paths, shown, *(tf.gather(column, places) for column in weights)
@@ -122,7 +122,7 @@ class Images:
             counts=tuple(map(int, self.counts)),
             listed=self.listed,
             folder=os.fsdecode(self.folder),
-            multi_label=multi_label,
+            multi_label=label_sets is not None,
         )
 
 

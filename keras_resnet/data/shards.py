@@ -107,7 +107,7 @@ def write_shards(
 def _write_part(images: Images, output, shards, seed, stored, skipped):
     """Writes one folder of shards, yielding after each."""
     names = tf.strings.reduce_join(images.names, separator="\0").numpy()
-    content = hashlib.sha256(names + images.labels.tobytes() + f"{seed}".encode())
+    content = hashlib.sha256(names + np.asarray(images.labels).tobytes() + f"{seed}".encode())
     plan = {
         "content": content.hexdigest(),
         "shards": shards,
@@ -194,7 +194,7 @@ def _write_json(path, content):
 
 def _write_shard(images, chosen, file, max_side, quality):
     """Writes the images of one shard; returns how many, and {name: reason} of those left out."""
-    count, bad = 0, {}
+    count, bad, labels = 0, {}, np.asarray(images.labels)
     with replacing(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for place in chosen:
             name = images.file(place)
@@ -208,7 +208,7 @@ def _write_shard(images, chosen, file, max_side, quality):
                 continue
             if max_side is not None:
                 content = smaller(content, max_side, quality)
-            label = int(images.labels[images.chosen[place]])
+            label = int(labels[images.chosen[place]])
             below = os.fsencode(name)[len(images.folder) :]
             values = {
                 "image/encoded": tf.train.Feature(bytes_list={"value": [content]}),

@@ -101,7 +101,7 @@ class _Columns:
         if "file" not in number or {"label", "labels"} <= number.keys():
             what = "label and labels; keep one" if "file" in number else "no column file"
             raise DataError(f"{path} has {what}. {said}")
-        file, label, labels, weight = map(number.get, ROLES)
+        file, (label, labels, weight) = number["file"], map(number.get, ROLES[1:])
         classes: dict[str, int] = {}
         if label is None and labels is None:
             classes = {name: index for name, index in number.items() if index not in (file, weight)}
@@ -206,7 +206,7 @@ class _Reader:
         rank[[self.numbers[name] for name in classes]] = np.arange(len(classes))
         members = rank[np.frombuffer(self.members, np.int32)]
         said = hashlib.sha256("\0".join(classes).encode())
-        for part in (members, self.splits, self.weights):
+        for part in (members.tobytes(), self.splits.tobytes(), self.weights.tobytes()):
             said.update(part)
         labels: np.ndarray | LabelSets = members
         if not one_each:
@@ -280,36 +280,37 @@ def _why_unusable(path):
 
 def _rows_of_csv(path):
     """(place, cells) of a CSV file, the header first."""
-    reader = None
-    try:
-        # What is no UTF-8 becomes surrogates, which the line is then named by.
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            first = file.readline(HEADER)
-            file.seek(0)
-            delimiter = next((sign for sign in ",;\t" if sign in first), ",")
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            width = None
+    # What is no UTF-8 becomes surrogates, which the line is then named by.
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        first = file.readline(HEADER)
+        file.seek(0)
+        delimiter = next((sign for sign in ",;\t" if sign in first), ",")
+        reader, width = csv.reader(file, delimiter=delimiter, strict=True), 0
+        try:
             for cells in reader:
-                if not cells:  # an empty line
-                    continue
                 place = f"line {reader.line_num}"
-                try:
-                    "".join(cells).encode()
-                except UnicodeEncodeError:
-                    raise DataError(
-                        f"{path}, {place}, is not in UTF-8. Save the table as UTF-8."
-                    ) from None
+                if not _is_utf8(cells):
+                    raise DataError(f"{path}, {place}, is not in UTF-8. Save the table as UTF-8.")
                 width = width or len(cells)
-                if len(cells) != width:
+                if len(cells) not in (0, width):
                     raise DataError(
                         f"{path}, {place}: expected {width} cells, as in the header. Received: "
                         f"{len(cells)}. A cell with a {delimiter!r} in it should be in quotes."
                     )
-                yield place, cells
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
-    if width is None:
+                if cells:  # no empty line
+                    yield place, cells
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+    if not width:
         raise DataError(f"{path} is empty. {EXPECTED}.")
+
+
+def _is_utf8(cells):
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rows_of_parquet(path):

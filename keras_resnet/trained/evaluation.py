@@ -109,8 +109,8 @@ def evaluate(
         files, *columns = zip(*((*row[:3],) for rows in batches for row in rows), strict=True)
         if thresholds is not None and order is not None:
             thresholds = [thresholds[index] for index in order]
-        found = map(np.stack, columns)
-        return MultiLabelEvaluation.of(source.class_names, files, *found, thresholds)
+        targets, scores = map(np.stack, columns)
+        return MultiLabelEvaluation.of(source.class_names, files, targets, scores, thresholds)
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
     rows, near, loss = [], 0, 0.0
@@ -137,7 +137,7 @@ def evaluate(
 
 def _answered(model, source, preprocessing, batch_size, skipped, order):
     """[(name, label, answer, pixels), ...] of the images of each batch."""
-    seen = set()  # where a whole batch is bad, another image comes twice
+    seen: set[str] = set()  # where a whole batch is bad, another image comes twice
     batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     for images, labels, names, *_ in batches:
         pixels = images.numpy()

@@ -91,27 +91,18 @@ class MultiLabelEvaluation:
     @property
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(file, labels, predicted, probabilities of these) of each image, separated by ;."""
-        return [
-            (
-                file,
-                *(";".join(words) for words in (self._names(shown), self._names(predicted), said)),
-            )
-            for file, shown, predicted, said in zip(
-                self.files,
-                self.targets,
-                self.predicted,
-                ([f"{p:.6f}" for p in row[row >= self.thresholds]] for row in self.scores),
-                strict=True,
-            )
-        ]
+        found = zip(self.files, self.targets, self.scores, strict=True)
+        return [self._row(file, shown, score) for file, shown, score in found]
+
+    def _row(self, file, shown, score):
+        chosen = [np.flatnonzero(shown), np.flatnonzero(score >= self.thresholds)]
+        labels, predicted = (";".join(self.class_names[i] for i in one) for one in chosen)
+        return file, labels, predicted, ";".join(f"{score[i]:.6f}" for i in chosen[1])
 
     @property
     def mistakes(self) -> list[tuple[str, str, str, str]]:
         """The rows of images of which a class is missing or wrong, in their order."""
         return [row for row in self.rows if row[1] != row[2]]
-
-    def _names(self, chosen):
-        return [self.class_names[index] for index in np.flatnonzero(chosen)]
 
     def __str__(self):
         """In words."""

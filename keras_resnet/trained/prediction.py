@@ -46,7 +46,7 @@ def predict(
         if top is None and thresholds is not None:
             best = [index for index in np.argsort(-row) if row[index] >= thresholds[index]]
         else:
-            best = np.argsort(-row)[: TOP if top is None else top]
+            best = [*np.argsort(-row)[: TOP if top is None else top]]
         yield files[place], [(class_names[index], float(row[index])) for index in best]
     if none and skipped is None:
         _refuse(bad)
