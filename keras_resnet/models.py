@@ -14,7 +14,7 @@ import keras
 from keras_resnet import builder
 from keras_resnet.configs import CONFIGS, ResNetConfig, builders
 from keras_resnet.fields import row_of
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights.assigning import check_choice
 from keras_resnet.weights.description import preprocessing_of
 from keras_resnet.weights.loading import load_pretrained, locate
@@ -192,6 +192,30 @@ def create(
         load_pretrained(model, file, first_conv=first_conv, prefix=prefix, ignore=ignore, **given)
     model.preprocessing = said
     return model
+
+
+def at_size(model: keras.Model, size: int | tuple[int, int] | None) -> keras.Model:
+    """A copy of a model, with the same weights, for images of another size.
+
+    Args:
+        model: A functional model with one input, channels last.
+        size: Height and width in pixels, or both; None for images of any size.
+
+    Raises:
+        ValueError: if the model depends on the size of its images.
+    """
+    sides = (None, None) if size is None else pair(size)
+    if model.input_shape[1:3] == sides:
+        return model
+    try:
+        image = keras.Input((*sides, model.input_shape[-1]), name="image")
+        copy = keras.models.clone_model(model, input_tensors=image)
+        copy.set_weights(model.get_weights())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{model.name} takes images of {model.input_shape[1:3]} pixels alone, not of {sides}."
+        ) from error
+    return copy
 
 
 def _preprocessing(weights, model_name):

@@ -10,6 +10,13 @@ import typer
 from keras_resnet_cli.options import Debug, Json, image_files, output_file, with_network
 from keras_resnet_cli.terminal import printable, subpackage
 
+Flip = Annotated[
+    bool,
+    typer.Option(
+        "--flip", help="Average the answers on each image and its mirror image, in twice the time."
+    ),
+]
+
 
 @with_network
 def evaluate(
@@ -25,6 +32,7 @@ def evaluate(
     output: Annotated[
         Path | None, output_file("CSV file to write, with the prediction for each image.")
     ] = None,
+    flip: Flip = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -32,7 +40,8 @@ def evaluate(
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
-    found = network().evaluate(data)
+    chosen = network()
+    found = chosen.evaluate(data, flip=flip)
     if output:
         found.write(output)
     summary = {
@@ -40,11 +49,11 @@ def evaluate(
         "counted": found.counted,
         "trained": found.trained,
         "left_out": len(found.skipped),
+        **_at_the_usual_size(network, chosen, data, flip),
     }
-    if hasattr(found, "top1"):
-        summary |= {"top1": found.top1, "top5": found.top5}
-    else:
-        summary |= {**found.figures, "classes": found.of_classes}
+    summary |= _figures(found)
+    if hasattr(found, "of_classes"):
+        summary["classes"] = found.of_classes
     if as_json:
         print(json.dumps({**summary, "skipped": found.skipped}, indent=2))
         return
@@ -57,6 +66,32 @@ def evaluate(
         print(printable(f"  AP {ap}, F1 {f1}  {name}"))
     if found.counted:
         print(f"Images used: {found.counted}.")
+    if "usual_image_size" in summary:
+        name, key = ("top-1", "top1") if "top1" in summary else ("mAP", "mean_average_precision")
+        print(
+            f"At the usual image size, {summary['usual_image_size']}: {name} "
+            f"{summary[f'usual_{key}']:.4f}. The change of size: "
+            f"{summary[key] - summary[f'usual_{key}']:+.4f}."
+        )
+
+
+def _at_the_usual_size(network, chosen, data, flip):
+    """With --image-size, the accuracy without it, which says what the other size costs or gains."""
+    if network.keywords["image_size"] is None:
+        return {}
+    usual = network(image_size=None, resize=None)
+    if usual.preprocessing.sides == chosen.preprocessing.sides:
+        return {}
+    size = usual.preprocessing.crop
+    figures = _figures(usual.evaluate(data, flip=flip))
+    return {"usual_image_size": size, **{f"usual_{key}": figures[key] for key in figures}}
+
+
+def _figures(found):
+    """The accuracies of an evaluation, or what stands for them where labels are several."""
+    if hasattr(found, "top1"):
+        return {"top1": found.top1, "top5": found.top5}
+    return found.figures
 
 
 @with_network
@@ -71,6 +106,7 @@ def predict(
             min=1,
         ),
     ] = None,
+    flip: Flip = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -79,7 +115,7 @@ def predict(
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
     skipped, rows = subpackage("data").Skipped(), []
-    for file, answer in network().predict(images, top=top, skipped=skipped):
+    for file, answer in network().predict(images, top=top, skipped=skipped, flip=flip):
         if as_json:
             names, probabilities = zip(*answer, strict=True) if answer else ((), ())
             rows.append({"file": str(file), "classes": names, "probabilities": probabilities})

@@ -212,6 +212,7 @@ def test_what_one_label_needs_is_refused(finished, network, tmp_path):
         ({"loss": "cross_entropy"}, "set loss to 'binary_cross_entropy'"),
         ({"class_weights": "balanced"}, "class_weights needs one label"),
         ({"augmentation.label_smoothing": 0.1}, "label_smoothing spreads the one label"),
+        ({"teacher": "imagenet"}, "A teacher answers with one distribution"),
     ):
         with pytest.raises(ValueError, match=said):
             training.train(recipe.changed(change), tmp_path / "run")

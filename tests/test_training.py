@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 from tensorflow.python.framework import config
 
 import keras_resnet
@@ -419,13 +419,40 @@ def test_evaluation(finished, network, tmp_path):
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
         ({"weights": "imagenet"}, "Pass model"),
-        ({"run": folder, "preprocessing": {"crop": 64}}, "expects images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):
             trained.open_network(**arguments)
+    larger = trained.open_network(folder, preprocessing={"crop": 64})
+    assert larger.model.input_shape[1:3] == (64, 64) and larger.preprocessing.resize == (74, 74)
+    assert [row[:2] for row in larger.evaluate(str(flowers)).rows] == [
+        row[:2] for row in found.rows
+    ]
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1])
     with pytest.raises(ValueError, match="The classes differ"):
         network.evaluate(str(tmp_path / "x.npz"))
+
+
+def test_mirrored_images_are_averaged(finished, network):
+    """The mean of what the network answers on an image and on Pillow's mirror image of it."""
+    _, flowers, _ = finished
+    files = sorted((flowers / "val" / "daisy").glob("*"))[:3]
+    contents, mirrored = [], []
+    for file in files:
+        for kept, image in zip(
+            (contents, mirrored),
+            (Image.open(file), ImageOps.mirror(Image.open(file))),
+            strict=True,
+        ):
+            image.convert("RGB").save(stream := io.BytesIO(), "PNG")
+            kept.append(stream.getvalue())
+    expected = (network.probabilities(contents) + network.probabilities(mirrored)) / 2
+    found = network.probabilities(contents, flip=True)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert np.abs(found - network.probabilities(contents)).max() > 1e-3
+    flipped = network.evaluate(str(flowers), flip=True)
+    assert {row[3] for row in flipped.rows} != {
+        row[3] for row in network.evaluate(str(flowers)).rows
+    }
 
 
 def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):

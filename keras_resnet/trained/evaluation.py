@@ -18,6 +18,7 @@ from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained.fingerprint import Fingerprint, some
 from keras_resnet.trained.multi_label import MultiLabelEvaluation
+from keras_resnet.trained.prediction import answers
 
 TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
 
@@ -86,6 +87,7 @@ def evaluate(
     pictured: int = 0,
     order: list[int] | None = None,
     thresholds: Sequence[float] | None = None,
+    flip: bool = False,
 ) -> Evaluation | MultiLabelEvaluation:
     """Evaluates a network on the images of a source.
 
@@ -99,12 +101,13 @@ def evaluate(
         order: Index of the model's class for each class of the source, if their order differs.
         thresholds: For a multi-label source, the least probability at which each class of the model
             is predicted. Default: 0.5.
+        flip: Whether to average the probabilities with those of the mirrored images.
 
     Returns:
         The result, an `Evaluation`, or a `MultiLabelEvaluation` if the source is multi-label.
         Weights of images play no part.
     """
-    batches = _answered(model, source, preprocessing, batch_size, skipped, order)
+    batches = _answered(model, source, preprocessing, batch_size, skipped, order, flip)
     if source.multi_label:
         files, *columns = zip(*((*row[:3],) for rows in batches for row in rows), strict=True)
         if thresholds is not None and order is not None:
@@ -135,15 +138,15 @@ def evaluate(
     return Evaluation(rows, matrix, loss / len(rows), near / len(rows), pictures)
 
 
-def _answered(model, source, preprocessing, batch_size, skipped, order):
+def _answered(model, source, preprocessing, batch_size, skipped, order, flip):
     """[(name, label, answer, pixels), ...] of the images of each batch."""
     seen: set[str] = set()  # where a whole batch is bad, another image comes twice
     batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     for images, labels, names, *_ in batches:
         pixels = images.numpy()
-        answers = np.asarray(model.predict_on_batch(pixels))
-        answers = answers if order is None else answers[:, order]
-        columns = (map(os.fsdecode, names.numpy()), labels.numpy(), answers, pixels)
+        given = answers(model, pixels, flip)
+        given = given if order is None else given[:, order]
+        columns = (map(os.fsdecode, names.numpy()), labels.numpy(), given, pixels)
         rows = [row for row in zip(*columns, strict=True) if row[0] not in seen]
         seen.update(row[0] for row in rows)
         yield rows
@@ -153,7 +156,7 @@ def _certainty(mistake):
     return -float(mistake[0][3])
 
 
-def evaluate_on(data, network) -> Evaluation | MultiLabelEvaluation:
+def evaluate_on(data, network, flip=False) -> Evaluation | MultiLabelEvaluation:
     """What `Network.evaluate` answers."""
     source, counted, trained = _chosen(data, network.run)
     if source.multi_label != (network.thresholds is not None):
@@ -181,14 +184,8 @@ def evaluate_on(data, network) -> Evaluation | MultiLabelEvaluation:
             f"{some(names, 10)}. {data}: {some(source.class_names, 10)}. Rename the folders to "
             "the class names."
         )
-    found = evaluate(
-        network.model,
-        source,
-        network.preprocessing,
-        skipped=skipped,
-        order=order,
-        thresholds=network.thresholds,
-    )
+    options = {"skipped": skipped, "order": order, "thresholds": network.thresholds, "flip": flip}
+    found = evaluate(network.model, source, network.preprocessing, **options)
     return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
 
 

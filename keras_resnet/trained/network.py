@@ -14,6 +14,7 @@ from keras_resnet.configs import CONFIGS
 from keras_resnet.conversion import build_found, look_into
 from keras_resnet.data import Skipped
 from keras_resnet.export.network import checked_names
+from keras_resnet.models import at_size
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained import exporting, prediction
 from keras_resnet.trained.evaluation import Evaluation, evaluate_on
@@ -82,19 +83,15 @@ class Network:
         Args:
             folder: The run folder. Default: the newest finished one in `runs`.
             preprocessing: A `Preprocessing`, or {name: value} for fields that differ from the
-                run's.
+                run's. If only `crop` is changed, `resize` changes in the same ratio.
 
         Raises:
-            ValueError: if the run does not exist, or its network needs another image size.
+            ValueError: if the run does not exist.
         """
         run = Run.open(newest_run() if folder is None else folder)
         used = _changed(run.preprocessing, preprocessing)
-        if used.crop != run.preprocessing.crop:
-            raise ValueError(
-                f"The network of {folder} expects images of {run.preprocessing.crop} px: remove "
-                f"crop. Received: crop={used.crop}"
-            )
-        return cls(run.model(), used, run.class_names, run.folder / BEST, run, run.thresholds)
+        model = at_size(run.model(), used.crop)
+        return cls(model, used, run.class_names, run.folder / BEST, run, run.thresholds)
 
     @classmethod
     def from_weights(
@@ -164,7 +161,12 @@ class Network:
         return cls(network, used, names, file, thresholds=thresholds)
 
     def predict(
-        self, files: Iterable[str | Path], *, top: int | None = None, skipped: Skipped | None = None
+        self,
+        files: Iterable[str | Path],
+        *,
+        top: int | None = None,
+        skipped: Skipped | None = None,
+        flip: bool = False,
     ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
         """Classifies image files, in their order.
 
@@ -174,6 +176,8 @@ class Network:
                 reach their thresholds.
             skipped: Collects images that cannot be decoded, which are left out. Without it they are
                 logged.
+            flip: Whether to average the probabilities with those of the mirrored images, which
+                takes twice as long.
 
         Yields:
             (path, [(class name, probability), ...]) of each image that can be decoded, highest
@@ -184,14 +188,15 @@ class Network:
         """
         names = checked_names(self.model, self.class_names)
         return prediction.predict(
-            self.model, self.preprocessing, names, files, top, skipped, self.thresholds
+            self.model, self.preprocessing, names, files, top, skipped, self.thresholds, flip
         )
 
-    def probabilities(self, images: Iterable[bytes]) -> np.ndarray:
+    def probabilities(self, images: Iterable[bytes], *, flip: bool = False) -> np.ndarray:
         """Computes the class probabilities of encoded images.
 
         Args:
             images: Contents of JPEG, PNG, GIF, BMP or WebP files, bytes.
+            flip: As for `predict`.
 
         Returns:
             float32 (images, classes).
@@ -200,17 +205,20 @@ class Network:
             ValueError: if there are no images, or one cannot be decoded; the message has its
                 position.
         """
-        return prediction.probabilities(self.model, self.preprocessing, images)
+        return prediction.probabilities(self.model, self.preprocessing, images, flip)
 
-    def evaluate(self, data: str | Path) -> Evaluation | MultiLabelEvaluation:
+    def evaluate(
+        self, data: str | Path, *, flip: bool = False
+    ) -> Evaluation | MultiLabelEvaluation:
         """Evaluates the network on labelled images.
 
         Args:
             data: A folder, a table (`.csv` or `.parquet`), a `.npz` file or the name of a
                 tensorflow-datasets data set. If it has a validation part, that is used. Of a folder
                 without parts that the network was trained on, even if it was moved, the images set
-                aside for validation are used; of another folder, all images.
-                `counted` and `trained` of the result describe them.
+                aside for validation are used; of another folder, all images. `counted` and
+                `trained` of the result describe them.
+            flip: As for `predict`.
 
         Returns:
             An `Evaluation`, or of a multi-label network a `MultiLabelEvaluation`.
@@ -219,7 +227,7 @@ class Network:
             ValueError: if the data does not exist, its classes differ from the network's, or only
                 one of them is multi-label.
         """
-        return evaluate_on(data, self)
+        return evaluate_on(data, self, flip)
 
     def explain(
         self,

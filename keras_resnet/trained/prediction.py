@@ -17,21 +17,33 @@ BATCH_SIZE = 32
 TOP = 5  # classes of an image
 
 
-def probabilities(model, preprocessing, images) -> np.ndarray:
+def answers(model, images, flip=False) -> np.ndarray:
+    """Class probabilities of a batch; with `flip`, the mean with those of the mirrored images.
+
+    Args:
+        model: From normalised images to probabilities.
+        images: float32 (batch, height, width, 3).
+        flip: Whether to mirror them left to right, too (Krizhevsky et al., 2012, section 4.1).
+    """
+    rows = np.asarray(model.predict_on_batch(images))
+    return (rows + np.asarray(model.predict_on_batch(images[:, :, ::-1]))) / 2 if flip else rows
+
+
+def probabilities(model, preprocessing, images, flip=False) -> np.ndarray:
     """What `Network.probabilities` answers, by a model."""
     images = {f"Image {number}": image for number, image in enumerate(images)}
     skipped = Skipped()
     source = _source(
         list(images), list(images.values()), tf.identity, lambda name: why_bad_image(images[name])
     )
-    rows = [row for _, row in _answers(model, preprocessing, source, skipped)]
+    rows = [row for _, row in _answers(model, preprocessing, source, skipped, flip)]
     if skipped:
         _refuse(skipped)
     return np.stack(rows)
 
 
 def predict(
-    model, preprocessing, class_names, files, top, skipped=None, thresholds=None
+    model, preprocessing, class_names, files, top, skipped=None, thresholds=None, flip=False
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
     """What `Network.predict` answers, by a model and what belongs to it."""
     bad, none = Skipped() if skipped is None else skipped, True
@@ -41,7 +53,7 @@ def predict(
     files = [image for images, _ in found for image in images]
     paths = [os.fsencode(file) for file in files]
     source = _source(paths, paths, tf.io.read_file, why_bad_file)
-    for place, row in _answers(model, preprocessing, source, bad):
+    for place, row in _answers(model, preprocessing, source, bad, flip):
         none = False
         if top is None and thresholds is not None:
             best = [index for index in np.argsort(-row) if row[index] >= thresholds[index]]
@@ -84,11 +96,11 @@ def _source(names, items, read, why_bad) -> Source:
     )
 
 
-def _answers(model, preprocessing, source, skipped):
+def _answers(model, preprocessing, source, skipped, flip):
     """(place, probabilities) of each image that can be decoded, in their order, batch by batch."""
     batches = evaluation_batches(source, preprocessing, batch_size=BATCH_SIZE, skipped=skipped)
     for images, places, _ in batches:
-        rows = np.asarray(model.predict_on_batch(images.numpy()))
+        rows = answers(model, images.numpy(), flip)
         yield from (
             (place, row) for place, row in zip(places.numpy(), rows, strict=True) if place >= 0
         )

@@ -17,7 +17,7 @@ from keras_resnet.weights.description import (
     thresholds_of_run,
 )
 
-BEST, CLASSES = "best.keras", "class_indices.json"
+BEST, LAST, CLASSES = "best.keras", "last.keras", "class_indices.json"
 REPORT, PREDICTIONS, HISTORY = "report.md", "predictions.csv", "history.csv"
 MEAN_AP = "mean_average_precision"
 ADVICE = "Copy the run folder again from where it was trained, or train again."

@@ -7,7 +7,7 @@ from keras import ops
 from keras_resnet.files import replacing
 from keras_resnet.trained.evaluation import evaluate
 from keras_resnet.trained.multi_label import MultiLabelEvaluation
-from keras_resnet.trained.run import BEST
+from keras_resnet.trained.run import BEST, LAST
 from keras_resnet.training import checkpoint
 from keras_resnet.training.errors import TrainingError, WritingError
 from keras_resnet.training.progress import numbers
@@ -77,6 +77,12 @@ class CallbackList(keras.callbacks.CallbackList):
             callback.on_test_batch_end(batch, logs)
 
 
+def write_network(network, path):
+    """Saves a network; it replaces the file at once."""
+    with replacing(path) as temporary:
+        network.save(temporary)
+
+
 def seeds(model):
     """The states of a network's random generators."""
     weights = {id(variable) for variable in model.weights}
@@ -91,11 +97,13 @@ class CheckpointCallback(keras.callbacks.Callback):
         phase: A `Phase`.
         state: A `TrainingState`, which is kept up.
         bar: The `ProgressBar`, which knows the speed.
+        averaging: A `WeightAveraging`, whose average is kept too; None without.
     """
 
-    def __init__(self, training, phase, state, bar):
+    def __init__(self, training, phase, state, bar, averaging=None):
         super().__init__()
         self.training, self.phase, self.state, self.bar = training, phase, state, bar
+        self.averaging = averaging
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers what an interrupted process had done of the epoch."""
@@ -147,7 +155,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         if best:
             self._write(BEST, self.save_network)
         if ends:
-            self._write("last.keras", self.save_network)
+            self._write(LAST, self.save_network)
         # After them: a process killed between the two repeats the epoch, and writes them again.
         self.save()
         self._write("history.csv", lambda name: write_history(history, self.training.folder))
@@ -171,6 +179,8 @@ class CheckpointCallback(keras.callbacks.Callback):
             "seeds": seeds(self.phase.network),
             "optimizer": self.model.optimizer.variables,
         }
+        if self.averaging is not None:
+            groups["average"] = self.averaging.average
         self._write(
             checkpoint.NAME, lambda name: checkpoint.save(self.training.folder, self.state, groups)
         )
@@ -187,8 +197,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     def save_network(self, name):
         """Writes the network as it was validated."""
         copy_validated(self.model, self.phase.network, self.training.plain)
-        with replacing(self.training.folder / name) as temporary:
-            self.training.plain.save(temporary)
+        write_network(self.training.plain, self.training.folder / name)
 
     def _write(self, name, write):
         if not self.training.distribution.writes:

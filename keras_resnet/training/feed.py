@@ -19,17 +19,22 @@ class FedNetwork(keras.Model):
         network: From normalised images to logits.
         augmentation: The `Augmentation` of the training batches.
         preprocessing: A `Preprocessing` with the mean and the deviation.
+        distillation: A `Distillation`, whose loss is added; None without a teacher.
     """
 
-    def __init__(self, network, augmentation, preprocessing):
+    def __init__(self, network, augmentation, preprocessing, distillation=None):
         super().__init__(name=network.name)
         self.network, self.augmentation, self.preprocessing = network, augmentation, preprocessing
+        self.distillation = distillation
         self.built = True  # as the network is
 
     def call(self, batch, training=None):
         """What the network makes of a batch."""
         images = self.augmentation.apply(batch, self.preprocessing, ops)
-        return self.network(images, training=training)
+        logits = self.network(images, training=training)
+        if training and self.distillation is not None:
+            self.add_loss(self.distillation(images, logits))
+        return logits
 
 
 class Head(keras.Model):

@@ -29,6 +29,11 @@ def check(recipe, sources, processes):
             "class_weights needs one label for each image; give multi-label images a column "
             f"weight. Received: class_weights={recipe.class_weights!r}"
         )
+    if recipe.teacher is not None:
+        raise ValueError(
+            "A teacher answers with one distribution over the classes, which multi-label images do "
+            f"not have: remove it. Received: teacher={recipe.teacher!r}"
+        )
     if processes > 1:
         raise ValueError(
             "Multi-label images are not supported with several processes: the mean average "

@@ -1,5 +1,6 @@
 """Keras' optimizers with PyTorch's rules, what a layer has of its own in them, and schedules."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -165,7 +166,8 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
             (self._velocities[index], ops.square(gradient), self.beta_2),
         ):
             self.assign(moment, moment + (value - moment) * (1 - beta))
-            moments.append(moment / (1 - ops.power(ops.cast(beta, variable.dtype), step)))
+            # 1 - beta ** step, of which float32 would lose four digits at the first steps.
+            moments.append(moment / -ops.expm1(step * math.log(beta)))
         update = moments[0] / (ops.sqrt(moments[1]) + self.epsilon)
         if decay and self.decoupled:
             self.assign_sub(variable, variable * (learning_rate * decay))
@@ -272,6 +274,30 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         )
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class Until(WarmUp):
+    """A schedule up to a step, and from there on a constant learning rate.
+
+    Args:
+        schedule: As of `WarmUp`.
+        steps: Number of its steps.
+        rate: The learning rate after them.
+    """
+
+    def __init__(self, schedule: LearningRate, steps: int, rate: float):
+        super().__init__(schedule, steps)
+        self.rate = rate
+
+    def __call__(self, step):
+        """The learning rate at a step."""
+        before = self.schedule(step) if callable(self.schedule) else self.schedule
+        return ops.where(ops.cast(step, "float32") < self.steps, before, self.rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, for `from_config`."""
+        return {**super().get_config(), "rate": self.rate}
+
+
 def create_schedule(recipe, steps_per_epoch):
     """The learning rate of a recipe: a number, or a schedule over its steps.
 
@@ -279,11 +305,19 @@ def create_schedule(recipe, steps_per_epoch):
         recipe: A `Recipe`.
         steps_per_epoch: How many steps an epoch has.
     """
-    schedules = keras.optimizers.schedules
-    highest = float(recipe.learning_rate)
+    factor = 1.0
     if recipe.reference_batch_size:
         batch = recipe.batch_size * recipe.accumulation_steps
-        highest *= batch / recipe.reference_batch_size
+        factor = batch / recipe.reference_batch_size
+    schedule = _up_to_the_end(recipe, steps_per_epoch, factor * recipe.learning_rate)
+    if recipe.swa_learning_rate is None:
+        return schedule
+    return Until(schedule, recipe.swa_start * steps_per_epoch, factor * recipe.swa_learning_rate)
+
+
+def _up_to_the_end(recipe, steps_per_epoch, highest):
+    """The schedule without averaging."""
+    schedules = keras.optimizers.schedules
     steps = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
     if recipe.schedule == "cosine":

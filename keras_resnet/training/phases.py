@@ -25,12 +25,14 @@ from keras_resnet.training.callbacks import (
     SharedValidation,
     seeds,
 )
+from keras_resnet.training.distillation import create_distillation
 from keras_resnet.training.distribution import Distribution
 from keras_resnet.training.feed import FedNetwork, Head, padded, training_feed, validation_feed
 from keras_resnet.training.losses import create_loss
 from keras_resnet.training.optimizers import Adam, create_optimizer, create_schedule
 from keras_resnet.training.progress import ProgressBar
 from keras_resnet.training.recipe import Recipe
+from keras_resnet.training.weight_averaging import WeightAveraging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +75,12 @@ class Phase:
         optimizer: By which.
         learning_rate: Its number or schedule.
         epochs: The epochs of the whole training that are this phase's, counted from 0.
+        spans: The same in parts, each with images of one size.
         steps: Steps of an epoch.
         batch_size: Images of a step, of all processes together.
         batches: Function from a step of the phase to endless training batches from there on.
         validation: Validation batches; None if a callback validates.
+        loss_weight: Of the recipe's loss in the whole one.
     """
 
     name: str
@@ -85,10 +89,12 @@ class Phase:
     optimizer: keras.optimizers.Optimizer
     learning_rate: float | Callable
     epochs: range
+    spans: list[range]
     steps: int
     batch_size: int
     batches: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset | None
+    loss_weight: float = 1.0
 
     def steps_done(self, state):
         """How many steps of this phase a `TrainingState` has behind it."""
@@ -112,11 +118,15 @@ def network_phase(training) -> Phase:
     train = train.whole_batches(batch_size)
     steps = train.count // batch_size
     learning_rate = create_schedule(recipe, steps)
+    epochs = range(recipe.head_epochs, recipe.total_epochs)
+
+    def preprocessing(epoch):
+        return recipe.training_preprocessing_in(epoch - recipe.head_epochs)
 
     def batches(first_step):
         return training_feed(
             train,
-            preprocessing=recipe.training_preprocessing,
+            preprocessing=preprocessing(epochs[first_step // steps]),
             batch_size=batch_size,
             seed=recipe.seed,
             augmentation=recipe.augmentation,
@@ -125,6 +135,7 @@ def network_phase(training) -> Phase:
             shared=distribution.replicas > 1,
         )
 
+    sizes = (group for _, group in itertools.groupby(epochs, preprocessing))
     validation = None
     if distribution.replicas == 1:
         validation = validation_feed(
@@ -133,14 +144,21 @@ def network_phase(training) -> Phase:
     return Phase(
         "network",
         training.model,
-        FedNetwork(training.model, recipe.augmentation, recipe.preprocessing),
+        FedNetwork(
+            training.model,
+            recipe.augmentation,
+            recipe.preprocessing,
+            create_distillation(recipe, train.class_names),
+        ),
         create_optimizer(recipe, learning_rate),
         learning_rate,
-        range(recipe.head_epochs, recipe.total_epochs),
+        epochs,
+        [range(group[0], group[-1] + 1) for group in map(list, sizes)],
         steps,
         batch_size * distribution.processes,
         batches,
         validation,
+        1.0 if recipe.teacher is None else 1 - recipe.teacher_share,
     )
 
 
@@ -219,6 +237,7 @@ def head_phase(training, cached) -> Phase:
         Adam(recipe.head_learning_rate),
         recipe.head_learning_rate,
         range(recipe.head_epochs),
+        [range(recipe.head_epochs)],
         steps,
         batch_size,
         batches,
@@ -239,9 +258,13 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
     recipe, model = training.recipe, phase.model
     with scope():
         _compile(training, phase)
+    averaging = None
+    if recipe.swa_start is not None:
+        averaging = WeightAveraging(phase.network, recipe.head_epochs + recipe.swa_start)
     done = phase.steps_done(state)
     if done:
         groups = {"optimizer": model.optimizer.variables, "seeds": seeds(phase.network)}
+        groups |= {"average": averaging.average} if averaging else {}
         checkpoint.restore(arrays, groups)
     bar = ProgressBar(
         phase,
@@ -257,7 +280,7 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
         validating, validation = LabelValidation(validation), None
     else:
         validating = Averages()
-    keeping = CheckpointCallback(training, phase, state, bar)
+    keeping = CheckpointCallback(training, phase, state, bar, averaging)
 
     def fit_epochs(first, last, steps):
         model.fit(
@@ -269,7 +292,11 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
             shuffle=False,  # the pipeline shuffles
             verbose=0,
             callbacks=CallbackList(
-                [validating, keeping, bar, *training.callbacks],
+                [
+                    validating,
+                    *([averaging] if averaging else []),
+                    *(keeping, bar, *training.callbacks),
+                ],
                 add_history=True,
                 model=model,
                 epochs=last,
@@ -282,8 +309,11 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
     with contextlib.closing(bar), context():
         if state.step:  # an epoch that was interrupted
             fit_epochs(state.epoch, state.epoch + 1, phase.steps - state.step)
-        if state.epoch < phase.epochs.stop and not state.ends(recipe):
-            fit_epochs(state.epoch, phase.epochs.stop, phase.steps)
+        for span in phase.spans:
+            if span.start > phase.epochs.start:  # at another size
+                model.make_train_function(force=True)
+            if state.epoch < span.stop and not state.ends(recipe):
+                fit_epochs(state.epoch, span.stop, phase.steps)
 
 
 def _compile(training, phase):
@@ -297,6 +327,7 @@ def _compile(training, phase):
     phase.model.compile(
         optimizer=phase.optimizer,
         loss=create_loss(training.recipe),
+        loss_weights=phase.loss_weight,
         weighted_metrics=None if source.multi_label else metrics,
         jit_compile=training.recipe.jit_compile,
     )

@@ -106,6 +106,17 @@ class Recipe:
         whole(1),
         "Image size for training, height and width in pixels. Default: `image_size`.",
     )
+    train_sizes: tuple[int, ...] = field(
+        (),
+        Rule(
+            lambda sizes: (
+                isinstance(sizes, tuple) and all(type(size) is int and size > 0 for size in sizes)
+            ),
+            "a tuple of image sizes",
+        ),
+        "Image sizes for progressive resizing, in place of `train_size`: (128, 176, 224) trains a "
+        "third of `epochs` at each. Each size is compiled once.",
+    )
     resize: int | None = field(
         None,
         whole(1),
@@ -161,6 +172,20 @@ class Recipe:
         "Share of a class in mixed or smoothed labels above which binary_cross_entropy takes it as "
         "1, and else as 0. None to take labels as they are.",
     )
+    teacher: str | None = field(
+        None,
+        a(str),
+        "Knowledge distillation (https://arxiv.org/abs/1503.02531): the network to learn from, "
+        "trained on the same classes: a run folder, weights, or a .keras file of any model from "
+        "normalised images to probabilities. It sees the same augmented images. Not in "
+        "`head_epochs`.",
+    )
+    teacher_share: float = field(
+        0.5, FRACTION, "Share of the distillation loss in the training loss, 0 to 1."
+    )
+    temperature: float = field(
+        4.0, POSITIVE, "Temperature of the distillation loss, which is multiplied by its square."
+    )
     optimizer: str = field(
         "adam",
         one_of("sgd", "sgdw", "adam", "adamw", "lamb"),
@@ -208,6 +233,18 @@ class Recipe:
         RATE,
         "Momentum of the exponential moving average of the weights, 0.9999 for example; the "
         "averaged weights are validated and saved. None for no averaging.",
+    )
+    swa_start: int | None = field(
+        None,
+        whole(0),
+        "Stochastic weight averaging (https://arxiv.org/abs/1803.05407): the network that is saved "
+        "has the mean of the weights at the ends of the epochs after this one, and batch "
+        "statistics that are computed anew over the training images. None for no averaging.",
+    )
+    swa_learning_rate: float | None = field(
+        None,
+        POSITIVE,
+        "Constant learning rate of the epochs after `swa_start`. None to go on with `schedule`.",
     )
     clip_norm: float | None = field(
         None,
@@ -294,8 +331,15 @@ class Recipe:
 
     @property
     def training_preprocessing(self) -> Preprocessing:
-        """The evaluation transform with `train_size` as its crop."""
-        return dataclasses.replace(self.preprocessing, crop=self.train_size or self.image_size)
+        """The evaluation transform with `train_size` as its crop, or the last of `train_sizes`."""
+        size = self.train_sizes[-1] if self.train_sizes else self.train_size
+        return dataclasses.replace(self.preprocessing, crop=size or self.image_size)
+
+    def training_preprocessing_in(self, epoch: int) -> Preprocessing:
+        """`training_preprocessing` in an epoch, from 0 and without `head_epochs`."""
+        count, usual = len(self.train_sizes), self.training_preprocessing
+        size = self.train_sizes[epoch * count // self.epochs] if count else usual.crop
+        return dataclasses.replace(usual, crop=size)
 
     @property
     def total_epochs(self):
@@ -361,7 +405,7 @@ class Recipe:
 
     def located(self) -> "Recipe":
         """Returns the recipe with absolute paths."""
-        paths = {"data": self.data, "weights": self.weights}
+        paths = {"data": self.data, "weights": self.weights, "teacher": self.teacher}
         here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
         absolute: dict[str, Any] = {name: os.path.abspath(path) for name, path in here.items()}
         return dataclasses.replace(self, **absolute)
@@ -442,17 +486,31 @@ def _check_pairs(recipe):
         image_size=recipe.image_size,
         resize=recipe.resize,
     )
+    sizes = recipe.train_sizes or (recipe.training_preprocessing.crop,)
+    training_sizes = {"train_sizes" if recipe.train_sizes else "train_size": max(sizes)}
     unresized = augmentation.crop_scale is None and augmentation.padding is None
     _refuse_if(
-        unresized and recipe.training_preprocessing.crop > recipe.preprocessing.resize,
+        unresized and max(sizes) > recipe.preprocessing.resize,
         "The training crop is larger than the resized image: train_size should be at most resize.",
-        train_size=recipe.train_size,
+        **training_sizes,
         resize=recipe.resize,
+    )
+    _refuse_if(
+        recipe.train_size and recipe.train_sizes,
+        "train_sizes stands in place of train_size: pass one of them.",
+        train_size=recipe.train_size,
+        train_sizes=recipe.train_sizes,
+    )
+    _refuse_if(
+        len(recipe.train_sizes) > recipe.epochs,
+        "There should be an epoch or more for each of train_sizes.",
+        train_sizes=recipe.train_sizes,
+        epochs=recipe.epochs,
     )
     least = config.family.min_size
     said = f"The image size should be {least} pixels or more for {recipe.model}."
     _refuse_if(recipe.image_size < least, said, image_size=recipe.image_size)
-    _refuse_if((recipe.train_size or least) < least, said, train_size=recipe.train_size)
+    _refuse_if(min(sizes) < least, said, **{name: min(sizes) for name in training_sizes})
     _refuse_if(
         augmentation.mixes_images and recipe.batch_size < 2 * augmentation.repeats,
         "MixUp and CutMix need two different images in a batch: batch_size should be at least "
@@ -497,6 +555,34 @@ def _check_pairs(recipe):
         "one of them.",
         layer_decay=recipe.layer_decay,
         learning_rate_multipliers=recipe.learning_rate_multipliers,
+    )
+    _refuse_if(
+        recipe.teacher is None and (recipe.teacher_share, recipe.temperature) != (0.5, 4.0),
+        "teacher_share and temperature need a teacher.",
+        teacher=recipe.teacher,
+        teacher_share=recipe.teacher_share,
+        temperature=recipe.temperature,
+    )
+    _refuse_if(
+        recipe.swa_start is not None and recipe.swa_start >= recipe.epochs,
+        "swa_start leaves no epoch to average: it should be less than epochs.",
+        swa_start=recipe.swa_start,
+        epochs=recipe.epochs,
+    )
+    _refuse_if(
+        recipe.swa_start is not None
+        and (recipe.ema_momentum, recipe.early_stopping) != (None,) * 2,
+        "swa_start averages the weights of all the last epochs: leave ema_momentum and "
+        "early_stopping out.",
+        swa_start=recipe.swa_start,
+        ema_momentum=recipe.ema_momentum,
+        early_stopping=recipe.early_stopping,
+    )
+    _refuse_if(
+        recipe.swa_learning_rate is not None and recipe.swa_start is None,
+        "swa_learning_rate needs swa_start.",
+        swa_learning_rate=recipe.swa_learning_rate,
+        swa_start=recipe.swa_start,
     )
     _refuse_if(
         recipe.nesterov and not (recipe.optimizer.startswith("sgd") and recipe.momentum),

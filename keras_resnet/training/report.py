@@ -79,10 +79,12 @@ def finish(training, state, *, note, command):
 
     left_out = write_skipped(training.skipped, folder)
     best_epoch = int(np.argmax([checkpoint.score(row) for row in state.history])) + 1
+    averaged = recipe.swa_start is not None
+    kept = f"the mean of those after epoch {recipe.swa_start}" if averaged else "the best epoch"
     facts = [
         *([("note", note)] if note else []),
-        *_figures(found),
-        ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
+        *_figures(found, kept),
+        *([] if averaged else [("best epoch", f"{best_epoch} of {len(history['loss'])}")]),
         ("largest difference between the SavedModel and the model", f"{error:.1e}"),
         ("device", str(training.distribution)),
         *_said(recipe),
@@ -127,17 +129,17 @@ def _said(recipe):
             yield name, value
 
 
-def _figures(found):
-    """(name, value) of what the best network reached."""
+def _figures(found, kept):
+    """(name, value) of what the network reached that is kept."""
     if isinstance(found, MultiLabelEvaluation):
-        yield "mean average precision of the best epoch", f"{found.figures[MEAN_AP]:.4f}"
+        yield f"mean average precision of {kept}", f"{found.figures[MEAN_AP]:.4f}"
         for mean in ("micro", "macro"):
             value = found.figures[f"f1_{mean}"]
             yield f"F1, {mean}, at thresholds chosen on these images", f"{value:.4f}"
         return
-    yield "validation accuracy of the best epoch", f"{found.top1:.4f}"
+    yield f"validation accuracy of {kept}", f"{found.top1:.4f}"
     if len(found.matrix) >= TOP5_CLASSES:
-        yield "top-5 accuracy of that epoch", f"{found.top5:.4f}"
+        yield f"top-5 accuracy of {kept}", f"{found.top5:.4f}"
 
 
 def _classes(train, found):

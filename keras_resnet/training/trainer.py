@@ -28,16 +28,17 @@ from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.trained.fingerprint import Fingerprint
-from keras_resnet.trained.run import CLASSES, RECIPE
+from keras_resnet.trained.run import BEST, CLASSES, LAST, RECIPE
 from keras_resnet.training import adornments, checkpoint, labels
 from keras_resnet.training.adornments import adorning
-from keras_resnet.training.callbacks import copy_weights
+from keras_resnet.training.callbacks import copy_weights, write_network
 from keras_resnet.training.checkpoint import TrainingState
 from keras_resnet.training.distribution import Distribution
 from keras_resnet.training.phases import Features, Training, fit, head_phase, network_phase
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import finish, write_skipped
 from keras_resnet.training.run_folder import locked, recipe_of, run_folder
+from keras_resnet.training.weight_averaging import copy_average
 from keras_resnet.weights.description import MULTI_LABEL, preprocessing_of
 
 logger = logging.getLogger("keras_resnet")
@@ -142,7 +143,12 @@ def _train_in(folder, recipe, distribution, save_every, note, command, begun):
     _fit(training, state, arrays, scope)
     distribution.part()
     if distribution.writes:
-        finish(dataclasses.replace(training, sources=sources), state, note=note, command=command)
+        training = dataclasses.replace(training, sources=sources)
+        if recipe.swa_start is not None:
+            copy_average(training, folder)
+            for name in (BEST, LAST):
+                write_network(plain, folder / name)
+        finish(training, state, note=note, command=command)
         (folder / checkpoint.NAME).unlink(missing_ok=True)
 
 
@@ -173,7 +179,7 @@ def _networks(recipe, weights, source, scope, distribution):
         zero_init_residual=recipe.zero_init_residual,
         dtype="float32",
     )
-    side = None if recipe.train_size else recipe.image_size
+    side = None if recipe.train_size or recipe.train_sizes else recipe.image_size
     with scope():
         model = models.create(
             recipe.model,

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch  # noqa: F401 (before keras)
+from oracles import compared
 from PIL import Image
 from timm.data import auto_augment
 
@@ -45,6 +46,7 @@ def test_operations(interpolation):
     )
     hparams = {"translate_const": 100, "img_mean": FILL}
     hparams["interpolation"] = RESAMPLING[interpolation]
+    shares = []
     for name, our_name in theirs.items():
         operation = auto_augment.AugmentOp(name, 1.0, hparams=hparams)
         number = tf.constant(ours.OPERATIONS.index(our_name))
@@ -59,10 +61,15 @@ def test_operations(interpolation):
                 pixels = apply(number, tf.constant(level), tf.constant(sign)).numpy()
                 wrong = np.abs(pixels.astype(int) - expected).max(-1)
                 # A value may be cut off at a fraction, a pixel fall to either side of an edge.
-                assert (wrong > 1).mean() < 0.01, (name, level, sign)
                 assert (wrong > 0).mean() < 0.05, (name, level, sign)
+                shares.append((wrong > 1).mean())
                 found.append(sign)
             assert {*found} == {-1.0, 1.0}
+    compared(
+        f"`augmentation.policy` by timm's name, {interpolation}: pixels off by more than 1 of 255",
+        "`timm.data.auto_augment` with Pillow",
+        *(max(shares), 0.01),
+    )
 
 
 def test_names():

@@ -9,6 +9,7 @@ import timm.loss
 import timm.optim
 import torch
 from comparison import relative_error
+from oracles import compared
 from timm.data.mixup import Mixup, cutmix_bbox_and_lam
 from timm.models.resnet import BasicBlock, ResNet
 
@@ -17,6 +18,8 @@ from keras_resnet.training import RECIPES, Recipe
 from keras_resnet.training.feed import FedNetwork
 from keras_resnet.training.losses import create_loss
 from keras_resnet.training.optimizers import create_optimizer
+from keras_resnet.training.weight_averaging import WeightAveraging, recompute_statistics
+from keras_resnet.weights.assigning import assign
 
 pytestmark = pytest.mark.parity
 
@@ -97,7 +100,8 @@ def test_ten_steps(name, networks):
         optimizer.step()
         expected.append(loss.item())
     assert len(set(kinds)) == 2
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    difference = np.abs(np.divide(losses, expected) - 1).max()
+    compared(f"recipe `{name}`, ten steps", "timm's LAMB, MixUp, CutMix and loss", difference, 1e-4)
     state = weights.to_state_dict(ours)
     for key, value in theirs.state_dict().items():
         if "num_batches" not in key:
@@ -116,7 +120,42 @@ def test_layer_decay(networks):
     after = weights.to_state_dict(ours)
     groups = timm.optim.param_groups_layer_decay(theirs, layer_decay=0.7)
     scales = {id(value): group["lr_scale"] for group in groups for value in group["params"]}
-    for key, value in theirs.named_parameters():
-        moved = before[key] - after[key]
-        np.testing.assert_allclose(moved, scales[id(value)], rtol=1e-5, err_msg=key)
+    differences = [
+        np.abs((before[key] - after[key]) / scales[id(value)] - 1).max()
+        for key, value in theirs.named_parameters()
+    ]
+    compared("`layer_decay`", "`timm.optim.param_groups_layer_decay`", max(differences), 1e-5)
     assert len({*scales.values()}) == 6  # the stem, four blocks, the classifier
+
+
+def test_averaged_weights(networks):
+    """The mean of the weights, and the statistics of batches that come after it."""
+    ours, theirs = networks
+    rng = np.random.default_rng(0)
+    averaged = torch.optim.swa_utils.AveragedModel(theirs)
+    averaging = WeightAveraging(ours, first=1)
+    averaging.set_model(ours)
+    for epoch in range(4):
+        state = {
+            key: value + 0.1 * torch.tensor(rng.normal(size=value.shape), dtype=value.dtype)
+            for key, value in theirs.state_dict().items()
+            if "num_batches" not in key
+        }
+        theirs.load_state_dict(state, strict=False)
+        assign(ours, {key: value.numpy() for key, value in state.items()}, "state")
+        if epoch >= 1:
+            averaged.update_parameters(theirs)
+        averaging.on_epoch_end(epoch)
+    for weight, average in zip(ours.weights, averaging.average, strict=True):
+        weight.assign(average)
+    batches = rng.normal(size=(3, BATCH, SIDE, SIDE, 3)).astype(np.float32)
+    recompute_statistics(ours, batches)
+    images = [torch.tensor(batch.transpose(0, 3, 1, 2)) for batch in batches]
+    torch.optim.swa_utils.update_bn(images, averaged)
+    state = weights.to_state_dict(ours)
+    differences = [
+        relative_error(state[key], value.numpy())
+        for key, value in averaged.module.state_dict().items()
+        if "num_batches" not in key
+    ]
+    compared("`swa_start`", "`torch.optim.swa_utils`", max(differences), 1e-4)

@@ -15,6 +15,7 @@ from torchvision.transforms import functional, v2
 import tensorflow as tf  # isort: skip (torch comes first)
 import keras_resnet  # isort: skip
 from comparison import pillow_13
+from oracles import compared
 from small_networks import small
 
 from keras_resnet.data.augmentation import crops, mixing, operations, policies
@@ -232,7 +233,7 @@ def test_augmix_mixes_as_torchvisions():
     space = transforms.AugMix()._augmentation_space(policies.AUGMIX.bins, (72, 96))
     apply = torchvision.transforms.autoaugment._apply_op
     mixed = tf.function(lambda key: policies.augmix(tf.constant(np.asarray(image)), key))
-    depths_seen = []
+    depths_seen, shares = [], []
     for number in range(8):
         key = tf.constant([number, 3], tf.int64)
         share, weights, depths, indices, levels, signs = (
@@ -251,10 +252,12 @@ def test_augmix_mixes_as_torchvisions():
                 changed = apply(changed, name, magnitude, bilinear, None)
             expected += share * weight * np.asarray(changed, np.float32)
         difference = np.abs(mixed(key).numpy().astype(int) - expected.astype(int))
-        assert (difference.max(-1) > 1).mean() < 0.02
+        shares.append((difference.max(-1) > 1).mean())
         assert weights.sum() == pytest.approx(1)
         depths_seen += depths.tolist()
     assert {*depths_seen} == {1, 2, 3}
+    field = '`augmentation.policy="augmix"`: pixels off by more than 1 of 255'
+    compared(field, "`torchvision.transforms.AugMix` with Pillow", max(shares), 0.02)
 
 
 def test_augmix_draws_as_torchvisions():
