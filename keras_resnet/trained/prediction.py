@@ -14,6 +14,7 @@ from keras_resnet.data.source import Source
 from keras_resnet.data.unreadable import why_bad_file, why_bad_image
 
 BATCH_SIZE = 32
+TOP = 5  # classes of an image
 
 
 def answers(model, images, flip=False) -> np.ndarray:
@@ -43,7 +44,7 @@ def probabilities(model, preprocessing, images, flip=False) -> np.ndarray:
 
 
 def predict(
-    model, preprocessing, class_names, files, top, skipped=None, flip=False
+    model, preprocessing, class_names, files, top, skipped=None, thresholds=None, flip=False
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
     """Implements `Network.predict`."""
     bad, none = Skipped() if skipped is None else skipped, True
@@ -54,7 +55,11 @@ def predict(
     paths = [os.fsencode(file) for file in files]
     source = _source(paths, paths, tf.io.read_file, why_bad_file)
     for place, row in _answers(model, preprocessing, source, bad, flip):
-        best, none = np.argsort(-row)[:top], False
+        none = False
+        if top is None and thresholds is not None:
+            best = [index for index in np.argsort(-row) if row[index] >= thresholds[index]]
+        else:
+            best = [*np.argsort(-row)[: TOP if top is None else top]]
         yield files[place], [(class_names[index], float(row[index])) for index in best]
     if none and skipped is None:
         _refuse(bad)
