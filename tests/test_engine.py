@@ -1,5 +1,6 @@
 """Jobs on Ray, and inputs of other file systems; needs the engine-test extra."""
 
+import logging
 import os
 import signal
 import threading
@@ -115,7 +116,8 @@ def s3():
     """A server of S3 on this machine, and a client."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", 0)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     variables = {
