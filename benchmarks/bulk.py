@@ -104,9 +104,7 @@ def main():
     cores = len(os.sched_getaffinity(0))
     for millions in (10, 100):  # arithmetic
         hours = millions * 1e6 / both / 3600
-        print(
-            f"{millions} million: {hours:,.0f} hours of {cores} cores, {hours * cores:,.0f} core-hours"
-        )
+        print(f"{millions} million: {hours:,.0f} h, {hours * cores:,.0f} core-hours")
 
 
 if __name__ == "__main__":
