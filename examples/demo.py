@@ -1,13 +1,13 @@
-"""Shows in a browser what a trained network says of a picture, and where in it that is seen.
+"""A web page that shows a trained network's predictions for images, with Grad-CAM.
 
     python examples/demo.py runs/flowers
 
-It takes an exported network too: a SavedModel's version folder, a .onnx, .tflite or .xml file. With
---index embeddings, a folder that `keras-resnet embed` wrote with the run's network, it shows the
-most similar pictures of that folder. Needs the demo extra, and the similar extra for an index: pip
-install "keras3-resnet[demo,similar]".
+It also supports exported networks: the version folder of a SavedModel, a .onnx, .tflite or .xml
+file. With --index embeddings, a folder that `keras-resnet embed` wrote with the run's network, it
+shows the most similar images of that folder. Needs the demo extra, and the similar extra for an
+index: pip install "keras3-resnet[demo,similar]".
 
-On 2 CPU cores it starts in 12 seconds and answers an image at 64 pixels in 0.05 seconds.
+On 2 CPU cores, it starts in 12 seconds and takes 0.05 seconds for an image of 64 pixels.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ with quiet():
     from keras_resnet.export import record, verification
 
 TOP, SIMILAR = 5, 8
-KEPT = 600  # seconds that an uploaded file is kept for
+KEPT = 600  # seconds after which uploaded files are removed
 GRAD_CAM = "Where it sees the first class (Grad-CAM)"
 NO_GRAD_CAM = (
     "Grad-CAM needs the gradients of the Keras model, which an exported network does not have. "
@@ -51,7 +51,7 @@ LAUNCH = {
 
 
 def open_run(folder, layer=None):
-    """The names of a run's classes, and a function that asks its network about an image file.
+    """Returns the class names of a run, and a function that runs its network on an image file.
 
     The function returns the pixels, the probabilities, and a function from a class to its heat map.
     """
@@ -70,7 +70,7 @@ def open_run(folder, layer=None):
 
 
 def open_export(artefact):
-    """As `open_run`, of an exported network in its own runtime; there are no heat maps."""
+    """The same as `open_run` for an exported network in its own runtime, without heat maps."""
     said = record.read(artefact)
     preprocessing, inside = record.preprocessing_of(said), said["preprocessing_inside"]
     if preprocessing is None or said["class_names"] is None:
@@ -108,7 +108,7 @@ def open_index(folder, run):
 
 
 def look(class_names, ask, name, content):
-    """What is shown of an image file: its classes, the pixels, a heat map over them, a message."""
+    """Returns the classes, the pixels, the heat map and the message to show for an image file."""
     began = time.perf_counter()
     pixels, probabilities, grad_cam = ask(name, content)
     message = f"{name}: answered in {(time.perf_counter() - began) * 1000:.0f} ms"
@@ -118,10 +118,10 @@ def look(class_names, ask, name, content):
 
 
 def page(title, class_names, ask, has_grad_cam, find=None):
-    """The page: a place to drop a file, and what the network says of it; similar ones by `find`."""
+    """Builds the page: an upload area, the network's predictions, and similar images by `find`."""
 
     def answer(file):
-        free = None  # the place where files are dropped, for the next one
+        free = None  # the upload area, which is cleared for the next file
         try:
             name, content = Path(file).name, Path(file).read_bytes()
             return free, *look(class_names, ask, name, content), find and find(name, content)
@@ -133,7 +133,7 @@ def page(title, class_names, ask, has_grad_cam, find=None):
         gradio.Markdown(f"## Ask `{title}`")
         with gradio.Row():
             with gradio.Column():
-                # Not gradio.Image, which decodes files itself: other pixels, other messages.
+                # Not gradio.Image, which decodes files itself, with other pixels and messages.
                 file = gradio.File(label="Picture", file_types=["image"], elem_id="file")
                 message = gradio.Textbox(label="Message", lines=2, elem_id="message")
             classes = gradio.Label(label="Classes", num_top_classes=TOP, elem_id="classes")
@@ -164,11 +164,11 @@ def main(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
 ):
-    """Serves a page on which pictures can be dropped."""
+    """Serve a web page for uploading images."""
     exported = path.suffix in (".onnx", ".tflite", ".xml") or record.place(path).is_file()
     try:
         class_names, ask = open_export(path) if exported else open_run(path, layer)
-        # The first answer takes longer, and shows whether there will be others.
+        # The first prediction takes longer, and shows whether the network works.
         black = tf.io.encode_jpeg(np.zeros((64, 64, 3), np.uint8)).numpy()
         look(class_names, ask, "black.jpg", black)
         if index and exported:

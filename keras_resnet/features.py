@@ -1,4 +1,4 @@
-"""Networks as backbones: the feature maps of their stages, and freezing."""
+"""Backbones: feature maps of the stages, and freezing."""
 
 import dataclasses
 import logging
@@ -16,7 +16,7 @@ from keras_resnet.builder import all_layers, channels_first, walk
 
 __all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pooled", "pyramid"]
 
-# The last convolution of a stem, or what rectifies its output.
+# The last convolution of a stem, or the ReLU after it.
 STEM_ENDS = ("conv1", "conv1.6", "relu")
 
 logger = logging.getLogger("keras_resnet")
@@ -142,14 +142,14 @@ def pooled(model: keras.Model, layer: str = "avgpool") -> keras.Model:
 
 
 def _networks_inside(model) -> str:
-    """What to pass instead of a model that has networks inside."""
+    """Suggests to pass a nested network instead of the model."""
     blocks = [path for path, layer in walk(model) if isinstance(layer, ResidualBlock)]
     inside = dict.fromkeys(path.rpartition("/")[0] for path in blocks)
     return "".join(f"Pass {path}, the network inside. " for path in inside if path)
 
 
 def _levels(model) -> dict[str, FeatureInfo]:
-    """The last layer of the stem and of every stage, by the names of pyramids."""
+    """Finds the last layer of the stem and of every stage, {level: info}."""
     levels, prefixes, channels, stride = {}, set(), 0, 1
     for layer in model.layers:
         channels = getattr(layer, "filters", channels)
@@ -158,7 +158,7 @@ def _levels(model) -> dict[str, FeatureInfo]:
             prefix, place = layer.name.rsplit("layer", 1)
             prefixes.add(prefix)
             stage, index = map(int, place.split("."))
-            if index and layer.strides > 1:  # the level is what it takes
+            if index and layer.strides > 1:  # the level is its input
                 continue
             name = f"C{stage + 1}"
         elif not prefixes and layer.name.endswith(STEM_ENDS):
@@ -208,7 +208,7 @@ def freeze(model: keras.Model, until: str, *, batch_norm: bool = True) -> tuple[
             f"{model.name} has {what} {until!r}, but {', '.join(stages)}. Received: until={until!r}"
         )
     for layer in list(layers.values())[: max(found) + 1]:
-        # The sublayers, since a frozen block would freeze its batch normalization.
+        # Its sublayers, since freezing the block would also freeze its batch normalization.
         block = isinstance(layer, ResidualBlock)
         for part in (*layer.main, *layer.shortcut) if block else (layer,):
             if batch_norm or not isinstance(part, keras.layers.BatchNormalization):

@@ -85,7 +85,7 @@ def export(
 ):
     """Export a network, run the export and compare its outputs with the model's.
 
-    export.json, beside the export or in it, describes inputs, outputs and the difference.
+    export.json, in the export or next to it, describes inputs, outputs and the difference.
 
     [bold]Example:[/bold] keras-resnet export runs/flowers --format onnx
     """

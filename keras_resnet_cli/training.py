@@ -14,7 +14,7 @@ import typer
 from keras_resnet_cli.options import Debug, output_folder, with_parameters
 from keras_resnet_cli.terminal import log_to_stdout, subpackage
 
-# Fields of a recipe that have an option of their own.
+# Fields of a recipe with their own options.
 OPTIONS = {
     "data": str,
     "validation_split": float,
@@ -73,7 +73,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Recipe: flowers, fine_tune, cifar, imagenet_v1, imagenet_v2, or a .json file."
+            help="Recipe: flowers, fine_tune, fine_tune_layers, cifar, imagenet_v1, imagenet_v2, "
+            "a1, a2, a3, or a .json file."
         ),
     ] = "flowers",
     output: Annotated[Path, output_folder("Run folder to write.")] = Path("runs/flowers"),

@@ -1,4 +1,4 @@
-"""Pyramids, and freezing by a real step."""
+"""Pyramids, and freezing with a real training step."""
 
 import copy
 import pickle

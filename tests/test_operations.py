@@ -95,7 +95,13 @@ def test_magnitudes():
 
     def apply(name, level, sign, wide):
         operation = tf.constant(names.index(name))
-        return policies.apply(image, operation, tf.constant(level), tf.constant(sign), wide=wide)
+        return policies.apply(
+            image,
+            operation,
+            tf.constant(level),
+            tf.constant(sign),
+            policies.WIDE if wide else policies.RAND,
+        )
 
     for name in (*policies.SIGNED, "posterize", "identity"):
         for wide in (False, True):

@@ -1,4 +1,4 @@
-"""What importing the package does, and what the repository says."""
+"""Importing the package, and files of the repository."""
 
 import ast
 import configparser

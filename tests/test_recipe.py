@@ -1,8 +1,9 @@
-"""Recipes: what they refuse, how they are written, and the named ones."""
+"""Recipes: validation, JSON, and the named ones."""
 
 import dataclasses
 import inspect
 import json
+import operator
 import runpy
 from pathlib import Path
 
@@ -40,7 +41,24 @@ ROOT = Path(__file__).parents[1]
         ({"weight_decay": -0.1}, "weight_decay=-0.1"),
         ({"ema_momentum": 1.0}, "ema_momentum=1.0"),
         ({"validation_split": 1.5}, "validation_split=1.5"),
-        ({"optimizer": "rmsprop"}, "sgd, sgdw, adam, adamw"),
+        ({"optimizer": "rmsprop"}, "sgd, sgdw, adam, adamw, lamb"),
+        ({"loss": "hinge"}, "cross_entropy, binary_cross_entropy"),
+        ({"target_threshold": 0.2}, "target_threshold=0.2, loss='cross_entropy'"),
+        ({"layer_decay": 0.0}, "layer_decay=0.0"),
+        (
+            {"layer_decay": 0.7, "learning_rate_multipliers": {"fc": 2}},
+            "layer_decay=0.7, learning_rate_multipliers",
+        ),
+        ({"teacher_share": 0.3}, "teacher=None, teacher_share=0.3"),
+        ({"temperature": 2.0}, "need a teacher"),
+        ({"swa_start": 15}, "swa_start=15, epochs=15"),
+        ({"swa_start": 5, "ema_momentum": 0.9}, "swa_start=5, ema_momentum=0.9"),
+        ({"swa_start": 5, "early_stopping": 3}, "early_stopping=3"),
+        ({"swa_learning_rate": 0.1}, "needs swa_start"),
+        ({"train_sizes": (128, 160), "train_size": 160}, "train_size=160, train_sizes="),
+        ({"train_sizes": (128, 160), "epochs": 1}, "epochs=1"),
+        ({"train_sizes": (16, 160)}, "Received: train_sizes=16"),
+        ({"train_sizes": 160}, "a tuple of image sizes"),
         ({"nesterov": True}, "nesterov=True, optimizer='adam'"),
         ({"model": "resnet19"}, "model='resnet19'"),
         ({"precision": "float16"}, "mixed_float16"),
@@ -165,6 +183,38 @@ def test_the_named_ones_have_the_published_numbers():
     assert RECIPES["imagenet_v2"].ema_momentum == pytest.approx(
         (1 - 2e-5 * 1024 * 32 / 600) ** (1 / 32), abs=2e-7
     )
+
+
+def test_the_table_of_resnet_strikes_back():
+    """https://arxiv.org/abs/2110.00476, table 2: procedures A1, A2 and A3."""
+    rows = {
+        "train_size": (None, None, 160),
+        "image_size": (224, 224, 224),
+        "epochs": (600, 300, 100),
+        "batch_size": (2048,) * 3,
+        "optimizer": ("lamb",) * 3,
+        "learning_rate": (5e-3, 5e-3, 8e-3),
+        "schedule": ("cosine",) * 3,
+        "weight_decay": (0.01, 0.02, 0.02),
+        "warmup_epochs": (5,) * 3,
+        "dropout": (0.0,) * 3,
+        "drop_path": (0.05, 0.05, 0.0),
+        "loss": ("binary_cross_entropy",) * 3,
+        "ema_momentum": (None,) * 3,
+        "swa_start": (None,) * 3,
+        "augmentation.label_smoothing": (0.1, 0.0, 0.0),
+        "augmentation.repeats": (3, 3, 1),
+        "augmentation.flip": (0.5,) * 3,
+        "augmentation.policy": (*("rand-m7-mstd0.5-inc1",) * 2, "rand-m6-mstd0.5-inc1"),
+        "augmentation.mixup": (0.2, 0.1, 0.1),
+        "augmentation.cutmix": (1.0,) * 3,
+        "augmentation.erasing": (0.0,) * 3,
+        "augmentation.color_jitter": (None,) * 3,
+    }
+    for field, values in rows.items():
+        found = tuple(operator.attrgetter(field)(RECIPES[name]) for name in ("a1", "a2", "a3"))
+        assert found == values, field
+    assert RECIPES["a1"].preprocessing.resize == int(224 / 0.95)
 
 
 def test_images_of_weights_that_take_no_squares():

@@ -1,4 +1,4 @@
-"""Trainings that are killed, and go on to the same bits; and what happens where nothing fits."""
+"""Killed trainings are resumed with the same bits; and errors if they cannot be."""
 
 import contextlib
 import csv
@@ -16,26 +16,40 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from labelled_flowers import write_tables
 
 from keras_resnet import data
+from keras_resnet.models import create
 from keras_resnet.trained import open_network
 from keras_resnet.training import SGD, Recipe, TrainingError, checkpoint, train
 from keras_resnet.training.callbacks import CROSS_ENTROPY, Averages
 from keras_resnet.training.checkpoint import TrainingState
+from keras_resnet.weights import save
 
-# All that has a state: order, augmentation, dropout, schedule, momentum, moving averages.
+# All that has a state: order, augmentation, dropout, schedule, momentum, averages of two kinds.
 ARGUMENTS = (
     *("train", "--data", "flowers", "--model", "resnet18", "--image-size", "32"),
     *("--epochs", "4", "--batch-size", "8", "--deterministic", "--save-every", "2"),
     *("--set", "augmentation.mixup=0.2", "--set", "dropout=0.2", "--set", "drop_path=0.2"),
-    *("--set", "ema_momentum=0.9", "--set", "schedule=cosine", "--set", "optimizer=sgd"),
+    *("--set", "schedule=cosine", "--set"),
 )
+SGD_ARGUMENTS = (
+    *(*ARGUMENTS, "optimizer=sgd", "--set", "ema_momentum=0.9"),
+    *("--set", 'class_weights={"rose": 2}'),
+)
+LAMB_ARGUMENTS = (
+    *(*ARGUMENTS, "optimizer=lamb", "--set", "teacher=teacher.pth", "--set", "swa_start=2"),
+    *("--set", "train_sizes=[32, 40]", "--set", "loss=binary_cross_entropy"),
+    *("--set", "augmentation.policy=rand-m7-mstd0.5-inc1"),
+)
+# The images of its tables have weights.
+LABELS_ARGUMENTS = (*ARGUMENTS, "optimizer=sgd", "--set", "loss=binary_cross_entropy")
 
 
-def killed_once(reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGKILL):
+def killed_once(arguments, reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGKILL):
     """What the training into a folder says until `reached()` and some seconds more."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_resnet_cli", *ARGUMENTS, "--output", folder.name],
+        [sys.executable, "-m", "keras_resnet_cli", *arguments, "--output", folder.name],
         cwd=folder.parent,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
@@ -55,9 +69,17 @@ def killed_once(reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGK
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path, run_python):
+@pytest.mark.parametrize(
+    "arguments",
+    [SGD_ARGUMENTS, LAMB_ARGUMENTS, LABELS_ARGUMENTS],
+    ids=["sgd", "lamb", "several labels"],
+)
+def test_killed_at_random_moments(arguments, tmp_path, run_python):
     data.drawn_flowers(tmp_path / "flowers", train=8, val=2)
-    whole = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "whole")
+    if arguments == LABELS_ARGUMENTS:
+        write_tables(tmp_path / "flowers")
+    save(create("resnet18", classes=5), tmp_path / "teacher.pth")
+    whole = run_python("-m", "keras_resnet_cli", *arguments, "--output", "whole")
     assert whole.returncode == 0, whole.stderr
     folder = tmp_path / "killed"
     path = folder / checkpoint.NAME
@@ -71,13 +93,14 @@ def test_killed_at_random_moments(tmp_path, run_python):
 
     # The second is killed while it writes, the others some time after they have written.
     before = 0
-    said = [killed_once(has_written, folder, moments.uniform(0, 0.5))]
-    said.append(killed_once(writes, folder))
+    said = [killed_once(arguments, has_written, folder, moments.uniform(0, 0.5))]
+    said.append(killed_once(arguments, writes, folder))
     before = path.stat().st_mtime_ns
-    said.append(killed_once(has_written, folder, moments.uniform(0, 0.5), signal.SIGINT, 130))
+    delay = moments.uniform(0, 0.5)
+    said.append(killed_once(arguments, has_written, folder, delay, signal.SIGINT, 130))
     assert "Stopped in epoch" in said[-1] and "the same command resumes" in said[-1]
     assert "Traceback" not in said[-1]
-    done = run_python("-m", "keras_resnet_cli", *ARGUMENTS, "--output", "killed")
+    done = run_python("-m", "keras_resnet_cli", *arguments, "--output", "killed")
     assert done.returncode == 0, done.stderr
     assert "Continuing after" in done.stdout
     for name in ("last.keras", "best.keras"):

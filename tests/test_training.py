@@ -1,4 +1,4 @@
-"""A whole training, small: the run folder, and what can be asked of it."""
+"""A complete small training: the run folder, and using its network."""
 
 import contextlib
 import csv
@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 from tensorflow.python.framework import config
 
 import keras_resnet
@@ -97,7 +97,7 @@ def test_the_run_folder(finished):
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= history[0].keys()
     skipped = rows(folder / "skipped.csv")
     assert {row["file"]: row["reason"].split(" (")[0] for row in skipped} == {
-        str(flowers / "train" / "rose" / "notes.jpg"): "it is no image",
+        str(flowers / "train" / "rose" / "notes.jpg"): "it is not an image",
         str(flowers / "val" / "tulip" / "cut.jpg"): "it is damaged",
     }
     report = (folder / "report.md").read_text()
@@ -212,7 +212,7 @@ def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
         assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json", ".env"}
     assert {entry.name for entry in folder.iterdir()} == {"recipe.json", ".env"}
     for text, said in (
-        ('{"epochs": 3, "sharpness": 0.5}', "should be: A recipe has no field sharpness"),
+        ('{"epochs": 3, "sharpness": 0.5}', "is invalid: A recipe has no field sharpness"),
         ('{"augmentation": {"blur": 1}}', r"recipe\.json .* has no field augmentation\.blur"),
         ('{"epochs": ', r"recipe\.json is damaged: line 1, .* another release"),
     ):
@@ -419,13 +419,40 @@ def test_evaluation(finished, network, tmp_path):
         ({"run": folder, "model": "resnet18"}, "Pass either run"),
         ({"model": "resnet18"}, "Pass either run"),
         ({"weights": "imagenet"}, "Pass model"),
-        ({"run": folder, "preprocessing": {"crop": 64}}, "expects images of 32 px"),
     ):
         with pytest.raises(ValueError, match=said):
             trained.open_network(**arguments)
+    larger = trained.open_network(folder, preprocessing={"crop": 64})
+    assert larger.model.input_shape[1:3] == (64, 64) and larger.preprocessing.resize == (72, 72)
+    assert [row[:2] for row in larger.evaluate(str(flowers)).rows] == [
+        row[:2] for row in found.rows
+    ]
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1])
     with pytest.raises(ValueError, match="The classes differ"):
         network.evaluate(str(tmp_path / "x.npz"))
+
+
+def test_mirrored_images_are_averaged(finished, network):
+    """The mean of what the network answers on an image and on Pillow's mirror image of it."""
+    _, flowers, _ = finished
+    files = sorted((flowers / "val" / "daisy").glob("*"))[:3]
+    contents, mirrored = [], []
+    for file in files:
+        for kept, image in zip(
+            (contents, mirrored),
+            (Image.open(file), ImageOps.mirror(Image.open(file))),
+            strict=True,
+        ):
+            image.convert("RGB").save(stream := io.BytesIO(), "PNG")
+            kept.append(stream.getvalue())
+    expected = (network.probabilities(contents) + network.probabilities(mirrored)) / 2
+    found = network.probabilities(contents, flip=True)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert np.abs(found - network.probabilities(contents)).max() > 1e-3
+    flipped = network.evaluate(str(flowers), flip=True)
+    assert {row[3] for row in flipped.rows} != {
+        row[3] for row in network.evaluate(str(flowers)).rows
+    }
 
 
 def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
@@ -575,6 +602,10 @@ def test_commands(finished, command_here, tmp_path):
     found = json.loads(done.stdout)
     assert (found["images"], found["left_out"]) == (15, 1)
     assert rows(tmp_path / "answers.csv") == rows(folder / "predictions.csv")
+    larger = json.loads(command_here(*arguments, "--image-size", 48, "--json").stdout)
+    assert (larger["usual_image_size"], larger["usual_top1"]) == (32, found["top1"])
+    done = command_here(*arguments, "--image-size", 48, "--flip")
+    assert "At the usual image size, 32: top-1 " in done.stdout
     first = rows(folder / "predictions.csv")[0]
     done = command_here("predict", first["file"], "--run", folder, "--top", 1, "--json")
     (answer,) = json.loads(done.stdout)
@@ -603,17 +634,18 @@ def test_bad_files_are_named_and_the_others_answered(finished, command_here, tmp
     first = rows(folder / "predictions.csv")[0]
     assert found[1]["probabilities"][0] == pytest.approx(float(first["probability"]), abs=1e-5)
     *named, last = done.stderr.splitlines()
-    for file, reason in zip(bad, ("it is no image", "No such file", "it is no image"), strict=True):
-        assert [line.startswith(f"Left out {file}: {reason}") for line in named].count(True) == 1
+    reasons = ("it is not an image", "No such file", "it is not an image")
+    for file, reason in zip(bad, reasons, strict=True):
+        assert [line.startswith(f"Skipped {file}: {reason}") for line in named].count(True) == 1
     assert last == "Error: 3 images could not be classified; they are named above."
     done = command_here("predict", *bad, "--run", folder)
-    assert (done.returncode, done.stdout) == (1, "") and "Left out text.jpg" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and "Skipped text.jpg" in done.stderr
     network = trained.Network.from_run(folder)
     skipped = data.Skipped()
     answers = dict(network.predict(given[:6], skipped=skipped))
     assert list(answers) == [Path(files[1]), Path(files[0])]
-    assert "it is no image" in skipped.reasons["text.jpg"]
-    with pytest.raises(ValueError, match=r"text\.jpg cannot be decoded: it is no image"):
+    assert "it is not an image" in skipped.reasons["text.jpg"]
+    with pytest.raises(ValueError, match=r"text\.jpg cannot be decoded: it is not an image"):
         dict(network.predict(["text.jpg"]))
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a person runs before a commit. With --all, what is slow, or needs JAX, torch, Ray or a browser, too.
+# Checks to run before a commit. With --all, also those that are slow, or need JAX, torch, Ray or a browser.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,4 @@
-"""Looks through a folder of images before training does."""
+"""Checks the images in a folder."""
 
 import collections
 import dataclasses
@@ -14,19 +14,21 @@ from keras_resnet.data.image_folder import list_parts
 from keras_resnet.data.source import Source
 from keras_resnet.data.unreadable import why_bad_image
 
-LOOKED_AT = 20_000  # files, for duplicates before each training
+LOOKED_AT = 20_000  # maximum number of files to compare before each training
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What is in a folder of images.
+    """The result of `check_data`.
 
     Args:
-        counts: {part: {class: images}}, the bad ones too; the part is "train", "val" or "".
-        bad: {file: why it cannot be used}.
-        duplicates: Groups of files with the same bytes, of which one trains and one validates.
-        unread: {file: why}: images of kinds that TensorFlow does not read, not among the counts.
-        ignored: How many files are no images.
+        counts: {part: {class: number of images}}, including unreadable ones; the part is "train",
+            "val" or "".
+        bad: {file: reason} of unreadable images.
+        duplicates: Groups of identical files that are in both train and val.
+        unread: {file: reason} of images in formats that TensorFlow does not read; not counted.
+        ignored: Number of files that are not images.
+        total: How many images there are, the bad ones too; several classes may count one.
     """
 
     counts: dict[str, dict[str, int]]
@@ -34,11 +36,7 @@ class Check:
     duplicates: list[tuple[str, ...]]
     unread: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: int = 0
-
-    @property
-    def total(self) -> int:
-        """How many images there are, the bad ones too."""
-        return sum(sum(classes.values()) for classes in self.counts.values())
+    total: int = 0
 
 
 def check_data(
@@ -47,7 +45,8 @@ def check_data(
     """Finds unreadable and duplicate images in a folder; decodes all images in parallel.
 
     Args:
-        directory: A folder of class folders, or with `train` and `val` folders of those.
+        directory: A folder of class folders, a table, or a folder with `train` and `val` parts of
+            these kinds; as for `data.image_folder`.
         on_progress: Function of (number of images done, total number), called repeatedly.
 
     Raises:
@@ -77,11 +76,11 @@ def check_data(
     }
     unread = {file: why for images in parts.values() for file, why in images.unread.items()}
     ignored = sum(images.ignored for images in parts.values())
-    return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored)
+    return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored, total)
 
 
 def in_turn(pool, function, items, most):
-    """The results of a function, in the order of its arguments; at most so many are under way."""
+    """Yields the results for the items in order, with at most `most` pending tasks."""
     waiting: collections.deque[Future] = collections.deque()
     for item in items:
         waiting.append(pool.submit(function, item))
@@ -110,7 +109,7 @@ def _duplicates(parts, hashes, bad):
         for index in np.flatnonzero(np.isin(hashes[part], shared)):
             file = images.file(index)
             if file not in bad:
-                # Eight bytes may agree by chance among millions; these do not.
+                # Among millions of files, 8-byte hashes may collide; sha256 does not.
                 groups[hashlib.sha256(Path(file).read_bytes()).digest()].append((part, file))
     return [
         tuple(file for _, file in group)
@@ -120,9 +119,9 @@ def _duplicates(parts, hashes, bad):
 
 
 def files_in_both(train: Source, val: Source) -> list[tuple[str, str]]:
-    """(a file that trains, one that validates) of the same bytes, for each that validates.
+    """Lists (training file, validation file) with identical content.
 
-    Only files of the same size are read, and none at all where there are more than 20,000.
+    Only files of equal size are read; with more than 20,000 files, none are.
     """
     if not (train.folder and val.folder) or train.count + val.count > LOOKED_AT:
         return []
@@ -142,7 +141,7 @@ def files_in_both(train: Source, val: Source) -> list[tuple[str, str]]:
 
 
 def _digest(file):
-    """The hash of a file; None if it cannot be read."""
+    """Returns the hash of a file; None if it cannot be read."""
     try:
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()

@@ -1,4 +1,4 @@
-"""Image folders as TFRecord files: a few large files in place of many small ones."""
+"""Image folders as TFRecord files: a few large files instead of many small ones."""
 
 import contextlib
 import dataclasses
@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_resnet.data.datasets import shuffled
 from keras_resnet.data.image_folder import list_parts, save_class_indices
 from keras_resnet.data.images import Images
+from keras_resnet.data.label_sets import LabelSets
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.smaller import smaller, smaller_options
@@ -27,7 +28,7 @@ from keras_resnet.files import LOCK, locked, read_json, remove_leftovers, replac
 INDEX = "shards.json"
 AGAIN = "Remove the folder and write it again: keras-resnet shards."
 READ_AT_ONCE = 16  # shards
-# The names that ImageNet's TFRecords have.
+# Feature names as in ImageNet's TFRecords.
 FEATURES = {
     "image/encoded": tf.io.FixedLenFeature((), tf.string),
     "image/class/label": tf.io.FixedLenFeature((), tf.int64),
@@ -51,8 +52,8 @@ def write_shards(
     interruption, another call writes only the missing shards.
 
     Args:
-        directory: A folder of class folders; or with `train` and `val` folders of those, which
-            become `train` and `val` folders of shards.
+        directory: A folder of class folders, or a table with one label for each image; or a folder
+            with `train` and `val` parts of those, which become `train` and `val` folders of shards.
         output: The folder to write: `00000-of-00128.tfrecord`, ..., `shards.json`,
             `class_indices.json`.
         shards: Number of files; fewer if there are fewer images.
@@ -64,7 +65,7 @@ def write_shards(
         on_progress: Function of (number of shards done, total number), called after each shard.
 
     Returns:
-        The unreadable images, which were left out.
+        The unreadable images, which were skipped.
 
     Raises:
         DataError: if the folder does not have this structure, the output contains something else,
@@ -76,6 +77,12 @@ def write_shards(
         raise ValueError(f"shards should be 1 or more. Received: shards={shards}")
     stored = smaller_options(max_side, quality)
     output, parts = Path(output), list_parts(directory)
+    for images in parts.values():
+        if isinstance(images.labels, LabelSets) or images.weights is not None:
+            raise DataError(
+                f"{directory} has images with several labels or with weights. Shards have one "
+                "label for each image; train from the table itself."
+            )
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     busy = DataError(
         f"Another process is writing shards to {output}. Wait for it, or choose another folder."
@@ -87,7 +94,7 @@ def write_shards(
                 skipped.add_all(images.unusable | images.unread)
                 number = min(shards, len(images))
                 part = _write_part(images, output / name, number, seed, stored, skipped)
-                with contextlib.closing(part):  # its threads end before the lock does
+                with contextlib.closing(part):  # ends its threads before the lock is released
                     for _ in part:
                         done += 1
                         if on_progress:
@@ -100,7 +107,7 @@ def write_shards(
 def _write_part(images: Images, output, shards, seed, stored, skipped):
     """Writes one folder of shards, yielding after each."""
     names = tf.strings.reduce_join(images.names, separator="\0").numpy()
-    content = hashlib.sha256(names + images.labels.tobytes() + f"{seed}".encode())
+    content = hashlib.sha256(names + np.asarray(images.labels).tobytes() + f"{seed}".encode())
     plan = {
         "content": content.hexdigest(),
         "shards": shards,
@@ -157,7 +164,7 @@ def _write_part(images: Images, output, shards, seed, stored, skipped):
 
 
 def _index(values):
-    """What shards.json has, while the shards are written and after it, checked."""
+    """Validates the content of shards.json, both of unfinished and of finished shards."""
     names, counts = values["class_names"], values.get("counts", [])
     if not (_are(names, str) and names and _are(counts, int) and isinstance(values["shards"], int)):
         raise TypeError("class_names should be names, shards a number and counts numbers")
@@ -171,7 +178,7 @@ def _index(values):
 
 
 def _account(values):
-    """What is noted of one shard while the others are written, checked."""
+    """Validates the record of one shard of an unfinished set."""
     if not isinstance(values["count"], int) or not isinstance(values["skipped"], dict):
         raise TypeError("count should be a number, skipped {name: reason}")
     return values
@@ -186,8 +193,8 @@ def _write_json(path, content):
 
 
 def _write_shard(images, chosen, file, max_side, quality):
-    """Writes the images of one shard; returns how many, and {name: reason} of those left out."""
-    count, bad = 0, {}
+    """Writes the images of one shard; returns their number, and {name: reason} of skipped ones."""
+    count, bad, labels = 0, {}, np.asarray(images.labels)
     with replacing(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for place in chosen:
             name = images.file(place)
@@ -201,7 +208,7 @@ def _write_shard(images, chosen, file, max_side, quality):
                 continue
             if max_side is not None:
                 content = smaller(content, max_side, quality)
-            label = int(images.labels[images.chosen[place]])
+            label = int(labels[images.chosen[place]])
             below = os.fsencode(name)[len(images.folder) :]
             values = {
                 "image/encoded": tf.train.Feature(bytes_list={"value": [content]}),
@@ -246,7 +253,7 @@ def tfrecords(
 
 
 def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
-    """The images of a folder of shards; arguments and errors as of `tfrecords`."""
+    """Returns the images of a folder of shards; arguments and errors as for `tfrecords`."""
     directory = Path(directory)
     files = sorted(str(file) for file in directory.glob("*.tfrecord") if file.name[0] != ".")
     index = {}
@@ -290,7 +297,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             num_parallel_calls=min(PARALLEL, READ_AT_ONCE),
             deterministic=True,
         )
-        # Shards differ by a few images: who has fewer begins again.
+        # Shards differ by a few images: a worker with fewer starts again.
         return (
             shuffled(records.map(example), key)
             .repeat(2)
@@ -301,7 +308,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
     def example(file, number, record):
         parsed = tf.io.parse_single_example(record, FEATURES)
         name = parsed["image/filename"]
-        # Others' files may have no names, or the same one several times.
+        # In files from other programs, names may be missing or duplicate.
         place = tf.strings.join([file, tf.strings.as_string(number)], "/")
         unique = tf.strings.strip(tf.strings.join([place, name], " "))
         name = tf.where(tf.constant(bool(index)) & (name != b""), name, unique)
@@ -316,19 +323,19 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
 
 
 def _numbered(file):
-    """(file, place in it, record) of each record."""
+    """Yields (file, index, record) of each record."""
     records = tf.data.TFRecordDataset(file).enumerate()
     return records.map(lambda number, record: (file, number, record))
 
 
 def _listed(files, counts):
-    """As of `Source`."""
+    """Lists the files; see `Source`."""
     for file, count in zip(files, counts, strict=True):
         yield os.path.basename(file), os.path.getsize(file), count
 
 
 def records(file):
-    """(where its data start, how long they are) of each record of a TFRecord file.
+    """Yields (start, length) of the data of each record in a TFRecord file.
 
     A record is length (8 bytes), checksum (4), data, checksum (4).
     """

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) files, for phones and small machines."""
+"""LiteRT (TensorFlow Lite) files, for mobile and embedded devices."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import numpy as np
 from keras_resnet.export.file import Format, input_signature, write_file
 from keras_resnet.preprocessing import Preprocessing
 
-METADATA = "keras_resnet"  # the name of our metadata in a file
-IDENTIFIER = b"TFL3"  # of LiteRT's format
+METADATA = "keras_resnet"  # name of the metadata entry
+IDENTIFIER = b"TFL3"  # of the file format
 
 
 def litert(
@@ -22,6 +22,7 @@ def litert(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
@@ -44,6 +45,7 @@ def litert(
         preprocessing: As for `export.onnx`; likewise `class_names`, `image_size`, `source` and
             `layer`.
         class_names: Likewise.
+        thresholds: Likewise.
         image_size: Likewise.
         quantize: None; "dynamic" for 8-bit kernels, a quarter of the size; or "int8" for 8-bit
             kernels, with a scale for each channel, and 8-bit activations.
@@ -67,6 +69,7 @@ def litert(
         path,
         preprocessing=preprocessing,
         class_names=class_names,
+        thresholds=thresholds,
         image_size=image_size,
         quantize=quantize,
         calibration_data=calibration_data,
@@ -77,7 +80,7 @@ def litert(
 
 
 def _write(network, file, metadata, quantize, data):
-    """By LiteRT's own operations only, so that any interpreter runs them."""
+    """Converts with LiteRT's built-in operations only, which every interpreter supports."""
     import tensorflow as tf
 
     operations = tf.lite.OpsSet.TFLITE_BUILTINS
@@ -99,7 +102,7 @@ def _write(network, file, metadata, quantize, data):
 
 
 def _with_metadata(content, metadata):
-    """A file's content with one more buffer: the metadata, as JSON, under our name."""
+    """Adds the metadata to a file's content, as a buffer of JSON."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 

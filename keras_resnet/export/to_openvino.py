@@ -16,6 +16,7 @@ def openvino(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     source: str | os.PathLike[str] | None = None,
     layer: str | None = None,
@@ -32,6 +33,7 @@ def openvino(
         path: File to write, `resnet.xml` for example. The weights are written to `resnet.bin`.
         preprocessing: As for `export.onnx`, like the other arguments.
         class_names: Likewise.
+        thresholds: Likewise.
         image_size: Likewise.
         source: Likewise.
         layer: Likewise.
@@ -50,6 +52,7 @@ def openvino(
         path,
         preprocessing=preprocessing,
         class_names=class_names,
+        thresholds=thresholds,
         image_size=image_size,
         source=source,
         layer=layer,
@@ -62,7 +65,7 @@ def _write(network, file, metadata, quantize, data):
     network.export(
         str(file), format="openvino", input_signature=input_signature(network), verbose=False
     )
-    # A model reads its weights from the file, which is replaced: so from memory.
+    # From memory, since the file from which a model reads its weights will be replaced.
     graph = openvino.Core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())
     for name, value in metadata.items():
         graph.set_rt_info(value, ["keras_resnet", name])

@@ -22,6 +22,7 @@ from keras_resnet.export.network import (
     check_backend,
     check_sizes,
     checked_names,
+    fitting_thresholds,
     gives_logits,
     laid_out,
     named_outputs,
@@ -42,6 +43,7 @@ def saved_model(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     top_k: int = 5,
     fold: bool = True,
     warmup: bool = False,
@@ -54,7 +56,8 @@ def saved_model(
     channels first if the model is. With `preprocessing`, `serving_default` accepts `image_bytes`,
     string (batch,), the contents of JPEG, PNG, GIF, BMP or WebP files; without, it is the same as
     `tensor`. A classifier returns `classes`, string (batch, top_k), and `scores`, float32 (batch,
-    top_k), highest first, and `probabilities`, float32 (batch, classes). A backbone returns
+    top_k), highest first, and `probabilities`, float32 (batch, classes); with `thresholds` also
+    `predicted`, bool (batch, classes), which classes reach them. A backbone returns
     `features`, a pyramid its levels by name, and both have a third signature, `features`, which is
     the same as `tensor`. One unreadable image fails its whole batch.
 
@@ -66,6 +69,8 @@ def saved_model(
         preprocessing: The `Preprocessing` to include.
         class_names: Class names, also written to the asset class_names.txt, one per line. Default:
             the class indices.
+        thresholds: Least probability at which each class is predicted, for a network that ends in a
+            sigmoid.
         top_k: Number of classes in `classes` and `scores`.
         fold: Whether to fold batch normalization into the convolutions.
         warmup: Whether to add warm-up requests, as `write_warmup` does.
@@ -83,24 +88,24 @@ def saved_model(
     """
     check_backend()
     model = model if layer is None else features.pooled(model, layer)
-    names = checked_names(model, class_names)
+    names, least = checked_names(model, class_names), fitting_thresholds(model, thresholds)
     check_sizes(model, None, preprocessing)
     if top_k < 1:
         raise ValueError(f"top_k should be 1 or more. Received: top_k={top_k}")
     if warmup:
-        serving_messages()  # ends here without the serving extra
+        serving_messages()  # raises ImportError without the serving extra
     directory = Path(directory)
     if directory.is_file():
         raise ValueError(f"{directory} is a file. Choose a folder for the versions.")
     directory.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(directory)
-    # A name that is no number: a server that watches the folder passes it over.
+    # Servers that watch the folder ignore names that are not numbers.
     unfinished = directory / f".{uuid.uuid4().hex}{UNFINISHED}"
     try:
         with disk_errors(directory), tempfile.TemporaryDirectory() as folder:
             network = folding.fold(model) if fold else model
             table = None if names is None else _name_table(names, Path(folder))
-            predict = _predict(model, network, table, top_k)
+            predict = _predict(model, network, table, top_k, least)
             signature = _write(model, predict, unfinished, preprocessing, table)
         compared = _try(unfinished, model, preprocessing, names)
         said = record.describe(
@@ -112,6 +117,7 @@ def saved_model(
             inside="all" if preprocessing else "none",
             class_names=names,
             layer=layer,
+            thresholds=least,
             comparison=compared,
             source=source,
             modules=("keras", "tensorflow"),
@@ -126,9 +132,9 @@ def saved_model(
 
 
 def _write(model, predict, target, preprocessing, table):
-    """Writes a SavedModel; gives each signature's inputs and outputs."""
+    """Writes a SavedModel; returns the inputs and outputs of each signature."""
     archive = keras.export.ExportArchive()
-    # Not archive.track(network): the variables are found, and would be written twice.
+    # Without archive.track(network): the variables are found anyway, and would be written twice.
     if table is not None:
         archive.track(table)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
@@ -155,9 +161,9 @@ def _write(model, predict, target, preprocessing, table):
         name: archive.add_endpoint(name, function, [spec])
         for name, (function, spec) in endpoints.items()
     }
-    # A server takes no gradients, and tracing those of every convolution tripled the time.
+    # Gradients are not needed, and tracing them for every convolution tripled the time.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    # Groups as plain convolutions: TensorFlow's own fail where a server has no oneDNN.
+    # Grouped convolutions as plain ones: TensorFlow's own need a server with oneDNN.
     with convolution_path("eigen"):
         archive.write_out(str(target), options=options, verbose=False)
         return {
@@ -170,7 +176,7 @@ def _write(model, predict, target, preprocessing, table):
 
 
 def _name_table(names, folder):
-    """A table from a class's number to its name, read from the asset class_names.txt."""
+    """Makes a lookup table from class index to name, from the asset class_names.txt."""
     file = folder / "class_names.txt"
     text = "".join(f"{name}\n" for name in names)
     file.write_bytes(text.encode("utf-8", "backslashreplace"))
@@ -184,8 +190,8 @@ def _name_table(names, folder):
     return tf.lookup.StaticHashTable(numbered, default_value="")
 
 
-def _predict(model, network, table, top_k):
-    """Function from normalised images to the dict that a signature returns."""
+def _predict(model, network, table, top_k, thresholds):
+    """Returns a function from normalised images to the outputs of a signature."""
 
     def outputs(images):
         found = named_outputs(model, network(images, training=False))
@@ -199,17 +205,20 @@ def _predict(model, network, table, top_k):
         if gives_logits(model):
             probabilities = tf.nn.softmax(probabilities)
         scores, indices = tf.math.top_k(probabilities, min(top_k, probabilities.shape[-1]))
-        return {
+        answer = {
             "classes": table.lookup(tf.cast(indices, tf.int64)),
             "scores": scores,
             "probabilities": probabilities,
         }
+        if thresholds is not None:
+            answer["predicted"] = probabilities >= tf.constant(thresholds, tf.float32)
+        return answer
 
     return predict
 
 
 def _try(version, model, preprocessing, names):
-    """Runs a SavedModel, from tensors and from images, and compares it with the model."""
+    """Runs a SavedModel on tensors and on images, and compares it with the model."""
     allowed = comparison.tolerance(model)
     inputs = comparison.sample(model.input_shape[1:], "float32")
     predict, expect = comparison.opened(version), comparison.predictor(model)
@@ -236,7 +245,7 @@ def _specs(tensors):
 
 
 def _place(unfinished, directory):
-    """Renames a whole SavedModel to the next version; another process may take the number."""
+    """Renames a complete SavedModel to the next version; retries if it exists already."""
     while True:
         numbers = (int(entry) for entry in os.listdir(directory) if re.fullmatch("[0-9]+", entry))
         version = directory / str(max(numbers, default=0) + 1)
@@ -248,8 +257,8 @@ def _place(unfinished, directory):
 
 
 def _remove_abandoned(directory):
-    """Removes what killed processes left, a day ago or longer."""
+    """Removes unfinished folders of killed processes that are older than a day."""
     for entry in directory.glob(f".*{UNFINISHED}"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+        with contextlib.suppress(FileNotFoundError):  # removed by another process
             if time.time() - entry.stat().st_mtime > DAY:
                 shutil.rmtree(entry, ignore_errors=True)

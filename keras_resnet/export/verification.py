@@ -1,4 +1,4 @@
-"""Whether an export is what its record says, and predicts what its model does: `verify`."""
+"""Verifies an export: compares its files with its record, and its predictions with the model."""
 
 import os
 import subprocess
@@ -114,7 +114,7 @@ def answers_in_new_process(
             given = folder / "images.npy"
             np.save(given, inputs)
         output = folder / "outputs.npz"
-        # -P: the program's own folder is not searched for modules.
+        # -P: modules are not imported from the script's folder.
         command = [sys.executable, "-P", run_exported.__file__, artefact, given, output]
         done = subprocess.run(  # noqa: S603 (our own program)
             [str(part) for part in command],

@@ -1,4 +1,4 @@
-"""A trained network in the formats of other systems."""
+"""Exports of trained networks."""
 
 import inspect
 from pathlib import Path
@@ -11,7 +11,7 @@ FORMATS = ("saved_model", *SUFFIXES)
 
 
 def export_network(network, format, output, *, any_size=False, **options) -> Path:
-    """What `Network.export` does."""
+    """Implements `Network.export`."""
     check(format, output, {**options, "any_size": True} if any_size else options)
     if output is None:
         if network.run is None:
@@ -34,6 +34,7 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
         output,
         preprocessing=network.preprocessing,
         class_names=None if options.get("layer") else network.class_names,
+        thresholds=network.thresholds,
         source=network.file,
         **options,
     )
@@ -57,7 +58,7 @@ def check_artefact(artefact: Path) -> None:
 
 
 def check(format, output, options) -> None:
-    """Refuses what a format does not have, and a file that is not called as it wants."""
+    """Raises a ValueError for options that a format does not have, and for a wrong suffix."""
     if format not in FORMATS:
         raise ValueError(
             f"format should be one of {', '.join(FORMATS)}. Received: format={format!r}"

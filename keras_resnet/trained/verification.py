@@ -1,4 +1,4 @@
-"""Whether an export answers as the network that it was made from."""
+"""Verifies exports of trained networks."""
 
 import logging
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ import warnings
 
 from keras_resnet.training.distribution import Distribution
 from keras_resnet.training.errors import TrainingError
-from keras_resnet.training.optimizers import SGD, Adam, WarmUp
+from keras_resnet.training.optimizers import SGD, Adam, Lamb, WarmUp
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.recipes import RECIPES, named_recipe
 from keras_resnet.training.trainer import train
@@ -15,13 +15,14 @@ __all__ = [
     "SGD",
     "Adam",
     "Distribution",
+    "Lamb",
     "Recipe",
     "TrainingError",
     "WarmUp",
     "named_recipe",
     "train",
 ]
-# Names of before: {name: (module, name there, what to use)}.
+# Deprecated names: {name: (module, name there, replacement)}.
 _MOVED = {
     "Placement": ("training", "Distribution", "training.Distribution"),
     "Run": ("trained.renamed", "Run", "trained.Network"),

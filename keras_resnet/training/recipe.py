@@ -25,9 +25,10 @@ from keras_resnet.fields import (
     whole,
 )
 from keras_resnet.preprocessing import CROP_MODE, INTERPOLATION, MEAN, STD, Preprocessing
+from keras_resnet.weights.description import MULTI_LABEL
 
 # Keys that a run adds to its recipe.json.
-ADDED = ("classes", "command")
+ADDED = ("classes", "command", MULTI_LABEL)
 # Fields of the evaluation transform that the weights determine if the recipe leaves them None.
 PIXELS = ("resize", "mean", "std", "interpolation", "crop_mode")
 
@@ -44,8 +45,9 @@ class Recipe:
     data: str | None = field(
         None,
         a(str),
-        "A folder with train/ and val/, each with class folders or shards; a single folder of "
-        "class folders; or the name of a tensorflow-datasets data set.",
+        "A folder with train/ and val/, each with class folders or shards, or with train.csv and "
+        "val.csv; a single folder of class folders; a .csv or .parquet file with the columns file "
+        "and label or labels; or the name of a tensorflow-datasets data set.",
     )
     validation_split: float | None = field(
         None,
@@ -57,6 +59,23 @@ class Recipe:
         0.1,
         FRACTION,
         "Maximum fraction of unreadable images, 0 to 1; training stops with an error above it.",
+    )
+    class_weights: str | dict[str, float] | None = field(
+        None,
+        Rule(
+            lambda weights: (
+                weights == "balanced"
+                or (
+                    isinstance(weights, dict)
+                    and all(is_number(weight) and weight >= 0 for weight in weights.values())
+                )
+            ),
+            '"balanced" or {class name: weight}, numbers of 0 or more',
+        ),
+        'Weights of the classes in the training loss: {"rose": 2.0} for example, 1 for others; or '
+        '"balanced", inversely proportional to the number of training images. None for equal '
+        "weights.",
+        hash=False,
     )
     model: str = field(
         "resnet34",
@@ -86,6 +105,17 @@ class Recipe:
         None,
         whole(1),
         "Image size for training, height and width in pixels. Default: `image_size`.",
+    )
+    train_sizes: tuple[int, ...] = field(
+        (),
+        Rule(
+            lambda sizes: (
+                isinstance(sizes, tuple) and all(type(size) is int and size > 0 for size in sizes)
+            ),
+            "a tuple of image sizes",
+        ),
+        "Image sizes for progressive resizing, in place of `train_size`: (128, 176, 224) trains a "
+        "third of `epochs` at each. Each size is compiled once.",
     )
     resize: int | None = field(
         None,
@@ -129,12 +159,40 @@ class Recipe:
     )
     epochs: int = field(15, whole(0), "Number of epochs, after `head_epochs`.")
     batch_size: int = field(16, whole(1), "Number of images per step, over all devices.")
+    loss: str = field(
+        "cross_entropy",
+        one_of("cross_entropy", "binary_cross_entropy"),
+        'Training loss: "cross_entropy"; or "binary_cross_entropy", which takes each class by '
+        "itself, averaged over the classes (https://arxiv.org/abs/2110.00476). The validation loss "
+        "is the cross-entropy.",
+    )
+    target_threshold: float | None = field(
+        None,
+        RATE,
+        "Share of a class in mixed or smoothed labels above which binary_cross_entropy takes it as "
+        "1, and else as 0. None to take labels as they are.",
+    )
+    teacher: str | None = field(
+        None,
+        a(str),
+        "Knowledge distillation (https://arxiv.org/abs/1503.02531): the network to learn from, "
+        "trained on the same classes: a run folder, weights, or a .keras file of any model from "
+        "normalised images to probabilities. It sees the same augmented images. Not in "
+        "`head_epochs`.",
+    )
+    teacher_share: float = field(
+        0.5, FRACTION, "Share of the distillation loss in the training loss, 0 to 1."
+    )
+    temperature: float = field(
+        4.0, POSITIVE, "Temperature of the distillation loss, which is multiplied by its square."
+    )
     optimizer: str = field(
         "adam",
-        one_of("sgd", "sgdw", "adam", "adamw"),
+        one_of("sgd", "sgdw", "adam", "adamw", "lamb"),
         '"sgd" (with momentum) or "adam", which add the weight decay to the gradient, as in '
-        'torch.optim; or "sgdw" or "adamw", with decoupled weight decay '
-        "(https://arxiv.org/abs/1711.05101).",
+        'torch.optim; "sgdw" or "adamw", with decoupled weight decay '
+        '(https://arxiv.org/abs/1711.05101); or "lamb", for large batches, as timm.optim.Lamb '
+        "(https://arxiv.org/abs/1904.00962).",
     )
     momentum: float = field(0.9, RATE, "Momentum of SGD.")
     nesterov: bool = field(False, a(bool), "Whether SGD uses Nesterov momentum.")
@@ -176,6 +234,18 @@ class Recipe:
         "Momentum of the exponential moving average of the weights, 0.9999 for example; the "
         "averaged weights are validated and saved. None for no averaging.",
     )
+    swa_start: int | None = field(
+        None,
+        whole(0),
+        "Stochastic weight averaging (https://arxiv.org/abs/1803.05407): the network that is saved "
+        "has the mean of the weights at the ends of the epochs after this one, and batch "
+        "statistics that are computed anew over the training images. None for no averaging.",
+    )
+    swa_learning_rate: float | None = field(
+        None,
+        POSITIVE,
+        "Constant learning rate of the epochs after `swa_start`. None to go on with `schedule`.",
+    )
     clip_norm: float | None = field(
         None,
         POSITIVE,
@@ -190,7 +260,7 @@ class Recipe:
         'Name of the last frozen layer or stage, "layer2" for example. Everything up to it is '
         "frozen, batch statistics included. None to train the whole network.",
     )
-    # Unhashable; recipes that are equal have equal hashes all the same.
+    # Excluded from the hash, as dicts are not hashable; equal recipes still have equal hashes.
     learning_rate_multipliers: dict[str, float] = field(
         dict,
         Rule(
@@ -202,6 +272,13 @@ class Recipe:
         ),
         'Factors of the learning rate by layer, block or stage: {"layer3": 0.3} for example.',
         hash=False,
+    )
+    layer_decay: float | None = field(
+        None,
+        Rule(lambda factor: is_number(factor) and 0 < factor <= 1, "more than 0 and at most 1"),
+        "Factor of the learning rate from each block to the one before: `fc` has `learning_rate`, "
+        "the last block this times as much, the stem least (https://arxiv.org/abs/2106.08254). "
+        "None for one learning rate.",
     )
     head_epochs: int = field(
         0,
@@ -254,8 +331,15 @@ class Recipe:
 
     @property
     def training_preprocessing(self) -> Preprocessing:
-        """The evaluation transform with `train_size` as its crop."""
-        return dataclasses.replace(self.preprocessing, crop=self.train_size or self.image_size)
+        """The evaluation transform with `train_size` as its crop, or the last of `train_sizes`."""
+        size = self.train_sizes[-1] if self.train_sizes else self.train_size
+        return dataclasses.replace(self.preprocessing, crop=size or self.image_size)
+
+    def training_preprocessing_in(self, epoch: int) -> Preprocessing:
+        """`training_preprocessing` in an epoch, from 0 and without `head_epochs`."""
+        count, usual = len(self.train_sizes), self.training_preprocessing
+        size = self.train_sizes[epoch * count // self.epochs] if count else usual.crop
+        return dataclasses.replace(usual, crop=size)
 
     @property
     def total_epochs(self):
@@ -321,7 +405,7 @@ class Recipe:
 
     def located(self) -> "Recipe":
         """Returns the recipe with absolute paths."""
-        paths = {"data": self.data, "weights": self.weights}
+        paths = {"data": self.data, "weights": self.weights, "teacher": self.teacher}
         here = {name: path for name, path in paths.items() if path and os.path.exists(path)}
         absolute: dict[str, Any] = {name: os.path.abspath(path) for name, path in here.items()}
         return dataclasses.replace(self, **absolute)
@@ -402,17 +486,31 @@ def _check_pairs(recipe):
         image_size=recipe.image_size,
         resize=recipe.resize,
     )
+    sizes = recipe.train_sizes or (recipe.training_preprocessing.crop,)
+    training_sizes = {"train_sizes" if recipe.train_sizes else "train_size": max(sizes)}
     unresized = augmentation.crop_scale is None and augmentation.padding is None
     _refuse_if(
-        unresized and recipe.training_preprocessing.crop > recipe.preprocessing.resize,
+        unresized and max(sizes) > recipe.preprocessing.resize,
         "The training crop is larger than the resized image: train_size should be at most resize.",
-        train_size=recipe.train_size,
+        **training_sizes,
         resize=recipe.resize,
+    )
+    _refuse_if(
+        recipe.train_size and recipe.train_sizes,
+        "train_sizes stands in place of train_size: pass one of them.",
+        train_size=recipe.train_size,
+        train_sizes=recipe.train_sizes,
+    )
+    _refuse_if(
+        len(recipe.train_sizes) > recipe.epochs,
+        "There should be an epoch or more for each of train_sizes.",
+        train_sizes=recipe.train_sizes,
+        epochs=recipe.epochs,
     )
     least = config.family.min_size
     said = f"The image size should be {least} pixels or more for {recipe.model}."
     _refuse_if(recipe.image_size < least, said, image_size=recipe.image_size)
-    _refuse_if((recipe.train_size or least) < least, said, train_size=recipe.train_size)
+    _refuse_if(min(sizes) < least, said, **{name: min(sizes) for name in training_sizes})
     _refuse_if(
         augmentation.mixes_images and recipe.batch_size < 2 * augmentation.repeats,
         "MixUp and CutMix need two different images in a batch: batch_size should be at least "
@@ -444,6 +542,47 @@ def _check_pairs(recipe):
         "milestones should be in ascending order, between 0 and epochs.",
         milestones=recipe.milestones,
         epochs=recipe.epochs,
+    )
+    _refuse_if(
+        recipe.target_threshold is not None and recipe.loss != "binary_cross_entropy",
+        "target_threshold needs loss='binary_cross_entropy'.",
+        target_threshold=recipe.target_threshold,
+        loss=recipe.loss,
+    )
+    _refuse_if(
+        recipe.layer_decay is not None and recipe.learning_rate_multipliers,
+        "layer_decay and learning_rate_multipliers both set the learning rate of each layer: pass "
+        "one of them.",
+        layer_decay=recipe.layer_decay,
+        learning_rate_multipliers=recipe.learning_rate_multipliers,
+    )
+    _refuse_if(
+        recipe.teacher is None and (recipe.teacher_share, recipe.temperature) != (0.5, 4.0),
+        "teacher_share and temperature need a teacher.",
+        teacher=recipe.teacher,
+        teacher_share=recipe.teacher_share,
+        temperature=recipe.temperature,
+    )
+    _refuse_if(
+        recipe.swa_start is not None and recipe.swa_start >= recipe.epochs,
+        "swa_start leaves no epoch to average: it should be less than epochs.",
+        swa_start=recipe.swa_start,
+        epochs=recipe.epochs,
+    )
+    _refuse_if(
+        recipe.swa_start is not None
+        and (recipe.ema_momentum, recipe.early_stopping) != (None,) * 2,
+        "swa_start averages the weights of all the last epochs: leave ema_momentum and "
+        "early_stopping out.",
+        swa_start=recipe.swa_start,
+        ema_momentum=recipe.ema_momentum,
+        early_stopping=recipe.early_stopping,
+    )
+    _refuse_if(
+        recipe.swa_learning_rate is not None and recipe.swa_start is None,
+        "swa_learning_rate needs swa_start.",
+        swa_learning_rate=recipe.swa_learning_rate,
+        swa_start=recipe.swa_start,
     )
     _refuse_if(
         recipe.nesterov and not (recipe.optimizer.startswith("sgd") and recipe.momentum),

@@ -1,7 +1,8 @@
-"""What a finished training leaves: pictures, predictions, the SavedModel and the report."""
+"""Results of a finished training: charts, predictions, the SavedModel and the report."""
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import platform
@@ -17,32 +18,33 @@ import tensorflow as tf
 from keras_resnet import export, visualize, weights
 from keras_resnet.export import verification
 from keras_resnet.files import write_csv, write_text
-from keras_resnet.trained import Network, evaluate
+from keras_resnet.trained import Evaluation, MultiLabelEvaluation, Network, evaluate
 from keras_resnet.trained.evaluation import TOP5_CLASSES
-from keras_resnet.trained.run import PREDICTIONS, REPORT, load_best
-from keras_resnet.training import adornments
+from keras_resnet.trained.run import MEAN_AP, PREDICTIONS, REPORT, load_best
+from keras_resnet.training import adornments, checkpoint
 from keras_resnet.training.adornments import adorning
+from keras_resnet.weights.description import THRESHOLDS
 
 logger = logging.getLogger("keras_resnet")
 
-VERIFIED = 16  # Validation images that the SavedModel and the model both answer.
-PICTURED = 16  # Mistakes that are shown as pictures.
+VERIFIED = 16  # number of validation images on which the SavedModel is compared with the model
+PICTURED = 16  # number of misclassified images that are drawn
 PACKAGES = ("keras3-resnet", "keras", "tensorflow", "numpy")
-EXPORT = (  # in a process of its own
+EXPORT = (  # code that runs in a new process
     "import sys; from keras_resnet.trained import Network\n"
     "Network.from_run(sys.argv[1]).export('saved_model')"
 )
-SHOWN = 20  # Rows of a table in the report; the CSV files have them all.
+SHOWN = 20  # maximum number of rows of a table in the report; the CSV files have all
 
 
 def finish(training, state, *, note, command):
-    """Evaluates the best network, exports it and reports.
+    """Evaluates the best network, exports it and writes the report.
 
     Args:
         training: A `Training`.
-        state: Its `TrainingState`, at the end.
-        note: A sentence on the data for the report, or None.
-        command: The command line that made the run.
+        state: Its final `TrainingState`.
+        note: A sentence about the data for the report, or None.
+        command: The command line of the training.
     """
     recipe, folder, (train, val) = training.recipe, training.folder, training.sources
     missing = training.missing
@@ -60,23 +62,29 @@ def finish(training, state, *, note, command):
         skipped=training.skipped[1],
         pictured=PICTURED,
     )
+    if isinstance(found, MultiLabelEvaluation):
+        found = found.with_best_thresholds()
+        said = dict(zip(found.class_names, map(float, found.thresholds), strict=True))
+        write_text(folder / THRESHOLDS, json.dumps(said, indent=2, ensure_ascii=False))
+    else:
+        with adorning("confusion_matrix.png", missing):
+            path = folder / "confusion_matrix.png"
+            visualize.confusion_matrix(found.matrix, val.class_names, path)
+        with adorning("mistakes.png", missing):
+            _draw_mistakes(found, folder / "mistakes.png")
     found.write(folder / PREDICTIONS)
-    with adorning("confusion_matrix.png", missing):
-        visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
-    with adorning("mistakes.png", missing):
-        _draw_mistakes(found, folder / "mistakes.png")
     with adorning("images in TensorBoard", missing):
         adornments.write_pictures(recipe, train, folder, len(history["loss"]))
     error = _export(best, recipe, val, folder)
 
     left_out = write_skipped(training.skipped, folder)
-    shows_top5 = len(val.class_names) >= TOP5_CLASSES
-    best_epoch = int(np.argmax(history["val_accuracy"])) + 1
+    best_epoch = int(np.argmax([checkpoint.score(row) for row in state.history])) + 1
+    averaged = recipe.swa_start is not None
+    kept = f"the mean of those after epoch {recipe.swa_start}" if averaged else "the best epoch"
     facts = [
         *([("note", note)] if note else []),
-        ("validation accuracy of the best epoch", f"{found.top1:.4f}"),
-        *([("top-5 accuracy of that epoch", f"{found.top5:.4f}")] if shows_top5 else []),
-        ("best epoch", f"{best_epoch} of {len(history['loss'])}"),
+        *_figures(found, kept),
+        *([] if averaged else [("best epoch", f"{best_epoch} of {len(history['loss'])}")]),
         ("largest difference between the SavedModel and the model", f"{error:.1e}"),
         ("device", str(training.distribution)),
         *_said(recipe),
@@ -84,18 +92,18 @@ def finish(training, state, *, note, command):
     text = report(
         folder.name,
         facts=facts,
-        classes=_classes(train, found.matrix),
+        classes=_classes(train, found),
         missing=missing,
         skipped=left_out,
-        mistakes=found.mistakes,
+        found=found,
         command=command,
     )
     write_text(folder / REPORT, text)
     for file, reason in left_out[:SHOWN]:
-        logger.warning("Left out %s: %s.", file, reason)
+        logger.warning("Skipped %s: %s.", file, reason)
     if left_out:
-        logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
-    logger.info("Validation accuracy %.4f. Run folder: %s.", found.top1, folder)
+        logger.warning("%d images were skipped: see %s.", len(left_out), folder / "skipped.csv")
+    logger.info("Validation: %s. Run folder: %s.", found, folder)
 
 
 def write_skipped(skipped, folder):
@@ -106,14 +114,14 @@ def write_skipped(skipped, folder):
 
 
 def write_history(history, folder):
-    """Writes history.csv; `history` has a dictionary for each epoch."""
+    """Writes history.csv from a list with a dictionary for each epoch."""
     header = list(history[0])
     rows = [[row[name] for name in header] for row in history]
     write_csv(folder / "history.csv", header, rows)
 
 
 def _said(recipe):
-    """(name, value) of all that a recipe says."""
+    """Yields (name, value) of all fields of a recipe."""
     for name, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
             value = ", ".join(f"{key}={part}" for key, part in value.items())
@@ -121,17 +129,39 @@ def _said(recipe):
             yield name, value
 
 
-def _classes(train, matrix):
-    """The columns of the report's table: {header: a cell for each class}."""
-    totals = matrix.sum(axis=1)
-    # Where only reading all images again would say how many of each class train, it is left out.
+def _figures(found, kept):
+    """(name, value) of what the network reached that is kept."""
+    if isinstance(found, MultiLabelEvaluation):
+        yield f"mean average precision of {kept}", f"{found.figures[MEAN_AP]:.4f}"
+        for mean in ("micro", "macro"):
+            value = found.figures[f"f1_{mean}"]
+            yield f"F1, {mean}, at thresholds chosen on these images", f"{value:.4f}"
+        return
+    yield f"validation accuracy of {kept}", f"{found.top1:.4f}"
+    if len(found.matrix) >= TOP5_CLASSES:
+        yield f"top-5 accuracy of {kept}", f"{found.top5:.4f}"
+
+
+def _classes(train, found):
+    """Returns the columns of the report's table of classes, {header: a cell for each class}."""
+
+    def written(values):
+        return [f"{value:.3f}" for value in values]
+
+    # Without the training counts, if all images would have to be read again to count them.
     counts = {} if train.counts is None else {"train": train.counts}
-    right = [f"{share:.3f}" for share in np.diag(matrix) / np.maximum(totals, 1)]
-    return {"class": train.class_names, **counts, "validate": totals, "right": right}
+    if isinstance(found, MultiLabelEvaluation):
+        totals = found.targets.sum(0)
+        columns = {"AP": found.average_precisions, "F1": found.f1, "threshold": found.thresholds}
+        others = {name: written(values) for name, values in columns.items()}
+    else:
+        totals = found.matrix.sum(axis=1)
+        others = {"right": written(np.diag(found.matrix) / np.maximum(totals, 1))}
+    return {"class": train.class_names, **counts, "validate": totals, **others}
 
 
 def _draw_mistakes(found, path):
-    """Draws the images that were named wrongly, as the network saw them."""
+    """Draws misclassified images, after preprocessing."""
     titles = {
         file: f"predicted {predicted} ({float(probability):.2f}), labelled {label}"
         for file, label, predicted, probability in found.mistakes[:PICTURED]
@@ -141,13 +171,13 @@ def _draw_mistakes(found, path):
 
 
 def _export(model, recipe, source, folder):
-    """Writes the SavedModel and compares its answers, in a new process, with the model's."""
-    shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process that was killed
+    """Exports a SavedModel, and compares its predictions in a new process with the model's."""
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)  # from a killed process
     if keras.backend.backend() == "tensorflow":
         version = Network.from_run(folder).export("saved_model")
-    else:  # a SavedModel is TensorFlow's
+    else:  # SavedModels need TensorFlow
         version = folder / "saved_model" / "1"
-        done = subprocess.run(  # noqa: S603 (our own program)
+        done = subprocess.run(  # noqa: S603 (a script of this package)
             [sys.executable, "-c", EXPORT, str(folder)],
             env={**os.environ, "KERAS_BACKEND": "tensorflow"},
             capture_output=True,
@@ -157,10 +187,10 @@ def _export(model, recipe, source, folder):
         if done.returncode:
             raise ValueError(f"{version} could not be written:\n{done.stderr[-2000:]}")
 
-    key = tf.constant([recipe.seed, -2], tf.int64)  # at random, without reading all images
+    key = tf.constant([recipe.seed, -2], tf.int64)  # a random order, without reading all images
     images, inputs = [], []
-    for _, item, _ in source.examples(key, 0).take(VERIFIED).ignore_errors():
-        with contextlib.suppress(tf.errors.OpError):  # a bad one
+    for _, item, *_ in source.examples(key, 0).take(VERIFIED).ignore_errors():
+        with contextlib.suppress(tf.errors.OpError):  # unreadable
             content = source.read(item)
             inputs.append(recipe.preprocessing(content).numpy())
             images.append(content.numpy())
@@ -177,17 +207,18 @@ def _export(model, recipe, source, folder):
     return compared.error
 
 
-def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str:
-    """The text of report.md.
+def report(title, *, facts, classes, skipped, found, missing, command) -> str:
+    """Returns the text of report.md.
 
     Args:
         title: The run's name.
         facts: (name, value) pairs.
         classes: The columns of the table of classes, {header: cells}.
         skipped: (file, reason) rows.
-        mistakes: (file, label, predicted, probability) rows, the most certain first.
-        missing: {file: why} of pictures that could not be made.
-        command: The command line that made the run.
+        found: The evaluation of the validation images, an `Evaluation` or a
+            `MultiLabelEvaluation`.
+        missing: {file: reason} of pictures that could not be created.
+        command: The command line of the training.
     """
 
     def picture(name, file):
@@ -197,11 +228,15 @@ def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str
     if missing:
         lines += ["## Missing", "", *_table(("what", "why"), missing.items()), ""]
     lines += ["## Classes", "", *_table(classes, zip(*classes.values(), strict=True)), ""]
-    lines += picture("Confusion matrix", "confusion_matrix.png")
-    lines += ["## Misclassified validation images, most confident first", ""]
-    header = ("file", "label", "predicted", "probability")
-    lines += _table(header, mistakes[:SHOWN]) if mistakes else ["None."]
-    lines += ["", *(picture("Mistakes", "mistakes.png") if mistakes else [])]
+    mistakes = found.mistakes
+    if isinstance(found, MultiLabelEvaluation):
+        lines += ["## Validation images with a class missing or wrong", ""]
+    else:
+        lines += picture("Confusion matrix", "confusion_matrix.png")
+        lines += ["## Misclassified validation images, most confident first", ""]
+    lines += _table(found.header, mistakes[:SHOWN]) if mistakes else ["None."]
+    pictured = mistakes and isinstance(found, Evaluation)
+    lines += ["", *(picture("Mistakes", "mistakes.png") if pictured else [])]
     lines += ["All predictions are in predictions.csv.", "", "## Skipped files", ""]
     lines += _table(("file", "reason"), skipped[:SHOWN]) if skipped else ["None."]
     if len(skipped) > SHOWN:

@@ -1,4 +1,4 @@
-"""Trains a network by a recipe and leaves a run folder: `train`, from top to bottom."""
+"""Trains a network with a recipe and writes a run folder: `train`."""
 
 import contextlib
 import dataclasses
@@ -28,23 +28,24 @@ from keras_resnet.data.skipped import check_sample
 from keras_resnet.files import write_text
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.trained.fingerprint import Fingerprint
-from keras_resnet.trained.run import CLASSES, RECIPE
-from keras_resnet.training import adornments, checkpoint
+from keras_resnet.trained.run import BEST, CLASSES, LAST, RECIPE
+from keras_resnet.training import adornments, checkpoint, labels
 from keras_resnet.training.adornments import adorning
-from keras_resnet.training.callbacks import copy_weights
+from keras_resnet.training.callbacks import copy_weights, write_network
 from keras_resnet.training.checkpoint import TrainingState
 from keras_resnet.training.distribution import Distribution
 from keras_resnet.training.phases import Features, Training, fit, head_phase, network_phase
 from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import finish, write_skipped
 from keras_resnet.training.run_folder import locked, recipe_of, run_folder
-from keras_resnet.weights.description import preprocessing_of
+from keras_resnet.training.weight_averaging import copy_average
+from keras_resnet.weights.description import MULTI_LABEL, preprocessing_of
 
 logger = logging.getLogger("keras_resnet")
 
-# Keras' seed, and the generator of what is drawn without one.
+# Keras' global seed, and the generator for random numbers without a seed.
 SEEDS = ("global_random_seed", "global_seed_generator")
-# What processes that meet set in JAX.
+# JAX settings that distributed training changes.
 JAX = ("jax_cpu_collectives_implementation", "jax_enable_preemption_service")
 
 
@@ -98,7 +99,7 @@ def train(
     distribution.check(recipe)
     command = command or shlex.join(["python", *sys.argv])
     recipe = recipe.located()
-    # One process writes and locks; the others, where there are several, see the same folder.
+    # One process locks and writes the folder; other processes, if any, share it.
     lock = locked if distribution.writes else _unlocked
     with (
         caller_restored(),
@@ -114,12 +115,12 @@ def train(
 
 
 def _train_in(folder, recipe, distribution, save_every, note, command, begun):
-    """Trains in a run folder, which this process, if it writes, has locked."""
+    """Trains in a run folder, which is locked if this process writes it."""
     found = checkpoint.load(folder)
     if distribution.processes > 1 and found and found[0].ends(recipe):
         if not distribution.writes:
             return
-        distribution = Distribution()  # the others may have left: only the report is missing
+        distribution = Distribution()  # other processes may have exited; only the report is missing
     scope = distribution.start()
     sources, parts, skipped = _data(recipe, distribution)
     before, usual = recipe_of(folder), Preprocessing(**CONFIGS[recipe.model].pixels)
@@ -130,7 +131,7 @@ def _train_in(folder, recipe, distribution, save_every, note, command, begun):
     recipe = recipe.with_pixels_of(usual)
     recipe = distribution.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
     weights = None if found else recipe.weights
-    plain, model = _networks(recipe, weights, sources[0].class_names, scope, distribution)
+    plain, model = _networks(recipe, weights, sources[0], scope, distribution)
     state, arrays = _state(found, folder, sources, distribution)
     for bad, known in zip(skipped, state.skipped, strict=True):
         bad.reasons.update(known)
@@ -142,37 +143,48 @@ def _train_in(folder, recipe, distribution, save_every, note, command, begun):
     _fit(training, state, arrays, scope)
     distribution.part()
     if distribution.writes:
-        finish(dataclasses.replace(training, sources=sources), state, note=note, command=command)
+        training = dataclasses.replace(training, sources=sources)
+        if recipe.swa_start is not None:
+            copy_average(training, folder)
+            for name in (BEST, LAST):
+                write_network(plain, folder / name)
+        finish(training, state, note=note, command=command)
         (folder / checkpoint.NAME).unlink(missing_ok=True)
 
 
 def _data(recipe, distribution):
-    """The images that train and those that validate; this process's parts; what is bad of them."""
+    """Returns the training and validation images, this process's parts, and their `Skipped`."""
     split = {"validation_split": recipe.validation_split, "seed": recipe.seed}
     sources = parts = training_sources(recipe.data, **split)
     if distribution.processes > 1:
         parts = training_sources(recipe.data, worker=distribution.worker, **split)
+    labels.check(recipe, sources, distribution.processes)
+    if recipe.class_weights is not None:
+        weights = labels.class_weights(recipe.class_weights, sources[0])
+        parts = parts[0].weighted(weights), parts[1]
     skipped = Skipped(), Skipped()
     for source, bad in zip(parts, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
     return sources, parts, skipped
 
 
-def _networks(recipe, weights, class_names, scope, distribution):
-    """The network as it is saved, and the same with all that is for training only."""
+def _networks(recipe, weights, source, scope, distribution):
+    """Builds the network to save, and the network to train, which returns logits."""
     plain = models.create(
         recipe.model,
         weights=weights,
-        classes=len(class_names),
+        classes=len(source.class_names),
+        classifier_activation="sigmoid" if source.multi_label else "softmax",
         input_shape=(recipe.image_size, recipe.image_size, 3),
         zero_init_residual=recipe.zero_init_residual,
         dtype="float32",
     )
-    side = None if recipe.train_size else recipe.image_size
+    side = None if recipe.train_size or recipe.train_sizes else recipe.image_size
     with scope():
         model = models.create(
             recipe.model,
-            classes=len(class_names),
+            classes=len(source.class_names),
+            classifier_activation=None,
             input_shape=(side, side, 3),
             dropout=recipe.dropout,
             drop_path=recipe.drop_path,
@@ -184,7 +196,7 @@ def _networks(recipe, weights, class_names, scope, distribution):
 
 
 def _fit(training, state, arrays, scope):
-    """Trains the head alone, then the network, from where they are to the end."""
+    """Trains the head alone, then the network, from the current state to the end."""
     recipe, plain, model = training.recipe, training.plain, training.model
     if state.epoch < recipe.head_epochs:
         if arrays:
@@ -210,7 +222,7 @@ def _unlocked(output, recipe):
 
 
 def _state(found, folder, sources, distribution):
-    """Where the training in a folder is, and the arrays of its checkpoint."""
+    """Returns the state of the training in a folder, and the arrays of its checkpoint."""
     counts = tuple(source.count for source in sources)
     here = np.array([found[0].epoch, found[0].step] if found else [-1, -1], np.int32)
     if (distribution.total(here) != here * distribution.processes).any():
@@ -223,7 +235,7 @@ def _state(found, folder, sources, distribution):
     known = Fingerprint.read(folder)
     if known is not None:
         known.check(sources, folder)
-    elif found[0].counts != counts:  # an older release began it
+    elif found[0].counts != counts:  # from an older release
         raise ValueError(
             f"The data has changed since {folder} began: {found[0].counts} training and "
             f"validation images, now {counts}. Choose another run folder."
@@ -235,6 +247,7 @@ def _write_beginning(training, sources, command):
     recipe, folder, classes = training.recipe, training.folder, sources[0].class_names
     if not (folder / RECIPE).exists():
         content = {**dataclasses.asdict(recipe), "classes": list(classes), "command": command}
+        content |= {MULTI_LABEL: True} if sources[0].multi_label else {}
         write_text(folder / RECIPE, json.dumps(content, indent=2))
     save_class_indices(classes, folder / CLASSES)
     write_skipped(training.skipped, folder)
@@ -284,7 +297,7 @@ def _say_what_starts(training, sources, state):
 
 @contextlib.contextmanager
 def _interruption_explained(folder, command, distribution):
-    """Says where Ctrl+C stopped a training; gives a list for its state, once it has begun."""
+    """Logs where Ctrl+C stopped a training; yields a list for its state, once it has begun."""
     begun: list[TrainingState] = []
     try:
         yield begun
@@ -305,11 +318,11 @@ def _interruption_explained(folder, command, distribution):
 
 @contextlib.contextmanager
 def caller_restored():
-    """Leaves the caller's program as it was: seeds, determinism and JAX's configuration.
+    """Restores the global state of the caller's program: seeds, determinism and JAX's settings.
 
-    Neither Keras nor TensorFlow has public functions for it. Not put back are TensorFlow's logical
-    devices, the places of its operations with a seed of their own in their sequences, and JAX's
-    connection to other processes, which is closed.
+    Keras and TensorFlow have no public functions for this. Not restored are TensorFlow's logical
+    devices, the positions of TensorFlow operations with their own seeds, and JAX's connection to
+    other processes, which is closed.
     """
     eager, jax = context.context(), cast(Any, sys.modules.get("jax"))
     python, numpy = random.getstate(), np.random.get_state()

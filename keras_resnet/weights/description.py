@@ -1,4 +1,4 @@
-"""What stands beside weights and says which images and classes they know: `preprocessing_of`.
+"""Descriptions of weights in files next to them: preprocessing and class names.
 
 Source: timm 1.0, timm/data/config.py (resolve_data_config); transformers 5,
 models/convnext/image_processing_convnext.py.
@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
+from keras_resnet.fields import is_number
 from keras_resnet.files import read_json
 from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights import hub, registry
 from keras_resnet.weights.errors import CheckpointError
 
-RECIPE, STEMS = "recipe.json", ("best", "last")  # of a run folder, and its files of weights
+RECIPE, STEMS = "recipe.json", ("best", "last")  # of a run folder, and its weights files
+THRESHOLDS, MULTI_LABEL = (
+    "thresholds.json",
+    "multi_label",
+)  # its other file, and a key of recipe.json
+ADVICE = "Correct it, or move it elsewhere."
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-# What ConvNextImageProcessor, which transformers has for its ResNets, does if it is not said.
+# Defaults of ConvNextImageProcessor, which transformers uses for its ResNets.
 CONVNEXT = {
     **{"size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "resample": 3},
     **{"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
 }
-SQUASHED_FROM = 384  # pixels; there it neither crops nor keeps the image's shape
+SQUASHED_FROM = 384  # pixels; from this size on, it does not crop, nor keep the aspect ratio
 
 
 def preprocessing_of(
@@ -47,7 +53,7 @@ def preprocessing_of(
     """
     if registry.is_name(source):
         if model is None:
-            raise ValueError(f"Whose {source} are meant? Pass model.")
+            raise ValueError(f"Several networks have weights named {source}. Pass model.")
         return registry.find(model, str(source)).preprocessing
     path = Path(source)
     row = registry.find_file(path.name)
@@ -55,13 +61,59 @@ def preprocessing_of(
         return row.preprocessing
     recipe = path.with_name(RECIPE)
     if path.stem in STEMS and recipe.is_file():
-        return read_json(recipe, _of_run, advice="Correct it, or move it elsewhere.")
+        return read_json(recipe, _of_run, advice=ADVICE)
     return _described(source, hub.CONFIG, lambda config: _of_config(config, source))
 
 
 def class_names_of(source: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """The names of the classes that a config.json has; None if it has none. As preprocessing_of."""
+    """Returns the class names in a config.json; None if it has none. See `preprocessing_of`."""
     return _described(source, hub.CONFIG, _class_names)
+
+
+def thresholds_of(source: str | os.PathLike[str], classes: int) -> tuple[float, ...] | None:
+    """The least probability at which each class is predicted; None of a single-label network.
+
+    Args:
+        source: As for `preprocessing_of`.
+        classes: Number of classes.
+    """
+    path = Path(source)
+    if path.stem in STEMS and path.with_name(RECIPE).is_file():
+        return thresholds_of_run(path.parent, classes)
+
+    def understand(config):
+        own = config.get("keras_resnet")
+        values = own.get("thresholds") if isinstance(own, dict) else None
+        return None if values is None else checked_thresholds(values, classes)
+
+    return _described(source, hub.CONFIG, understand)
+
+
+def thresholds_of_run(folder, classes):
+    """Those of a run folder: 0.5 where training has not chosen any yet."""
+    if not read_json(folder / RECIPE, lambda recipe: recipe.get(MULTI_LABEL), advice=ADVICE):
+        return None
+    if not (folder / THRESHOLDS).is_file():
+        return (0.5,) * classes
+    return read_json(
+        folder / THRESHOLDS,
+        lambda values: checked_thresholds(list(values.values()), classes),
+        advice=ADVICE,
+    )
+
+
+def checked_thresholds(values, classes):
+    """Thresholds as a tuple.
+
+    Raises:
+        ValueError: if they are no numbers, 0 to 1, one for each class.
+    """
+    if len(values) != classes or not all(is_number(value) and 0 <= value <= 1 for value in values):
+        raise ValueError(
+            f"thresholds should be {classes} numbers, 0 to 1, one for each class. Received: "
+            f"{values!r:.80}"
+        )
+    return tuple(map(float, values))
 
 
 def _described(source, name, understand):
@@ -70,9 +122,9 @@ def _described(source, name, understand):
 
 
 def of_recipe(recipe: Mapping[str, Any]) -> Preprocessing:
-    """The evaluation transform that a run's recipe.json has."""
+    """Returns the evaluation transform of a run's recipe.json."""
     said = {name: recipe[name] for name in ("resize", "mean", "std")}
-    later = ("exif", "interpolation", "crop_mode")  # which earlier releases did not say
+    later = ("exif", "interpolation", "crop_mode")  # missing in recipes of earlier releases
     said |= {name: recipe[name] for name in later if recipe.get(name) is not None}
     return Preprocessing(crop=recipe["image_size"], **said)
 
@@ -84,7 +136,7 @@ def _of_run(recipe):
 
 def _of_config(config, source):
     own = config.get("keras_resnet")
-    if isinstance(own, dict):  # of `save_hub`
+    if isinstance(own, dict):  # from `save_hub`
         return Preprocessing(**own["preprocessing"])
     if "architecture" in config or "pretrained_cfg" in config:
         return _of_timm(config)
@@ -148,7 +200,7 @@ def _class_names(config):
     if names is None and isinstance(config.get("id2label"), dict):
         numbered = config["id2label"]
         names = [numbered[str(number)] for number in range(len(numbered))]
-        if all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names):  # nobody named them
+        if all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names):  # default names
             return None
     if not names:
         return None

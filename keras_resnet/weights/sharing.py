@@ -1,4 +1,4 @@
-"""Saves a network as a folder that timm and transformers load, and the hub shows: `save_hub`.
+"""Saves a network as a folder for timm, transformers and the Hugging Face hub: `save_hub`.
 
 Source: timm 1.0, timm/models/_hub.py (save_config_for_hf); huggingface.co/docs/hub/model-cards.
 """
@@ -19,6 +19,7 @@ from keras_resnet.configs import CONFIGS, IMAGENET
 from keras_resnet.files import write_text
 from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights.architecture import recognise
+from keras_resnet.weights.description import checked_thresholds
 from keras_resnet.weights.hub import CONFIG, FILES
 from keras_resnet.weights.saving import save
 from keras_resnet.weights.state_dict import (
@@ -39,6 +40,7 @@ def save_hub(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     metrics: Mapping[str, float] | None = None,
     data: str | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -57,6 +59,9 @@ def save_hub(
         preprocessing: The evaluation transform. Default: `model.preprocessing` of `create`, or the
             usual one for such networks.
         class_names: Class names, in order.
+        thresholds: For a network whose images show several classes, the least probability at which
+            each is predicted. This package then takes the sigmoid of the logits; timm, which has
+            no such setting, the softmax.
         metrics: {name: value} for the model card: {"accuracy": 0.91}.
         data: Description of the data that the metrics were measured on.
         recipe: Fields of the recipe by name, for the model card.
@@ -81,7 +86,7 @@ def save_hub(
     if found.variant is None or dilated:
         raise ValueError(
             "Only networks in list_models() with output_stride=32 can be saved as a hub folder. "
-            f"Received: {'one that is dilated' if dilated else found.text}"
+            f"Received: {'a dilated network' if dilated else found.text}"
         )
     if class_names is not None and len(class_names) != found.classes:
         raise ValueError(
@@ -95,6 +100,8 @@ def save_hub(
     of_timm = family is IMAGENET and version != "v1" and not config.like_applications
     said = _of_timm(found, used) if of_timm else {"num_classes": found.classes}
     own = {"model": found.variant, "version": version, "preprocessing": dataclasses.asdict(used)}
+    if thresholds is not None:
+        own["thresholds"] = checked_thresholds(list(thresholds), found.classes)
     said |= {"keras_resnet": own}
     said |= {"label_names": list(class_names)} if class_names is not None else {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,13 +116,13 @@ def save_hub(
 
 
 def _of_timm(found, used):
-    """The config.json by which timm makes the network and its images."""
+    """Returns the content of config.json, from which timm builds the network and its transform."""
     channels, config = found.channels or 3, CONFIGS[found.variant]
     first, head = ("conv1.0" if config.stem else "conv1"), "fc"
     if config.preactivation:
         first, head = ("stem.conv1" if config.stem else "stem.conv"), "head.fc"
     share = used.sides[0] / pair(used.resize)[0]
-    while math.floor(used.sides[0] / share) < pair(used.resize)[0]:  # which rounding may leave
+    while math.floor(used.sides[0] / share) < pair(used.resize)[0]:  # because of rounding
         share = math.nextafter(share, 0)
     resized = tuple(math.floor(side / share) for side in used.sides)
     if resized != pair(used.resize):
@@ -146,12 +153,12 @@ def _of_timm(found, used):
 
 
 def _card(name, found, used, of_timm, metrics, data, recipe):
-    """The model card: what the hub reads, as YAML, of which JSON is a part; then text."""
+    """Returns the model card: YAML metadata, written as JSON, and text."""
     task = {"type": "image-classification"}
     results = [
         {
             "task": task,
-            "dataset": {"name": data or "not said", "type": "imagefolder"},
+            "dataset": {"name": data or "not specified", "type": "imagefolder"},
             "metrics": [{"type": key, "value": value} for key, value in metrics.items()],
         }
     ]

@@ -1,4 +1,4 @@
-"""The transforms against torchvision's, on photographs and on images of odd shapes."""
+"""The transforms against torchvision's, on photographs and on images of unusual shapes."""
 
 import io
 import math
@@ -15,12 +15,23 @@ from torchvision.transforms import functional, v2
 import tensorflow as tf  # isort: skip (torch comes first)
 import keras_resnet  # isort: skip
 from comparison import pillow_13
+from oracles import compared
 from small_networks import small
 
 from keras_resnet.data.augmentation import crops, mixing, operations, policies
 from keras_resnet.data.images import list_images
 
 pytestmark = pytest.mark.parity
+
+RANGES = {
+    "RandAugment": policies.RAND,
+    "TrivialAugmentWide": policies.WIDE,
+    "AugMix": policies.AUGMIX,
+}
+THEIR_NAMES = {
+    **{"shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX"},
+    **{"translate_y": "TranslateY", "saturation": "Color", "autocontrast": "AutoContrast"},
+}
 
 
 def torchvisions(image, resize, crop):
@@ -183,39 +194,83 @@ def test_erased_rectangles_are_distributed_as_torchvisions():
         assert chi_square_of_two(measure(ours) + jitter[0], measure(theirs) + jitter[1]) < 27.9
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_policies_are_torchvisions(wide):
+@pytest.mark.parametrize("name, ranges", RANGES.items(), ids=RANGES)
+def test_policies_are_torchvisions(name, ranges):
     """Each operation at each magnitude, in both directions."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
     image = small.resize((96, 72), Image.Resampling.BICUBIC)
-    policy = transforms.TrivialAugmentWide() if wide else transforms.RandAugment()
-    space = policy._augmentation_space(31) if wide else policy._augmentation_space(31, (72, 96))
-    names = {
-        **{"shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX"},
-        **{"translate_y": "TranslateY", "saturation": "Color", "autocontrast": "AutoContrast"},
-    }
-    assert len(space) == len(policies.OPERATIONS)
+    sizes = () if name == "TrivialAugmentWide" else ((72, 96),)
+    space = getattr(transforms, name)()._augmentation_space(ranges.bins, *sizes)
+    ours_too = policies.OPERATIONS if "Identity" in space else policies.OPERATIONS[:-1]
+    assert len(space) == len(ours_too)
     apply = torchvision.transforms.autoaugment._apply_op
     ours_at = tf.function(
         lambda operation, level, sign: policies.apply(
-            tf.constant(np.asarray(image)), operation, level, sign, wide=wide
+            tf.constant(np.asarray(image)), operation, level, sign, ranges
         )
     )
-    for index, ours in enumerate(policies.OPERATIONS):
-        theirs = names.get(ours, ours.capitalize())
+    interpolation = transforms.InterpolationMode(ranges.interpolation)
+    for index, ours in enumerate(ours_too):
+        theirs = THEIR_NAMES.get(ours, ours.capitalize())
         magnitudes, signed = space[theirs]
-        for level in (0, 9, 19, 30):  # at 20, rows fall on edges exactly
+        # At 20 of 31, rows fall on edges exactly.
+        for level in (0, 9, 19, 30) if ranges.bins == 31 else range(policies.SEVERITY):
             for sign in (1.0, -1.0) if signed else (1.0,):
                 magnitude = float(magnitudes[level]) if magnitudes.ndim > 0 else 0.0
-                expected = apply(
-                    image, theirs, magnitude * sign, transforms.InterpolationMode.NEAREST, None
-                )
+                expected = apply(image, theirs, magnitude * sign, interpolation, None)
                 pixels = ours_at(tf.constant(index), tf.constant(level), tf.constant(sign)).numpy()
                 difference = np.abs(pixels.astype(int) - np.asarray(expected))
                 # A pixel may fall to either side of an edge, a value be cut off at a fraction.
                 wrong = (difference.max(-1) > 1).mean()
                 assert wrong < 0.01, (ours, level, sign, wrong)
+
+
+def test_augmix_mixes_as_torchvisions():
+    """Chains of torchvision's operations, as they were drawn here, with the drawn weights."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((96, 72))
+    space = transforms.AugMix()._augmentation_space(policies.AUGMIX.bins, (72, 96))
+    apply = torchvision.transforms.autoaugment._apply_op
+    mixed = tf.function(lambda key: policies.augmix(tf.constant(np.asarray(image)), key))
+    depths_seen, shares = [], []
+    for number in range(8):
+        key = tf.constant([number, 3], tf.int64)
+        share, weights, depths, indices, levels, signs = (
+            part.numpy() for part in policies.augmix_draws(key)
+        )
+        expected = (1 - share) * np.asarray(image, np.float32)
+        for weight, depth, *chain in zip(weights, depths, indices, levels, signs, strict=True):
+            changed = image
+            for index, level, sign in list(zip(*chain, strict=True))[:depth]:
+                name = policies.OPERATIONS[index]
+                name = THEIR_NAMES.get(name, name.capitalize())
+                magnitudes, signed = space[name]
+                magnitude = float(magnitudes[level]) if magnitudes.ndim > 0 else 0.0
+                magnitude *= float(sign) if signed else 1.0
+                bilinear = transforms.InterpolationMode.BILINEAR
+                changed = apply(changed, name, magnitude, bilinear, None)
+            expected += share * weight * np.asarray(changed, np.float32)
+        difference = np.abs(mixed(key).numpy().astype(int) - expected.astype(int))
+        shares.append((difference.max(-1) > 1).mean())
+        assert weights.sum() == pytest.approx(1)
+        depths_seen += depths.tolist()
+    assert {*depths_seen} == {1, 2, 3}
+    field = '`augmentation.policy="augmix"`: pixels off by more than 1 of 255'
+    compared(field, "`torchvision.transforms.AugMix` with Pillow", max(shares), 0.02)
+
+
+def test_augmix_draws_as_torchvisions():
+    """The share of the chains, and of the first of them: Beta(1, 1) and Dirichlet(1, 1, 1)."""
+    count = 4000
+    torch.manual_seed(0)
+    policy = transforms.AugMix()
+    numbers = tf.range(count, dtype=tf.int64)
+    keys = tf.stack([numbers, numbers * 0 + 2], 1)
+    share, weights, *_ = tf.vectorized_map(policies.augmix_draws, keys)
+    for ours, size in ((share, 2), (weights[:, 0], 3)):
+        theirs = policy._sample_dirichlet(torch.ones(count, size))[:, 0].numpy()
+        assert chi_square_of_two(ours.numpy(), theirs) < 27.9
 
 
 def test_colour_jitter_is_torchvisions():

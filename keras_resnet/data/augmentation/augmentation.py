@@ -7,14 +7,15 @@ from typing import Any
 import tensorflow as tf
 
 from keras_resnet.data.augmentation import crops, mixing, policies
+from keras_resnet.data.augmentation.timm_rand_augment import parsed, rand_augment
 from keras_resnet.fields import (
     FRACTION,
     NOT_NEGATIVE,
+    Rule,
     check,
     documented,
     field,
     numbers,
-    one_of,
     whole,
 )
 from keras_resnet.preprocessing import Preprocessing
@@ -22,7 +23,12 @@ from keras_resnet.preprocessing import Preprocessing
 POLICIES = {
     "rand_augment": policies.rand_augment,
     "trivial_augment_wide": policies.trivial_augment_wide,
+    "augmix": policies.augmix,
 }
+POLICY = Rule(
+    lambda name: isinstance(name, str) and (name in POLICIES or parsed(name) is not None),
+    f'{", ".join(POLICIES)}, or RandAugment by timm\'s name, "rand-m7-mstd0.5-inc1"',
+)
 
 
 @documented
@@ -63,8 +69,10 @@ class Augmentation:
     )
     policy: str | None = field(
         None,
-        one_of(*POLICIES),
-        'Augmentation policy, "rand_augment" or "trivial_augment_wide". None to disable.',
+        POLICY,
+        'Augmentation policy: "rand_augment", "trivial_augment_wide" or "augmix", as torchvision '
+        'has them; or RandAugment as timm has it, by its name there, "rand-m7-mstd0.5-inc1". None '
+        "to disable.",
     )
     erasing: float = field(
         0.0, FRACTION, "Probability of erasing a random rectangle of an image, 0 to 1."
@@ -133,8 +141,14 @@ class Augmentation:
             image = crops.random_flip(image, keys[1], self.flip)
         if self.color_jitter is not None:
             image = policies.color_jitter(image, keys[2], *self.color_jitter)
-        if self.policy is not None:
+        if self.policy in POLICIES:
             image = POLICIES[self.policy](image, keys[3])
+        elif self.policy is not None:
+            sampling = {
+                "interpolation": preprocessing.interpolation,
+                "fill": [round(255 * value) for value in preprocessing.mean],
+            }
+            image = rand_augment(image, keys[3], parsed(self.policy), **sampling)
         if not self.erasing:
             return image, tf.zeros(4, tf.int32)
         return image, crops.random_erasure(sides, keys[4], self.erasing)
@@ -146,31 +160,33 @@ class Augmentation:
         erasures: tf.Tensor,
         key: tf.Tensor,
         classes: int,
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        weights: tf.Tensor | None = None,
+    ) -> tuple:
         """Draws the random numbers for a batch, which `apply` uses.
 
         Args:
             pixels: uint8 (batch, height, width, 3).
-            labels: int64 (batch,).
+            labels: int64 (batch,), or float32 (batch, classes).
             erasures: int32 (batch, 4), from `image`.
             key: int64 tensor (2,), the random seed.
             classes: Number of classes.
+            weights: Weight of each image's loss, float32 (batch,), if images weigh differently.
 
         Returns:
             A dictionary for `apply`, with "pixels", if there is erasing "erasures", and if images
-            are mixed "partners", "shares" and "boxes" of `mixing.draw`; and the labels, int64
-            (batch,), or float32 (batch, classes) if `mixes_labels`.
+            are mixed "partners", "shares" and "boxes" of `mixing.draw`; the labels, int64 (batch,),
+            or float32 (batch, classes) if they were or `mixes_labels`; and the weights, if any.
         """
         batch = {"pixels": pixels}
         if self.erasing:
             batch["erasures"] = erasures
-        if self.mixes_labels:
+        if self.mixes_labels and labels.dtype.is_integer:
             labels = mixing.smooth_labels(labels, classes, self.label_smoothing)
         if self.mixes_images:
             draws = mixing.draw(pixels, key, self.mixup, self.cutmix, self.repeats)
             batch["partners"], batch["shares"], batch["boxes"], label_shares = draws
-            labels = mixing.mix_labels(labels, batch["partners"], label_shares)
-        return batch, labels
+            return batch, *mixing.mix_labels(labels, batch["partners"], label_shares, weights)
+        return (batch, labels) if weights is None else (batch, labels, weights)
 
     def apply(self, batch: Mapping[str, Any], preprocessing: Preprocessing, ops: Any = tf) -> Any:
         """Normalises, erases and mixes the images of a batch from `drawn`.
