@@ -1,4 +1,4 @@
-"""Runs contestants in turn, each in a process of its own, under the same conditions."""
+"""Runs contestants in turn, each in its own process, under the same conditions."""
 
 import argparse
 import json
@@ -16,16 +16,17 @@ from rich.table import Table
 from keras_resnet_cli import quiet
 
 with quiet():
-    from keras_resnet.weights import registry
+    import keras_resnet
+    from keras_resnet.configs import CONFIGS
+    from keras_resnet.kinds import kind_of
 
 HERE = Path(__file__).parent
-STEM_GFLOPS = 112 * 112 * 64 * 7 * 7 * 3 / 1e9  # multiply-adds at 224 px
 TORCHVISION = ("torchvision channels_last", "torchvision")
 WITHOUT_ONEDNN = "keras_resnet without oneDNN"
 VARIABLES = {WITHOUT_ONEDNN: {"TF_ENABLE_ONEDNN_OPTS": "0"}}
 BFLOAT16 = ("keras_resnet bfloat16", "torchvision bfloat16")
 
-# Fresh memory is dear on some machines; glibc then keeps what it has.
+# Allocating memory is slow on some machines; with these settings, glibc keeps freed memory.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "40000000000",
@@ -34,7 +35,7 @@ MALLOC = {
 
 
 class Contestant:
-    """A process that holds a network and runs rounds of steps when asked."""
+    """A process with a network that runs rounds of steps on request."""
 
     def __init__(self, name, *arguments):
         self.name = name
@@ -60,7 +61,7 @@ class Contestant:
         return json.loads(line)
 
     def round(self):
-        """Has it take some steps; their median is kept."""
+        """Runs a round of steps, and stores their median."""
         print("round", file=self.process.stdin, flush=True)
         self.seconds.append(statistics.median(self._answer()))
 
@@ -73,7 +74,7 @@ class Contestant:
 
 
 def contest(names, model, task, batch, size, threads, rounds):
-    """Medians of each contestant, over rounds in which they take turns.
+    """Measures contestants in rounds in which they take turns; returns medians.
 
     Returns:
         A list of dicts: contestant, seconds (of a step), images_per_second, first_step_seconds
@@ -90,7 +91,7 @@ def contest(names, model, task, batch, size, threads, rounds):
     for contestant in contestants:
         row = {"contestant": contestant.name, **contestant.finish()}
         if contestant.name == "onnxruntime":
-            row["step_mib"] = None  # it steps in what the export in its process left behind
+            row["step_mib"] = None  # includes memory left by the export in its process
         row["first_step_seconds"] = contestant.first_step_seconds
         row["images_per_second"] = batch / row["seconds"]
         rows.append(row)
@@ -105,14 +106,16 @@ def contest(names, model, task, batch, size, threads, rounds):
 
 
 def floor(peak, model, task, batch, size):
-    """What the multiply-adds alone would take at the speed of the large matrix product.
+    """Computes the time of the multiply-adds alone, at the speed of a large matrix product.
 
-    A training step is three passes: forward, and the gradients of inputs and of kernels, less the
-    gradient for the image, which nobody needs.
+    A training step has three passes: forward, and the gradients of inputs and of kernels, minus the
+    gradient for the image, which is not needed.
     """
-    row = registry.find(model)
-    multiply_adds = 3 * row.gflops - STEM_GFLOPS if task == "training" else row.gflops
-    operations = 2e9 * multiply_adds * batch * (size / 224) ** 2
+    stem, *stages = keras_resnet.visualize.summary(keras_resnet.create(model), image_size=size)
+    multiply_adds = stem.multiply_adds + sum(stage.multiply_adds for stage in stages)
+    if task == "training":
+        multiply_adds = 3 * multiply_adds - stem.multiply_adds
+    operations = 2 * multiply_adds * batch
     seconds = operations / peak
     name = f"floor at {peak / 1e9:.0f} GFLOP/s"
     return {"contestant": name, "seconds": seconds, "images_per_second": batch / seconds}
@@ -133,7 +136,9 @@ def main(task, description, batches):
         "--without-onednn", action="store_true", help="also measure our network without oneDNN"
     )
     parser.add_argument(
-        "--bfloat16", action="store_true", help="beside torch's autocast; for AVX512-BF16 or AMX"
+        "--bfloat16",
+        action="store_true",
+        help="compare with torch's autocast; for AVX512-BF16 or AMX",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--quick", action="store_true", help="ResNet-18, batch 2, 64 px, 1 round")
@@ -161,12 +166,14 @@ def main(task, description, batches):
 
 
 def eligible(task, model, size):
-    """Who takes part: keras.applications has ResNet-50 only, ONNX Runtime does not train."""
+    """Lists contestants: some networks lack one in Keras; ONNX Runtime does not train."""
     names = ["keras_resnet", *TORCHVISION]
     if model == "resnet50":
         names.append("keras.applications")
+    row = CONFIGS[model]
+    plain = kind_of(row).name in ("ResNet", "ResNeXt", "Wide ResNet")
     # Stock Keras takes minutes for a training step of grouped convolutions on large images.
-    if not (task == "training" and "resnext" in model and size > 64):
+    if plain and not (task == "training" and row.groups > 1 and size > 64):
         names.append("stock Keras layers")
     if task == "inference":
         names.append("onnxruntime")
@@ -184,7 +191,7 @@ COLUMNS = {
 
 
 def table(title, rows):
-    """The rows as a table; `to torchvision` is the ratio to the better of its two layouts."""
+    """Makes a table of rows; `to torchvision` is the ratio to the faster of its two layouts."""
     result = Table(title=title)
     for heading in COLUMNS:
         result.add_column(

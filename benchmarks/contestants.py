@@ -1,11 +1,11 @@
-"""The contestants of inference.py and training.py: one network, as several libraries run it.
+"""The contestants of inference.py and training.py: one network in several libraries.
 
     python benchmarks/contestants.py CONTESTANT MODEL TASK BATCH SIZE THREADS
 
-CONTESTANT is a name of the table below, or the path of an exported network.
-`contest.py` starts it, one process a contestant, and speaks to it by lines: it tells how
-long building and the first step took, answers each line `round` with the seconds of every step of
-that round, and the end of its input with its memory, all as JSON.
+CONTESTANT is a name in the table below, or the path of an exported network. `contest.py` starts one
+process for each contestant, and communicates by lines of JSON: the process reports the time of
+building and of the first step, then for each line `round` the seconds of every step, and at the
+end of its input its memory.
 """
 
 import importlib
@@ -26,13 +26,13 @@ MATMUL_SIZE = 4096
 
 
 def images(batch, size):
-    """Values as of normalised images, (batch, size, size, 3), and labels."""
+    """Returns values like those of normalised images, (batch, size, size, 3), and labels."""
     values = np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype(np.float32)
     return values, np.arange(batch) % CLASSES
 
 
 def keras_step(make_model, task, batch, size, threads):
-    """One call of a compiled Keras model, as `fit` and `predict` make it."""
+    """Returns a function that calls a compiled Keras model, as `fit` and `predict` do."""
     import keras
     import tensorflow as tf
 
@@ -86,7 +86,7 @@ def stock_keras(name, task, *sizes):
 
 
 def stock_network(name):
-    """The same network in stock Keras layers, as one would write it down."""
+    """Builds the same network with stock Keras layers, in the straightforward way."""
     import keras
     from keras import layers
 
@@ -125,13 +125,19 @@ def stock_network(name):
 
 
 def torchvision(name, task, batch, size, threads, memory_format=None, bfloat16=False):
-    """The network of torchvision, in PyTorch's default memory format (NCHW)."""
+    """The network of torchvision, or timm's, in PyTorch's default memory format (NCHW)."""
     import torch
     import torchvision
 
     memory_format = memory_format or torch.contiguous_format
     torch.set_num_threads(threads)
-    model = torchvision.models.get_model(name).to(memory_format=memory_format)
+    if name in torchvision.models.list_models():
+        model = torchvision.models.get_model(name)
+    else:
+        import timm
+
+        model = timm.create_model(name)
+    model = model.to(memory_format=memory_format)
     x, y = images(batch, size)
     x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
     y = torch.from_numpy(y)
@@ -157,14 +163,14 @@ def torchvision(name, task, batch, size, threads, memory_format=None, bfloat16=F
 
 
 def torchvision_channels_last(*arguments):
-    """The network of torchvision, in the memory format that suits most CPUs."""
+    """The network of torchvision, in the memory format that is faster on most CPUs."""
     import torch
 
     return torchvision(*arguments, memory_format=torch.channels_last)
 
 
 def torchvision_bfloat16(*arguments):
-    """The same under PyTorch's autocast."""
+    """The same with PyTorch's autocast."""
     import torch
 
     return torchvision(*arguments, memory_format=torch.channels_last, bfloat16=True)
@@ -196,7 +202,7 @@ def exported(path, batch, size):
 
 
 def matmul(name, task, batch, size, threads):
-    """A large product of matrices: what the machine can do at most."""
+    """A large matrix product, as the peak speed of the machine."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -220,15 +226,15 @@ CONTESTANTS = {
 
 
 def memory(kind):
-    """MiB, as /proc says."""
+    """Returns the memory in MiB, from /proc."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{kind}:\s+(\d+) kB", status)[1]) / 1024
 
 
 def main(contestant, name, task, *sizes):
-    """Builds, takes two steps, then answers the lines of its input."""
+    """Builds the network, runs two steps, then responds to the lines of its input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes elsewhere
+    os.dup2(2, 1)  # redirects the output of libraries
 
     def answer(value):
         print(json.dumps(value), file=answers, flush=True)
@@ -248,7 +254,7 @@ def main(contestant, name, task, *sizes):
     step()
     for _ in sys.stdin:
         seconds = []
-        step()  # the others had the caches
+        step()  # the first ones filled caches
         while len(seconds) < MINIMUM_STEPS or sum(seconds) < ROUND_SECONDS:
             start = time.perf_counter()
             step()

@@ -1,11 +1,11 @@
-"""What a step costs in `train` beyond the step itself, with networks so small that it shows.
+"""Measures the overhead of `train` per step, with networks small enough to show it.
 
     python benchmarks/fit_overhead.py [--rounds 2] [--json] [--quick]
 
-Milliseconds a step of: the compiled step alone, called in a loop; Keras' plain `fit`, both with one
-batch, ready in memory; plain `fit` on the input pipeline, which shares the cores; `train`, whose
-figure is that of history.csv, from its second epoch on; and the pipeline alone. Each contestant has
-a process of its own; they take turns, and medians count.
+Reports milliseconds per step for: the compiled step alone, called in a loop, and Keras' plain
+`fit`, both with one batch in memory; plain `fit` on the input pipeline, which shares the cores;
+`train`, from history.csv, starting with the second epoch; and the pipeline alone. Each runs in its
+own process; they take turns, and medians are reported.
 """
 
 import csv
@@ -30,7 +30,7 @@ NETWORKS = ("resnet20", "tiny")
 
 
 def write_images(folder, count):
-    """Noise, as PNG files of two classes; `count` of them train."""
+    """Writes noise as PNG files of two classes, `count` of them for training."""
     import numpy as np
     from PIL import Image
 
@@ -43,14 +43,14 @@ def write_images(folder, count):
 
 
 def add_tiny():
-    """A network of two blocks of 16 channels, under the name tiny."""
+    """Registers a network with two blocks of 16 channels, named tiny."""
     from keras_resnet.configs import CIFAR, CONFIGS, ResNetConfig
 
     CONFIGS["tiny"] = ResNetConfig("basic", (1, 1), family=CIFAR)
 
 
 def measure(contestant, name, folder, steps):
-    """Prints the milliseconds of a step."""
+    """Prints the milliseconds per step."""
     add_tiny()
     import keras
     import numpy as np
@@ -116,7 +116,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="Run one round of few steps, as a test.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
-    """Measures, and prints a table."""
+    """Measure the overhead of `train` per step, and print a table."""
     rounds, steps = (1, 5) if quick else (rounds, steps)
     found = {}
     with tempfile.TemporaryDirectory() as place:
@@ -142,7 +142,7 @@ def main(
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("ms a step", *found)
+    table = Table("ms per step", *found)
     for key in found[NETWORKS[1]]:
         table.add_row(key, *(f"{row[key]:.2f}" for row in found.values()))
     Console().print(table)

@@ -1,19 +1,20 @@
-"""How many images a second a GPU trains on and classifies, beside torchvision and Keras.
+"""Measures training and inference on a GPU, in comparison with torchvision and Keras.
 
     python benchmarks/gpu.py [--json ROWS] [--resume] [--minutes 5] [--only WORD ...] [--layout]
 
-Each contestant has a process of its own, in turn; a batch of noise is on the device already, a step
-is forward, backward and SGD with momentum, and medians of rounds count. bf16 is mixed precision
-with bfloat16, tf32 is float32 as GPUs multiply it by default. `train-shards` and `train-folder` are
-the whole of `keras_resnet.training.train`, on pictures that are made first, of photographs' size;
-`pipeline-shards` and `pipeline-folder` are what it gets its batches from.
+Each contestant runs in its own process, one after another. A batch of noise is already on the
+device, a training step is forward, backward and SGD with momentum, and medians of rounds are
+reported. bf16 is mixed precision with bfloat16, tf32 is float32 with the default precision of
+GPUs. `train-shards` and `train-folder` run the complete `keras_resnet.training.train`, on
+generated images of the size of photographs; `pipeline-shards` and `pipeline-folder` run its input
+pipelines alone.
 
-Without --only, ResNet-50 in bf16, batch 256, of all contestants; ResNeXt-50 of two; one training.
---only takes words of the table's fields (contestants, networks, bf16 or tf32, 64 or 256, training
-or inference) and measures whatever they leave of them all. --layout is ResNeXt-50 in both orders of
-axes. Nothing is started that cannot end within --minutes: the same command with --resume goes on.
+Without --only, it runs ResNet-50 in bf16 with batch size 256 for all contestants, ResNeXt-50 for
+two, and one training. --only selects rows by words (contestants, networks, bf16 or tf32, 64 or
+256, training or inference) from all of them. --layout runs ResNeXt-50 in both data formats.
+Nothing is started that cannot end within --minutes; the same command with --resume continues.
 
-Who cannot take part is a row that says why. Torch's contestants need torch and torchvision.
+Contestants that cannot run are rows with the reason. Those of torch need torch and torchvision.
 """
 
 import argparse
@@ -33,9 +34,9 @@ from gpu_contestants import CONTESTANTS, Conditions
 from gpu_networks import POLICIES, Job
 
 HERE = Path(__file__).parent
-PATIENCE = 3  # times the expected seconds: then a contestant hangs
+PATIENCE = 3  # timeout, as a multiple of the expected time
 
-# In order of what a reader wants to know first.
+# The most interesting ones first.
 FIVE_MINUTES = (
     ("keras_resnet", "resnet50"),
     ("torch.compile", "resnet50"),
@@ -52,7 +53,7 @@ LAYOUTS = [name for name in CONTESTANTS if name.endswith(("-nchw", "-no-xla"))]
 
 
 def every_job(quick):
-    """All that there is to measure."""
+    """Returns all jobs."""
     batches, size = ([2], 64) if quick else ([256, 64], 224)
     jobs = []
     for batch, (name, contestant) in itertools.product(batches, CONTESTANTS.items()):
@@ -64,7 +65,7 @@ def every_job(quick):
 
 
 def choose(arguments):
-    """The jobs that the command line asks for, in order."""
+    """Returns the jobs selected by the command line, in order."""
     jobs = every_job(arguments.quick)
     if arguments.only:
         return only(jobs, arguments.only)
@@ -84,7 +85,7 @@ def choose(arguments):
 
 
 def only(jobs, words):
-    """The jobs whose fields have the words, where a field has one of them among its values."""
+    """Selects jobs by words, which are values of their fields."""
     columns = [[str(value) for value in column] for column in zip(*jobs, strict=True)]
     known = sorted(set(itertools.chain(*columns)) - {""})
     for word in words:
@@ -102,9 +103,9 @@ def only(jobs, words):
 
 
 def run(jobs, conditions, seconds):
-    """Yields rows of one contestant's jobs; ends its process after so many seconds.
+    """Yields a row for each job of one contestant; ends its process after `seconds`.
 
-    One for each job, those that could not be measured have `error`.
+    Rows of jobs that could not be measured have `error`.
     """
     given = {"job": jobs[0], "tasks": [job.task for job in jobs], "conditions": conditions}
     waiting = {job.task: job for job in jobs}
@@ -117,7 +118,7 @@ def run(jobs, conditions, seconds):
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            start_new_session=True,  # so that it ends with the processes that it started
+            start_new_session=True,  # so that its child processes can be ended too
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         ) as process,
     ):
@@ -151,12 +152,12 @@ def run(jobs, conditions, seconds):
 
 
 def measure(chosen, arguments, keep):
-    """Measures jobs until there is no time left for another; `keep` is given each row.
+    """Measures jobs until there is no time left for another; calls `keep` with each row.
 
     Returns:
-        How many jobs are left.
+        Number of remaining jobs.
     """
-    deadline = time.monotonic() + 60 * arguments.minutes - 5  # for the end of a process
+    deadline = time.monotonic() + 60 * arguments.minutes - 5  # time to end a process
     left = 0
     with tempfile.TemporaryDirectory() as folder:
         conditions = Conditions(arguments.quick, str(Path(folder, "pictures")))
@@ -169,7 +170,7 @@ def measure(chosen, arguments, keep):
             print(f"{' '.join(map(str, filter(None, key)))} px ...", flush=True)
             for row in run(jobs, conditions, min(PATIENCE * expected, remaining)):
                 if "error" in row and time.monotonic() > deadline:
-                    left += 1  # for want of time, so that it is tried again
+                    left += 1  # not measured because of the time limit, so it will be tried again
                 else:
                     print(f"  {row['task']}: {said(row)}", flush=True)
                     keep(row)
@@ -177,12 +178,12 @@ def measure(chosen, arguments, keep):
 
 
 def said(row):
-    """What came out, in short."""
+    """Formats the result of a row."""
     return row.get("error") or f"{row['images_per_second']:,.0f} images/s"
 
 
 def tables(rows):
-    """Markdown: a table of steps for each network, precision and batch, and one of trainings."""
+    """Yields Markdown tables: steps for each network, precision and batch size, and trainings."""
     found = {Job(*(row[field] for field in Job._fields)): row for row in rows}
     steps, trainings = {}, []
     for job in found:
@@ -207,7 +208,7 @@ def tables(rows):
             cells += [number(row.get("first_step_seconds")), number(row.get("peak_gib"))]
             yield f"| {name} | {' | '.join(cells)} |"
     if trainings:
-        yield "\nThe whole of train, images/s once compiled; ratio to the slower of the two alone\n"
+        yield "\nComplete training, images/s once compiled; ratio to the slower of the two parts\n"
         yield "| | train | pipeline alone | step alone | ratio | total s |"
         yield "|---|---|---|---|---|---|"
     for job in trainings:
@@ -227,13 +228,13 @@ def tables(rows):
 
 
 def ratio(row, other):
-    """Of the speeds; nothing where one is missing."""
+    """Formats the ratio of two speeds; empty if one is missing."""
     speeds = [each.get("images_per_second") for each in (row, other)]
     return f"{speeds[0] / speeds[1]:.2f}" if all(speeds) else ""
 
 
 def number(value):
-    """With one decimal; nothing where there is none."""
+    """Formats a number with one decimal; empty for None."""
     return "" if value is None else f"{value:.1f}"
 
 
@@ -248,12 +249,12 @@ def main():
     parser.add_argument("--quick", action="store_true", help="ResNet-18, batch 2, 64 px, any CPU")
     arguments = parser.parse_args()
     if arguments.resume and not arguments.json:
-        parser.error("--resume needs --json ROWS, the file of the run that it goes on with.")
+        parser.error("--resume needs --json ROWS, the file of the run to continue.")
     rows = []
     if arguments.resume and arguments.json.exists():
         rows = [json.loads(line) for line in arguments.json.read_text().splitlines()]
     done = {tuple(row[field] for field in Job._fields) for row in rows}
-    # A `timeout` around this ends the contestant too.
+    # If this is run with `timeout`, the contestant is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     def keep(row):
@@ -266,7 +267,7 @@ def main():
     for line in tables(rows):
         print(line)
     if left:
-        print(f"\n{left} rows are left: there was no time. With --json and --resume they follow.")
+        print(f"\n{left} rows are left. To continue after the time limit, use --json and --resume.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The contestants of gpu.py: one network as several libraries run it on a GPU, and `train`.
+"""The contestants of gpu.py: one network in several libraries on a GPU, and `train`.
 
     python benchmarks/gpu_contestants.py JOB
 
-gpu.py starts it, one process a contestant. JOB is the JSON of a `Job` and of what `Conditions` has;
-what was measured is printed as a line of JSON for each task as soon as it is known.
+gpu.py starts one process for each contestant. JOB is JSON with the fields of a `Job` and of
+`Conditions`; each result is printed as a line of JSON as soon as it is known.
 """
 
 import csv
@@ -34,31 +34,31 @@ ROUNDS = 5
 ROUND_SECONDS = 0.7
 PIPELINE_SECONDS = 8.0
 EPOCHS = 4  # of `train`; the first compiles
-PICTURES = (8192, 512)  # that train, and that validate
-NO_GPU = "there is no GPU in sight; --quick runs on a CPU"
+PICTURES = (8192, 512)  # number of training and of validation images
+NO_GPU = "no GPU was found; --quick runs on a CPU"
 
 
 class Conditions(NamedTuple):
-    """What is alike for all jobs of a run."""
+    """Settings that all jobs of a run share."""
 
     quick: bool  # on a CPU, a step or two
-    data: str  # the folder that photographs.py makes, when it is needed
+    data: str  # the folder for photographs.py, written when it is needed
 
 
 def wait(value):
-    """Reads one number of a result, and so waits for all that a device was told before."""
+    """Waits for the device by reading a number of the result."""
     while value.ndim:
         value = value[0]
     return float(value)
 
 
 def measure(step, quick):
-    """Seconds of a step, the median over rounds, and of the first one, which compiles."""
+    """Returns the seconds of a step, the median over rounds, and of the first, which compiles."""
     begun = time.perf_counter()
     wait(step())
     first = time.perf_counter() - begun
     rounds, steps = (1, 1) if quick else (ROUNDS, WARM_UP)
-    for number in range(rounds + 1):  # the first one tells how many steps a round has
+    for number in range(rounds + 1):  # the first one determines the number of steps per round
         begun = time.perf_counter()
         for _ in range(steps):
             value = step()
@@ -72,7 +72,7 @@ def measure(step, quick):
 
 
 def steps_alone(make, job, tasks, conditions):
-    """Yields a row for each task of a network whose batch is on the device."""
+    """Yields a row for each task of a network, with a batch on the device."""
     network = make(job)
     if not (network.gpu or conditions.quick):
         raise RuntimeError(NO_GPU)
@@ -89,7 +89,7 @@ def steps_alone(make, job, tasks, conditions):
 
 
 def recipe(source, job, conditions):
-    """The training that `train` and the pipeline are measured in."""
+    """Returns the recipe for measuring `train` and the pipeline."""
     from keras_resnet.training import Recipe
 
     return Recipe(
@@ -106,7 +106,7 @@ def recipe(source, job, conditions):
 
 
 def make_pictures(conditions):
-    """Makes what is trained on, if no contestant before did; returns the seconds that it took."""
+    """Writes the training images unless they exist; returns the seconds that it took."""
     begun, folder = time.perf_counter(), Path(conditions.data)
     if not folder.exists():
         shutil.rmtree(f"{folder}.unfinished", ignore_errors=True)
@@ -117,7 +117,7 @@ def make_pictures(conditions):
 
 
 def pipeline_alone(source, job, tasks, conditions):
-    """Yields a row of the batches that `train` gets, when nobody trains on them."""
+    """Yields a row for the input pipeline of `train` alone."""
     from keras_resnet.data import training_sources
     from keras_resnet.training.feed import training_feed
 
@@ -142,7 +142,7 @@ def pipeline_alone(source, job, tasks, conditions):
 
 
 def whole_train(source, job, tasks, conditions):
-    """Yields a row of `keras_resnet.training.train`: data, network, validation, export, report."""
+    """Yields a row for the complete `train`: data, network, validation, export, report."""
     begun = time.perf_counter()
     import tensorflow as tf
 
@@ -167,7 +167,7 @@ def whole_train(source, job, tasks, conditions):
 
 
 class Contestant(NamedTuple):
-    """How a contestant is measured; how many seconds that takes on an H100, libraries included."""
+    """How to measure a contestant, and the seconds that it takes on an H100, with imports."""
 
     rows: Callable
     seconds: int
@@ -205,16 +205,16 @@ CONTESTANTS = {
 
 
 def versions():
-    """Those of the libraries that this process imported."""
+    """Returns the versions of the imported libraries."""
     names = ("tensorflow", "keras", "jax", "torch", "torchvision")
     used = [name for name in names if name in sys.modules]
     return ", ".join(f"{name} {sys.modules[name].__version__}" for name in used)
 
 
 def main(text):
-    """Prints a row for each task that could be measured, and why the others could not."""
+    """Prints a row for each task, with the reason if it could not be measured."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes elsewhere
+    os.dup2(2, 1)  # redirects the output of libraries
     given = json.loads(text)
     job, conditions = Job(*given["job"]), Conditions(*given["conditions"])
     try:
@@ -222,7 +222,7 @@ def main(text):
             print(json.dumps({**row, "versions": versions()}), file=answers, flush=True)
     except ModuleNotFoundError as error:
         print(json.dumps({"error": f"not installed: {error.name}"}), file=answers, flush=True)
-    except Exception as error:  # whatever a library raises is this contestant's result
+    except Exception as error:  # any error of a library is the result
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         print(json.dumps({"error": said[:300]}), file=answers, flush=True)
         raise

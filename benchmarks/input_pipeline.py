@@ -1,16 +1,16 @@
-"""How many images a second the input pipelines give, beside torchvision's.
+"""Measures the input pipelines in comparison with torchvision's.
 
     python benchmarks/input_pipeline.py FOLDER
 
-FOLDER is one of class folders; its photographs are repeated to 1,000 files, and these written as
-shards too, in which no side is longer than 400 pixels. The contestants are `data.image_folder`,
-`data.tfrecords` of the shards, torchvision's ImageFolder with a DataLoader of as many workers as
-cores, all with the same transforms and batches, and decoding the files alone: TensorFlow's, in as
-many threads, which no pipeline of the files can beat. Each has a process of its own, on as many
-cores, with the same settings of the memory allocator; they take turns, an epoch each, and the
-medians of the rounds count. Memory is what the process and its workers hold in the middle of an
-epoch above what the process held before it built the pipeline: shared pages are split between
-those that share them. Needs the parity extra.
+FOLDER has class folders; its photographs are repeated to 1,000 files, which are also written as
+shards with sides of at most 400 pixels. The contestants are `data.image_folder`, `data.tfrecords`
+with the shards, torchvision's ImageFolder with a DataLoader with one worker per core, all with the
+same transforms and batches, and TensorFlow's decoder alone, with one thread per core, as an upper
+bound for files. Each runs in its own process, on the same number of cores, with the same settings
+of the memory allocator; they take turns with an epoch each, and the medians of the rounds are
+reported. Memory is that of the process and its workers in the middle of an epoch, minus that of
+the process before it built the pipeline; shared pages are divided among processes. Needs the
+parity extra.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def keras_resnet_batches(folder, task, size, cores):
-    """One epoch's number of images, of `data.image_folder`."""
+    """Yields the number of images of each epoch of `data.image_folder`."""
     from keras_resnet import data
 
     batches, _ = data.image_folder(
@@ -46,7 +46,7 @@ def keras_resnet_batches(folder, task, size, cores):
 
 
 def torchvision_batches(folder, task, size, cores):
-    """Of torchvision's ImageFolder and a DataLoader."""
+    """The same for torchvision's ImageFolder and a DataLoader."""
     import torch
     from torchvision import datasets, transforms
 
@@ -71,7 +71,7 @@ def torchvision_batches(folder, task, size, cores):
 
 
 def shards_batches(folder, task, size, cores):
-    """Of `data.tfrecords`, of the same images made smaller."""
+    """The same for `data.tfrecords`, with smaller images."""
     from keras_resnet import data
 
     batches, _ = data.tfrecords(
@@ -81,7 +81,7 @@ def shards_batches(folder, task, size, cores):
 
 
 def decoding_alone(folder, task, size, cores):
-    """Of TensorFlow's decoder, of whole images."""
+    """The same for TensorFlow's decoder on whole images."""
     import tensorflow as tf
 
     files = sorted(map(str, Path(folder).rglob("*.jpg")))
@@ -102,7 +102,7 @@ MAKERS = dict(
 
 
 def memory():
-    """MiB that this process and its children hold."""
+    """Returns the memory of this process and its children in MiB."""
     tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     processes = [os.getpid(), *(pid for task in tasks for pid in task.read_text().split())]
     lines = itertools.chain.from_iterable(
@@ -112,7 +112,7 @@ def memory():
 
 
 def compete(name, folder, task, size, cores):
-    """A contestant's process: an epoch for each line that it is sent."""
+    """Runs a contestant: an epoch for each line of its input."""
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:cores])
     modules = {"torchvision": "torchvision"}.get(name, "keras_resnet.data")
     __import__(modules)
@@ -133,8 +133,8 @@ def compete(name, folder, task, size, cores):
 
 
 def contest(folder, task, size, cores, rounds, names=CONTESTANTS):
-    """{contestant: (images a second, MiB)}: medians over rounds in which they take turns."""
-    from contest import MALLOC  # it imports Keras, which a process of torch cannot bear
+    """Returns {contestant: (images per second, MiB)}, medians over alternating rounds."""
+    from contest import MALLOC  # imports Keras, which conflicts with torch in one process
 
     command = [sys.executable, __file__, folder, "--task", task, "--size", size, "--cores", cores]
     processes = {
@@ -149,7 +149,7 @@ def contest(folder, task, size, cores, rounds, names=CONTESTANTS):
         for name in names
     }
     answers = {name: [] for name in names}
-    for _ in range(rounds + 1):  # the first round is for warming up
+    for _ in range(rounds + 1):  # the first round is a warm-up
         for name, process in processes.items():
             print("epoch", file=process.stdin, flush=True)
             answers[name].append(json.loads(process.stdout.readline()))
@@ -241,7 +241,7 @@ def repeat(source, target):
 
 
 def write(folder):
-    """Writes the files as shards of smaller images, and says how large both are."""
+    """Writes the files as shards of smaller images, and prints both sizes."""
     from keras_resnet import data
 
     start = time.perf_counter()

@@ -1,16 +1,14 @@
-"""How fast a file of weights gets into a built network, and in how much memory, beside torch.
+"""Measures time and memory of loading weights into a network, in comparison with torch.
 
     python benchmarks/load_weights.py
 
-Both sides read the same file, made by torch.save of a network of torchvision with random weights,
-into a network that is built already: `keras_resnet.weights.load`, and
-`torch.load(weights_only=True, mmap=True)` with `load_state_dict`. The two alternate in one run,
-each in a process of its own, with the same settings of the memory allocator. Peak memory is that
-above the process with its built network.
+Both load the same file, saved by torch.save from a torchvision network with random weights, into an
+existing network: `keras_resnet.weights.load`, and `torch.load(weights_only=True, mmap=True)` with
+`load_state_dict`. They alternate in one run, each in its own process, with the same settings of the
+memory allocator. Peak memory is in addition to that of the process with the network.
 
-Keras keeps its kernels in another order of axes, so that ours has to transpose what torch copies.
-The third contestant is torch with that work added: each tensor is brought into Keras' order before
-it is copied. Needs the parity extra.
+Keras has another order of axes, so kernels have to be transposed, while torch only copies them. The
+third contestant is torch with the same transpositions. Needs the parity extra.
 """
 
 import os
@@ -74,7 +72,7 @@ torch.save(torchvision.models.get_model(sys.argv[1]).state_dict(), sys.argv[2])
 
 
 def run(program, *arguments):
-    """What a program prints, in a process of its own."""
+    """Runs a program in a new process; returns its output."""
     environment = {**os.environ, **MALLOC, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

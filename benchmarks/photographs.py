@@ -1,11 +1,11 @@
-"""Makes pictures that cost a decoder what photographs do: 500 x 375 JPEGs of about 100 kB.
+"""Generates images that take as long to decode as photographs: 500 x 375 JPEGs of about 100 kB.
 
     python benchmarks/photographs.py FOLDER TRAIN VAL
 
-They are crops of noise with the spectrum of photographs, whose amplitudes fall about as 1 /
-frequency (Field, 1987, https://doi.org/10.1364/JOSAA.4.002379), TRAIN of them to train and VAL to
-validate. FOLDER gets `folder`, with class folders of files, and `shards`, the same as TFRecords; it
-appears when it is whole.
+They are crops of noise with the spectrum of photographs, whose amplitudes are about proportional
+to 1 / frequency (Field, 1987, https://doi.org/10.1364/JOSAA.4.002379), TRAIN for training and VAL
+for validation. FOLDER gets `folder`, with class folders of files, and `shards`, the same as
+TFRecords; it is created only when it is complete.
 """
 
 import os
@@ -23,7 +23,7 @@ CLASSES = "ab"
 
 
 def canvas(rng):
-    """A picture four times as wide and high."""
+    """Generates a picture four times as wide and high."""
     size = 4 * HEIGHT, 4 * WIDTH
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1]))
     frequency[0, 0] = 1
@@ -57,7 +57,7 @@ def write(folder, counts):
 
 
 def main(folder, *counts):
-    """Makes both forms."""
+    """Writes the folder and the shards."""
     unfinished = Path(f"{folder}.unfinished")
     write(unfinished / "folder", [int(count) for count in counts])
     write_shards(unfinished / "folder", unfinished / "shards")

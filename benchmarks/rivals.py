@@ -1,11 +1,11 @@
-"""What other libraries can do: the networks and logits of README's first table, measured.
+"""Compares the networks and logits of other libraries, for docs/comparison.md.
 
     python benchmarks/rivals.py
 
 Needs the parity and export extras and KerasHub: `pip install keras-hub safetensors`. Nothing is
-downloaded: the weights are random, those of batch normalization too. A number is the largest
-difference from torchvision's logits (of dilated networks, timm's features) divided by their
-largest value, at 224x224 and 193x257. What a library says when it refuses goes to stderr.
+downloaded: all weights are random, including those of batch normalization. Numbers are the largest
+difference from torchvision's logits (for dilated networks, timm's features), divided by the largest
+value, at 224x224 and 193x257. Error messages of the libraries are printed to stderr.
 """
 
 import itertools
@@ -30,20 +30,20 @@ IMAGES = [RNG.normal(size=(1, *size, 3)).astype(np.float32) for size in ((224, 2
 
 
 def ours(file, **options):
-    """The network of this package, as all of these, with the file's weights."""
+    """The network of this package, with the file's weights."""
     make = keras_resnet.create
     return make(file.parent.name, weights=file, classifier_activation=None, **options)
 
 
 def applications(file, version=None, **options):
-    """The network of keras.applications, which with a top takes images of one size."""
+    """The network of keras.applications, which with a top supports a single image size."""
     make = getattr(keras.applications, file.parent.name.split("_")[0].replace("resne", "ResNe"))
     options |= {"weights": file.with_suffix(".weights.h5"), "classifier_activation": None}
     return lambda images: make(input_shape=images.shape[1:], **options)(images)
 
 
 def hub(file, output_stride=None, include_top=True):
-    """The network of KerasHub, whose strides can be set, but no dilation."""
+    """The network of KerasHub, which has no dilation."""
     models = keras_hub.models
     make = models.ResNetImageClassifier if include_top else models.ResNetBackbone
     strides = {"stackwise_num_strides": [1, 2, output_stride // 8, 1]} if output_stride else {}
@@ -51,7 +51,7 @@ def hub(file, output_stride=None, include_top=True):
 
 
 def timms(file, include_top=True, make=timm.create_model, **options):
-    """The network of timm, or of another maker for PyTorch."""
+    """The network of timm, or of another function for PyTorch."""
     network = make(file.parent.name, **options).eval()
     network.load_state_dict(torch.load(file.with_suffix(".pth")))
     return network if include_top else torch.nn.Sequential(*list(network.children())[:-2])
@@ -73,7 +73,7 @@ MAKERS |= {"timm": timms, "torchvision": torchvisions}
 
 
 def answers(network):
-    """What a network says to the images, channels last."""
+    """Returns a network's outputs for the images, channels last."""
     if not isinstance(network, torch.nn.Module):
         return [np.asarray(network(images)) for images in IMAGES]
     found = [network(torch.from_numpy(images.transpose(0, 3, 1, 2))) for images in IMAGES]
@@ -81,7 +81,7 @@ def answers(network):
 
 
 def row(file, reference=torchvisions, **options):
-    """Prints the error of each library's network: no, if the library refuses."""
+    """Prints the error of each library's network; "no" if it is not supported."""
     expected = answers(reference(file, **options))
     cells = [" ".join([file.parent.name, *(f"{key} {value}" for key, value in options.items())])]
     for library, make in MAKERS.items():
@@ -95,7 +95,7 @@ def row(file, reference=torchvisions, **options):
 
 
 def prepare(file):
-    """Saves a random network, in a folder as timm publishes them."""
+    """Saves a random network in a folder with timm's layout."""
     name = file.parent.name
     file.parent.mkdir()
     file.with_name("config.json").write_text(f'{{"architecture": "{name}", "num_classes": 1000}}')

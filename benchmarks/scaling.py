@@ -1,9 +1,9 @@
-"""How the cost of a training step grows with batch size, image size and depth: three plots.
+"""Plots the cost of a training step over batch size, image size and depth.
 
     python benchmarks/scaling.py OUTPUT.svg [--threads 2]
 
-ResNet-50, batches of 8 and 224 px, where the axis is another; beside torchvision in channels_last,
-under the conditions of training.py, one round a point. Needs the parity extra.
+The defaults are ResNet-50, a batch size of 8 and 224 px; the reference is torchvision in
+channels_last. Conditions as in training.py, with one round per point. Needs the parity extra.
 """
 
 import argparse

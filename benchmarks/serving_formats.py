@@ -1,12 +1,12 @@
-"""How fast each export format answers, beside torchvision and the Keras model; and how large it is.
+"""Measures speed and size of the export formats, compared with torchvision and the Keras model.
 
     python benchmarks/serving_formats.py [MODEL] [--batch 1 16] [--size 224] [--json] [--quick]
 
-Each format is exported once and run by its own runtime in a process of its own, in float32 but for
-those of int8, with as many threads as there are processors and the same settings of the memory
-allocator; they take turns, and the medians of at least three rounds count. The floor is what the
-multiply-adds alone would take in float32 at the speed of a large product of matrices, measured in
-the same rounds. Needs the parity, export and openvino extras.
+Each format is exported once and run by its own runtime in a separate process, in float32 except for
+int8, with one thread per processor and the same settings of the memory allocator; they take turns,
+and the medians of at least three rounds are reported. The floor is the speed of the multiply-adds
+alone in float32, like a large matrix product, measured in the same rounds. Needs the parity, export
+and openvino extras.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from rich.table import Table
 
 from keras_resnet_cli import quiet
 
-CALIBRATION = 8  # Images of noise: the range of an activation has no part in the time.
+CALIBRATION = 8  # number of images of noise; ranges do not affect the time
 
 
 def export_all(name, size, folder):
@@ -48,7 +48,7 @@ def export_all(name, size, folder):
 
 
 def megabytes(path):
-    """The size of an artefact, its second file and its folder's files included."""
+    """Returns the size of an export, including all its files."""
     files = [path]
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]

@@ -1,10 +1,10 @@
-"""How many images a second are trained on, beside torchvision and Keras.
+"""Measures training in comparison with torchvision and Keras.
 
     python benchmarks/training.py [MODEL ...] [--batch 16] [--size 224] [--json] [--quick]
 
 A step is forward, backward and SGD with momentum, in float32. Conditions as in inference.py. The
-step's memory is the peak above the process with its built network. Stock Keras layers take part
-in ResNeXt only up to 64 px: beyond, a step of theirs takes minutes. Needs the parity extra.
+memory of a step is the peak in addition to the process with its network. For ResNeXt, stock Keras
+layers are only run up to 64 px, since larger steps take minutes. Needs the parity extra.
 """
 
 from contest import main

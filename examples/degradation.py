@@ -1,14 +1,14 @@
-"""Shows why shortcuts are there: without them, a deeper network trains worse, not better.
+"""Shows why shortcuts are needed: without them, a deeper network is harder to train.
 
-With pre-activation blocks, whose shortcuts nothing interrupts, one of 1,001 layers trains too.
+With pre-activation blocks, whose shortcuts are identities, even 1,001 layers can be trained.
 
     python examples/degradation.py
 
-On 480 drawings of five flowers, of 16 x 16 pixels, after 300 steps, the last training losses were
-0.88 (plain, 20 layers), 1.58 (plain, 56), 0.21 (residual, 20), 1.40 (residual, 56),
-0.50 (pre-activation, 56) and 0.47 (pre-activation, 1,001). Guessing is at 1.61. The network of
-1,001 layers took 5 GB, and on 2 CPU cores that others used too, 11 minutes to its first step, while
-TensorFlow traces it, then 2 seconds a step; the others took a minute each.
+On 480 drawings of five flowers with 16 x 16 pixels, the training losses after 300 steps were 0.88
+(plain, 20 layers), 1.58 (plain, 56), 0.21 (residual, 20), 1.40 (residual, 56), 0.50
+(pre-activation, 56) and 0.47 (pre-activation, 1,001); the loss of guessing is 1.61. The network of
+1,001 layers took 5 GB, and on 2 busy CPU cores, 11 minutes for tracing with TensorFlow, then 2
+seconds per step; the others took a minute each.
 Sources: He et al., https://arxiv.org/abs/1512.03385, section 4.2, figure 6, and
 https://arxiv.org/abs/1603.05027, section 3.
 """
@@ -44,15 +44,15 @@ COLOURS = {"plain": "#c44e52", "residual": "#4a86c5", "pre-activation": "#55a868
 
 
 class PlainBlock(keras_resnet.blocks.BasicBlock):
-    """A basic block with no shortcut."""
+    """A basic block without a shortcut."""
 
     def finish(self, y, inputs, training):
-        """The block's last ReLU alone."""
+        """Applies the last ReLU, without adding the shortcut."""
         return ops.relu(y)
 
 
 def build(kind, depth, side, classes):
-    """A network of one of the three kinds, of the paper's width, for images of side x side."""
+    """Builds a network of one of the three kinds, with the paper's widths."""
     config = CONFIGS[f"resnet{depth}" if depth < 1001 else "preact_resnet1001"]
     if kind == "pre-activation":
         config = dataclasses.replace(config, preactivation=True)
@@ -61,7 +61,7 @@ def build(kind, depth, side, classes):
 
 
 def plain(network):
-    """The same network with no shortcuts, newly initialised; it has as many parameters."""
+    """Builds the same network without shortcuts, with as many parameters, newly initialised."""
 
     def clone(layer):
         block = isinstance(layer, keras_resnet.blocks.BasicBlock)
@@ -71,14 +71,14 @@ def plain(network):
 
 
 def drawn_images(count, side=32):
-    """Drawings of flowers as pixels (count, side, side, 3) and classes (count,)."""
+    """Returns drawings of flowers as pixels (count, side, side, 3) and classes (count,)."""
     labels = np.arange(count) % len(KINDS)
     drawings = (draw(KINDS[label], f"degradation/{n}")[0] for n, label in enumerate(labels))
     return np.stack([np.asarray(drawing.resize((side, side))) for drawing in drawings]), labels
 
 
 def read_images(file):
-    """The arrays x, uint8 (count, 32, 32, 3), and y, classes from 0 on, of a .npz file."""
+    """Reads the arrays x, uint8 (count, 32, 32, 3), and y, class indices, from a .npz file."""
     with np.load(file) as arrays:
         missing = [name for name in ("x", "y") if name not in arrays]
         if missing:
@@ -91,14 +91,14 @@ def read_images(file):
         )
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(
-            f"y of {file} should be {len(pixels)} classes, whole numbers from 0 on. Received: "
+            f"y of {file} should be {len(pixels)} class indices, integers from 0. Received: "
             f"{labels.dtype} {labels.shape}"
         )
     return pixels, labels
 
 
 def train(network, images, labels, epochs, batch_size, learning_rate, jit_compile="auto"):
-    """Trains by SGD with momentum; the training losses of the epochs."""
+    """Trains with SGD with momentum; returns the training loss of each epoch."""
     steps = -(-len(images) // batch_size) * epochs
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [steps // 2, steps * 3 // 4], [learning_rate, learning_rate / 10, learning_rate / 100]
@@ -112,7 +112,7 @@ def train(network, images, labels, epochs, batch_size, learning_rate, jit_compil
 
 
 def plot(losses, path):
-    """Draws the losses of every network over the epochs: plain ones dashed, deeper ones thicker."""
+    """Draws the losses of all networks: plain ones dashed, deeper ones thicker."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2))
@@ -166,7 +166,7 @@ def main(
         network = build(kind, depth, inputs.shape[1], int(labels.max()) + 1)
         network.name = f"{kind}-{depth}"
         losses[network.name] = train(
-            # XLA would take long to compile a thousand layers.
+            # XLA would take a long time to compile a thousand layers.
             *(network, inputs, labels, epochs, batch_size, learning_rate),
             jit_compile=False,
         )

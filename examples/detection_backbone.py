@@ -2,13 +2,14 @@
 
     python examples/detection_backbone.py
 
-On 2 busy CPU cores it took 6 minutes; the mean average precision at an IoU of 0.5 on 100 scenes
-held out was 0.82.
+On 2 busy CPU cores it took 6 minutes; the mean average precision at an IoU of 0.5 on 100 held-out
+scenes was 0.82.
 
-`features.pyramid` gives the feature maps C3, C4 and C5 of a ResNet-18. A feature pyramid network
-(Lin et al. 2017, https://arxiv.org/abs/1612.03144, section 3) makes P3, P4 and P5 of them. At each
-position of these, a head without anchors (FCOS, Tian et al. 2020,
-https://arxiv.org/abs/2006.09214, section 3) says which flower is there and how far its box reaches.
+`features.pyramid` returns the feature maps C3, C4 and C5 of a ResNet-18, from which a feature
+pyramid network (Lin et al. 2017, https://arxiv.org/abs/1612.03144, section 3) computes P3, P4 and
+P5. At each of their positions, an anchor-free head (FCOS, Tian et al. 2020,
+https://arxiv.org/abs/2006.09214, section 3) predicts the class of a flower and the edges of its
+box.
 """
 
 import sys
@@ -32,15 +33,15 @@ with quiet():
     from keras_resnet.drawn_flowers import KINDS
     from keras_resnet.visualize.charts import save_figure
 
-CHANNELS = 96  # Of the feature pyramid; the paper has 256, for 80 kinds of things in photographs.
-GROUPS = 16  # Of the channels, that are normalised together.
+CHANNELS = 96  # of the feature pyramid; 256 in the paper, for 80 classes in photographs
+GROUPS = 16  # groups of channels for group normalization
 BATCH = 8
-HELD_OUT = 100  # Scenes that do not train.
-COLOURS = ("#1f77b4", "#d62728", "#9467bd", "#b8860b", "#2ca02c")  # of the boxes, by kind
+HELD_OUT = 100  # number of test scenes
+COLOURS = ("#1f77b4", "#d62728", "#9467bd", "#b8860b", "#2ca02c")  # of the boxes, by class
 
 
 def feature_pyramid(maps: dict) -> list:
-    """Turns C3, C4, C5 into P3, P4, P5, which have equal channels and all see the whole image."""
+    """Computes P3, P4 and P5, with the same number of channels, from C3, C4 and C5."""
     outputs, above = [], None
     for name in sorted(maps, reverse=True):  # the top-down pathway, from C5
         x = layers.Conv2D(CHANNELS, 1, name=f"lateral_{name}")(maps[name])
@@ -55,7 +56,7 @@ def head(outputs: int, bias: float, name: str) -> keras.Model:
     parts = [keras.Input((None, None, CHANNELS))]
     for _ in range(2):
         parts.append(layers.Conv2D(CHANNELS, 3, padding="same", use_bias=False))
-        # Not over the batch, whose statistics differ from level to level: as FCOS does.
+        # As in FCOS: not batch normalization, since statistics differ between levels.
         parts.append(layers.GroupNormalization(GROUPS))
         parts.append(layers.ReLU())
     start = keras.initializers.Constant(bias)
@@ -65,14 +66,14 @@ def head(outputs: int, bias: float, name: str) -> keras.Model:
 
 
 def detector(backbone: keras.Model) -> keras.Model:
-    """From pixels to "classes", logits (batch, positions, kinds), and "boxes".
+    """Builds a model from pixels to "classes", logits (batch, positions, classes), and "boxes".
 
     The latter, (batch, positions, 4), are the distances from a position to the left, top, right
     and bottom edges of its flower's box, in strides of its level.
     """
     levels = feature_pyramid(backbone.output)
-    # Nearly all positions are background, so every score starts at 0.01: Lin et al. 2017, Focal
-    # Loss, https://arxiv.org/abs/1708.02002, section 3.3. Boxes start 4 strides wide.
+    # Almost all positions are background, so scores are initialized to 0.01: Lin et al. 2017, Focal
+    # Loss, https://arxiv.org/abs/1708.02002, section 3.3. Boxes are initially 4 strides wide.
     heads = {
         "classes": head(len(KINDS), -np.log(99), "class_head"),
         "boxes": head(4, 2.0, "box_head"),
@@ -85,7 +86,7 @@ def detector(backbone: keras.Model) -> keras.Model:
 
 
 def positions(backbone: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    """Of all outputs: the centres in pixels (positions, 2) and the strides (positions,)."""
+    """Returns the centres in pixels (positions, 2) and the strides (positions,) of all outputs."""
     centres, strides = [], []
     for info in backbone.feature_info:
         rows, columns = backbone.output[info.name].shape[1:3]
@@ -96,10 +97,10 @@ def positions(backbone: keras.Model) -> tuple[np.ndarray, np.ndarray]:
 
 
 def targets(scene: Scene, centres: np.ndarray, strides: np.ndarray) -> dict[str, np.ndarray]:
-    """What the detector should say of a scene, without the batch.
+    """Returns the target outputs for a scene, without the batch axis.
 
-    A flower belongs to the first level on which it is at most 5 strides long, and there to the
-    positions within 1.5 strides of its middle. All others are background: classes of zeros.
+    A flower is assigned to the first level on which it is at most 5 strides long, and there to the
+    positions within 1.5 strides of its centre. All others are background, with zeros as classes.
     """
     classes = np.zeros((len(centres), len(KINDS)), np.float32)
     boxes = np.zeros((len(centres), 4), np.float32)
@@ -108,14 +109,14 @@ def targets(scene: Scene, centres: np.ndarray, strides: np.ndarray) -> dict[str,
         stride = levels[np.searchsorted(5 * levels[:-1], np.max(box[2:] - box[:2]))]
         near = np.abs(centres - (box[:2] + box[2:]) / 2).max(axis=1) < 1.5 * stride
         edges = np.concatenate([centres - box[:2], box[2:] - centres], axis=1)
-        own = near & (strides == stride) & (edges.min(axis=1) > 0)  # in the box, too
+        own = near & (strides == stride) & (edges.min(axis=1) > 0)  # also inside the box
         classes[own] = np.arange(len(KINDS)) == label
         boxes[own] = edges[own] / stride
     return {"classes": classes, "boxes": boxes}
 
 
 def train(model: keras.Model, scenes: list[Scene], places: tuple, epochs: int) -> dict:
-    """Trains by Adam and prints the losses; returns them too."""
+    """Trains with Adam; prints and returns the losses."""
     each = [targets(scene, *places) for scene in scenes]
     wanted = {name: np.stack([one[name] for one in each]) for name in each[0]}
     flower = wanted["classes"].max(axis=2)  # (scenes, positions): 1 on a flower, else 0
@@ -146,7 +147,7 @@ def train(model: keras.Model, scenes: list[Scene], places: tuple, epochs: int) -
 
 
 def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box (4,) with others (n, 4)."""
+    """Computes the intersection over union of a box (4,) with others (n, 4)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = np.prod(np.maximum(sides, 0), axis=1)
     areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
@@ -154,10 +155,10 @@ def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def find(model: keras.Model, images: np.ndarray, places: tuple, least=0.05) -> list[list[tuple]]:
-    """The flowers of each image, as (score, label, box), best first.
+    """Returns the detected flowers of each image, as (score, label, box), highest score first.
 
-    Non-maximum suppression: of boxes with an IoU above 0.5 the best stays, whatever its kind, for
-    no flower here hides another.
+    Non-maximum suppression keeps the best one of boxes with an IoU above 0.5, whatever its class,
+    since flowers do not hide each other here.
     """
     centres, strides = places
     outputs = model.predict(images, BATCH, verbose=0)
@@ -178,10 +179,10 @@ def find(model: keras.Model, images: np.ndarray, places: tuple, least=0.05) -> l
 
 
 def average_precision(found: list[list[tuple]], scenes: list[Scene], label: int) -> float:
-    """The area under precision over recall for one kind of flower.
+    """Computes the area under the precision-recall curve of one class.
 
-    Best scores first, a box is right if its IoU with a flower of its kind that is not yet taken is
-    0.5 or more.
+    In the order of scores, a box is correct if its IoU with an unmatched flower of its class is 0.5
+    or more.
     """
     flowers = [scene.boxes[scene.labels == label] for scene in scenes]
     taken = [np.zeros(len(boxes), bool) for boxes in flowers]
@@ -194,13 +195,13 @@ def average_precision(found: list[list[tuple]], scenes: list[Scene], label: int)
             taken[number][overlaps.argmax()] = True
     right = np.array(right, bool)
     precision = right.cumsum() / np.arange(1, len(right) + 1)
-    # At every recall the best precision of that recall or a higher one.
+    # The highest precision at this recall or more.
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     return float(precision[right].sum() / sum(map(len, flowers)))
 
 
 def plot(scenes, found, path, least=0.4) -> Path:
-    """Draws scenes twice: with the true boxes, and with those found with a score of `least`."""
+    """Draws scenes with the true boxes, and with detected ones with a score above `least`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 9.4), layout="constrained")
@@ -215,15 +216,15 @@ def plot(scenes, found, path, least=0.4) -> Path:
 
 
 def draw_boxes(axes, image, boxes):
-    """Draws an image and named boxes: (score or None, kind, its edges) of each."""
+    """Draws an image with labelled boxes, (score or None, class, edges)."""
     axes.imshow(image, interpolation="bicubic")
-    axes.autoscale(False)  # boxes may reach over the edge by a line's width
+    axes.autoscale(False)  # lines of boxes may extend beyond the edge
     axes.set_axis_off()
     for score, label, box in boxes:
-        x1, y1, x2, y2 = box - 0.5  # imshow puts the first pixel's centre at 0
+        x1, y1, x2, y2 = box - 0.5  # in imshow, the centre of the first pixel is 0
         for colour, width in (("white", 4), (COLOURS[label], 2)):
             axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=colour, linewidth=width)
-        right = x1 > len(image) / 2  # there the text would leave the picture
+        right = x1 > len(image) / 2  # text would extend beyond the picture
         axes.text(
             x2 if right else x1,
             y1,
@@ -246,7 +247,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     output: Annotated[Path, typer.Option(help="Image file to write.")] = Path("detection.png"),
 ):
-    """Trains a detector of drawn flowers and says how many it finds on scenes held out."""
+    """Train a detector of drawn flowers, and print its average precision on held-out scenes."""
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     try:

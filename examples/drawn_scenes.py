@@ -1,4 +1,4 @@
-"""Drawn scenes of one to three flowers that know where each flower is: boxes and a mask."""
+"""Drawn scenes of one to three flowers, with boxes and masks."""
 
 import dataclasses
 import random
@@ -11,11 +11,11 @@ from keras_resnet.drawn_flowers import KINDS, background, cut_out
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture and what is on it.
+    """An image with its annotations.
 
     Args:
         image: RGB, uint8 (size, size, 3).
-        labels: Classes of the flowers, places in KINDS, int64 (flowers,).
+        labels: Classes of the flowers, indices into KINDS, int64 (flowers,).
         boxes: Their left, top, right and bottom edges in pixels, float32 (flowers, 4).
         mask: 0 on the background, 1 + class on a flower, uint8 (size, size).
     """
@@ -27,17 +27,17 @@ class Scene:
 
 
 def draw_scenes(count: int, size: int, key: str) -> list[Scene]:
-    """Draws scenes of size x size pixels; equal keys, equal scenes."""
+    """Draws scenes of size x size pixels; `key` is the random seed."""
     return [draw_scene(size, f"{key}/{number}") for number in range(count)]
 
 
 def draw_scene(size: int, key: str) -> Scene:
-    """Draws one to three flowers, 0.3 to 0.65 times as long as the picture."""
+    """Draws one to three flowers with lengths of 0.3 to 0.65 times that of the image."""
     rng = random.Random(key)  # noqa: S311 (drawings, not secrets)
     picture = background(f"{key}/background", size, size)
     mask = np.zeros((size, size), np.uint8)
     labels, boxes = [], []
-    for number in range(8):  # tries: a flower that would hide another is left out
+    for number in range(8):  # attempts; flowers that would hide another one are omitted
         if len(labels) == 3:
             break
         label = rng.randrange(len(KINDS))
@@ -57,10 +57,10 @@ def draw_scene(size: int, key: str) -> Scene:
 
 
 def flower_mask(flower: Image.Image) -> np.ndarray:
-    """Where an RGBA cut-out is flower, bool (height, width).
+    """Returns the mask of a flower, an RGBA image, bool (height, width).
 
-    That is where it covers a fifth of a pixel or more; and narrow gaps, or a dandelion's mask would
-    be its rays. A maximum filter closes them and a minimum filter takes the margin off again.
+    It includes pixels that are covered by a fifth or more, and narrow gaps, for example between the
+    rays of a dandelion: a maximum filter closes them, and a minimum filter removes the margin.
     """
     gap = max(flower.size) // 16 * 2 + 1
     cover = ImageOps.expand(flower.getchannel("A").point(lambda alpha: 255 * (alpha > 50)), gap)
@@ -69,6 +69,6 @@ def flower_mask(flower: Image.Image) -> np.ndarray:
 
 
 def tight_box(mask: np.ndarray) -> np.ndarray:
-    """Left, top, right and bottom edge of what a mask covers: a pixel is from x to x + 1."""
+    """Returns the left, top, right and bottom edge of a mask; a pixel is from x to x + 1."""
     columns, rows = mask.any(axis=0).nonzero()[0], mask.any(axis=1).nonzero()[0]
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)

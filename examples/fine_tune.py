@@ -1,8 +1,8 @@
-"""Adapts a trained network to photographs of one's own: the head first, then the last stages.
+"""Fine-tunes a trained network on your photographs: the head first, then the last stages.
 
     python examples/fine_tune.py --data photos --validation-split 0.2 --weights resnet18.pth
 
-With no weights it trains some first, on drawings of flowers, so that it runs with no download.
+Without weights, it first trains a network on drawings of flowers, so it runs without a download.
 """
 
 import sys
@@ -36,7 +36,7 @@ def main(
     ] = 10,
     output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fine_tune"),
 ):
-    """Fine-tunes a residual network and leaves everything in a run folder."""
+    """Fine-tune a residual network, and write a run folder."""
     log_to_stdout()
     with quiet():
         from keras_resnet import data as keras_resnet_data
@@ -49,7 +49,7 @@ def main(
             recipe = training.named_recipe("flowers", data=str(drawn)).changed(DRAWN)
             recipe = recipe.changed({"model": model, "image_size": image_size})
             backbone = output.parent / "drawn_backbone"
-            if not (backbone / "report.md").exists():  # else it is there from an earlier run
+            if not (backbone / "report.md").exists():  # otherwise it exists from an earlier run
                 backbone = training.train(recipe, backbone, note=DRAWN_NOTE)
             weights = str(backbone / "best.pth")
         recipe = training.named_recipe(

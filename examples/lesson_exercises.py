@@ -1,7 +1,7 @@
 """Checks the answers to the exercises of docs/lesson.md and docs/lesson.zh-CN.md.
 
-Each check works the right answer out, or compares a function with the package's layers. The answers
-themselves are with the tests, in tests/test_lesson.py.
+Each check computes the correct answer, or compares a function with the package's layers. The
+answers are in tests/test_lesson.py.
 """
 
 from collections.abc import Callable

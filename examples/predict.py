@@ -1,4 +1,4 @@
-"""Names what is on pictures, by a trained run.
+"""Classifies images with a trained network.
 
 python examples/predict.py rose.jpg --run runs/flowers
 """
@@ -22,13 +22,13 @@ def main(
     top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
     output: Annotated[Path, typer.Option(help="Image file to write.")] = Path("prediction.png"),
 ):
-    """Prints the most probable classes of each image and draws them beside it."""
+    """Print the most probable classes of each image, and draw them next to it."""
     with quiet():
         from keras_resnet import decoding, trained, visualize
 
     try:
         run = run or trained.newest_run()
-        print(f"By {run}:")
+        print(f"Run folder: {run}")
         answers = dict(trained.Network.from_run(run).predict(images, top=top))
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {in_words(error)}")

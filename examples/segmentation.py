@@ -1,13 +1,13 @@
-"""Segments pictures, a class for every pixel, with a dilated residual network and drawn flowers.
+"""Semantic segmentation of drawn flowers, with a dilated residual network.
 
     python examples/segmentation.py
 
-On 2 CPU cores it took 3 minutes; the mean IoU on 60 scenes held out was 0.54 to 0.58 in three runs,
-where calling everything background gives 0.13.
+On 2 CPU cores it took 3 minutes; the mean IoU on 60 held-out scenes was 0.54 to 0.58 in three runs,
+while predicting only background gives 0.13.
 
-With `output_stride=8` the last two stages of a ResNet-18 are dilated instead of strided, so that
-the feature map is only 8 times smaller than the picture. The head looks at it with several
-dilation rates at once: Chen et al. 2017, https://arxiv.org/abs/1706.05587, section 3.
+With `output_stride=8`, the last two stages of a ResNet-18 are dilated instead of strided, so that
+the feature map is only 8 times smaller than the image. The head applies several dilation rates in
+parallel: Chen et al. 2017, https://arxiv.org/abs/1706.05587, section 3.
 """
 
 import sys
@@ -34,13 +34,13 @@ with quiet():
 CLASSES = ("background", *KINDS)
 COLOURS = ("#e8e8e8", "#1f77b4", "#d62728", "#9467bd", "#e6a800", "#2ca02c")
 STRIDE = 8
-RATES = (2, 4)  # For a feature map of 8 pixels; the paper's 12, 24 and 36 are for 65.
+RATES = (2, 4)  # for a feature map of 8 pixels; 12, 24 and 36 in the paper, for 65
 BATCH = 4
-HELD_OUT = 60  # Scenes that do not train.
+HELD_OUT = 60  # number of test scenes
 
 
 def segmenter(size: int, weights=None) -> keras.Model:
-    """From pixels (batch, size, size, 3) to logits (batch, size, size, classes)."""
+    """Builds a model from pixels (batch, size, size, 3) to logits (batch, size, size, classes)."""
     backbone = keras_resnet.ResNet18(
         include_top=False,
         weights=weights,
@@ -55,7 +55,7 @@ def segmenter(size: int, weights=None) -> keras.Model:
 
 
 def spatial_pyramid_pooling(x, channels=96):
-    """Atrous spatial pyramid pooling: convolutions of several dilation rates, and the mean."""
+    """Applies atrous spatial pyramid pooling: several dilation rates, and the global average."""
     whole = layers.GlobalAveragePooling2D(keepdims=True)(x)
     whole = layers.UpSampling2D(x.shape[1:3])(convolution(whole, channels, 1))
     branches = [convolution(x, channels, 3, rate) for rate in RATES]
@@ -64,13 +64,13 @@ def spatial_pyramid_pooling(x, channels=96):
 
 
 def convolution(x, channels, size, rate=1):
-    """A convolution with batch normalization and ReLU."""
+    """Applies a convolution with batch normalization and ReLU."""
     x = layers.Conv2D(channels, size, padding="same", dilation_rate=rate, use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
 def train(model: keras.Model, scenes: list, epochs: int) -> list[float]:
-    """Trains by Adam and prints the losses; returns them too."""
+    """Trains with Adam; prints and returns the losses."""
     rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * -(-len(scenes) // BATCH))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
@@ -84,7 +84,7 @@ def train(model: keras.Model, scenes: list, epochs: int) -> list[float]:
 
 
 def class_ious(masks: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Intersection over union of every class, over all pixels; NaN for one that is nowhere."""
+    """Computes the intersection over union of every class; NaN for classes that do not occur."""
     count = len(CLASSES)
     pairs = np.bincount(masks.ravel().astype(int) * count + predicted.ravel(), minlength=count**2)
     pairs = pairs.reshape(count, count)  # true class, predicted class
@@ -94,7 +94,7 @@ def class_ious(masks: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def plot(scenes, predicted, path) -> Path:
-    """Draws rows of picture, true mask and predicted mask, two scenes a row."""
+    """Draws image, true mask and predicted mask, two scenes per row."""
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -128,13 +128,13 @@ def main(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     output: Annotated[Path, typer.Option(help="Image file to write.")] = Path("segmentation.png"),
 ):
-    """Trains a segmentation of drawn flowers and says how well it does on scenes held out."""
+    """Train a segmentation of drawn flowers, and print the IoU on held-out scenes."""
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     try:
         if image_size < 64 or image_size % STRIDE:
             raise ValueError(
-                f"--image-size should be a multiple of {STRIDE}, 64 or more, for the feature map "
+                f"--image-size should be a multiple of {STRIDE}, 64 or more, since the feature map "
                 f"is {STRIDE} times smaller. Received: {image_size}"
             )
         model = segmenter(image_size, weights)

@@ -1,13 +1,13 @@
-"""Trains a residual network on CIFAR-10 by the recipe of He et al., section 4.2.
+"""Trains a residual network on CIFAR-10 with the recipe of He et al., section 4.2.
 
     python examples/train_cifar.py --model resnet20
 
-64,000 steps of SGD on batches of 128 (164 epochs), a learning rate of 0.1 that is divided by 10
-after 32,000 and 48,000 steps, images padded by 4 pixels, cropped and flipped. Networks of 110
-layers or more start at a lower rate, since 0.1 is too much for them at first.
+It has 64,000 steps of SGD with a batch size of 128 (164 epochs) and a learning rate of 0.1 that is
+divided by 10 after 32,000 and 48,000 steps; images are padded by 4 pixels, cropped and flipped.
+Networks of 110 layers or more start with a lower learning rate.
 
 CIFAR-10 comes from tensorflow-datasets, which downloads it (162 MB), or from --data, a folder with
-train and val folders of class folders. --smoke runs two short epochs on random pictures.
+train and val folders of class folders. --smoke runs two short epochs on random images.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ SMOKE = {"data": "cifar10", "epochs": 2, "milestones": (1,), "batch_size": 16}
 
 
 def recipe_changes(model, epochs=None):
-    """What a network changes in the recipe `cifar`, and a shorter training too.
+    """Returns the changes to the recipe `cifar` for a network, and for a shorter training.
 
     Args:
         model: Name of a CIFAR network: resnet20.
-        epochs: If given, how many; the learning rate falls after the same shares of them.
+        epochs: Number of epochs; the milestones are scaled accordingly.
     """
     changes = {"model": model, **PAPER}
     if epochs:
         milestones = (round(epochs * share / PAPER["epochs"]) for share in PAPER["milestones"])
         changes |= {"epochs": epochs, "milestones": tuple(milestones)}
     if int(model.removeprefix("resnet")) >= 110:
-        changes["warmup_epochs"] = 1  # the paper's 400 steps at a tenth of the rate
+        changes["warmup_epochs"] = 1  # in the paper, 400 steps at a tenth of the learning rate
     return changes
 
 
@@ -56,7 +56,7 @@ def main(
     ] = False,
     output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/cifar"),
 ):
-    """Trains a CIFAR network as the paper does and leaves everything in a run folder."""
+    """Train a CIFAR network as in the paper, and write a run folder."""
     log_to_stdout()
     with quiet():
         from keras_resnet import training

@@ -1,9 +1,9 @@
-"""Trains a residual network to tell flowers apart.
+"""Trains a residual network to classify flowers.
 
     python examples/train_flowers.py
 
-With no argument it draws its own data set, so that it runs on a fresh machine with no network.
-With a folder of photographs it is the classic flower-classification script:
+Without arguments, it draws its own data set, so that it needs no network connection. With a folder
+of photographs, it is the classic flower classification script:
 
     python examples/train_flowers.py --data-dir flower_photos --validation-split 0.1
 """
@@ -16,7 +16,7 @@ import typer
 
 from keras_resnet_cli import in_words, log_to_stdout, quiet
 
-DRAWN_NOTE = "These are drawings, not photographs: the accuracy says that training works, no more."
+DRAWN_NOTE = "These are drawings, not photographs: the accuracy only shows that training works."
 DRAWN = {
     "model": "resnet18",
     "image_size": 64,
@@ -62,7 +62,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/flowers"),
 ):
-    """Trains a residual network to tell flowers apart and leaves everything in a run folder."""
+    """Train a residual network to classify flowers, and write a run folder."""
     log_to_stdout()
     with quiet():
         from keras_resnet import data, training

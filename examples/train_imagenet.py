@@ -1,10 +1,10 @@
-"""Trains on ImageNet by one of torchvision's recipes.
+"""Trains on ImageNet with one of torchvision's recipes.
 
     python examples/train_imagenet.py --recipe imagenet_v1 --data imagenet_shards
 
 The data is a folder of shards (keras-resnet shards IMAGENET -o imagenet_shards), a folder with
 train and val folders of class folders, or imagenet2012 of tensorflow-datasets. --smoke runs two
-short epochs on random pictures, to see that everything works before days are spent.
+short epochs on random images, to check that everything works before a training of several days.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def main(
     ] = False,
     output: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/imagenet"),
 ):
-    """Trains a residual network on ImageNet and leaves everything in a run folder."""
+    """Train a residual network on ImageNet, and write a run folder."""
     log_to_stdout()
     with quiet():
         from keras_resnet import training

@@ -7,7 +7,7 @@ The networks are functions of this package (`keras_resnet.ResNet50(...)`); the s
 import importlib
 from typing import TYPE_CHECKING
 
-from keras_resnet import blocks as blocks  # their classes register for keras.saving.load_model
+from keras_resnet import blocks as blocks  # registers their classes for keras.saving.load_model
 from keras_resnet import layers as layers
 from keras_resnet import preactivation as preactivation
 from keras_resnet.configs import builders
@@ -15,7 +15,7 @@ from keras_resnet.configs import builders
 __version__ = "0.1.0"
 
 _ROOMS = (
-    *("configs", "conversion", "data", "export", "features", "models", "preprocessing"),
+    *("bulk", "configs", "conversion", "data", "export", "features", "models", "preprocessing"),
     *("trained", "training", "visualize", "weights"),
 )
 _ROOM_OF = {
@@ -29,9 +29,10 @@ _ROOM_OF = {
 
 __all__ = ["__version__", "blocks", "layers", *_ROOMS, *builders(), *_ROOM_OF]
 
-if TYPE_CHECKING:  # the same for editors and type checkers, which don't see what is loaded later
+if TYPE_CHECKING:  # for editors and type checkers, which do not see lazy imports
     from functools import partial
 
+    from keras_resnet import bulk as bulk
     from keras_resnet import configs as configs
     from keras_resnet import conversion as conversion
     from keras_resnet import data as data

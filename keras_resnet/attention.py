@@ -1,6 +1,6 @@
-"""Channel attention: what a block puts out, each channel times a number between 0 and 1.
+"""Channel attention: multiplies each channel of a block's output by a factor from 0 to 1.
 
-Each number is made of the means of all channels, which no convolution of the block sees.
+The factors are computed from the global average of every channel.
 """
 
 import math
@@ -40,7 +40,7 @@ class ChannelAttention(Composite):
 
 
 def squeezed_channels(channels: int, reduction: int) -> int:
-    """Channels between the two convolutions: a multiple of 8, half of one rounded up, as timm's."""
+    """Returns the channels between the two convolutions: a multiple of 8, rounded as in timm."""
     return max(8, int(channels / reduction + 4) // 8 * 8)
 
 
@@ -49,13 +49,13 @@ class SqueezeExcitation(ChannelAttention):
     """Squeeze-and-excitation: channel attention by two 1x1 convolutions, with a ReLU between them.
 
     Args:
-        reduction: Reduction ratio of the channels between them, which `squeezed_channels` rounds.
+        reduction: Reduction ratio of the channels between them, rounded by `squeezed_channels`.
         data_format: "channels_last" or "channels_first"; Keras' default if None.
 
     Input and output (batch, height, width, channels).
 
     Source: Hu et al., Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507,
-    section 3; timm 1.0, timm/layers/squeeze_excite.py, whose names the layers have.
+    section 3; timm 1.0, timm/layers/squeeze_excite.py, which has the same layer names.
     """
 
     arguments = (*ChannelAttention.arguments, "reduction")
@@ -92,7 +92,7 @@ class EfficientChannelAttention(ChannelAttention):
     Input and output (batch, height, width, channels).
 
     Source: Wang et al., ECA-Net, https://arxiv.org/abs/1910.03151, section 3.3; timm 1.0,
-    timm/layers/eca.py, whose name the layer has.
+    timm/layers/eca.py, which has the same layer name.
     """
 
     def build(self, input_shape: Shape) -> None:
@@ -105,7 +105,7 @@ class EfficientChannelAttention(ChannelAttention):
             kernel_size=size,
             padding="same",
             use_bias=False,
-            data_format="channels_last",  # the channels of the image are its steps
+            data_format="channels_last",  # the convolution runs over the image's channels
         )
         self.check_parts()
         self.conv.build((None, input_shape[self.channel_axis], 1))

@@ -27,38 +27,38 @@ ATTENTION = {"se": SqueezeExcitation, "eca": EfficientChannelAttention}
 
 
 class ResidualBlock(Composite):
-    """What the two blocks share: their arguments, the shortcut, and the order of building.
+    """Base class of the residual blocks: their arguments, the shortcut, and `build`.
 
-    A subclass makes the layers of its main path in `_make_main`, listed in call order.
+    `_make_main` of a subclass creates the layers of the main path, and returns them in call order.
 
     Args:
         filters: Channels of the output.
         width: Channels inside the block (of a bottleneck's 3x3 convolution).
         strides: Stride of the block, 1 or 2.
-        dilation_rate: Dilation of the 3x3 convolutions that come after the block's stride.
-        first_dilation_rate: Dilation of the 3x3 convolution that has the stride; `dilation_rate`
-            if None. They differ where dilation takes the place of this block's stride.
+        dilation_rate: Dilation of the 3x3 convolutions after the one with the stride.
+        first_dilation_rate: Dilation of the 3x3 convolution with the stride; `dilation_rate` if
+            None. They differ in a block whose stride is replaced by dilation.
         groups: Groups of the 3x3 convolution (bottleneck only).
         version: "v1.5" strides on the 3x3 convolution (torchvision), "v1" on the first 1x1
-            (He et al., 2015). The two are one for a basic block.
+            (He et al., 2015). No effect on basic blocks.
         projection: Whether the shortcut is a 1x1 convolution (option B of the paper, section 3.3)
-            or the identity. At a stride, the identity takes every other pixel; to more channels,
-            it adds zeros on both sides (option A, which has no parameters).
-        avg_down, down_kernel, anti_aliasing, attention, reduction, reduce_first: As of
+            or the identity. With a stride, the identity takes every other pixel; for more channels,
+            it pads with zero channels on both sides (option A, which has no parameters).
+        avg_down, down_kernel, anti_aliasing, attention, reduction, reduce_first: As for
             `ResNetConfig`.
-        drop_path: Probability, 0 to 1, of dropping the main path of a sample in training
+        drop_path: Probability, 0 to 1, of dropping the main path for a sample during training
             (stochastic depth, https://arxiv.org/abs/1603.09382).
         zero_init_residual: Whether the last batch normalization starts with gamma = 0, so that
             the block starts as its shortcut (https://arxiv.org/abs/1706.02677, section 5.1).
-        synchronized: Whether batch statistics are taken over all replicas.
-        folded: Whether batch normalization is part of the convolutions, which then have biases:
-            for inference (`keras_resnet.export.fold`).
+        synchronized: Whether batch statistics are computed over all replicas.
+        folded: Whether batch normalization is folded into the convolutions, which then have
+            biases; for inference only (`keras_resnet.export.fold`).
         data_format: "channels_last" or "channels_first"; Keras' default if None.
-        parts: What the configs of sublayers have that these arguments don't make, by the
-            sublayers' names: `{"bn1": {"trainable": False}}`.
+        parts: Config values to override in sublayers, by their names:
+            `{"bn1": {"trainable": False}}`.
 
     Raises:
-        ValueError: if `parts` names a sublayer that the block has not.
+        ValueError: if `parts` names a sublayer that does not exist.
     """
 
     arguments: tuple[str, ...] = (
@@ -122,14 +122,14 @@ class ResidualBlock(Composite):
             self.main.append(self.channel_attention)
         self.shortcut = self._make_shortcut() if projection else []
         if drop_path:
-            # One draw a sample: dropout whose noise is constant over height, width, channels.
+            # Drops whole samples: the noise is constant over height, width and channels.
             self.dropper = self.make_part(
                 keras.layers.Dropout, "drop_path", rate=drop_path, noise_shape=(None, 1, 1, 1)
             )
         self.check_parts()
 
     def _make_shortcut(self):
-        """The projection, which torchvision calls "downsample", at stride 1 too."""
+        """Creates the projection, which torchvision calls "downsample" also without a stride."""
         changes = self.strides > 1 or self.dilation_rate > 1
         if not self.avg_down:
             kernel, strides = self.down_kernel if changes else 1, {"strides": self.strides}
@@ -138,25 +138,25 @@ class ResidualBlock(Composite):
             self.downsample_conv = self._conv("downsample.0", self.filters, kernel, **strides)
             self.downsample_bn = self._bn("downsample.1")
             return [self.downsample_conv, self.downsample_bn]
-        # The names say that something stands before them, though it has no weights.
+        # Numbered as in timm's sequence, where the pooling is 0.
         self.downsample_1 = self._conv("downsample.1", self.filters, 1)
         self.downsample_2 = self._bn("downsample.2")
         pooled = [self._pool(AveragePooling2D, "downsample.0")] if changes else []
         return [*pooled, self.downsample_1, self.downsample_2]
 
     def _make_blur(self):
-        """Makes what takes the stride of the 3x3 convolution; returns what that keeps of it."""
+        """Creates the anti-aliasing layer, if any; returns the stride of the 3x3 convolution."""
         self.aa = None
         moved = self.strides > 1 or self.first_dilation_rate != self.dilation_rate
         if not self.anti_aliasing or not moved:
             return self.strides
         make = AveragePooling2D if self.anti_aliasing == "avg" else BlurPool2D
-        if self.strides > 1 or make is BlurPool2D:  # a mean of one pixel is that
+        if self.strides > 1 or make is BlurPool2D:  # an average with stride 1 has no effect
             self.aa = self._pool(make, "aa")
         return 1
 
     def _strided(self, strides):
-        """Of a bottleneck, by `version`: the stride of its first 1x1, and what its 3x3 gets."""
+        """Returns the stride of a bottleneck's first convolution, and arguments of its 3x3 one."""
         first, rate = 1, self.first_dilation_rate
         if self.version == "v1":
             first, strides, rate = self.strides, 1, self.dilation_rate
@@ -193,7 +193,8 @@ class ResidualBlock(Composite):
             self.new_channels = self.filters - input_shape[axis]
         if self.new_channels < 0:
             raise ValueError(
-                f"The block {self.name} would leave channels out. Use projection=True. Received: "
+                f"{self.name}: an identity shortcut cannot reduce the number of channels. Use "
+                f"projection=True. Received: "
                 f"filters={self.filters}, input_shape={tuple(input_shape)}"
             )
         for path in (self.main, self.shortcut):
@@ -203,11 +204,11 @@ class ResidualBlock(Composite):
                 shape = layer.compute_output_shape(shape)
 
     def finish(self, y: Tensor, inputs: Tensor, training: bool | None) -> Tensor:
-        """The block's last ReLU, of the main path's `y` and the shortcut."""
+        """Adds the shortcut to the main path's output `y` and applies the last ReLU."""
         return ops.relu(self.add_shortcut(y, inputs, training))
 
     def add_shortcut(self, y: Tensor, inputs: Tensor, training: bool | None) -> Tensor:
-        """Weighs the main path's `y`, and adds the shortcut."""
+        """Applies channel attention and stochastic depth to `y`, and adds the shortcut."""
         if self.attention:
             y = self.channel_attention(y)
         if self.drop_path:
@@ -219,13 +220,13 @@ class ResidualBlock(Composite):
         return ops.add(y, x)
 
     def _identity(self, x):
-        """The inputs in the shape of the output, without parameters."""
+        """Brings the inputs to the shape of the output, without parameters."""
         first = self.data_format == "channels_first"
         if self.strides > 1:
             step = slice(None, None, self.strides)
             x = x[:, :, step, step] if first else x[:, step, step]
         if self.new_channels:
-            # As akamaster/pytorch_resnet_cifar10: half of the zeros before, half after.
+            # As in akamaster/pytorch_resnet_cifar10: half of the zeros before, half after.
             before = self.new_channels // 2
             zeros = (before, self.new_channels - before)
             none = (0, 0)
@@ -240,11 +241,11 @@ class ResidualBlock(Composite):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions (He et al., 2015, figure 5 left): ResNet-18, -34 and the CIFAR ones.
+    """Two 3x3 convolutions (He et al., 2015, figure 5 left): ResNet-18, -34 and CIFAR ResNets.
 
-    Takes the arguments of `ResidualBlock`, of which `width`, `groups` and `version` have no
-    effect. Input (batch, height, width, channels), output (batch, height / strides,
-    width / strides, filters).
+    Takes the arguments of `ResidualBlock`; `width`, `groups` and `version` have no effect.
+    Input (batch, height, width, channels), output (batch, height / strides, width / strides,
+    filters).
     """
 
     def _make_main(self):
@@ -266,9 +267,9 @@ class BasicBlock(ResidualBlock):
 class BottleneckBlock(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions (He et al., 2015, figure 5 right): ResNet-50 and deeper.
 
-    A ResNeXt block is one with `groups`, a Wide ResNet block one with a larger `width`. Takes
-    the arguments of `ResidualBlock`. Input (batch, height, width, channels), output (batch,
-    height / strides, width / strides, filters).
+    ResNeXt blocks have `groups`, Wide ResNet blocks a larger `width`. Takes the arguments of
+    `ResidualBlock`. Input (batch, height, width, channels), output (batch, height / strides,
+    width / strides, filters).
     """
 
     def _make_main(self):

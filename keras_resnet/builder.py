@@ -1,6 +1,6 @@
-"""What `models.create` puts together: inputs, stem, blocks, head. And ways through a model.
+"""The parts from which `models.create` builds a model, and functions that traverse a model.
 
-The only place where strides, dilation and projections are decided.
+Strides, dilation and projections are decided here only.
 """
 
 import numbers
@@ -22,7 +22,7 @@ BLOCKS = {  # without and with pre-activation
 
 
 def inputs(tensor, shape, data_format, dtype, family):
-    """The inputs of a model, and the tensor that the network starts from."""
+    """Returns the inputs of a model, and the tensor that the network is applied to."""
     if tensor is None:
         shape = shape or ((3, None, None) if data_format == "channels_first" else (None, None, 3))
         _check_input_shape(shape, data_format, family.min_size)
@@ -34,7 +34,7 @@ def inputs(tensor, shape, data_format, dtype, family):
 
 
 def stem(x, config, synchronized, name_prefix, common):
-    """The first convolutions, and for large images a pooling."""
+    """Applies the stem: one or more convolutions and, for ImageNet, a max-pool."""
 
     def convolve(x, width, kernel, strides, conv, *after):
         bias = {"use_bias": config.like_applications}
@@ -46,7 +46,7 @@ def stem(x, config, synchronized, name_prefix, common):
     strides = 2 if reduces else 1
     *before, width = config.stem or (config.stem_width,)
     for number, narrower in enumerate(before):
-        # The numbers that they have in PyTorch's sequence.
+        # Numbered as in timm's sequence.
         names = (f"conv1.{3 * number + place}" for place in range(3))
         x = convolve(x, narrower, 3, strides if number == 0 else 1, *names)
     last = () if config.preactivation else ("bn1", "relu")
@@ -62,7 +62,7 @@ def stem(x, config, synchronized, name_prefix, common):
         return keras.layers.AveragePooling2D(2, name=f"{name_prefix}maxpool", **common)(x)
     if config.preactivation and not config.like_applications:
         return MaxPooling2D(name=f"{name_prefix}maxpool", **common)(x)
-    # After a ReLU, padding with zeros is padding with minus infinity, which PyTorch does.
+    # PyTorch pads with minus infinity; after a ReLU, zeros give the same result.
     x = keras.layers.ZeroPadding2D(1, name=f"{name_prefix}maxpool_padding", **common)(x)
     strides = 1 if config.anti_aliasing else 2
     x = keras.layers.MaxPooling2D(3, strides, name=f"{name_prefix}maxpool", **common)(x)
@@ -72,7 +72,7 @@ def stem(x, config, synchronized, name_prefix, common):
 
 
 def normalize(x, names, synchronized, name_prefix, common):
-    """Batch normalization and ReLU, of these names."""
+    """Applies batch normalization and ReLU."""
     bn, relu = names
     x = batch_normalization(name=f"{name_prefix}{bn}", synchronized=synchronized, **common)(x)
     return keras.layers.ReLU(name=f"{name_prefix}{relu}", dtype=common["dtype"])(x)
@@ -84,14 +84,14 @@ def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **a
     number, last = 0, max(sum(config.depths) - 1, 1)
     only_first: dict[str, Any] = {}
     if config.preactivation:
-        # The paper's appendix: the first activation comes before the paths part.
+        # As in the paper's appendix: the first activation is shared by both paths.
         only_first["activates_shortcut"] = config.family is CIFAR
         arguments["use_bias"] = config.like_applications
         arguments["dropout"] = dropout if config.dropout_inside else 0.0
     channels, dilation = config.stem_width, 1
     stride = 4 if config.family.stem_kernel == 7 else 1
     for stage, depth in enumerate(config.depths):
-        # keras.applications' V2 strides at the end of a stage, not at the beginning of the next.
+        # In keras.applications' V2, the last block of a stage has the stride, not the first.
         late, previous_dilation = config.like_applications, dilation
         stage_stride = 1 if stage == (len(config.depths) - 1 if late else 0) else 2
         if stride * stage_stride > output_stride:
@@ -106,7 +106,7 @@ def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **a
                 width=config.width(stage),
                 strides=strides,
                 dilation_rate=dilation if index >= striding else previous_dilation,
-                # Up to where its stride was, a dilated stage sees the grid of the stage before.
+                # The convolution whose stride is replaced keeps the dilation of the previous stage.
                 first_dilation_rate=previous_dilation if index <= striding else dilation,
                 groups=config.groups,
                 avg_down=config.avg_down,
@@ -116,7 +116,7 @@ def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **a
                 reduction=config.reduction,
                 reduce_first=config.reduce_first,
                 projection=shortcut == "B" and index == 0 and (strides != 1 or channels != filters),
-                # Deeper blocks are dropped more often (stochastic depth, section 3).
+                # The rate grows linearly with depth (stochastic depth, section 3).
                 drop_path=drop_path * number / last,
                 name=f"{name_prefix}layer{stage + 1}.{index}",
                 **arguments,
@@ -127,20 +127,20 @@ def blocks(config, output_stride, shortcut, dropout, drop_path, name_prefix, **a
 
 
 def pool(pooling, x, name_prefix, data_format, dtype):
-    """The mean or the maximum over height and width."""
-    # From here on in full precision: averages, logits and probabilities.
+    """Applies global average or max pooling."""
+    # Averages, logits and probabilities are computed in full precision.
     common = {"data_format": data_format, "dtype": dtype.variable_dtype}
     if pooling == "avg":
         return keras.layers.GlobalAveragePooling2D(name=f"{name_prefix}avgpool", **common)(x)
-    # The stem has a maxpool.
+    # Not "maxpool", which is in the stem.
     return keras.layers.GlobalMaxPooling2D(name=f"{name_prefix}global_maxpool", **common)(x)
 
 
 def head(x, classes, activation, dropout, name_prefix, dtype):
-    """The layer that classifies."""
+    """Applies the classifier."""
     if dropout:
         x = keras.layers.Dropout(dropout, name=f"{name_prefix}dropout")(x)
-    bound = x.shape[-1] ** -0.5  # torch.nn.Linear: uniform in +-1 / sqrt(fan_in), bias too
+    bound = x.shape[-1] ** -0.5  # as torch.nn.Linear: uniform in +-1 / sqrt(fan_in), the bias too
     return keras.layers.Dense(
         classes,
         activation,
@@ -152,16 +152,16 @@ def head(x, classes, activation, dropout, name_prefix, dtype):
 
 
 def normalisation(x, mean, std, data_format, dtype, name_prefix):
-    """0..255 to zero mean and unit variance per channel."""
+    """Normalises pixel values in 0..255 to zero mean and unit variance per channel."""
     channels_first = data_format == "channels_first"
     if x.shape[1 if channels_first else 3] != 3:
         raise ValueError(
-            "include_preprocessing=True normalises RGB images, which have three channels; for "
-            "others, put a layer of your own in front. "
+            "include_preprocessing=True needs RGB images with three channels. For other images, "
+            "use a layer of your own. "
             f"Received: an input of shape {tuple(x.shape)}"
         )
 
-    # With all three axes: of fewer, Rescaling takes the global data format for the model's.
+    # With all three axes: with fewer, Rescaling would use Keras' global data format.
     axes = (3, 1, 1) if channels_first else (1, 1, 3)
     mean, std = (np.reshape(values, axes) for values in (mean, std))
     scale, offset = (1 / (255 * std)).tolist(), (-mean / std).tolist()
@@ -175,11 +175,11 @@ def _one_of(argument, value, choices):
 
 
 def check_shortcut(shortcut, config):
-    """The shortcut that is meant: "A" or "B"."""
+    """Validates `shortcut`; returns "A" or "B"."""
     if config.family.stem_kernel == 7 and shortcut is not None:
         raise ValueError(
-            "shortcut is an argument of the CIFAR networks; the others always project where the "
-            f"shape changes. Received: shortcut={shortcut!r}"
+            "shortcut applies to CIFAR networks only; all others use projections where the shape "
+            f"changes. Received: shortcut={shortcut!r}"
         )
     if shortcut not in (None, "A", "B"):
         raise ValueError(f"shortcut should be 'A' or 'B'. Received: shortcut={shortcut!r}")
@@ -187,15 +187,15 @@ def check_shortcut(shortcut, config):
 
 
 def check_version(version, config):
-    """Refuses to stride on a 1x1 convolution where something else has the stride."""
+    """Raises a ValueError for "v1" if the network does not support it."""
     if version == "v1" and config.like_applications:
         raise ValueError(
-            "keras.applications' ResNetV2 strides on its 3x3 convolutions: leave version out. "
+            "The ResNetV2 networks of keras.applications have no version 'v1'. Remove version. "
             f"Received: version={version!r}"
         )
     if version == "v1" and config.anti_aliasing:
         raise ValueError(
-            "A network with anti-aliasing strides behind its 3x3 convolutions. "
+            "Networks with anti-aliasing have no version 'v1'. Remove version. "
             f"Received: version={version!r}, anti_aliasing={config.anti_aliasing!r}"
         )
 
@@ -205,7 +205,8 @@ def _check_input_shape(shape, data_format, min_size):
     expected = "(height, width, channels)" if last else "(channels, height, width)"
     if len(shape) != 3:
         raise ValueError(
-            f"input_shape should be {expected}, without the batch. Received: input_shape={shape}"
+            f"input_shape should be {expected}, without the batch size. "
+            f"Received: input_shape={shape}"
         )
     channels, *sides = (shape[2], *shape[:2]) if last else shape
     if not channels or channels < 1:
@@ -215,8 +216,8 @@ def _check_input_shape(shape, data_format, min_size):
         )
     if any(side is not None and side < min_size for side in sides):
         raise ValueError(
-            f"The image should be at least {min_size}x{min_size}, or too little is left of it at "
-            "the end of the network. Resize the images, or use None for a side that varies. "
+            f"Images should be at least {min_size}x{min_size}: the last feature map of smaller "
+            "images would be empty. Resize them, or use None for a side of variable length. "
             f"Received: input_shape={shape}, read as {expected}"
         )
 
@@ -235,21 +236,19 @@ def _check_input_tensor(tensor, input_shape, data_format, min_size):
     )
     if not fits:
         raise ValueError(
-            "input_shape does not fit input_tensor; leave it out. "
+            "input_shape does not match the shape of input_tensor. Remove it. "
             f"Received: input_shape={given}, input_tensor.shape={tensor.shape}"
         )
 
 
 def check_arguments(pooling, classes, output_stride, version, dropout, drop_path, data_format):
-    """Refuses values that cannot be meant."""
+    """Validates the arguments of `create` that do not depend on the network."""
     _one_of("pooling", pooling, (None, "avg", "max"))
     _one_of("output_stride", output_stride, (32, 16, 8))
     _one_of("version", version, ("v1.5", "v1"))
     _one_of("data_format", data_format, ("channels_last", "channels_first"))
     if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
-        raise ValueError(
-            f"classes should be a whole number, 1 or more. Received: classes={classes!r}"
-        )
+        raise ValueError(f"classes should be an integer, 1 or more. Received: classes={classes!r}")
     for argument, value in (("dropout", dropout), ("drop_path", drop_path)):
         if not 0 <= value < 1:
             raise ValueError(
@@ -259,7 +258,7 @@ def check_arguments(pooling, classes, output_stride, version, dropout, drop_path
 
 
 def walk(model, above=""):
-    """(path, layer) of a model's layers, those of models inside too: "resnet50/layer1.0"."""
+    """Yields (path, layer) of all layers, nested models included: "resnet50/layer1.0"."""
     for layer in model.layers:
         yield f"{above}{layer.name}", layer
         if isinstance(layer, keras.Model):
@@ -267,7 +266,7 @@ def walk(model, above=""):
 
 
 def family_of(model) -> Family:
-    """The images that a network is for, by its stem; ImageNet's if it is none of ours."""
+    """Returns the family of a network, by its stem; IMAGENET if it is not of this package."""
     layers = [layer for _, layer in walk(model)]
     if not any(isinstance(layer, ResidualBlock) for layer in layers):
         return IMAGENET
@@ -280,28 +279,28 @@ def family_of(model) -> Family:
 
 
 def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """A model's layers in order, with what is inside of blocks and of other models in their place.
+    """Lists all layers of a model in order, including those inside blocks and nested models.
 
-    `model.layers` has a block as one layer, and a model inside as one.
+    In `model.layers`, a block or a nested model is a single layer.
 
     Args:
         model: Any model.
 
     Returns:
-        The layers that have none inside themselves.
+        The layers that contain no other layers.
 
     Example:
     >>> layers = keras_resnet.features.all_layers(keras_resnet.ResNet50())
     >>> sum(isinstance(layer, keras.layers.Conv2D) for layer in layers)
     53
     """
-    # No public way leads into layers of others' making; this one, recursive, turns the order round.
+    # Private: the public API does not list sublayers. With recursive=True the order is reversed.
     parts = model._flatten_layers(include_self=False, recursive=False)
     return list(dict.fromkeys(layer for part in parts for layer in all_layers(part) or [part]))
 
 
 def channels_first(model) -> bool:
-    """Whether a model takes (batch, channels, height, width)."""
+    """Whether a model's inputs are (batch, channels, height, width)."""
     layers = (layer for layer in all_layers(model) if isinstance(layer, keras.layers.Conv2D))
     first = next(layers, None)
     return first is not None and first.data_format == "channels_first"

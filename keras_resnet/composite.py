@@ -1,4 +1,4 @@
-"""A layer made of others, of which it is saved with what was set on them."""
+"""A layer that consists of sublayers, whose modified settings are saved with it."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ __all__ = ["Composite"]
 
 
 def unmarked(config):
-    """A layer's config without the marks by which Keras, in files, tells shared objects.
+    """Removes `shared_object_id` from a config.
 
-    They are numbers of objects in memory, which others have once these are gone.
+    It is based on `id()`, which may be reused for another object.
     """
     if not isinstance(config, dict):
         return config
@@ -20,13 +20,13 @@ def unmarked(config):
 
 
 class Composite(Recomputed):
-    """A layer that makes its sublayers itself, by `make_part`, and calls `check_parts` at the end.
+    """Base class of layers that create their sublayers with `make_part`, then call `check_parts`.
 
-    Its class attribute `arguments` names those arguments that are attributes, and in its config.
+    The class attribute `arguments` lists the arguments that are also attributes and in the config.
 
     Args:
-        parts: What the configs of sublayers have that its own arguments don't make, by the
-            sublayers' names: `{"bn1": {"trainable": False}}`.
+        parts: Config values to override in sublayers, by their names:
+            `{"bn1": {"trainable": False}}`.
     """
 
     arguments: tuple[str, ...] = ()
@@ -34,12 +34,12 @@ class Composite(Recomputed):
     def __init__(self, *, parts: dict[str, dict[str, Any]] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._parts = parts or {}
-        # The configs of all sublayers, as the other arguments make them.
+        # The configs of all sublayers before `parts` is applied.
         self._made: dict[str, dict] = {}
 
     def make_part(self, make: Any, name: str, **arguments: Any) -> keras.layers.Layer:
-        """Makes a sublayer by a function, with what was set on it."""
-        # Where activations are recomputed, a composite is as a whole: not its parts once more.
+        """Creates a sublayer with `make` and applies its entry of `parts`."""
+        # Under a RematScope, the layer is recomputed as a whole, not its sublayers as well.
         with keras.RematScope(None):
             part = make(name=name, dtype=self.dtype_policy, trainable=self.trainable, **arguments)
             self._made[name] = config = unmarked(part.get_config())
@@ -48,7 +48,7 @@ class Composite(Recomputed):
         return part
 
     def check_parts(self) -> None:
-        """Refuses names of no sublayer."""
+        """Raises a ValueError if `parts` has names of sublayers that do not exist."""
         if unknown := self._parts.keys() - self._made.keys():
             raise ValueError(
                 f"parts should name sublayers of {self.name}: {', '.join(self._made)}. "
@@ -63,8 +63,8 @@ class Composite(Recomputed):
         return config
 
     def _changed_parts(self, inherited):
-        """What was set on sublayers: what of their configs is not as this layer makes it."""
-        if not self._made:  # they are made when it is built
+        """Returns the config values of sublayers that were changed, {name: {key: value}}."""
+        if not self._made:  # not built yet
             return self._parts
         changes = {}
         for part in self._flatten_layers(include_self=False, recursive=False):

@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["CIFAR", "CONFIGS", "IMAGENET", "Family", "ResNetConfig", "builders"]
 
-# Of the RGB channels, scaled to 0..1, over ImageNet's training images (torchvision's constants).
+# Mean and standard deviation of ImageNet's RGB channels in 0..1 (torchvision's constants).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -132,7 +132,7 @@ class ResNetConfig:
 
     @property
     def blurs(self) -> str:
-        """`anti_aliasing` in one word, "none" without it: files say so."""
+        """`anti_aliasing` as it is stored in files, where None is "none"."""
         return self.anti_aliasing or "none"
 
     @property
@@ -170,13 +170,13 @@ _rs = functools.partial(
     paper=RESNET_RS,
 )
 
-# Blocks a stage, by the number in a name; those of 10, 18 and 34 layers are basic.
+# Blocks per stage, by the number in the name; 10, 18 and 34 layers use basic blocks.
 DEPTHS = {
     **{"10": (1, 1, 1, 1), "14": (1, 1, 1, 1), "18": (2, 2, 2, 2), "26": (2, 2, 2, 2)},
     **{"34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)},
     **{"200": (3, 24, 36, 3), "201": (3, 24, 36, 4), "269": (3, 30, 48, 8)},
 }
-# Letters behind the number: the stem's widths, and whether shortcuts average.
+# Letters after the number: the stem's widths, and whether shortcuts use average pooling.
 LETTERS: dict[str, dict[str, Any]] = {
     "": {},
     "c": {"stem": (32, 32, 64)},
@@ -188,10 +188,12 @@ NAME = re.compile(r"(se|eca)?resne(t|xt)(v2_)?(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x
 
 
 def _named(name: str) -> ResNetConfig:
-    """The row that a name of timm's tells, "seresnextaa101d_32x8d" for example."""
+    """Returns the row described by a name of timm's, "seresnextaa101d_32x8d" for example."""
     match = NAME.fullmatch(name)
     if match is None:
-        raise ValueError(f"The name {name!r} does not follow the naming rule: write its row.")
+        raise ValueError(
+            f"The name {name!r} does not follow timm's naming scheme. Add its row to CONFIGS."
+        )
     attention, kind, v2, aliasing, number, letter, groups, width = match.groups()
     papers = {attention == "eca": ECANET, attention == "se": SENET, bool(aliasing): BLUR}
     papers |= {bool(v2): IMAGENET_V2}
@@ -209,7 +211,7 @@ def _named(name: str) -> ResNetConfig:
     )
 
 
-# Names that tell all: timm's, and the first of them torchvision's.
+# Networks fully described by their names, which are timm's (or torchvision's).
 _NAMES = """
     resnet10t resnet14t resnet18d resnet26 resnet26d resnet26t resnet34d resnet50c resnet50d
     resnet50s resnet50t resnet101c resnet101d resnet101s resnet152c resnet152d resnet152s resnet200
@@ -232,7 +234,7 @@ CONFIGS = {
     "resnet50": ResNetConfig("bottleneck", (3, 4, 6, 3), builder="ResNet50"),
     "resnet101": ResNetConfig("bottleneck", (3, 4, 23, 3), builder="ResNet101"),
     "resnet152": ResNetConfig("bottleneck", (3, 8, 36, 3), builder="ResNet152"),
-    # Of a ResNeXt: the groups, and the width of one.
+    # Groups and width per group.
     "resnext50_32x4d": _resnext((3, 4, 6, 3), 32, 4, builder="ResNeXt50_32x4d"),
     "resnext101_32x8d": _resnext((3, 4, 23, 3), 32, 8, builder="ResNeXt101_32x8d"),
     "resnext101_64x4d": _resnext((3, 4, 23, 3), 64, 4, builder="ResNeXt101_64x4d"),
@@ -244,15 +246,15 @@ CONFIGS = {
     "resnet56": _cifar((9, 9, 9), builder="ResNet56"),
     "resnet110": _cifar((18, 18, 18), builder="ResNet110"),
     "resnet1202": _cifar((200, 200, 200), builder="ResNet1202"),
-    # keras.applications'.
+    # Those of keras.applications.
     "resnet50v2": _v2((3, 4, 6, 3), builder="ResNet50V2"),
     "resnet101v2": _v2((3, 4, 23, 3), builder="ResNet101V2"),
     "resnet152v2": _v2((3, 8, 36, 3), builder="ResNet152V2"),
-    # Of 6n + 2 layers, or 9n + 2 with bottlenecks.
+    # 6n + 2 layers, or 9n + 2 with bottlenecks.
     "preact_resnet110": _cifar_v2("basic", (18, 18, 18)),
     "preact_resnet164": _cifar_v2("bottleneck", (18, 18, 18), shortcut="B"),
     "preact_resnet1001": _cifar_v2("bottleneck", (111, 111, 111), shortcut="B"),
-    # Of 6n + 4 layers, and so many times as wide.
+    # 6n + 4 layers and a widening factor.
     "wrn_16_8": _wrn((2, 2, 2), width_per_group=8 * 64),
     "wrn_28_10": _wrn((4, 4, 4), width_per_group=10 * 64),
     "wrn_40_2": _wrn((6, 6, 6), width_per_group=2 * 64),

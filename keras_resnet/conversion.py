@@ -1,4 +1,4 @@
-"""The network of a file of weights: `named_network`, and `convert` to another file."""
+"""Builds the network of a weights file, and converts weights files to other formats."""
 
 import dataclasses
 import os
@@ -103,7 +103,7 @@ def named_network(
         ValueError: if there is no such network.
     """
     path = Path(name_or_file)
-    # Of what is neither a network nor a file, `create` says what there is.
+    # If it is neither a network nor a file, `create` raises an error that lists the networks.
     is_file = path.suffix or path.exists() or is_address(name_or_file)
     if name_or_file in models.list_models() or not is_file:
         return models.create(str(name_or_file), version=version, classifier_activation=None)
@@ -114,7 +114,7 @@ def named_network(
 
 
 def look_into(path, model=None, version=None, prefix=None):
-    """What is in a file, its weights, the architecture that they are of, and the version."""
+    """Reads a file; returns the checkpoint, its weights, their architecture and the version."""
     checkpoint = read_checkpoint(path, prefix)
     given = version is not None
     origin = checkpoint.origin
@@ -126,14 +126,14 @@ def look_into(path, model=None, version=None, prefix=None):
     found = dataclasses.replace(found, variant=model or found.variant)
     if found.variant is None:
         raise CheckpointError(
-            f"{path} looks like {found.text}, which is not one of the networks in list_models()."
+            f"{path} seems to contain {found.text}, which is not in list_models()."
         )
     say(checkpoint, weights, found.variant, version, blurs)
     return checkpoint, weights.state, found, version
 
 
 def build_found(found, version=None, classifier_activation=None):
-    """A network of an architecture that `look_into` found, with random weights."""
+    """Builds a network of an architecture found by `look_into`, with random weights."""
     return models.create(
         found.variant,
         include_top=found.classes is not None,

@@ -1,4 +1,4 @@
-"""How a convolution is computed: four paths, and the one place that chooses between them.
+"""Four implementations of convolution ("paths"), and the choice between them.
 
 | path | chosen | grouped convolutions | gradients |
 |---|---|---|---|
@@ -67,7 +67,7 @@ def convolution_path(path: str) -> Iterator[None]:
 
 
 def choose_path(x, dtype: str) -> str:
-    """The path of a convolution of `x` in this dtype: the forced one, or the device's best."""
+    """Returns the path for a convolution of `x` in this dtype: the forced one, or the fastest."""
     if forced := _forced.get():
         return forced
     if keras.backend.backend() != "tensorflow":
@@ -78,7 +78,7 @@ def choose_path(x, dtype: str) -> str:
 
 
 def lacks_onednn() -> bool:
-    """Whether this is an x86 CPU without oneDNN, which nobody has switched on or off."""
+    """Whether this is an x86 CPU without oneDNN, and TF_ENABLE_ONEDNN_OPTS is not set."""
     import tensorflow as tf
 
     return (
@@ -89,12 +89,12 @@ def lacks_onednn() -> bool:
 
 
 def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format):
-    """A 2D convolution by the path that `choose_path` gives.
+    """Computes a 2D convolution with the path that `choose_path` returns.
 
     Args:
         x: Tensor of shape (batch, height, width, channels), or as `data_format` says.
         kernel: Tensor of shape (height, width, channels / groups, filters). It may be wider
-            than `x` (float32 beside float16), and its gradient is as wide.
+            than `x` (float32 with float16), and so may its gradient.
         strides: Two integers.
         padding: "valid", "same", or "symmetric": `dilation * (size - 1) // 2` zeros on each
             side, for kernels of odd sizes.
@@ -113,10 +113,10 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
     wide = _cpu_dtype(dtype, groups)
     path = choose_path(x, wide)
     if padding == "symmetric" and max(strides) == 1:
-        padding = "same"  # the same zeros, and no operation of its own for them
+        padding = "same"  # the same zeros, without an extra operation
     if path in ("onednn", "eigen"):
         if wide != dtype:
-            # The values that 16 bits have, but a gradient that is not rounded to them.
+            # The kernel is rounded to 16 bits, its gradient is not.
             rounded = ops.cast(ops.cast(kernel, dtype), wide)
             kernel = ops.cast(kernel, wide)
             kernel = kernel + ops.stop_gradient(rounded - kernel)
@@ -151,7 +151,7 @@ def convolve(x, kernel, *, strides, padding, dilation_rate, groups, data_format)
 
 
 def _cpu_dtype(dtype: str, groups: int) -> str:
-    """What a CPU computes in: it has no float16, and groups as Keras' XLA does them, in float32."""
+    """Returns the dtype to compute in on a CPU: float32 for float16, and for groups in 16 bits."""
     grouped_16_bit = groups > 1 and dtype == "bfloat16"
     return "float32" if dtype == "float16" or grouped_16_bit else dtype
 
@@ -163,24 +163,25 @@ def _has_accelerator() -> bool:
 
 
 def _is_placed_on_cpu(x) -> bool:
-    """Whether an operation on `x` is placed on a CPU here, as within `tf.device("CPU")`.
+    """Whether an operation on `x` would be placed on a CPU, for example by `tf.device("CPU")`.
 
-    There is no public way to ask, but an operation has a place. (`x` may come from elsewhere.)
+    There is no public function for this, so the device of an operation is checked; `x` itself may
+    be on another device.
     """
     import tensorflow as tf
 
     place = tf.identity(x).device
-    if not place:  # in a graph outside of any scope, which runs where it is called
+    if not place:  # in a graph without a device scope, which runs on the default device
         with tf.init_scope():
             place = tf.zeros(()).device
     return tf.DeviceSpec.from_string(place).device_type == "CPU"
 
 
 def _has_grouped_gradient(dtype: str) -> bool:
-    """Whether this CPU has gradients of grouped convolutions: oneDNN does, Eigen does not.
+    """Whether this CPU supports gradients of grouped convolutions: oneDNN does, Eigen does not.
 
-    TensorFlow has no public way to ask, so the smallest one is tried, once for a dtype. In a
-    graph of TensorFlow 1, where nothing can be tried, the answer is no.
+    TensorFlow has no public function for this, so a minimal one is tried, once per dtype. In a
+    TensorFlow 1 graph, where nothing can be run, the result is False.
     """
     import tensorflow as tf
 

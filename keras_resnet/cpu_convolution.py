@@ -1,19 +1,19 @@
-"""Convolutions on TensorFlow's CPU: the groups and gradients that it lacks, or has slowly."""
+"""Grouped convolutions and gradients that TensorFlow lacks, or computes slowly, on a CPU."""
 
-# Neighbouring groups are merged until a block of them has this many channels: narrower blocks
-# leave the matrix units idle, wider ones multiply too many zeros.
+# Adjacent groups are merged into blocks of this many channels: narrower blocks do not use the
+# vector units well, wider ones multiply too many zeros.
 MERGED_CHANNELS = 16
 
 
 def margins(kernel_size, dilation_rate) -> list[int]:
-    """Zeros before and after each spatial axis under symmetric padding."""
+    """Returns the symmetric padding on each side of both spatial axes."""
     return [rate * (size - 1) // 2 for size, rate in zip(kernel_size, dilation_rate, strict=True)]
 
 
 def convolve_on_cpu(x, kernel, strides, padding, dilation_rate, groups, data_format, path):
-    """A convolution by the path "onednn" or "eigen"; the arguments are `convolution.convolve`'s.
+    """Computes a convolution with the path "onednn" or "eigen"; arguments as for `convolve`.
 
-    TensorFlow's CPU has its operations for channels_last only.
+    TensorFlow's CPU operations support channels_last only.
     """
     import tensorflow as tf
 
@@ -40,7 +40,7 @@ def convolve_on_cpu(x, kernel, strides, padding, dilation_rate, groups, data_for
 
 
 def _symmetric(x, kernel, strides, path):
-    """A convolution with symmetric padding and the gradients of `path`."""
+    """Computes a convolution with symmetric padding, whose gradients are those of `path`."""
     import tensorflow as tf
 
     height, width = margins(kernel.shape[:2], (1, 1))
@@ -55,7 +55,7 @@ def _symmetric(x, kernel, strides, path):
     @tf.custom_gradient
     def convolution(x, kernel):
         def gradient(dy):
-            # Padded again rather than kept: the copy would live until here.
+            # Padding again takes less memory than keeping the padded copy until here.
             padded = pad(x)
             arguments = {"out_backprop": dy, "strides": (1, *strides, 1), "padding": padding}
             if path == "eigen":
@@ -76,7 +76,9 @@ def _symmetric(x, kernel, strides, path):
                 )
             return dx, dkernel
 
-        if path == "onednn" and not plain:  # which takes it forward
+        if (
+            path == "onednn" and not plain
+        ):  # oneDNN supports explicit padding in the forward operation
             return tf.nn.conv2d(x, kernel, strides, zeros), gradient
         return tf.nn.conv2d(pad(x), kernel, strides, padding), gradient
 
@@ -84,7 +86,7 @@ def _symmetric(x, kernel, strides, path):
 
 
 def _input_gradient(dy, kernel, strides, shape):
-    """The gradient for the input of a symmetrically padded convolution, by forward convolutions.
+    """Computes the input gradient of a symmetrically padded convolution by forward convolutions.
 
     Input row `s * q + r` meets the kernel's rows `t` with `t = r + margin (mod s)` only, in
     output rows `q + (r + margin - t) / s`. So each of the `s` phases `r`, along either axis, is a
@@ -99,11 +101,11 @@ def _input_gradient(dy, kernel, strides, shape):
     import tensorflow as tf
 
     def phases(axis):
-        """Each phase's rows of the kernel and of `dy`, and zeros around those; None if no rows."""
+        """Returns each phase's rows of the kernel and of `dy`, and padding; None without rows."""
         size, stride = kernel.shape[axis], strides[axis]
         for phase in range(stride):
             reach, first = divmod(phase + size // 2, stride)
-            before = len(range(first, size, stride)) - 1 - reach  # below 0: rows to leave out
+            before = len(range(first, size, stride)) - 1 - reach  # negative: rows to skip
             zeros = [max(before, 0), reach]
             rows = slice(max(-before, 0), None)
             yield (slice(first, None, stride), rows, zeros) if first < size else None
@@ -118,7 +120,7 @@ def _input_gradient(dy, kernel, strides, shape):
     rows = [[part(v, h) for h in phases(1)] for v in phases(0)]
     if max(strides) == 1:
         return rows[0][0]
-    # (batch, rows, stride, columns, stride, channels): the phases between one another
+    # (batch, rows, stride, columns, stride, channels): interleaves the phases
     dx = tf.stack([tf.stack(row, axis=3) for row in rows], axis=2)
     height, width = strides[0] * tf.shape(dy)[1], strides[1] * tf.shape(dy)[2]
     dx = tf.reshape(dx, (-1, height, width, kernel.shape[2]))

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels, in TensorFlow's graphs: in tf.data and when served."""
+"""Decodes image files in TensorFlow graphs, in tf.data pipelines and in exported models."""
 
 import functools
 import re
@@ -7,28 +7,28 @@ import tensorflow as tf
 
 from keras_resnet.exif import orientation, turned_upright
 
-MAX_PIXELS = 178_956_970  # as Pillow: what claims more is taken for a decompression bomb
-# Pixels times scans of a JPEG, each of which goes over all pixels again, however few bytes it has.
-# A progressive file of libjpeg has 10, of CMYK 18.
+MAX_PIXELS = 178_956_970  # as Pillow: larger images are considered decompression bombs
+# Pixels times scans of a JPEG: each scan visits all pixels, even if it has only a few bytes.
+# Progressive files of libjpeg have 10 scans, CMYK ones 18.
 MAX_SCANNED = 20 * MAX_PIXELS
-SCAN = b"\xff\xda\0"  # how a scan starts: its marker and the upper half of its header's length
-SCAN_BYTES = 10  # of the smallest scan
-TEXTS = (b"zTXt", b"iTXt")  # chunks of a PNG that may be compressed; libpng makes 8 MB of 8 kB
+SCAN = b"\xff\xda\0"  # start of a scan: its marker and the high byte of its header's length
+SCAN_BYTES = 10  # size of the smallest scan
+TEXTS = (b"zTXt", b"iTXt")  # PNG chunks that may be compressed; libpng expands 8 kB to 8 MB
 MAX_TEXTS = 16
 # Pillow decodes JPEGs with the accurate DCT; TensorFlow's default is the fast one.
 JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
-MAX_BLOCKS = 50_000  # of 255 bytes, before a GIF's first frame and in it
-REDUCTIONS = (1, 2, 4, 8)  # by which libjpeg can reduce while it decodes
+MAX_BLOCKS = 50_000  # of up to 255 bytes, up to the end of a GIF's first frame
+REDUCTIONS = (1, 2, 4, 8)  # scale denominators of libjpeg
 
 
-# Nothing here is Python that would have to become TensorFlow, and to look for it takes seconds.
+# There is no Python control flow to convert, and AutoGraph would take seconds.
 plainly = tf.autograph.experimental.do_not_convert
 
 
 def _rarely(function):
-    """Keeps what few images need out of the graph of the others, as one node that calls it.
+    """Makes a function that few images need a single node of the graph.
 
-    Whoever takes another branch still passes all nodes of this one, and each epoch optimizes them.
+    The nodes of a branch cost time even if it is not taken, and are optimized again in each epoch.
     """
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
@@ -38,25 +38,25 @@ def decode(image_bytes, *, exif=False):
 
     Args:
         image_bytes: Scalar string tensor: a JPEG, PNG, GIF, BMP or WebP file. Alpha is dropped,
-            grey is repeated, of 16 bits the high byte is taken. WebP that is animated or has
-            alpha is an error, which TensorFlow does not give in three channels.
-        exif: True to turn a JPEG as its EXIF orientation says. PIL and torchvision do not.
+            grayscale repeated, and of 16 bits the high byte is used. WebP with animation or alpha
+            is an error, as TensorFlow cannot decode it to three channels.
+        exif: Whether to apply the EXIF orientation of JPEGs. PIL and torchvision do not.
 
     Returns:
         uint8 tensor (height, width, 3).
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, if the bytes are no such image, or claim
-            more than 178,956,970 pixels (of a simple WebP, nothing is asked, whose sides
-            are at most 16,383), or 20 times as many in all scans of a JPEG, or a PNG has more than
-            16 chunks of text that may be compressed.
+        tf.errors.InvalidArgumentError: at run time, if the bytes are not such an image, if it
+            declares more than 178,956,970 pixels (not checked for a simple WebP, whose sides are
+            at most 16,383), or 20 times as many in all scans of a JPEG, or if a PNG has more than
+            16 text chunks that may be compressed.
     """
     pixels, _, _ = decode_window(image_bytes, lambda size: tf.pad(size, [[2, 0]]), exif=exif)
     return pixels
 
 
 def reason(error) -> str:
-    """Why an image cannot be decoded, in words, of the error that `decode` gave."""
+    """Returns the reason why an image cannot be decoded, from the error of `decode`."""
     said = str(error)
     many = re.search("it has [0-9]+ (scans of [0-9]+ pixels|texts)", said)
     if many:
@@ -64,34 +64,36 @@ def reason(error) -> str:
     if "claims more than" in said or "too large" in said:
         return "its size is above the limit"
     if "Unknown image file format" in said:
-        return "it is no image"
+        return "it is not an image"
     if "Animation" in said:
         return "it is an animated WebP, which TensorFlow does not read"
     return "it is damaged"
 
 
 def decode_window(image_bytes, choose_window, *, exif=False, target=None):
-    """Decodes a part of an image; of a JPEG, nothing else.
+    """Decodes a window of an image; for a JPEG, only this part is decoded.
 
     Args:
-        image_bytes: As in `decode`.
+        image_bytes: As for `decode`.
         choose_window: Function from the image's (height, width) to the window's (top, left,
             height, width), int32 tensors.
-        exif: As in `decode`.
+        exif: As for `decode`.
         target: If given, a JPEG may be decoded at a half, a quarter or an eighth of its size, as
-            long as the window keeps this many pixels a side.
+            long as each side of the window keeps this many pixels.
 
     Returns:
-        uint8 tensor (height, width, 3), the image's (height, width) and the window, int32. The
-        part is smaller than the window where it was reduced.
+        uint8 tensor (height, width, 3), smaller than the window if the scale was reduced; the
+        image's (height, width) and the window, int32.
     """
-    # A function that is given bytes would be traced for each image, with these as a constant.
+    # With bytes as an argument, the function would be traced again for each image.
     image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
 
     def jpeg():
         size = tf.image.extract_jpeg_shape(image_bytes)[:2]
         refused = [_refuse_bombs(size), _refuse_scans(image_bytes, size)]
-        content = _after(refused, image_bytes)  # all that decodes waits for it, in branches too
+        content = _after(
+            refused, image_bytes
+        )  # decoding has to wait for the checks, in all branches
         if not exif:
             return upright(content, size)
         turn = orientation(content)
@@ -99,7 +101,7 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
 
     def upright(content, size):
         window = choose_window(size)
-        # The decoder stops after the window: it would not see that a file is cut off after it.
+        # The decoder stops after the window, so it would not notice a file truncated after it.
         complete = tf.strings.substr(content, -2, 2) == b"\xff\xd9"
         return tf.cond(
             complete,
@@ -124,7 +126,7 @@ def decode_window(image_bytes, choose_window, *, exif=False, target=None):
 
 
 def _decode_jpeg_window(image_bytes, window, target):
-    """A window of a JPEG, reduced while it keeps `target` pixels a side; whole if that is None."""
+    """Decodes a window of a JPEG, at a reduced scale if it keeps `target` pixels per side."""
     if target is None:
         return tf.image.decode_and_crop_jpeg(image_bytes, window, **JPEG)
 
@@ -139,11 +141,11 @@ def _decode_jpeg_window(image_bytes, window, target):
 
 @_rarely
 def _decode_other(image_bytes):
-    """All of an image that is no JPEG."""
+    """Decodes a whole image in a format other than JPEG."""
 
     def plain(content, size):
         content = _after([_refuse_bombs(size), _refuse_texts(content)], content)
-        # Never with channels=0: an animated WebP then crashes TensorFlow 2.21.
+        # Not with channels=0, with which an animated WebP crashes TensorFlow 2.21.
         return tf.io.decode_image(content, channels=3, expand_animations=False)
 
     def gif():
@@ -160,7 +162,7 @@ def _decode_other(image_bytes):
 
 
 def _after(operations, value):
-    """The value, once these are done."""
+    """Returns the value, with control dependencies on the operations."""
     with tf.control_dependencies(operations):
         return tf.identity(value)
 
@@ -175,7 +177,7 @@ def _refuse_bombs(size):
 
 
 def _refuse_scans(image_bytes, size):
-    """Refuses a JPEG that would be decoded again and again."""
+    """Raises an error for a JPEG with too many scans."""
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
 
     @_rarely
@@ -184,13 +186,13 @@ def _refuse_scans(image_bytes, size):
         said = tf.strings.format("it has {} scans of {} pixels", (scans, pixels))
         return _after([tf.debugging.Assert(scans * pixels <= MAX_SCANNED, [said])], True)
 
-    # Most files are too short for too many, and are not looked through.
+    # Most files are too short to have too many, and are not searched.
     most = tf.cast(tf.strings.length(image_bytes) // SCAN_BYTES, tf.int64)
     return tf.cond(most * pixels <= MAX_SCANNED, lambda: tf.constant(True), counted)
 
 
 def _refuse_texts(image_bytes):
-    """Refuses a PNG that has texts without end, each of which is kept."""
+    """Raises an error for a PNG with too many text chunks, all of which libpng keeps."""
 
     def counted():
         texts = tf.add_n([_count(image_bytes, mark) for mark in TEXTS])
@@ -202,17 +204,17 @@ def _refuse_texts(image_bytes):
 
 
 def _count(image_bytes, mark):
-    """How often some bytes are there."""
+    """Counts the occurrences of some bytes."""
     return tf.size(tf.strings.split(image_bytes, mark), tf.int64) - 1
 
 
 def _head(image_bytes):
-    """The first 70 bytes, with zeros behind a shorter file."""
+    """Returns the first 70 bytes, padded with zeros."""
     return tf.strings.substr(tf.strings.substr(image_bytes, 0, 70) + b"\0" * 70, 0, 70)
 
 
 def _integer(head, place, size, big_endian=False):
-    """The unsigned number of `size` bytes at `place`."""
+    """Reads an unsigned integer of `size` bytes at `place`."""
     field = tf.strings.substr(head, place, size)
     digits = tf.cast(tf.io.decode_raw(field, tf.uint8, fixed_length=size), tf.int64)
     powers = [256**power for power in range(size)]
@@ -220,9 +222,9 @@ def _integer(head, place, size, big_endian=False):
 
 
 def _claimed_size(image_bytes):
-    """(height, width) that the header of a PNG, GIF or WebP claims; 0 for anything else.
+    """Returns (height, width) in the header of a PNG, GIF or WebP; 0 for anything else.
 
-    The two fields stand before the pixels, and differ only in place, size and order of bytes.
+    The two fields precede the pixels, and differ only in position, size and byte order.
     """
     head = _head(image_bytes)
 
@@ -246,13 +248,15 @@ def _claimed_size(image_bytes):
 
 
 def _first_frame(gif):
-    """A GIF that ends after its first frame, and that frame's (height, width).
+    """Truncates a GIF after its first frame; also returns that frame's (height, width).
 
-    TensorFlow decodes all frames, to take the first, and makes room for the largest.
+    TensorFlow would decode all frames and allocate memory for the largest.
 
     Source: GIF89a, sections 18 to 25.
     """
-    data = tf.io.decode_raw(gif + b"\0" * 2048, tf.uint8)  # nothing below reaches further
+    data = tf.io.decode_raw(
+        gif + b"\0" * 2048, tf.uint8
+    )  # padding, so that no index below is out of range
 
     def byte(place):
         return tf.cast(tf.gather(data, place), tf.int32)
@@ -279,10 +283,10 @@ def _first_frame(gif):
 
 
 def _decode_bmp(image_bytes):
-    """A BMP file, also with a palette or 32 bits, which decode_image gets wrong or refuses."""
+    """Decodes a BMP file, also with a palette or 32 bits, which decode_image does not support."""
     head = _head(image_bytes)
     sides = tf.stack([_integer(head, place, 4) for place in (22, 18)])
-    # The height is negative where the rows go from top to bottom.
+    # The height is negative if rows are stored from top to bottom.
     sides = tf.minimum(sides, 2**32 - sides)
     compression, red = _integer(head, 30, 4), _integer(head, 54, 4)
     honest = tf.debugging.Assert(

@@ -1,6 +1,6 @@
-"""Draws a small data set of five kinds of flowers, so that training runs with no download.
+"""Draws a small data set of five kinds of flowers, to train on without a download.
 
-Colours, sizes and places are drawn alike for all kinds: what tells them apart is their shape.
+Colors, sizes and positions are equally distributed in all classes, which differ in shape only.
 """
 
 import colorsys
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from keras_resnet.files import temporary_path
 
 KINDS = ("daisy", "dandelion", "rose", "sunflower", "tulip")
-SCALE = 3  # Drawn this many times larger, then reduced: smooth edges.
+SCALE = 3  # drawn this many times larger, then downsampled for smooth edges
 
 
 def drawn_flowers(
@@ -58,7 +58,7 @@ def drawn_flowers(
 
 
 def _draw_all(jobs, directory):
-    """Draws into a folder of its own, which is renamed."""
+    """Draws into a temporary folder, which is then renamed."""
     unfinished = temporary_path(directory)
     try:
         for folder in {(unfinished / name).parent for name, *_ in jobs}:
@@ -69,14 +69,14 @@ def _draw_all(jobs, directory):
         try:
             unfinished.rename(directory)
         except OSError:
-            if not directory.is_dir():  # else another process was faster
+            if not directory.is_dir():  # otherwise another process was faster
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def draw(kind, key) -> tuple[Image.Image, int]:
-    """One picture of `kind`, and the JPEG quality to save it with; equal keys, equal pictures."""
+    """Draws an image of `kind`; also returns its JPEG quality. The key is the random seed."""
     rng = random.Random(key)  # noqa: S311 (drawings, not secrets)
     width = rng.randint(100, 200)
     height = round(width * rng.uniform(0.7, 1.4))
@@ -102,10 +102,10 @@ def draw(kind, key) -> tuple[Image.Image, int]:
 
 
 def cut_out(kind, key, side) -> Image.Image:
-    """A flower alone, RGBA with nothing around it; its longer side is `side` pixels."""
+    """Draws a flower on a transparent background, RGBA, with a longer side of `side` pixels."""
     rng = random.Random(key)  # noqa: S311
     radius = side * SCALE / 2
-    image = Image.new("RGBA", (round(6 * radius),) * 2)  # a tulip with its stem fits in
+    image = Image.new("RGBA", (round(6 * radius),) * 2)  # large enough for a tulip with its stem
     centre = (3 * radius,) * 2
     petals, heart = _colour(rng), _colour(rng)
     FLOWERS[kind](
@@ -119,7 +119,7 @@ def cut_out(kind, key, side) -> Image.Image:
 
 
 def background(key, width, height) -> Image.Image:
-    """A picture with no flower on it."""
+    """Draws a background without a flower."""
     image = _background(random.Random(key), width * SCALE, height * SCALE)  # noqa: S311
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
@@ -138,11 +138,11 @@ def _shade(colour, factor):
 
 
 def _background(rng, width, height):
-    """A gradient between two colours, blurred blobs, and blades of grass."""
+    """Draws a gradient between two colors, blurred blobs, and blades of grass."""
     corners = np.array(
         [[_colour(rng, (0.15, 0.8)) for _ in range(2)] for _ in range(2)], dtype=np.uint8
     )
-    blurred = (width // SCALE, height // SCALE)  # what is blurred needs no detail
+    blurred = (width // SCALE, height // SCALE)  # blurred parts need no detail
     image = Image.fromarray(corners).resize(blurred, Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
     for _ in range(rng.randint(0, 12)):
@@ -169,7 +169,7 @@ def _disc(pen, centre, radius, fill):
 
 
 def _petal(pen, centre, angle, start, end, half_width, fill, tip=0.55):
-    """A petal from radius `start` to `end`; it is widest at the fraction `tip` of its length."""
+    """Draws a petal from radius `start` to `end`, widest at the fraction `tip` of its length."""
     steps = 12
     left, right = [], []
     for step in range(steps + 1):
@@ -184,7 +184,7 @@ def _petal(pen, centre, angle, start, end, half_width, fill, tip=0.55):
 
 
 def _daisy(pen, rng, centre, radius, angle, petals, heart):
-    """A few long petals with gaps between them, around a small plain heart."""
+    """Draws a few long petals with gaps between them, around a small plain center."""
     count = rng.randint(9, 15)
     core = radius * rng.uniform(0.2, 0.3)
     for number in range(count):
@@ -197,7 +197,7 @@ def _daisy(pen, rng, centre, radius, angle, petals, heart):
 
 
 def _dandelion(pen, rng, centre, radius, angle, petals, heart):
-    """A ball of hair-thin rays that end in small stars."""
+    """Draws a ball of thin rays that end in small stars."""
     for _ in range(rng.randint(70, 120)):
         turn = rng.uniform(0, 2 * math.pi)
         length = radius * math.sqrt(rng.uniform(0.15, 1.0))
@@ -211,7 +211,7 @@ def _dandelion(pen, rng, centre, radius, angle, petals, heart):
 
 
 def _rose(pen, rng, centre, radius, angle, petals, heart):
-    """Round petals that overlap in a spiral, each ring darker than the one outside."""
+    """Draws round petals that overlap in a spiral, with darker inner rings."""
     rings = rng.randint(4, 5)
     for ring in range(rings):
         share = 1 - ring / rings
@@ -228,7 +228,7 @@ def _rose(pen, rng, centre, radius, angle, petals, heart):
 
 
 def _sunflower(pen, rng, centre, radius, angle, petals, heart):
-    """Two rings of short pointed petals around a wide heart of seeds in spirals."""
+    """Draws two rings of short pointed petals around a wide center with spirals of seeds."""
     count = rng.randint(17, 26)
     core = radius * rng.uniform(0.48, 0.62)
     for ring in range(2):
@@ -239,13 +239,13 @@ def _sunflower(pen, rng, centre, radius, angle, petals, heart):
             shade = _shade(petals, 0.8 + 0.2 * ring)
             _petal(pen, centre, turn, core * 0.85, length, half_width, shade, tip=0.4)
     _disc(pen, centre, core, heart)
-    for seed in range(140):  # sunflower seeds stand at multiples of the golden angle
+    for seed in range(140):  # sunflower seeds are at multiples of the golden angle
         place = _polar(centre, seed * 2.39996 + angle, core * 0.95 * math.sqrt(seed / 140))
         _disc(pen, place, core * 0.045, _shade(heart, 0.45))
 
 
 def _tulip(pen, rng, centre, radius, angle, petals, heart):
-    """A cup of three pointed petals seen from the side, on a stem with two leaves."""
+    """Draws a cup of three pointed petals from the side, on a stem with two leaves."""
     lean = rng.gauss(0, 0.5)
     up, side = lean - math.pi / 2, lean
     foot = _polar(centre, up + math.pi, radius * 0.75)

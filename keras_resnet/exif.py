@@ -1,10 +1,10 @@
-"""The orientation that EXIF says of a JPEG, in TensorFlow's graphs."""
+"""The EXIF orientation of JPEGs, in TensorFlow graphs."""
 
 import tensorflow as tf
 
 
 def orientation(image_bytes):
-    """The EXIF orientation of a JPEG, 1 to 8; 1 where there is none.
+    """Reads the EXIF orientation of a JPEG, 1 to 8; 1 if there is none.
 
     Source: TIFF 6.0, section 2; EXIF 2.32, 4.5.2 and 4.6.4 (tag 0x0112).
     """
@@ -38,7 +38,7 @@ def orientation(image_bytes):
 
 
 def turned_upright(image, orientation):
-    """Turns and mirrors an image so that EXIF's `orientation` becomes 1."""
+    """Rotates and flips an image with an EXIF orientation to make it upright."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
     mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
     upside_down = tf.reduce_any(orientation == [3, 4, 7, 8])

@@ -1,4 +1,4 @@
-"""Networks as backbones: the feature maps of their stages, and freezing."""
+"""Backbones: feature maps of the stages, and freezing."""
 
 import dataclasses
 import logging
@@ -12,11 +12,11 @@ import numpy as np
 
 from keras_resnet import models
 from keras_resnet.blocks import ResidualBlock
-from keras_resnet.builder import all_layers, walk
+from keras_resnet.builder import all_layers, channels_first, walk
 
-__all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pyramid"]
+__all__ = ["FeatureInfo", "all_layers", "freeze", "freeze_batch_norm", "pooled", "pyramid"]
 
-# The last convolution of a stem, or what rectifies its output.
+# The last convolution of a stem, or the ReLU after it.
 STEM_ENDS = ("conv1", "conv1.6", "relu")
 
 logger = logging.getLogger("keras_resnet")
@@ -99,15 +99,57 @@ def pyramid(
     return backbone
 
 
+def pooled(model: keras.Model, layer: str = "avgpool") -> keras.Model:
+    """Makes a model that returns one feature vector an image, an embedding.
+
+    Args:
+        model: A model of this package, which shares its variables with the new one.
+        layer: The layer whose output is averaged over height and width: a stage ("layer3"), a block
+            ("layer3.0"), a level of a pyramid ("C4") or another layer. The default is what the
+            classifier takes, which is averaged already.
+
+    Returns:
+        A model from images to features, float32 (batch, channels).
+
+    Raises:
+        ValueError: if the layer does not exist, or is the classifier.
+
+    Example:
+    >>> model = keras_resnet.ResNet18(classes=5)
+    >>> keras_resnet.features.pooled(model).output_shape
+    (None, 512)
+    >>> keras_resnet.features.pooled(model, "layer3").output_shape
+    (None, 256)
+    """
+    levels = {name: info.layer for name, info in _levels(model).items()}
+    layers = [one for one in model.layers if not isinstance(one, (keras.Model, keras.layers.Dense))]
+    name = levels.get(layer, layer)
+    found = [one for one in layers if one.name == name or one.name.startswith(f"{name}.")]
+    if not found or len(found[-1].output.shape) not in (2, 4):
+        stages = dict.fromkeys(one.name.split(".")[0] for one in layers if one.weights)
+        raise ValueError(
+            f"layer should be avgpool, a stage or another layer ({', '.join(stages)}), or a level "
+            f"({', '.join(levels)}). {_networks_inside(model)}Received: layer={layer!r} of "
+            f"{model.name}"
+        )
+    output = found[-1].output
+    if len(output.shape) == 4:
+        data_format = "channels_first" if channels_first(model) else "channels_last"
+        output = keras.layers.GlobalAveragePooling2D(
+            data_format=data_format, dtype="float32", name="features"
+        )(output)
+    return keras.Model(model.input, output, name=f"{model.name}_{layer}")
+
+
 def _networks_inside(model) -> str:
-    """What to pass instead of a model that has networks inside."""
+    """Suggests to pass a nested network instead of the model."""
     blocks = [path for path, layer in walk(model) if isinstance(layer, ResidualBlock)]
     inside = dict.fromkeys(path.rpartition("/")[0] for path in blocks)
     return "".join(f"Pass {path}, the network inside. " for path in inside if path)
 
 
 def _levels(model) -> dict[str, FeatureInfo]:
-    """The last layer of the stem and of every stage, by the names of pyramids."""
+    """Finds the last layer of the stem and of every stage, {level: info}."""
     levels, prefixes, channels, stride = {}, set(), 0, 1
     for layer in model.layers:
         channels = getattr(layer, "filters", channels)
@@ -116,7 +158,7 @@ def _levels(model) -> dict[str, FeatureInfo]:
             prefix, place = layer.name.rsplit("layer", 1)
             prefixes.add(prefix)
             stage, index = map(int, place.split("."))
-            if index and layer.strides > 1:  # the level is what it takes
+            if index and layer.strides > 1:  # the level is its input
                 continue
             name = f"C{stage + 1}"
         elif not prefixes and layer.name.endswith(STEM_ENDS):
@@ -166,7 +208,7 @@ def freeze(model: keras.Model, until: str, *, batch_norm: bool = True) -> tuple[
             f"{model.name} has {what} {until!r}, but {', '.join(stages)}. Received: until={until!r}"
         )
     for layer in list(layers.values())[: max(found) + 1]:
-        # The sublayers, since a frozen block would freeze its batch normalization.
+        # Its sublayers, since freezing the block would also freeze its batch normalization.
         block = isinstance(layer, ResidualBlock)
         for part in (*layer.main, *layer.shortcut) if block else (layer,):
             if batch_norm or not isinstance(part, keras.layers.BatchNormalization):

@@ -1,4 +1,4 @@
-"""Dataclasses whose fields say all in one place: name, type, default, what is allowed, and help."""
+"""Dataclass fields with type, default, validation rule and help text in one place."""
 
 import dataclasses
 import difflib
@@ -9,25 +9,25 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """What a field takes.
+    """A rule for the values of a field.
 
     Args:
-        fits: Whether a value does.
-        expected: The same in words.
+        fits: Function that returns whether a value is valid.
+        expected: Description of valid values.
     """
 
     fits: Callable[[Any], bool]
     expected: str
 
 
-MOST = 30  # names that an error lists
+MOST = 30  # maximum number of names in an error message
 
 
 def row_of(table, name, what):
-    """The row of a table of that name.
+    """Returns the row of a table with this name.
 
     Raises:
-        ValueError: if there is none, with the name that is meant, probably, or all of them.
+        ValueError: if there is none; the message suggests a similar name, or lists all.
     """
     if name not in table:
         raise ValueError(f"There is no {what} {name!r}. {suggestion(name, table)}")
@@ -35,7 +35,7 @@ def row_of(table, name, what):
 
 
 def suggestion(name, known, prefix="") -> str:
-    """The name that is meant, probably, in a sentence; else all that there are."""
+    """Returns a sentence that suggests a similar name, or lists all names."""
     near = difflib.get_close_matches(str(name).lower(), known, n=1)
     if near:
         return f"Did you mean {prefix}{near[0]}?"
@@ -44,13 +44,13 @@ def suggestion(name, known, prefix="") -> str:
 
 
 def field(default, rule: Rule, about: str, **arguments):
-    """A field of a dataclass; it may be None as well if its type says so.
+    """Makes a dataclass field, which may also be None if its type is optional.
 
     Args:
-        default: The default, or a function that makes it.
-        rule: What it takes.
-        about: What it is, in one or two sentences.
-        **arguments: Others of `dataclasses.field`.
+        default: The default value, or a factory for it.
+        rule: The rule for its values.
+        about: The help text, one or two sentences.
+        **arguments: Other arguments of `dataclasses.field`.
     """
     kind = "default_factory" if callable(default) else "default"
     metadata = {"rule": rule, "about": about}
@@ -63,10 +63,10 @@ def is_optional(entry) -> bool:
 
 
 def check(owner):
-    """Checks the fields of an object.
+    """Validates the fields of an object.
 
     Raises:
-        ValueError: says what came and what was expected.
+        ValueError: if a field has an invalid value.
     """
     for entry in dataclasses.fields(owner):
         value, rule = getattr(owner, entry.name), entry.metadata["rule"]
@@ -77,7 +77,7 @@ def check(owner):
 
 
 def documented(owner):
-    """Adds the fields' help to the docstring of a dataclass."""
+    """Adds the fields' help texts to the docstring of a dataclass."""
     lines = ["", "", "Args:"]
     for entry in dataclasses.fields(owner):
         text = f"{entry.name}: {entry.metadata['about']}"
@@ -87,33 +87,33 @@ def documented(owner):
 
 
 def is_number(value) -> bool:
-    """Whether a value is a finite number; True and False are none."""
+    """Whether a value is a finite number, but not a bool."""
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     )
 
 
 def a(kind) -> Rule:
-    """A value of a type."""
+    """Rule for values of a type."""
     return Rule(lambda value: isinstance(value, kind), f"a {kind.__name__}")
 
 
 def one_of(*names) -> Rule:
-    """One of some names."""
+    """Rule for one of several names."""
     return Rule(lambda value: value in names, f"one of {', '.join(names)}")
 
 
 def whole(least) -> Rule:
-    """A whole number."""
+    """Rule for an integer."""
 
     def fits(value):
         return is_number(value) and isinstance(value, int) and value >= least
 
-    return Rule(fits, f"a whole number, {least} or more")
+    return Rule(fits, f"an integer, {least} or more")
 
 
 def numbers(count, fits, expected) -> Rule:
-    """A tuple of numbers, of which more is asked."""
+    """Rule for a tuple of numbers with a condition."""
 
     def fit(values):
         is_tuple = isinstance(values, tuple) and len(values) == count

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: text, tables, JSON that is read back."""
+"""Atomic writing of files, locks, and reading of JSON and safetensors."""
 
 import contextlib
 import csv
@@ -14,36 +14,36 @@ import filelock
 import safetensors
 
 LOCK = ".lock"
-# Processes of two containers may have the same number, one after the other.
+# Processes in different containers may have the same ID.
 _TOKEN, _numbers = secrets.token_hex(4), itertools.count()
 _NAME = re.compile(r"\.([0-9]+)\.(?:([0-9a-f]{8})-[0-9]+\.)?.+", re.DOTALL)
-_KEPT = 64  # bytes of the name: the suffix, and what makes it known to a reader
+_KEPT = 64  # bytes of the name to keep, with the suffix
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 LARGEST_JSON = 2**26  # bytes: names of a million classes
-LONGEST = 500  # letters of what is said to be wrong, which may quote the file
+LONGEST = 500  # characters of an error's reason, which may quote the file
 
 
 def temporary_path(path):
-    """A new name beside `path`, which `remove_leftovers` knows if this process is killed."""
+    """Returns a new name next to `path`, which `remove_leftovers` recognizes."""
     path = Path(path)
-    # Cut at a whole letter of UTF-8.
+    # Not within a UTF-8 character.
     end = os.fsencode(path.name)[-_KEPT:].lstrip(bytes(range(0x80, 0xC0)))
     return path.with_name(f".{os.getpid()}.{_TOKEN}-{next(_numbers)}.{os.fsdecode(end)}")
 
 
 def in_words(error):
-    """What an error says, without the number that the system has for it."""
+    """Returns an error's message without the system's error number."""
     said = getattr(error, "strerror", None)
     return f"{error.filename}: {said}" if said and error.filename else said or str(error)
 
 
 @contextlib.contextmanager
 def disk_errors(path):
-    """Has a full or broken disk raise an OSError that names `path`, whichever library writes.
+    """Converts the exceptions of libraries for a full or broken disk to an OSError with `path`.
 
-    safetensors, TensorFlow and OpenVINO have exceptions of their own for it. They quote the
-    system's words, but for OpenVINO, which only knows that a stream of C++ failed.
+    The exceptions of safetensors and TensorFlow quote the system's message; OpenVINO only reports
+    that a C++ stream failed.
     """
     try:
         yield
@@ -61,39 +61,40 @@ def disk_errors(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives a name beside `path` to write to; afterwards the file is renamed to `path`.
+    """Yields a temporary name next to `path`; afterwards the file is renamed to `path`.
 
-    If writing fails, what was at `path` stays, and nothing else is left behind; a full disk is an
-    OSError. The name keeps the suffix, by which many writers choose the format. Threads and
-    processes may do it at once: the last one's file stays.
+    If writing fails, the existing file is kept and the temporary one removed; a full disk is an
+    OSError. The name keeps the suffix, by which many writers choose the format. With concurrent
+    threads and processes, the last one's file remains.
     """
     temporary = temporary_path(path)
     try:
         with disk_errors(path):
             yield temporary
-            with temporary.open("r+b") as file:  # else a power cut may leave a name without content
+            with temporary.open("r+b") as file:  # otherwise a power failure may leave an empty file
                 os.fsync(file.fileno())
             temporary.replace(path)
-    except OSError as error:  # of the name that was meant, not of this one
+    except OSError as error:  # with the final name instead of the temporary one
         if temporary.name not in str(error):
             raise
         if error.filename:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise OSError(str(error).replace(str(temporary), str(path))) from error
     finally:
-        with contextlib.suppress(OSError):  # where there was no place for it
+        with contextlib.suppress(OSError):  # if it was never created
             temporary.unlink()
 
 
 @contextlib.contextmanager
-def locked(folder, busy):
-    """Keeps other writers out of a folder, processes and threads, while it is written.
+def locked(folder, busy, name=LOCK):
+    """Locks a folder against other writers, processes and threads.
 
     Args:
-        folder: The folder, which is there.
-        busy: The error to raise if another one has it.
+        folder: An existing folder.
+        busy: The error to raise if it is locked already.
+        name: Name of the lock file; writers with different names do not lock each other.
     """
-    path = Path(folder) / LOCK
+    path = Path(folder) / name
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -102,12 +103,12 @@ def locked(folder, busy):
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before another one has it
+        path.unlink(missing_ok=True)  # before another writer locks it
         lock.release()
 
 
 def remove_leftovers(folder):
-    """Removes what killed processes left half-written beside its targets."""
+    """Removes temporary files of killed processes."""
     for file in Path(folder).iterdir():
         named = _NAME.fullmatch(file.name)
         if named and file.is_file() and not _at_work(int(named[1]), named[2]):
@@ -115,28 +116,28 @@ def remove_leftovers(folder):
 
 
 def _at_work(process, token):
-    """Whether the process that made a name still runs; without a token, it is an old one."""
+    """Whether the process that made a temporary name is still running."""
     if token is None or process == os.getpid():
         return token == _TOKEN
-    if os.name != "posix":  # elsewhere, to ask is to kill
+    if os.name != "posix":  # elsewhere, os.kill would end it
         return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         return True
     return True
 
 
 def write_text(path, text):
-    """Writes a text file beside its target and renames it; what is no unicode is escaped."""
+    """Writes a text file atomically; invalid Unicode is escaped."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path, header, rows):
-    """Writes a table beside its target and renames it."""
+    """Writes a CSV file atomically."""
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -147,17 +148,17 @@ def write_csv(path, header, rows):
 
 
 def read_json(path, understand=lambda values: values, *, advice, error=ValueError):
-    """What is made of a file with a JSON object, which may be damaged or another one.
+    """Reads a file with a JSON object, which may be damaged or have other content.
 
     Args:
         path: The file.
-        understand: Function from the dictionary to the result. Whatever it lacks or cannot use is
-            an error that names the file.
-        advice: A sentence: what to do about it.
-        error: The kind of error.
+        understand: Function from the dictionary to the result. Its KeyError, TypeError and
+            ValueError become an error with the file's name.
+        advice: A sentence that says what to do.
+        error: Class of the error.
 
     Raises:
-        ValueError: if the file is damaged, with the place, or is not what is needed.
+        ValueError: if the file is damaged, with the position, or has invalid content.
         OSError: if it cannot be read.
     """
     with Path(path).open("rb") as file:
@@ -173,14 +174,14 @@ def read_json(path, understand=lambda values: values, *, advice, error=ValueErro
             raise TypeError("expected an object, {...}, received " + json.dumps(values)[:40])
         return understand(values)
     except KeyError as found:
-        raise error(f"{path} is not as it should be: {found} is missing. {advice}") from found
+        raise error(f"{path} is invalid: {found} is missing. {advice}") from found
     except (TypeError, ValueError, AttributeError, ArithmeticError) as found:
         said = str(found)[:LONGEST].removesuffix(".")
-        raise error(f"{path} is not as it should be: {said}. {advice}") from found
+        raise error(f"{path} is invalid: {said}. {advice}") from found
 
 
 def _place(error):
-    """Where a file is no JSON, and why."""
+    """Describes why and where a file is not valid JSON."""
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
     if isinstance(error, json.JSONDecodeError):
@@ -189,17 +190,17 @@ def _place(error):
 
 
 def read_safetensors(path, understand, *, advice, error=ValueError):
-    """What is made of a safetensors file, which may be damaged or another one; None without one.
+    """Reads a safetensors file, which may be damaged or have other content; None if it is missing.
 
     Args:
         path: The file.
-        understand: Function from its metadata and {name: array} to the result. Whatever they lack
-            or cannot be used for is an error that names the file.
-        advice: A sentence: what to do about it.
-        error: The kind of error.
+        understand: Function from its metadata and {name: array} to the result. Its exceptions
+            become an error with the file's name.
+        advice: A sentence that says what to do.
+        error: Class of the error.
 
     Raises:
-        ValueError: if the file is damaged, or is not what is needed.
+        ValueError: if the file is damaged or has invalid content.
         OSError: if it cannot be read.
     """
     if not path.exists():

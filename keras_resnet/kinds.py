@@ -1,4 +1,4 @@
-"""The kinds that the networks are listed by: what a row's fields say of it, `kind_of`."""
+"""The kinds of networks by which they are listed, determined from the fields of a row."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,8 +11,8 @@ class Kind(NamedTuple):
 
     Args:
         name: Its name.
-        about: What is different in it, in a few words.
-        fits: Whether a row is of it.
+        about: How it differs from others, in a few words.
+        fits: Whether a row belongs to it.
     """
 
     name: str
@@ -20,39 +20,39 @@ class Kind(NamedTuple):
     fits: Callable[[ResNetConfig], bool]
 
 
-# A row is of the last one that fits.
+# The last one that fits is used.
 KINDS = (
     Kind("ResNet", "a 7x7 stem, basic blocks or bottlenecks", lambda row: True),
     Kind(
         "ResNet-C/D/S/T",
-        "a deep stem; in -D and -T shortcuts average",
+        "a deep stem; -D and -T have average pooling in shortcuts",
         lambda row: bool(row.stem or row.avg_down),
     ),
     Kind("Wide ResNet", "wider 3x3 convolutions", lambda row: row.width_per_group > 64),
-    Kind("ResNeXt", "3x3 convolutions in groups", lambda row: row.groups > 1),
+    Kind("ResNeXt", "grouped 3x3 convolutions", lambda row: row.groups > 1),
     Kind(
         "SE-ResNet",
-        "channels weighed by squeeze-and-excitation",
+        "squeeze-and-excitation (SE) in each block",
         lambda row: row.attention == "se",
     ),
     Kind(
         "SE-ResNeXt",
-        "the same, with 3x3 convolutions in groups",
+        "SE and grouped 3x3 convolutions",
         lambda row: row.attention == "se" and row.groups > 1,
     ),
     Kind(
         "ECA-ResNet",
-        "channels weighed by efficient channel attention",
+        "efficient channel attention (ECA) in each block",
         lambda row: row.attention == "eca",
     ),
     Kind(
         "Anti-aliased ResNet",
-        "averages or blurs where it strides",
+        "downsampling by average pooling or after a blur",
         lambda row: row.anti_aliasing is not None,
     ),
     Kind(
         "ResNet-RS",
-        "a deep stem without max-pooling, shortcuts that average, and SE",
+        "a deep stem without max-pool, average pooling in shortcuts, and SE",
         lambda row: row.stem_pool == "conv",
     ),
     Kind(
@@ -62,25 +62,25 @@ KINDS = (
     ),
     Kind(
         "Pre-activation ResNet",
-        "normalizes and rectifies before it convolves",
+        "normalization and ReLU before each convolution",
         lambda row: row.preactivation,
     ),
-    Kind("CIFAR ResNet", "for images of 32 pixels, three stages", lambda row: row.family is CIFAR),
+    Kind("CIFAR ResNet", "three stages, for images of 32 pixels", lambda row: row.family is CIFAR),
     Kind(
         "Pre-activation CIFAR ResNet",
-        "both; wrn: wider, with dropout in the blocks",
+        "wrn: wider, with dropout in the blocks",
         lambda row: row.family is CIFAR and row.preactivation,
     ),
 )
 
 
 def kind_of(row: ResNetConfig) -> Kind:
-    """The kind of a row of CONFIGS."""
+    """Returns the kind of a row of CONFIGS."""
     return next(kind for kind in reversed(KINDS) if kind.fits(row))
 
 
 def by_kind(names: Iterable[str]) -> dict[Kind, list[str]]:
-    """Names of CONFIGS by their kinds, in the order of KINDS; no kind without one."""
+    """Groups names of CONFIGS by kind, in the order of KINDS; empty kinds are omitted."""
     found: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
     for name in names:
         found[kind_of(CONFIGS[name])].append(name)

@@ -1,6 +1,6 @@
-"""Keras layers with the same weights, padded as PyTorch pads and faster where stock Keras is not.
+"""Keras layers with PyTorch's padding and constants, and faster grouped convolutions.
 
-How a convolution is computed is decided in one place, `keras_resnet/convolution.py`.
+`keras_resnet/convolution.py` chooses how a convolution is computed.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ from keras_resnet.convolution import convolution_path, convolve
 __all__ = ["BatchNormalization", "Conv2D", "convolution_path"]
 
 PACKAGE = "keras_resnet"
-Tensor: TypeAlias = Any  # the backend's, or a keras.KerasTensor
-Shape: TypeAlias = tuple[Any, ...]  # of numbers, and None where a side varies
+Tensor: TypeAlias = Any  # of the backend, or a keras.KerasTensor
+Shape: TypeAlias = tuple[Any, ...]  # of integers, and None for dynamic dimensions
 
-# torchvision's constants: nn.BatchNorm2d's defaults (PyTorch's momentum is one minus Keras').
+# nn.BatchNorm2d's defaults, as in torchvision (PyTorch's momentum is one minus Keras').
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 
 
 class Recomputed(keras.layers.Layer):
-    """For a layer to inherit first: it trains under `keras.RematScope`.
+    """Mixin for layers that supports `keras.RematScope`; it should be the first base class.
 
-    Keras hands arguments on by keyword, which TensorFlow's recomputation takes eagerly only. And
-    what is computed a second time, for the gradient, has to draw the same random numbers and must
-    not update moving statistics again.
+    Keras passes arguments by keyword, which TensorFlow's recomputation supports in eager mode only.
+    And when the layer is called again for the gradient, it has to draw the same random numbers,
+    and must not update moving statistics again.
     """
 
     def rematerialized_call(self, layer_call, inputs, *args, **kwargs):
@@ -38,7 +38,7 @@ class Recomputed(keras.layers.Layer):
 
         @functools.wraps(layer_call)
         def call(inputs):
-            # With the state that it started from; what it sets is forgotten.
+            # With the initial state; updates are discarded.
             again = keras.StatelessScope(state) if next(runs) else contextlib.nullcontext()
             with again:
                 return layer_call(inputs, *args, **kwargs)
@@ -48,12 +48,12 @@ class Recomputed(keras.layers.Layer):
 
 
 def _allow_dots_in_torch():
-    """Lets variables of layers called "layer1.0" live in a `torch.nn.Module`.
+    """Allows layer names with dots, like "layer1.0", with Keras' PyTorch backend.
 
-    Keras' layers are modules under its PyTorch backend and register their variables by path, in
-    which PyTorch allows no dots. Whatever model holds such a layer registers it too: hence all
-    layers, not these alone; those without dots register theirs as before. A dot becomes "//",
-    which no path has. Nothing else changes but the names that `named_parameters()` gives.
+    There, layers are `torch.nn.Module`s that register their variables by path, in which PyTorch
+    does not allow dots. A model that contains such a layer registers them too, so this applies to
+    all Keras layers. Dots are replaced by "//", which does not occur in paths; only the names in
+    `named_parameters()` change.
     """
     import torch
 
@@ -114,7 +114,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         if kwargs.get("name") == "kernel":
-            kwargs["autocast"] = False  # `convolve` casts it, or not where float32 is better
+            kwargs["autocast"] = False  # `convolve` casts it if necessary
         return super().add_weight(*args, **kwargs)
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class Conv2D(keras.layers.Conv2D):
             return super().compute_output_shape(input_shape)
         shape = list(input_shape)
         first = 2 if self.data_format == "channels_first" else 1
-        # Of an odd kernel, the zeros on both sides make up for what it leaves out.
+        # With an odd kernel, the padding compensates for the kernel's size.
         for axis, stride in enumerate(self.strides, first):
             if shape[axis] is not None:
                 shape[axis] = (shape[axis] - 1) // stride + 1
@@ -165,7 +165,7 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
-        if mask is not None or getattr(self, "renorm", False):  # which Keras 3.13 has not
+        if mask is not None or getattr(self, "renorm", False):  # Keras 3.13 has no renorm
             return super().call(inputs, training=training, mask=mask)
         training = bool(training) and self.trainable
         if self._can_fuse(inputs, training):
@@ -205,7 +205,7 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
         offset = tf.zeros(channels) if self.beta is None else tf.convert_to_tensor(self.beta)
         moving = map(tf.convert_to_tensor, (self.moving_mean, self.moving_variance))
         mean, variance = (None, None) if training else moving
-        # In training the operation returns the batch's mean and its unbiased variance.
+        # In training, the operation returns the batch mean and the unbiased variance.
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, scale, offset, mean, variance, self.epsilon, is_training=training
         )
@@ -220,7 +220,7 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
             variable.assign(variable * self.momentum + batch * (1.0 - self.momentum))
 
     def _unbias(self, x, mean):
-        """The factor n / (n - 1), where n values went into one channel's statistics."""
+        """Returns the factor n / (n - 1) for statistics over n values per channel."""
         count = ops.cast(ops.size(x), mean.dtype) / ops.cast(ops.size(mean), mean.dtype)
         if self.synchronized:
             import tensorflow as tf
@@ -232,8 +232,8 @@ class BatchNormalization(Recomputed, keras.layers.BatchNormalization):
 
 
 def convolution(filters, kernel_size, *, name, data_format, dtype, use_bias=False, **kwargs):
-    """A convolution as all of the family's: symmetric padding, Kaiming normal, no bias."""
-    # A new initializer for each, since one gives equal values to equal shapes.
+    """Makes a convolution with symmetric padding, Kaiming normal initialization and no bias."""
+    # A new initializer each time, since one instance returns equal values for equal shapes.
     kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     return Conv2D(
         filters,
@@ -248,6 +248,6 @@ def convolution(filters, kernel_size, *, name, data_format, dtype, use_bias=Fals
 
 
 def batch_normalization(*, name, data_format, dtype, **kwargs):
-    """Batch normalization over the channels of `data_format`."""
+    """Makes a batch normalization layer over the channels of `data_format`."""
     axis = 1 if data_format == "channels_first" else -1
     return BatchNormalization(axis=axis, dtype=dtype, name=name, **kwargs)

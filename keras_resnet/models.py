@@ -1,4 +1,4 @@
-"""`create` builds every network; a public builder is `create` with the name of a row."""
+"""Builds the networks: `create`, and the public builders, which call it with a name."""
 
 import functools
 import inspect
@@ -154,11 +154,11 @@ def create(
     builder.check_version(version, config)
     shortcut = builder.check_shortcut(shortcut, config)
     inputs, x = builder.inputs(input_tensor, input_shape, data_format, dtype, config.family)
-    # Before the seconds that building takes.
+    # Before building, which takes seconds.
     file = None if weights is None else locate(weights, str(model_name))
     said = None if weights is None else _preprocessing(weights, model_name)
 
-    # What every layer gets; a block hands it down to its sublayers.
+    # Arguments of all layers; blocks pass them to their sublayers.
     common = {"data_format": data_format, "dtype": dtype}
     if include_preprocessing:
         used = said or Preprocessing(**config.pixels)
@@ -179,7 +179,7 @@ def create(
         x = block(x)
     if config.preactivation:
         x = builder.normalize(x, ("norm", "norm_relu"), synchronized, name_prefix, common)
-    # Under a RematScope blocks are recomputed: not what is small, and not all of it once more.
+    # A RematScope of the caller applies to the blocks only.
     with keras.RematScope(None):
         if include_top:
             x = builder.pool("avg", x, name_prefix, data_format, dtype)
@@ -195,14 +195,14 @@ def create(
 
 
 def at_size(model: keras.Model, size: int | tuple[int, int] | None) -> keras.Model:
-    """A copy of a model, with the same weights, for images of another size.
+    """Returns a copy of a model for another image size, with the same weights.
 
     Args:
         model: A functional model with one input, channels last.
-        size: Height and width in pixels, or both; None for images of any size.
+        size: Height and width in pixels, or a tuple of both; None for any size.
 
     Raises:
-        ValueError: if the model depends on the size of its images.
+        ValueError: if the model supports only one image size.
     """
     sides = (None, None) if size is None else pair(size)
     if model.input_shape[1:3] == sides:
@@ -213,13 +213,13 @@ def at_size(model: keras.Model, size: int | tuple[int, int] | None) -> keras.Mod
         copy.set_weights(model.get_weights())
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{model.name} takes images of {model.input_shape[1:3]} pixels alone, not of {sides}."
+            f"{model.name} supports only images of {model.input_shape[1:3]} pixels. Received: {sides}"
         ) from error
     return copy
 
 
 def _preprocessing(weights, model_name):
-    """What the weights say of their images, if this package can do it."""
+    """Returns the preprocessing of the weights; None if it is unknown or not supported."""
     try:
         return preprocessing_of(weights, str(model_name))
     except ValueError as error:
@@ -235,7 +235,7 @@ def __getattr__(name: str) -> Callable[..., keras.Model]:
 
 @functools.cache
 def _builder(public, variant):
-    """The public function that builds a row: `create` with its name."""
+    """Makes the public builder of a row."""
 
     def build(*arguments, **options):
         return create(variant, *arguments, **options)

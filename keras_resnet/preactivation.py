@@ -1,7 +1,7 @@
 """Pre-activation blocks: batch normalization and ReLU before each convolution (He et al., 2016).
 
-What a block adds reaches all blocks behind it unchanged, and its gradient all before it: networks
-of a thousand layers train. Sublayers are named as in other blocks; `bn1` is the first of all.
+The identity path through all blocks makes it possible to train networks of a thousand layers.
+Sublayers are named as in other blocks; `bn1` is the first of them.
 
 Source: He et al., Identity Mappings in Deep Residual Networks, https://arxiv.org/abs/1603.05027,
 figure 1b and its appendix.
@@ -20,15 +20,15 @@ __all__ = ["PreactivationBasicBlock", "PreactivationBlock", "PreactivationBottle
 
 
 class PreactivationBlock(ResidualBlock):
-    """What the two blocks share: a shortcut that is a convolution alone, and their arguments.
+    """Base class of the pre-activation blocks, whose projection has no batch normalization.
 
     Args:
-        filters: As of `ResidualBlock`, as all others but `anti_aliasing`, which has no effect.
-            With `zero_init_residual`, the last convolution starts with zeros.
-        use_bias: Whether convolutions that no batch normalization follows have a bias.
-        dropout: Rate of dropout between the convolutions of a basic block, 0 to 1.
-        activates_shortcut: Whether the shortcut takes the inputs normalized and rectified, as it
-            always does where it changes the number of channels.
+        filters: As for `ResidualBlock`, like all other arguments. `anti_aliasing` has no effect;
+            with `zero_init_residual`, the last convolution is initialized with zeros.
+        use_bias: Whether convolutions without a following batch normalization have a bias.
+        dropout: Dropout rate between the convolutions of a basic block, 0 to 1.
+        activates_shortcut: Whether the shortcut's input is normalized and rectified, as it always
+            is if the number of channels changes.
     """
 
     arguments: tuple[str, ...] = (
@@ -53,7 +53,7 @@ class PreactivationBlock(ResidualBlock):
         super().__init__(filters, **kwargs)
 
     def _make_shortcut(self):
-        """The projection, whose input is normalized."""
+        """Creates the projection, whose input is already normalized."""
         changes = self.strides > 1 or self.dilation_rate > 1
         pooled = self.avg_down and changes
         pools = [self._pool(AveragePooling2D, "downsample.pool")] if pooled else []
@@ -70,7 +70,7 @@ class PreactivationBlock(ResidualBlock):
 
     @property
     def shares_activation(self) -> bool:
-        """Whether the shortcut takes what the first convolution takes."""
+        """Whether the shortcut has the same input as the first convolution."""
         return self.activates_shortcut or self.projection or self.new_channels > 0
 
     def _add(self, y, activated, inputs, training):
@@ -80,11 +80,11 @@ class PreactivationBlock(ResidualBlock):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PreactivationBasicBlock(PreactivationBlock):
-    """Two 3x3 convolutions: of a Wide ResNet for CIFAR, with more `filters` and dropout.
+    """Two 3x3 convolutions; Wide ResNets for CIFAR have more `filters` and dropout.
 
-    Takes the arguments of `PreactivationBlock`, of which `width`, `groups` and `version` have no
-    effect. Input (batch, height, width, channels), output (batch, height / strides,
-    width / strides, filters).
+    Takes the arguments of `PreactivationBlock`; `width`, `groups` and `version` have no effect.
+    Input (batch, height, width, channels), output (batch, height / strides, width / strides,
+    filters).
     """
 
     def _make_main(self):
@@ -109,8 +109,8 @@ class PreactivationBasicBlock(PreactivationBlock):
 class PreactivationBottleneckBlock(PreactivationBlock):
     """1x1, 3x3 and 1x1 convolutions: ResNetV2-50 and deeper, and ResNet-164 and -1001 for CIFAR.
 
-    Takes the arguments of `PreactivationBlock`, of which `dropout` has no effect. Input (batch,
-    height, width, channels), output (batch, height / strides, width / strides, filters).
+    Takes the arguments of `PreactivationBlock`; `dropout` has no effect. Input (batch, height,
+    width, channels), output (batch, height / strides, width / strides, filters).
     """
 
     def _make_main(self):

@@ -18,11 +18,11 @@ from keras_resnet.fields import Rule, a, check, documented, field, numbers, one_
 
 __all__ = ["Preprocessing", "decode_predictions", "imagenet_classes", "preprocess_input"]
 
-MAX_SIDE = 2**14  # pixels: an image of that side takes 3 GB as float32
-MIN_STD = 1e-6  # less would make of any pixel what is too large for 16 bits
-RADII = {"bilinear": 1, "bicubic": 2}  # pixels that each filter reaches
-# Pillow's bicubic filter: bits of its weights; and how many rows are made at a time here, of which
-# each has as many weights as all of them reach over.
+MAX_SIDE = 2**14  # pixels; an image of this size takes 3 GB as float32
+MIN_STD = 1e-6  # normalised values would overflow float16 with less
+RADII = {"bilinear": 1, "bicubic": 2}  # support of the filters, in pixels
+# Pillow's bicubic filter: precision of its weights in bits; and the number of rows computed at a
+# time here, all with as many weights as the rows cover together.
 PRECISION, ROWS = 22, 32
 
 SIDES = Rule(
@@ -30,7 +30,7 @@ SIDES = Rule(
         len(pair(sides)) == 2
         and all(whole(1).fits(side) and side <= MAX_SIDE for side in pair(sides))
     ),
-    f"a side in pixels or (height, width), whole numbers from 1 to {MAX_SIDE:,}",
+    f"a side in pixels or (height, width), integers from 1 to {MAX_SIDE:,}",
 )
 MEAN = numbers(3, lambda *mean: 0 <= min(mean) <= max(mean) <= 1, "of RGB, each 0 to 1")
 STD = numbers(3, lambda *std: min(std) >= MIN_STD, "of RGB in 0..1, each more than 0")
@@ -158,11 +158,11 @@ class Preprocessing:
         radius = RADII[self.interpolation]
 
         def needed(size):
-            """The part of the image that the crop is made of, with what the filter reaches."""
+            """Returns the window of the image that affects the crop."""
             resized, corner = self._placed(size)
             scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
             first = tf.cast(corner, tf.float32) / scale
-            # The filter reaches its radius, or radius / scale; a JPEG's chroma two more.
+            # The filter's radius, or radius / scale; a JPEG's chroma upsampling adds two.
             reach = tf.math.ceil(radius / scale) + 4
             last = tf.cast(first + self.sides / scale + reach, tf.int32)
             first = tf.clip_by_value(tf.cast(first - reach, tf.int32), 0, size - 1)
@@ -182,9 +182,10 @@ class Preprocessing:
         return tf.where(inside, pixels, tf.constant([round(255 * m) for m in self.mean], tf.uint8))
 
     def _placed(self, size):
-        """How an image of (height, width) lies: (height, width) resized, the crop's corner; int32.
+        """Returns the (height, width) after resizing, and the crop's (top, left), int32.
 
-        The corner's coordinates are negative for padding, of which torchvision puts less before.
+        Coordinates are negative for padding; if it is odd, the first side has less, as in
+        torchvision.
         """
         import tensorflow as tf
 
@@ -192,9 +193,9 @@ class Preprocessing:
         if self.crop_mode == "squash":
             resized = tf.constant(sides)
         elif self.crop_mode == "center" and sides[0] == sides[1]:
-            # The longer side is rounded down, as torchvision does.
+            # The longer side is rounded down, as in torchvision.
             resized = size * sides[0] // tf.reduce_min(size)
-        else:  # rounded as timm's ResizeKeepRatio
+        else:  # rounded as in timm's ResizeKeepRatio
             lengths = tf.cast(size, tf.float64)
             ratios = lengths / sides
             ratio = tf.reduce_max(ratios) if self.crop_mode == "border" else tf.reduce_min(ratios)
@@ -219,7 +220,7 @@ class Preprocessing:
             import tensorflow
 
             ops = tensorflow
-        # Whole rows at a time: over an axis of 3 the same arithmetic takes five times as long.
+        # On whole rows, since broadcasting over an axis of size 3 takes five times as long.
         *sides, width, _ = (-1 if side is None else side for side in pixels.shape)
         factor, offset = (np.tile(value, width) for value in affine(self.mean, self.std))
         rows = ops.reshape(pixels, (*sides, width * 3))
@@ -227,19 +228,19 @@ class Preprocessing:
 
 
 def pair(side: Any) -> tuple[Any, ...]:
-    """(height, width) of one length or of both."""
+    """Returns (height, width) from a single length or a pair."""
     return tuple(side) if isinstance(side, (tuple, list)) else (side, side)
 
 
 def _plain(values):
-    """Tuples of Python's numbers."""
+    """Converts sequences to tuples of Python numbers."""
     if isinstance(values, (tuple, list)):
         return tuple(map(_plain, values))
     return values.item() if isinstance(values, np.generic) else values
 
 
 def affine(mean: Any, std: Any) -> tuple[Any, Any]:
-    """(factor, offset) so that pixels * factor + offset is normalised; float32 a channel."""
+    """Returns (factor, offset) per channel for pixels * factor + offset, float32."""
     mean, std = np.asarray(mean), np.asarray(std)
     return np.float32(1 / (255 * std)), np.float32(-mean / std)
 
@@ -254,13 +255,13 @@ def resample(
     corner: Any = (0, 0),
     interpolation: str = "bilinear",
 ) -> Any:
-    """Resizes with one of PIL's antialiased filters and crops, in one step.
+    """Resizes with one of PIL's antialiased filters, and crops in the same step.
 
     Args:
         image: uint8 tensor (height, width, 3), a part of the source image.
         sides: (height, width) of the result.
         size: int32, (height, width) of the whole source image.
-        resized: int32, (height, width) that the whole image is resized to.
+        resized: int32, (height, width) of the whole image after resizing.
         start: int32, (top, left) of the part in the source image.
         corner: int32, (top, left) of the crop in the resized image; may be negative.
         interpolation: "bilinear" or "bicubic".
@@ -271,12 +272,12 @@ def resample(
     import tensorflow as tf
 
     if interpolation == "bicubic":
-        # In Pillow 13's order, rounded in between: first the axis that shrinks by far more.
+        # In Pillow 13's order, with rounding in between: first the axis that shrinks by far more.
         shrinks = size - resized
         rows_first = (shrinks[0] > 0) & (shrinks[0] > 2 * shrinks[1])
         first = tf.where(rows_first, 0, 1)
         for axis in (first, 1 - first):
-            to_front = tf.stack([axis, 1 - axis, 2])  # which also puts it back
+            to_front = tf.stack([axis, 1 - axis, 2])  # its own inverse
             ends = (tf.gather(part, axis) for part in (sides, size, resized, start, corner))
             image = tf.transpose(_bicubic(tf.transpose(image, to_front), *ends), to_front)
         return tf.ensure_shape(image, (*sides, 3))
@@ -284,8 +285,8 @@ def resample(
     shift = tf.cast(start, tf.float32) * scale - tf.cast(corner, tf.float32)
 
     def along_first_axis(image, axis):
-        # All else is taken for channels: TensorFlow's loop over them is fast, while the one over
-        # the second axis made the whole three times slower.
+        # The other axes are merged into channels, over which TensorFlow's loop is fast; a loop over
+        # the second axis was three times slower in total.
         others = tf.shape(image)[1] * 3
         resized = tf.raw_ops.ScaleAndTranslate(
             images=tf.reshape(image, tf.stack([1, -1, 1, others])),
@@ -298,14 +299,15 @@ def resample(
         return tf.transpose(tf.reshape(resized, (sides[axis], -1, 3)), (1, 0, 2))
 
     image = along_first_axis(along_first_axis(image, 0), 1)
-    # Weights are positive and sum to 1: nothing is below 0, or above 255 by more than rounding.
+    # Weights are positive and sum to 1, so the values are in 0..255 up to rounding.
     return tf.ensure_shape(tf.cast(image + 0.5, tf.uint8), (*sides, 3))
 
 
 def _bicubic(image, side, size, resized, start, corner):
-    """Resizes along the first axis in Pillow's integers, which float64 holds; as of `resample`.
+    """Resizes along the first axis with Pillow's integer arithmetic, exact in float64.
 
-    TensorFlow's own operation places pixels in float32: of two roundings, that made two levels.
+    Arguments as for `resample`. TensorFlow's own operation computes positions in float32, which led
+    to differences of two grey levels.
 
     Source: Pillow 13, src/libImaging/Resample.c (Keys, 1981, with a = -0.5).
     """
@@ -336,7 +338,7 @@ def _bicubic(image, side, size, resized, start, corner):
         weights = tf.sign(weights) * tf.floor(tf.abs(weights) * 2**PRECISION + 0.5)
         found = tf.matmul(weights, tf.cast(rows[begin : begin + taken], tf.float64))
         found = tf.clip_by_value(tf.floor(found / 2**PRECISION + 0.5), 0, 255)
-        return tf.cast(found, tf.uint8)  # outside of the image there are no weights: 0
+        return tf.cast(found, tf.uint8)  # 0 outside the image, where there are no weights
 
     firsts = tf.range(0, side, ROWS)
     found = tf.map_fn(some, firsts, fn_output_signature=tf.uint8, parallel_iterations=1)
@@ -374,7 +376,7 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
 
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """(WordNet id, name) of each of ImageNet's 1,000 classes, in torchvision's order."""
+    """Returns (WordNet id, name) of ImageNet's 1,000 classes, in torchvision's order."""
     text = importlib.resources.files("keras_resnet").joinpath("imagenet_classes.txt").read_text()
     lines = (line.split("\t") for line in text.splitlines())
     return tuple((wnid, name) for wnid, name in lines)

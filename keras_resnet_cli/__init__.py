@@ -1,6 +1,6 @@
-"""The command `keras-resnet`: parses and calls, no logic.
+"""The command `keras-resnet`: parses arguments and calls the package.
 
-keras_resnet, and with it TensorFlow, is imported inside of the commands, so that --help is quick.
+keras_resnet, and with it TensorFlow, is imported inside the commands, so that --help is fast.
 """
 
 import os
@@ -11,14 +11,24 @@ from collections.abc import Callable
 
 import typer
 
-from keras_resnet_cli import answers, exports, images, networks, terminal, training, weights
+from keras_resnet_cli import (
+    answers,
+    bulk,
+    exports,
+    images,
+    networks,
+    similar,
+    terminal,
+    training,
+    weights,
+)
 from keras_resnet_cli.options import Debug, Version
 from keras_resnet_cli.terminal import in_words, log_to_stdout, quiet
 
 __all__ = ["app", "in_words", "log_to_stdout", "main", "quiet"]
 
-# TensorFlow leaves oneDNN off on processors without AVX512-VNNI, where a training step then takes
-# 1.1 to 1.3 times as long (docs/performance.md). Read when TensorFlow is imported, so set here.
+# By default, TensorFlow does not use oneDNN on processors without AVX512-VNNI, where a training
+# step then takes 1.1 to 1.3 times as long (docs/performance.md). Set before the import.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 COMMANDS: dict[str, Callable] = {
@@ -35,6 +45,9 @@ COMMANDS: dict[str, Callable] = {
     "evaluate": answers.evaluate,
     "predict": answers.predict,
     "explain": answers.explain,
+    "embed": bulk.embed,
+    "similar": similar.similar,
+    "duplicates": similar.duplicates,
     "export": exports.export,
     "verify": exports.verify,
 }
@@ -101,7 +114,7 @@ def main():
 
 def _as_typed(said):
     """Replaces arguments in a message by the options as typed: --validation-split."""
-    if "is not as it should be" in said:  # about the fields of a file
+    if " is invalid: " in said:  # about fields in a file
         return said
     commands = vars(typer.main.get_command(app))["commands"]
     named = next((commands[word] for word in sys.argv[1:] if word in commands), None)

@@ -7,13 +7,23 @@ from typing import Annotated
 
 import typer
 
-from keras_resnet_cli.options import Debug, Json, image_files, output_file, with_network
+from keras_resnet_cli import bulk
+from keras_resnet_cli.options import (
+    Debug,
+    Json,
+    check_there,
+    image_files,
+    output_file,
+    output_folder,
+    with_network,
+)
 from keras_resnet_cli.terminal import printable, subpackage
 
 Flip = Annotated[
     bool,
     typer.Option(
-        "--flip", help="Average the answers on each image and its mirror image, in twice the time."
+        "--flip",
+        help="Average the predictions for each image and its mirror image; takes twice as long.",
     ),
 ]
 
@@ -68,7 +78,7 @@ def evaluate(
 
 
 def _at_the_usual_size(network, chosen, data, flip):
-    """With --image-size, the accuracy without it, which says what the other size costs or gains."""
+    """With --image-size, returns the accuracy without it, for comparison."""
     if network.keywords["image_size"] is None:
         return {}
     usual = network(image_size=None, resize=None)
@@ -79,18 +89,35 @@ def _at_the_usual_size(network, chosen, data, flip):
 
 
 @with_network
+@bulk.with_settings
 def predict(
     network,
-    images: Annotated[list[Path], image_files("Image files, or folders of them.")],
+    settings,
+    images: Annotated[
+        list[str],
+        typer.Argument(help=f"Image files, or folders of them. With --output: {bulk.INPUTS}"),
+    ],
     top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
     flip: Flip = False,
+    output: Annotated[
+        Path | None,
+        output_folder("Folder to write, of Parquet files. An interrupted command is resumed."),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Classify images, and show the most probable classes of each.
+    """Classify images, and show the most probable classes of each, or write them to Parquet files.
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
+    if output is not None and flip:
+        raise ValueError("flip is not supported with output: remove one of them.")
+    if output is not None:
+        bulk.run("predict", network(), images, output, as_json, top=top, **settings)
+        return
+    if settings:
+        raise ValueError(f"{next(iter(settings))} needs a folder to write: pass output.")
+    check_there(images)
     skipped, rows = subpackage("data").Skipped(), []
     for file, answer in network().predict(images, top=top, skipped=skipped, flip=flip):
         if as_json:

@@ -36,6 +36,13 @@ def export(
             *(".onnx", ".tflite", ".xml"),
         ),
     ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Export the features of a layer instead of the classifier, averaged over height "
+            "and width: avgpool (those that the classifier takes), layer3, layer3.0 or C4."
+        ),
+    ] = None,
     no_fold: Annotated[
         bool,
         typer.Option(
@@ -78,13 +85,14 @@ def export(
 ):
     """Export a network, run the export and compare its outputs with the model's.
 
-    export.json, beside the export or in it, describes inputs, outputs and the difference.
+    export.json, in the export or next to it, describes inputs, outputs and the difference.
 
     [bold]Example:[/bold] keras-resnet export runs/flowers --format onnx
     """
     if not as_json:
         log_to_stdout()
     options = {
+        "layer": layer,
         "top_k": top,
         "warmup": warmup,
         "any_size": any_size,
@@ -126,7 +134,7 @@ def verify(
     """Compare the outputs of an exported network with those of its model.
 
     Exits with 1 if they differ by more than rounding errors, or, if quantized, if the predicted
-    class differs for more than 5 % of the images.
+    class differs for more than 5 % of the images, or features by half of the largest.
 
     [bold]Example:[/bold] keras-resnet verify runs/flowers/onnx/model.onnx rose.jpg tulip.jpg
     """

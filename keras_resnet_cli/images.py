@@ -34,7 +34,7 @@ def shards(
 ):
     """Convert a folder of images to TFRecord files. An interrupted conversion is resumed.
 
-    Unreadable images are left out and listed.
+    Unreadable images are skipped and listed.
 
     [bold]Example:[/bold] keras-resnet shards photos -o photos_shards --shards 128
     """
@@ -56,8 +56,8 @@ def shards(
         print(json.dumps(found, indent=2))
         return
     for name, reason in skipped.reasons.items():
-        print(printable(f"left out: {name}: {reason}"))
-    print(f"{output}: {written} shards, {len(skipped)} images left out")
+        print(printable(f"skipped: {name}: {reason}"))
+    print(f"{output}: {written} shards, {len(skipped)} images skipped")
 
 
 def check_data(

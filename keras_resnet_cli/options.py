@@ -84,12 +84,16 @@ def image_files(about):
     """The argument for one or more images; an error at once if none of them exists."""
 
     def checked(found):
-        files = found if isinstance(found, list) else [found]
-        if not any(file.exists() for file in files):
-            raise ValueError(f"There is no file {files[0]}. The current folder is {Path.cwd()}.")
+        check_there(found if isinstance(found, list) else [found])
         return found
 
     return typer.Argument(callback=checked, help=about)
+
+
+def check_there(files):
+    """Raises an error if none of some files exists."""
+    if not any(Path(file).exists() for file in files):
+        raise ValueError(f"There is no file {files[0]}. The current folder is {Path.cwd()}.")
 
 
 COMMON = ("as_json", "debug")

@@ -77,24 +77,31 @@ def in_words(error):
 
 
 @contextlib.contextmanager
-def progress(what):
+def progress(what, unit=None):
     """Shows a progress bar on standard error, if that is a terminal; yields f(done, total).
 
-    The bar stays visible once the function was called; an error before that replaces it.
+    The bar stays visible once the function was called; an error before that replaces it. With a
+    unit, it says how many of them are done a second.
     """
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    rate = [TextColumn("{task.fields[rate]}")] if unit else []
+    columns = (
+        *(*Progress.get_default_columns()[:-1], MofNCompleteColumn()),
+        *(*rate, TimeRemainingColumn()),
+    )
     console = Console(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
-        task = bars.add_task(what, total=None)
+        task = bars.add_task(what, total=None, rate="")
 
         def move(done, total):
             bars.live.transient = False
-            bars.update(task, completed=done, total=total)
+            speed = bars.tasks[0].speed
+            rate = f"{speed:,.0f} {unit}/s" if speed else ""
+            bars.update(task, completed=done, total=total, rate=rate)
 
         yield move
 

@@ -14,7 +14,7 @@ import typer
 from keras_resnet_cli.options import Debug, output_folder, with_parameters
 from keras_resnet_cli.terminal import log_to_stdout, subpackage
 
-# Fields of a recipe that have an option of their own.
+# Fields of a recipe with their own options.
 OPTIONS = {
     "data": str,
     "validation_split": float,

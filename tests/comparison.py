@@ -1,4 +1,4 @@
-"""What tests of numbers share: an error relative to a reference, XLA, which Pillow is followed."""
+"""Helpers for numerical tests: relative error, XLA, and the Pillow version to compare with."""
 
 import numpy as np
 import PIL

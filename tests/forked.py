@@ -1,4 +1,4 @@
-"""Forks a process that has imported the package, for each program that it is told to run.
+"""Forks a process that has imported the package, once for each program to run.
 
 Orders come as lines of JSON; the exit status of each goes back. Nothing is computed before the
 fork, so that a program finds TensorFlow as it is after `import keras_resnet`.

@@ -1,4 +1,4 @@
-"""Image files of few bytes that would cost whoever decodes them much."""
+"""Small image files that would be expensive to decode."""
 
 import io
 

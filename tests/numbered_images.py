@@ -1,4 +1,4 @@
-"""Images that tell their number by their colour, and what the tests of batches ask of them."""
+"""Images whose color encodes their number, and helpers for tests of batches."""
 
 import numpy as np
 from PIL import Image

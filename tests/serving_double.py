@@ -1,4 +1,4 @@
-"""A server that speaks TensorFlow Serving's REST and gRPC, for what clients send to be read.
+"""A server with TensorFlow Serving's REST and gRPC protocols, to test the clients.
 
 The real one is a binary that no Python package brings. This one reads a request as its protocol
 says, feeds the SavedModel by tensor names in a session of TensorFlow 1, as the real one does, and

@@ -1,4 +1,4 @@
-"""Networks of each family with two stages of one block, and weights as of a trained one."""
+"""Networks of each family with two stages of one block, with weights like trained ones."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What Keras' own tests ask of every network in keras.applications, asked of those of ImageNet."""
+"""Keras' own tests of keras.applications, for all ImageNet networks."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Files made to harm: each is refused with a CheckpointError, and nothing of it runs."""
+"""Malicious files: each is rejected with a CheckpointError, and no code in it is executed."""
 
 import io
 import json

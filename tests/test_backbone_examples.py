@@ -1,4 +1,4 @@
-"""The examples that build on a backbone: a detector and a segmentation of drawn scenes."""
+"""The examples of detection and segmentation on drawn scenes."""
 
 import importlib
 import json

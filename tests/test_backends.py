@@ -1,4 +1,4 @@
-"""The networks under TensorFlow, JAX and PyTorch: one answers, learns and saves as another."""
+"""The networks with TensorFlow, JAX and PyTorch: equal outputs, training and saving."""
 
 import os
 import shutil

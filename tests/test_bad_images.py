@@ -1,4 +1,4 @@
-"""Bad images in any place: each is left out and named, and nothing else changes."""
+"""Unreadable images in any position are skipped and listed, and nothing else changes."""
 
 import collections
 import dataclasses
@@ -37,7 +37,7 @@ def spoil(folder):
     return {
         "02.png": "damaged",
         "03.png": "empty",
-        "05.png": "no image",
+        "05.png": "not an image",
         "07.png": "its size is above the limit",
         "21.png": "damaged",
     }
@@ -277,6 +277,6 @@ def test_images_are_known_by_their_content(folder, caplog):
     batches, _ = data.image_folder(folder, image_size=32, max_bad=0.0, skipped=skipped)
     assert sum(len(labels) for _, labels in batches) == len(images)
     assert skipped.unread == images.unread and not skipped.reasons
-    assert f"{len(others)} images are left out" in caplog.text and "f.tif" in caplog.text
+    assert f"{len(others)} images are skipped" in caplog.text and "f.tif" in caplog.text
     found = data.check_data(folder)
     assert (found.bad, found.unread, found.ignored) == ({}, images.unread, images.ignored)

@@ -1,4 +1,4 @@
-"""What of a network depends on nothing but its layers."""
+"""Properties of a network that depend on its layers only."""
 
 import keras
 import numpy as np
@@ -36,5 +36,5 @@ def test_the_global_data_format_is_not_the_models(data_format):
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="three channels"):
         small("basic", include_preprocessing=True, input_shape=(32, 32, 4))
-    with pytest.raises(ValueError, match="does not fit input_tensor"):
+    with pytest.raises(ValueError, match="does not match the shape of input_tensor"):
         small("basic", input_tensor=keras.Input((32, 32, 3)), input_shape=(32, 32))

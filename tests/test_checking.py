@@ -1,4 +1,4 @@
-"""check-data and shards: what the functions find, and the commands say."""
+"""check-data and shards: results of the functions, and output of the commands."""
 
 import builtins
 import hashlib
@@ -43,7 +43,9 @@ def test_nothing_is_found_where_nothing_is(flowers):
 def test_what_is_found(spoilt):
     found = data.check_data(spoilt)
     assert found.bad == {
-        str(spoilt / "train" / "rose" / "000.jpg"): "it is no image (it starts with b'no image')",
+        str(spoilt / "train" / "rose" / "000.jpg"): (
+            "it is not an image (it starts with b'no image')"
+        ),
         str(spoilt / "train" / "rose" / "more.jpg"): "it is a folder",
     }
     assert found.duplicates == [
@@ -72,7 +74,7 @@ def test_check_data_as_a_command(flowers, spoilt, command_here):
         assert f" {count}" in done.stdout
     done = command_here("check-data", spoilt)
     assert done.returncode == 1
-    assert f"unreadable: {spoilt}/train/rose/000.jpg: it is no image" in done.stdout
+    assert f"unreadable: {spoilt}/train/rose/000.jpg: it is not an image" in done.stdout
     assert "in both train and val: " in done.stdout
     assert "Traceback" not in done.stderr
     done = command_here("check-data", spoilt, "--json")
@@ -89,8 +91,8 @@ def test_shards_as_a_command(spoilt, command_here, tmp_path, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     done = command_here("shards", spoilt / "train", "-o", "out", "--shards", 3)
     assert done.returncode == 0, done.stderr
-    assert "left out: " in done.stdout and "000.jpg: it is no image" in done.stdout
-    assert "out: 3 shards, 2 images left out" in done.stdout
+    assert "skipped: " in done.stdout and "000.jpg: it is not an image" in done.stdout
+    assert "out: 3 shards, 2 images skipped" in done.stdout
     assert "writing shards" in done.stderr
     index = json.loads((tmp_path / "out" / "shards.json").read_text())
     assert len(index["class_names"]) == 5 and sum(index["counts"]) == 15

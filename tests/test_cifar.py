@@ -1,4 +1,4 @@
-"""The CIFAR networks: the paper's numbers, and real trained files."""
+"""The CIFAR networks: the paper's numbers, and published trained files."""
 
 import keras
 import numpy as np

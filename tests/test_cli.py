@@ -246,7 +246,7 @@ def test_convert_keras_applications(command_here, tmp_path):
     "arguments, status, said",
     [
         (["inspect", "absent.pth"], 1, "absent.pth does not exist"),
-        (["inspect", "text.pth"], 1, "is not a PyTorch file"),
+        (["inspect", "text.pth"], 1, "is not a PyTorch, safetensors or Keras file"),
         (["inspect", "text.h5"], 1, "cannot be read as an HDF5 file"),
         (["convert", "w.pth", "-o", "w.onnx"], 1, "should end in one of .pth"),
         (["convert", "w.pth", "-o", "no/w.keras"], 1, "The folder no does not exist"),

@@ -1,4 +1,4 @@
-"""Several networks in one model: nested and flat, of shared and of separate weights."""
+"""Several networks in one model: nested and flat, with shared and separate weights."""
 
 import keras
 import numpy as np

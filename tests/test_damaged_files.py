@@ -1,4 +1,4 @@
-"""Files that are read back, damaged in every way: usable, or an error that names them."""
+"""Damaged files: they are usable, or an error names them."""
 
 import json
 import zipfile
@@ -211,7 +211,7 @@ def test_of_data(said, tmp_path):
 
 def test_of_a_long_value(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps({"std": "x" * 10_000}))
-    with pytest.raises(ValueError, match=r"my\.json is not as it should be") as found:
+    with pytest.raises(ValueError, match=r"my\.json is invalid") as found:
         read_json(tmp_path / "my.json", lambda said: Preprocessing(**said), advice="Mend it.")
     assert len(str(found.value)) < 1000 and str(found.value).endswith("Mend it.")
 
@@ -221,10 +221,10 @@ def test_of_a_recipe(tmp_path, command_here):
         ('{"epochs": 3,}', "my.json is damaged: line 1, column"),
         (
             '{"epoch": 3}',
-            "my.json is not as it should be: A recipe has no field epoch. Did you mean",
+            "my.json is invalid: A recipe has no field epoch. Did you mean",
         ),
-        ('{"epochs": "many"}', "my.json is not as it should be"),
-        ("[]", "my.json is not as it should be: expected an object"),
+        ('{"epochs": "many"}', "my.json is invalid"),
+        ("[]", "my.json is invalid: expected an object"),
     ):
         (tmp_path / "my.json").write_text(text)
         done = command_here("train", "--recipe", "my.json", "--data", "photos")

@@ -1,4 +1,4 @@
-"""The page that shows what a network sees, driven as a person would, in a browser."""
+"""The demo page, in a browser."""
 
 import contextlib
 import importlib.util

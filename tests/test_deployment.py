@@ -1,4 +1,4 @@
-"""The files for Docker, Kubernetes and Slurm, by the rules of those who read them."""
+"""The files for Docker, Kubernetes and Slurm, checked with linters and schemas."""
 
 import configparser
 import contextlib

@@ -1,4 +1,4 @@
-"""Every code block of README.md and docs/ runs, and what it names exists."""
+"""Every code block of README.md and docs/ runs, and the names in it exist."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def runs(tmp_path_factory, draw_flowers):
 def starts_from_a_run(page):
     """Whether a page says that its reader has a run, and how it was made."""
     text = " ".join((ROOT / page).read_text().split())
-    return "what `python examples/train_flowers.py` leaves" in text
+    return "written by `python examples/train_flowers.py`" in text
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def link(source, target, **_):
 # Pages whose blocks are of networks and images as large as a reader's, or start a process.
 LARGE = [
     f"docs/{name}.md"
-    for name in ("backbone", "command_line", "data", "export", "migrate", "pictures")
+    for name in ("backbone", "command_line", "data", "export", "migrate", "pictures", "similar")
 ]
 
 

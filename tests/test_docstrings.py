@@ -1,4 +1,4 @@
-"""The examples of docstrings, run."""
+"""The examples in docstrings."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Fetching weights from a server on this machine that behaves well, badly and not at all."""
+"""Downloads from local servers with and without failures."""
 
 import dataclasses
 import gzip

@@ -1,4 +1,4 @@
-"""The example programs, as a user runs them."""
+"""The example programs."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Grad-CAM against class activation maps, and the pictures of what a network sees."""
+"""Grad-CAM against class activation maps, and the pictures of explanations."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Runs and files of weights, exported and verified by the command."""
+"""Exporting and verifying runs and weights with the command."""
 
 import csv
 import hashlib
@@ -262,11 +262,11 @@ def test_the_images_size_changes_nothing_else(run, tiny):
     [
         (
             "mean=[103.5, 116.3, 123.7], std=[1.0, 1.0, 1.0], to_rgb=False",
-            "to_rgb=False, of pixels",
+            "to_rgb=False, for values",
         ),
         ("mean=[0, 0, 0], std=[51, 51, 51]", "BGR without to_rgb"),
-        ("mean=[0, 0, 0], std=[51, 51, 51], to_rgb=True), dict(to_rgb=False", "to_rgb=True, of"),
-        ("mean=[0, 0], std=[51, 51], to_rgb=True", "to_rgb=True, of pixels"),
+        ("mean=[0, 0, 0], std=[51, 51, 51], to_rgb=True), dict(to_rgb=False", "to_rgb=True, for"),
+        ("mean=[0, 0], std=[51, 51], to_rgb=True", "to_rgb=True, for values"),
         ("mean=[51, 102, 127.5], std=[51.0, 25.5, 102], to_rgb=True", None),
         ("mean=[51, 102, 127.5], std=[51.0, 25.5, 102], bgr_to_rgb=True", None),
     ],

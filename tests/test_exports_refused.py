@@ -1,4 +1,4 @@
-"""Exports that fail or were damaged: an error that says why, and what was there stays."""
+"""Failed or damaged exports: an error says why, and existing files are kept."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the kinds of blocks beside torchvision's have: attention, deep stems, anti-aliasing."""
+"""Blocks that torchvision does not have: attention, deep stems, anti-aliasing."""
 
 import keras
 import numpy as np
@@ -51,8 +51,8 @@ def test_known_by_its_keys(kind):
 @pytest.mark.parametrize(
     "name, other, said",
     [
-        ("resnetblur18", "resnet18", "blurs where it strides"),
-        ("resnet18", "resnetblur18", "strides without anti-aliasing"),
+        ("resnetblur18", "resnet18", "blurs before downsampling"),
+        ("resnet18", "resnetblur18", "has no anti-aliasing"),
     ],
 )
 def test_what_no_key_tells_is_saved(name, other, said, suffix, tmp_path):
@@ -67,12 +67,12 @@ def test_a_hub_folder_of_a_blurring_network(tmp_path):
     model = keras_resnet.create("resnetblur18", classes=3)
     weights.save_hub(model, tmp_path)
     assert weights.inspect(tmp_path).architecture.variant == "resnetblur18"
-    with pytest.raises(weights.CheckpointError, match="blurs where it strides"):
+    with pytest.raises(weights.CheckpointError, match="blurs before downsampling"):
         keras_resnet.ResNet18(classes=3, weights=tmp_path)
 
 
 def test_anti_aliasing_strides_nowhere_else():
-    with pytest.raises(ValueError, match="strides behind its 3x3 convolutions"):
+    with pytest.raises(ValueError, match="Networks with anti-aliasing have no version 'v1'"):
         keras_resnet.create("resnetaa50", version="v1")
 
 

@@ -1,4 +1,4 @@
-"""Pyramids, and freezing by a real step."""
+"""Pyramids, and freezing with a real training step."""
 
 import copy
 import pickle
@@ -26,6 +26,30 @@ def moved_by_a_step(model, eagerly=True):
         for number, (variable, value) in enumerate(zip(model.weights, before, strict=True))
         if (keras.ops.convert_to_numpy(variable) != value).any()
     }
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_pooled_features(data_format):
+    """What the classifier takes; of a stage, a block, a level and a layer, the mean by NumPy."""
+    model = small("basic", data_format=data_format)
+    last = data_format == "channels_last"
+    x = noise(2, 64, 64, 3) if last else noise(2, 3, 64, 64)
+    pooled = features.pooled(model)
+    fc = model.get_layer("fc")
+    np.testing.assert_allclose(fc(pooled(x)), model(x), atol=1e-6)
+    for layer, name in (("layer1", "layer1.0"), ("layer1.0", "layer1.0"), ("C3", "layer2.0")):
+        maps = keras.Model(model.input, model.get_layer(name).output)(x)
+        expected = keras.ops.convert_to_numpy(maps).mean((1, 2) if last else (2, 3))
+        found = keras.ops.convert_to_numpy(features.pooled(model, layer)(x))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for layer in ("fc", "layer3", "layer"):
+        with pytest.raises(
+            ValueError, match=r"\(conv1, bn1, layer1, layer2\), or a level \(C1, C2"
+        ):
+            features.pooled(model, layer)
+    outer = keras.Sequential([keras.Input(x.shape[1:]), model])
+    with pytest.raises(ValueError, match=f"Pass {model.name}, the network inside"):
+        features.pooled(outer)
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])

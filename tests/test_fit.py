@@ -1,4 +1,4 @@
-"""`model.fit` as people call it: steps of one compiled call, XLA, and two replicas."""
+"""`model.fit` as commonly used: several steps per call, XLA, and two replicas."""
 
 import functools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Damaged and hostile files by the thousand: read, or refused with a CheckpointError.
+"""Thousands of damaged and malicious files: read, or rejected with a CheckpointError.
 
 pytest -m slow tests/test_fuzz.py --hypothesis-show-statistics
 """

@@ -1,4 +1,4 @@
-"""The benchmark of a GPU, where nothing that it compares with is installed."""
+"""The GPU benchmark without the other libraries installed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub, from a server on this machine that answers as it does.
+"""Repositories on the Hugging Face hub, from a local server that imitates it.
 
 Its endpoint and headers are those that huggingface_hub asks for: /OWNER/NAME/resolve/REVISION/FILE,
 X-Repo-Commit, ETag, and for large files a redirect with X-Linked-Etag and X-Linked-Size.
@@ -201,7 +201,7 @@ def test_a_repository_of_transformers(hub, run_imported):
         ("hf://timm/nothing", "config.json of hf://timm/nothing cannot be downloaded: Repository"),
         ("hf://timm/gated", "cannot be downloaded: GatedRepoError"),
         ("hf://timm/timm@v9", "cannot be downloaded: RevisionNotFoundError"),
-        ("hf://timm/empty", "but neither of model.safetensors and pytorch_model.bin"),
+        ("hf://timm/empty", "but no model.safetensors or pytorch_model.bin"),
         ("hf://timm", "hf://owner/name or hf://owner/name@revision"),
     ],
 )
@@ -343,7 +343,7 @@ def test_classes_of_other_names(repositories, tmp_path):
         ({"pretrained_cfg": {"input_size": [1, 64, 64]}}, None),
         ({"pretrained_cfg": {"interpolation": "lanczos"}}, "interpolation should be one of"),
         ({"pretrained_cfg": {"mean": [123, 116, 103]}}, "mean should be 3 numbers"),
-        ({"pretrained_cfg": {"crop_pct": "1"}}, "is not as it should be"),
+        ({"pretrained_cfg": {"crop_pct": "1"}}, "is invalid: "),
         ({"pretrained_cfg": {"label_names": "ab"}}, (256, "bicubic")),
     ],
 )
@@ -431,7 +431,7 @@ def test_a_saved_folder(tmp_path, caplog):
     assert (folder / "README.md").read_text() == "mine"
     with pytest.raises(ValueError, match="10 classes"):
         weights.save_hub(model, folder, class_names=["a", "b", "c"])
-    with pytest.raises(ValueError, match="one that is dilated"):
+    with pytest.raises(ValueError, match="a dilated network"):
         weights.save_hub(keras_resnet.ResNet18(classes=3, output_stride=8), folder)
     with pytest.raises(ValueError, match="a single crop_pct for both sides"):
         weights.save_hub(keras_resnet.ResNet18(classes=3), folder, preprocessing=used)

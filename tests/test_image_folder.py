@@ -1,4 +1,4 @@
-"""Folders of images: what is listed, how it is split, what is refused."""
+"""Folders of images: listing, splitting, and errors."""
 
 import collections
 import json
@@ -74,7 +74,7 @@ def test_what_is_no_file_is_named(folder):
     skipped = data.Skipped()
     batches, _ = data.image_folder(folder, image_size=32, max_bad=0.5, skipped=skipped)
     assert sum(len(labels) for _, labels in batches) == 7
-    assert "it is no image" in skipped.reasons.pop(os.fsdecode(bad))
+    assert "it is not an image" in skipped.reasons.pop(os.fsdecode(bad))
     reasons = {os.path.basename(name): reason for name, reason in skipped.reasons.items()}
     assert reasons == {
         "folder.jpg": "it is a folder",

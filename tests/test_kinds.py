@@ -1,4 +1,4 @@
-"""The families that lists have, against the names that timm gives."""
+"""The families of networks, against timm's names."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The lesson's exercises are judged rightly, and its notebooks are its pages."""
+"""The lesson's exercises are checked correctly, and its notebooks match its pages."""
 
 import re
 import runpy

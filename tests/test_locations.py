@@ -1,4 +1,4 @@
-"""What `--data` may name: folders, shards, arrays, data sets."""
+"""Values of `--data`: folders, shards, arrays, data sets."""
 
 import numpy as np
 import pytest

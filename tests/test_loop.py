@@ -1,4 +1,4 @@
-"""The loop around a step: batches of one shape, small ones, and a host that nobody waits for."""
+"""The training loop: batches of one shape, small ones, and steps without waiting for the host."""
 
 import csv
 import logging

@@ -1,4 +1,4 @@
-"""docs/models.md, as tools/models_table.py writes it: names, accuracies, what is quickly built."""
+"""docs/models.md against tools/models_table.py: names, accuracies, and small networks."""
 
 import re
 import runpy

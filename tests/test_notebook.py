@@ -1,4 +1,4 @@
-"""The tutorial runs from the first cell to the last."""
+"""The tutorial notebook runs."""
 
 from pathlib import Path
 

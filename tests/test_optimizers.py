@@ -1,4 +1,4 @@
-"""Schedules and optimizers, against numbers worked out by hand or by NumPy."""
+"""Schedules and optimizers, against numbers computed by hand or by NumPy."""
 
 import keras
 import numpy as np

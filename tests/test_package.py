@@ -1,4 +1,4 @@
-"""What importing the package does, and what the repository says."""
+"""Importing the package, and files of the repository."""
 
 import ast
 import configparser
@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "matplotlib", "tensorflow_datasets", "onnx", "typer", "rich", "pydot")
+HEAVY = (
+    "torch",
+    "matplotlib",
+    "tensorflow_datasets",
+    "onnx",
+    "pyarrow",
+    "faiss",
+    "typer",
+    "rich",
+    "pydot",
+)
 
 
 def test_import_is_light(run_imported):
@@ -53,12 +63,15 @@ def test_what_is_imported_is_declared():
 # Imported by what an extra is for only.
 OPTIONAL = (
     "ai_edge_litert",
+    "faiss",
     "flatbuffers",
     "huggingface_hub",
     "jax",
     "onnx",
     "onnxruntime",
     "openvino",
+    "pyarrow",
+    "ray",
     "tensorboard",
     "torch",
 )

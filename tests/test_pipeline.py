@@ -1,4 +1,4 @@
-"""From sources to batches: order and resuming."""
+"""From sources to batches: order, and resuming."""
 
 import collections
 import hashlib

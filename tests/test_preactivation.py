@@ -1,4 +1,4 @@
-"""Pre-activation networks: the papers' numbers, timm's names, dropout inside of blocks."""
+"""Pre-activation networks: the papers' numbers, timm's names, dropout inside blocks."""
 
 import dataclasses
 

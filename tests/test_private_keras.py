@@ -1,4 +1,4 @@
-"""What is used of Keras, TensorFlow and TFDS that they do not call public: that it is there.
+"""Private functions of Keras, TensorFlow and TFDS that the package uses exist.
 
 Run with the lowest and the newest of them: `pytest -m private`.
 """

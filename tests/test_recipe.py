@@ -1,4 +1,4 @@
-"""Recipes: what they refuse, how they are written, and the named ones."""
+"""Recipes: validation, JSON, and the named ones."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""The published weights: every row against the networks themselves."""
+"""The published weights: every row against the networks."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""What a release is made of, and the files for GitHub."""
+"""The contents of a release, and the files for GitHub."""
 
 import email
 import os

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: names, threads, processes, leftovers."""
+"""Atomic writing of files: names, threads, processes, temporary files."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Trainings that are killed, and go on to the same bits; and what happens where nothing fits."""
+"""Killed trainings are resumed with the same bits; and errors if they cannot be."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""Weights back into files: what is saved is what was there, bit for bit."""
+"""Saving weights, bit for bit."""
 
 import struct
 import zipfile

@@ -1,4 +1,4 @@
-"""What servers and their clients do with an exported SavedModel."""
+"""Servers and clients with an exported SavedModel."""
 
 import contextlib
 import http.server
@@ -216,7 +216,7 @@ def test_what_clients_say_when_it_fails(client, flowers, tmp_path, run_example):
     if by_grpc:
         assert "NOT_FOUND" in unknown and "UNAVAILABLE" in nobody and host in unfit
     else:
-        assert "404" in unknown and "No server answers" in nobody and "no predictions" in unfit
+        assert "404" in unknown and "Cannot connect" in nobody and "no predictions" in unfit
 
 
 @contextlib.contextmanager

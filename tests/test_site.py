@@ -1,4 +1,4 @@
-"""The site, and the pages that lead to others."""
+"""The site, and links between pages."""
 
 import ast
 import html.parser

@@ -1,4 +1,4 @@
-"""Reading files of torch.save into arrays, without torch."""
+"""Reading files of torch.save as arrays, without torch."""
 
 import pickle
 import zipfile
@@ -168,9 +168,9 @@ def test_of_several_networks_one_is_taken_or_none(saved, found, tmp_path):
 @pytest.mark.parametrize(
     "content, said",
     [
-        (b"<!DOCTYPE html><html>not found</html>", "not a PyTorch file"),
+        (b"<!DOCTYPE html><html>not found</html>", "not a PyTorch, safetensors or Keras file"),
         (b"", "is empty"),
-        (pickle.dumps({"a": 1}, 2), "not one of torch.save"),
+        (pickle.dumps({"a": 1}, 2), "a pickle, but not of torch.save"),
     ],
 )
 def test_files_of_other_kinds(content, said, tmp_path):

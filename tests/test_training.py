@@ -1,4 +1,4 @@
-"""A whole training, small: the run folder, and what can be asked of it."""
+"""A complete small training: the run folder, and using its network."""
 
 import contextlib
 import csv
@@ -97,7 +97,7 @@ def test_the_run_folder(finished):
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= history[0].keys()
     skipped = rows(folder / "skipped.csv")
     assert {row["file"]: row["reason"].split(" (")[0] for row in skipped} == {
-        str(flowers / "train" / "rose" / "notes.jpg"): "it is no image",
+        str(flowers / "train" / "rose" / "notes.jpg"): "it is not an image",
         str(flowers / "val" / "tulip" / "cut.jpg"): "it is damaged",
     }
     report = (folder / "report.md").read_text()
@@ -212,7 +212,7 @@ def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
         assert {entry.name for entry in folder.iterdir()} == {".lock", "recipe.json", ".env"}
     assert {entry.name for entry in folder.iterdir()} == {"recipe.json", ".env"}
     for text, said in (
-        ('{"epochs": 3, "sharpness": 0.5}', "should be: A recipe has no field sharpness"),
+        ('{"epochs": 3, "sharpness": 0.5}', "is invalid: A recipe has no field sharpness"),
         ('{"augmentation": {"blur": 1}}', r"recipe\.json .* has no field augmentation\.blur"),
         ('{"epochs": ', r"recipe\.json is damaged: line 1, .* another release"),
     ):
@@ -634,17 +634,18 @@ def test_bad_files_are_named_and_the_others_answered(finished, command_here, tmp
     first = rows(folder / "predictions.csv")[0]
     assert found[1]["probabilities"][0] == pytest.approx(float(first["probability"]), abs=1e-5)
     *named, last = done.stderr.splitlines()
-    for file, reason in zip(bad, ("it is no image", "No such file", "it is no image"), strict=True):
-        assert [line.startswith(f"Left out {file}: {reason}") for line in named].count(True) == 1
+    reasons = ("it is not an image", "No such file", "it is not an image")
+    for file, reason in zip(bad, reasons, strict=True):
+        assert [line.startswith(f"Skipped {file}: {reason}") for line in named].count(True) == 1
     assert last == "Error: 3 images could not be classified; they are named above."
     done = command_here("predict", *bad, "--run", folder)
-    assert (done.returncode, done.stdout) == (1, "") and "Left out text.jpg" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and "Skipped text.jpg" in done.stderr
     network = trained.Network.from_run(folder)
     skipped = data.Skipped()
     answers = dict(network.predict(given[:6], skipped=skipped))
     assert list(answers) == [Path(files[1]), Path(files[0])]
-    assert "it is no image" in skipped.reasons["text.jpg"]
-    with pytest.raises(ValueError, match=r"text\.jpg cannot be decoded: it is no image"):
+    assert "it is not an image" in skipped.reasons["text.jpg"]
+    with pytest.raises(ValueError, match=r"text\.jpg cannot be decoded: it is not an image"):
         dict(network.predict(["text.jpg"]))
 
 

@@ -1,4 +1,4 @@
-"""What editors and type checkers see of the package without running it."""
+"""Names and types that editors and type checkers see."""
 
 import ast
 import inspect

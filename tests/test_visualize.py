@@ -1,4 +1,4 @@
-"""Pictures: that they are written, and say what they should."""
+"""Pictures are written and have the right content."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Weights files into models, and back."""
+"""Loading weights files into models, and saving them."""
 
 import logging
 import re
@@ -61,7 +61,7 @@ def test_other_classes_keep_the_backbone(tmp_path, resnet18_state, caplog):
         model = keras_resnet.ResNet18(weights=path, classes=5)
     warned = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert [message.split(":")[0] for message in warned] == ["w.pth has 7 classes"]
-    assert "no config.json specifies the architecture; resnet18 is assumed" in caplog.text
+    assert "no config.json specifies the architecture; assuming resnet18" in caplog.text
     state = weights.to_state_dict(model)
     assert state["fc.bias"].shape == (5,)
     np.testing.assert_array_equal(state["conv1.weight"], resnet18_state["conv1.weight"])
@@ -237,7 +237,7 @@ def test_a_small_stem_is_called_so(tmp_path, resnet18_state):
     state = {**resnet18_state, "conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}
     path = state_dict_file(tmp_path / "w.pth", state)
     message = message_of(path, keras_resnet.ResNet18(classes=7))
-    assert "a relative of resnet18 (with a 3x3 stem, not 7x7)" in message
+    assert "a variant of resnet18 (with a 3x3 stem, not 7x7)" in message
     assert "adapt" not in message
 
 
@@ -253,7 +253,7 @@ def test_the_network_of_clip_is_called_so(tmp_path, resnet18_state):
         tmp_path / "w.pth", {"logit_scale": np.ones(1, "f4"), **stem, **layers, **pool}
     )
     message = message_of(path, keras_resnet.ResNet18(classes=7))
-    assert "with a stem of three convolutions, as CLIP's" in message
+    assert "with a stem of three convolutions, as in CLIP" in message
 
 
 def test_a_mapping_of_a_training(resnet20_state):
@@ -274,9 +274,9 @@ def test_what_no_network_here_fits(tmp_path, resnet20_state):
     lost = without(resnet20_state, "layer2.0.conv1")
     model = keras_resnet.ResNet20()
     for state, said in (
-        (others, "It looks like no ResNet: it has 3000 tensors: features"),
-        (long, "It looks like no ResNet: it has 9 tensors: aaa"),
-        (relative, "a relative of resnet20 (attention='se', squeezed=4) with 10 classes"),
+        (others, "It looks like an unknown network of 3000 tensors: features"),
+        (long, "It looks like an unknown network of 9 tensors: aaa"),
+        (relative, "a variant of resnet20 (attention='se', squeezed=4) with 10 classes"),
         (
             lost,
             "a resnet20 with shortcut A and 10 classes, like the model, but some tensors",
@@ -423,8 +423,7 @@ def test_relatives_are_told_apart(resnet18_state):
     """A network with more in its blocks is not called by the name of the plain one."""
     state = {**resnet18_state, "layer1.0.se.fc1.weight": np.zeros(1, np.float32)}
     assert (
-        recognise(state).text
-        == "a relative of resnet18 (attention='se', squeezed=1) with 7 classes"
+        recognise(state).text == "a variant of resnet18 (attention='se', squeezed=1) with 7 classes"
     )
     assert recognise(state).variant is None
 
@@ -486,13 +485,13 @@ def test_a_file_that_cannot_say_its_version(of_versions, caplog):
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(of_versions / "v1.5.weights.h5")
     assert (
-        "resnet50 is assumed, as torchvision has it: ReLU, max pooling without blur, strides"
+        "assuming resnet50 as in torchvision: ReLU, no anti-aliasing, version='v1.5'."
         in caplog.text
     )
     caplog.clear()
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(of_versions / "v1.keras")
-    assert "is assumed" not in caplog.text
+    assert "assuming" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -539,9 +538,9 @@ def test_basic_blocks_have_no_version(tmp_path, resnet18_state):
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("resnet20", "resnet20 is assumed, as its paper has it: ReLU, no pooling before the last."),
-        ("resnet18", "resnet18 is assumed, as torchvision has it: ReLU, max pooling without blur."),
-        ("resnet50", "max pooling without blur, strides as of version='v1.5'."),
+        ("resnet20", "assuming resnet20 as in its paper: ReLU, no pooling before the last."),
+        ("resnet18", "assuming resnet18 as in torchvision: ReLU, no anti-aliasing."),
+        ("resnet50", "ReLU, no anti-aliasing, version='v1.5'."),
     ],
 )
 def test_what_is_assumed_is_said_by_family(name, said, tmp_path, caplog):

@@ -1,4 +1,4 @@
-"""Writes files as torch.save did and does, without torch: what the tests of the reader read.
+"""Writes files in all formats of torch.save, without torch.
 
 A container is a function from (path, value, storages) to the path. In `value`, tensors are
 `tensor(storage, shape, strides, offset)`.

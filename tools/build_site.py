@@ -1,9 +1,9 @@
-"""Builds the site: every page of the repository, and the reference of what is public.
+"""Builds the site: all pages of the repository, and the API reference.
 
     python tools/build_site.py
 
-writes site/index.html, and fails on a link that leads nowhere. Needs the docs extra. If the
-variable KERAS_RESNET_URL is the repository's address, the site links to it.
+writes site/index.html, and fails on broken links. Needs the docs extra. If the environment variable
+KERAS_RESNET_URL is the repository's URL, the site links to it.
 """
 
 import ast
@@ -52,7 +52,7 @@ HEADING = "    options:\n      show_root_heading: true\n      show_root_toc_entr
 
 
 def public_modules():
-    """{name: (first line of its docstring, its `__all__`)} of the modules that have one."""
+    """Returns {name: (first line of the docstring, `__all__`)} of modules with an `__all__`."""
     found = {}
     for file in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("*/__init__.py")]):
         name = file.parent.name if file.name == "__init__.py" else file.stem
@@ -65,13 +65,13 @@ def public_modules():
 
 
 def write_reference(folder):
-    """A page for each public module, and one that lists them."""
+    """Writes a page for each public module, and one that lists them."""
     folder.mkdir()
-    lines = ["# Reference", "", "What is public, from the docstrings.", ""]
+    lines = ["# Reference", "", "The public API, generated from the docstrings.", ""]
     lines += ["| module | |", "| --- | --- |"]
     for name, (first, public) in public_modules().items():
         lines.append(f"| [`keras_resnet.{name}`]({name}.md) | {first} |")
-        # A function that is called as its file is hidden by it: weights.download
+        # A function with the same name as its module hides it: weights.download
         hidden = [
             f"{name}.{one}.{one}" for one in public if (PACKAGE / name / f"{one}.py").exists()
         ]
@@ -82,7 +82,7 @@ def write_reference(folder):
 
 
 def copy_pages(pages):
-    """What pages link to, where it lies in the repository, so that their links hold."""
+    """Copies pages and the files that they link to, with the same relative paths."""
     for source in (file for pattern in COPIED for file in ROOT.glob(pattern)):
         if source.is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
@@ -91,13 +91,13 @@ def copy_pages(pages):
             shutil.copy(source, pages)
     for page in pages.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
-        # What a fence says beside its language is for the tests: ```sh slow
+        # Notes after the language of a code block are for the tests: ```sh slow
         text = re.sub(r"^( *```\w+) .*$", r"\1", text, flags=re.MULTILINE)
         page.write_text(text, encoding="utf-8")
 
 
 def navigation(pages):
-    """Sections of pages, as TOML: docs in the order of their index, then what it does not name."""
+    """Returns the navigation as TOML: docs in the order of their index, then other pages."""
     index = (pages / "docs" / "index.md").read_text(encoding="utf-8")
     named = [f"docs/{name}" for name in re.findall(r"\]\(([\w.-]+\.md)\)", index)]
     docs = sorted(f"docs/{file.name}" for file in (pages / "docs").glob("*.md"))
@@ -107,13 +107,13 @@ def navigation(pages):
     project = sorted(file.name for file in pages.glob("*.md") if file.name != "README.md")
     sections = {"Guide": [*guide], "Examples": examples, "Reference": reference, "Project": project}
     every = ["README.md", *({title: paths} for title, paths in sections.items())]
-    return json.dumps(every, ensure_ascii=False).replace('": [', '" = [')  # as TOML has it
+    return json.dumps(every, ensure_ascii=False).replace('": [', '" = [')  # TOML syntax
 
 
 def build(folder):
-    """Writes the site to a folder, in place of an older one."""
+    """Writes the site to a folder; replaces an older one."""
     if folder.exists() and not (folder / "search.json").exists():
-        sys.exit(f"{folder} is there, and is no site. Choose another folder.")
+        sys.exit(f"{folder} exists, but is not a site. Choose another folder.")
     with tempfile.TemporaryDirectory() as temporary:
         pages = Path(temporary) / "pages"
         pages.mkdir()
@@ -130,7 +130,7 @@ def build(folder):
         file.write_text(configuration, encoding="utf-8")
         program = Path(sysconfig.get_path("scripts"), "zensical")
         command = [program, "build", "--clean", "--strict", "--config-file", file]
-        subprocess.run(command, cwd=temporary, check=True)  # noqa: S603 (our own)
+        subprocess.run(command, cwd=temporary, check=True)  # noqa: S603 (a fixed command)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(Path(temporary) / "site", folder)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a person runs before a commit. With --all, what is slow, or needs JAX, torch or a browser, too.
+# Checks to run before a commit. With --all, also those that are slow, or need JAX, torch, Ray or a browser.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ lint-imports
 codespell
 python -m pytest
 if [ "${1:-}" = "--all" ]; then
-  python -m pytest -m "slow or backend or browser"
+  python -m pytest -m "slow or backend or browser or engine"
   for backend in jax torch; do
     KERAS_BACKEND="$backend" python -m pytest \
       tests/test_models.py tests/test_features.py tests/test_cifar.py tests/test_compositions.py \

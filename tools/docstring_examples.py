@@ -1,7 +1,6 @@
-"""Marks the examples of docstrings as code, for the reference of the site.
+"""Marks the examples of docstrings as code, for the API reference of the site.
 
-They stand after "Example:" without an indentation, or after nothing: doctest reads that, Markdown
-does not.
+They are not indented, which doctest recognizes, but Markdown does not.
 """
 
 import re
@@ -12,7 +11,7 @@ EXAMPLE = re.compile(r"(?:^Examples?:\n)?((?:^>>> .*\n?(?:^(?!>>>).+\n?)*)+)", r
 
 
 class DocstringExamples(griffe.Extension):
-    """Puts each example into a fence."""
+    """Wraps each example in a code block."""
 
     def on_object(self, *, obj, **_):
         """Called for each module, class, function and attribute."""
@@ -21,6 +20,6 @@ class DocstringExamples(griffe.Extension):
 
 
 def fence(found):
-    """An example as Markdown; what only doctest needs is left out."""
+    """Formats an example as Markdown, without doctest directives."""
     code = re.sub(r" +# doctest: .*", "", found[1]).rstrip()
     return f"```pycon\n{code}\n```\n"

@@ -1,11 +1,11 @@
-"""Makes the notebooks of the lesson from its pages, and runs them: outputs are saved.
+"""Creates the notebooks of the lesson from its pages, and runs them.
 
     python tools/lesson_notebooks.py
 
-docs/lesson.md becomes examples/lesson.ipynb, and so the Chinese one. What a page shows of a block's
-results, its pictures and what it prints, is left out: there the cell has them itself. Each took
-5 minutes of processor time: 8 on 2 CPU cores that had other work. `--only en` or zh-CN makes one of
-them; `--words` runs nothing, for pages of which no code was changed.
+docs/lesson.md becomes examples/lesson.ipynb, and likewise the Chinese one. Pictures and printed
+results on a page are omitted, as the cells have their own outputs. Each took 5 minutes of CPU time,
+8 minutes on 2 CPU cores with other load. `--only en` or zh-CN creates one of them; `--words` runs
+nothing, for pages whose code is unchanged.
 """
 
 import argparse
@@ -23,13 +23,13 @@ NOTEBOOKS = {
     "en": ("docs/lesson.md", "examples/lesson.ipynb"),
     "zh-CN": ("docs/lesson.zh-CN.md", "examples/lesson.zh-CN.ipynb"),
 }
-# A fence with its language and note, or a picture in a line of its own.
+# A code block with its language and note, or a picture on a separate line.
 SHOWN = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```\n|^!\[[^\n]*\)\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
 def notebook(page):
-    """A page's notebook, not run yet."""
+    """Converts a page to a notebook without outputs."""
     text = (ROOT / page).read_text(encoding="utf-8")
     cells, place = [], 0
     for shown in [*SHOWN.finditer(text), None]:
@@ -46,25 +46,25 @@ def notebook(page):
 
 
 def moved(link):
-    """A link of a page in docs/ as it is from examples/; a page's notebook in its place."""
+    """Converts a link in docs/ to one from examples/, and links to pages to their notebooks."""
     target = dict(NOTEBOOKS.values()).get(f"docs/{link[1]}", f"docs/{link[1]}")
     return f"]({os.path.relpath(target, 'examples')}"
 
 
 def run(made, folder):
-    """Runs a notebook in a folder, to which it writes; the examples are imported from here."""
+    """Runs a notebook in a folder; examples are imported from the repository."""
     import nbclient
 
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "examples")))
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(made, timeout=600, resources=resources).execute()
     for cell in made.cells:
-        cell.metadata = {}  # when each cell ran
-    made.metadata.pop("language_info", None)  # of the machine's Python
+        cell.metadata = {}  # timestamps of the cells
+    made.metadata.pop("language_info", None)  # the Python version
 
 
 def main():
-    """Makes, runs and writes them, and the pages' pictures."""
+    """Creates, runs and writes the notebooks, and the pictures of the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=NOTEBOOKS, help="one language")
     parser.add_argument("--words", action="store_true", help="keep the results")
@@ -85,7 +85,7 @@ def main():
 
 
 def keep_results(made, file):
-    """Takes over the results of a notebook that has the same code."""
+    """Copies the outputs of a notebook with the same code."""
     stored = nbformat.read(ROOT / file, as_version=4)
     old, new = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (stored, made))
     if [cell.source for cell in old] != [cell.source for cell in new]:
@@ -95,7 +95,7 @@ def keep_results(made, file):
 
 
 def copy_pictures(page, runs):
-    """The page's pictures, images/lesson_NAME, from where the notebook has drawn NAME."""
+    """Copies the pictures drawn by a notebook to the page's images/lesson_NAME."""
     for name in re.findall(r"\(images/lesson_(\S+)\)", (ROOT / page).read_text(encoding="utf-8")):
         (source,) = runs.glob(f"*/{name}")
         shutil.copyfile(source, ROOT / "docs" / "images" / f"lesson_{name}")

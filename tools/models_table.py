@@ -1,11 +1,11 @@
-"""Writes the tables of docs/models.md: families, and all rows of CONFIGS.
+"""Writes the tables of docs/models.md: families, and all networks.
 
     python tools/models_table.py          # builds every network, which takes minutes
-    python tools/models_table.py --check  # the same, and says whether the page is as it should be
-    python tools/models_table.py --new    # builds only those that the page has not
+    python tools/models_table.py --check  # builds them, and checks that the page is up to date
+    python tools/models_table.py --new    # builds only those that are not on the page
 
-The page's own text is what stands before MARK. If there is docs/family.csv, with columns name
-and error, the largest error of a comparison stands in the tables too.
+The text before MARK is kept. If docs/family.csv exists, with the columns name and error, the tables
+have the largest error of that comparison.
 """
 
 import argparse
@@ -31,20 +31,20 @@ MARK = "<!-- What follows is written by tools/models_table.py. -->\n"
 
 
 def counts(name):
-    """(parameters, multiply-adds) of a network with its usual classes and images."""
+    """Returns (parameters, multiply-adds) of a network with its default classes and image size."""
     keras.utils.clear_session()
     stages = visualize.summary(keras_resnet.create(name))
     return tuple(sum(getattr(s, what) for s in stages) for what in ("parameters", "multiply_adds"))
 
 
 def counted(page):
-    """{name: (parameters, multiply-adds)} of the networks that a page has, in its digits."""
+    """Reads {name: (parameters, multiply-adds)} from a page."""
     rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| ([\d.]+) G \|", page, re.MULTILINE)
     return {name: (int(p.replace(",", "")), round(float(g) * 1e9)) for name, p, g in rows}
 
 
 def accuracy(name):
-    """The best published accuracy of ImageNet's 1,000 classes, with its images and its weights."""
+    """Returns the best published accuracy on ImageNet, with image size, and its weights."""
     best = best_of(name)
     if best is None:
         return "", ""
@@ -53,7 +53,7 @@ def accuracy(name):
 
 
 def errors():
-    """{name: largest error} of a comparison with other libraries, if it is there."""
+    """Reads {name: largest error} of a comparison with other libraries, if it exists."""
     if not ERRORS.is_file():
         return {}
     with ERRORS.open(newline="", encoding="utf-8") as file:
@@ -61,11 +61,11 @@ def errors():
 
 
 def tables(counts_of, compared):
-    """The tables, as Markdown.
+    """Returns the tables as Markdown.
 
     Args:
         counts_of: {name: (parameters, multiply-adds)}.
-        compared: As `errors` gives it.
+        compared: From `errors`.
     """
     families = by_kind(CONFIGS)
     lines = ["", "| family | networks | what is different | paper |", "| --- | --- | --- | --- |"]
@@ -115,7 +115,9 @@ def main():
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 if it differs"
     )
-    parser.add_argument("--new", action="store_true", help="build only what the page has not")
+    parser.add_argument(
+        "--new", action="store_true", help="build only networks that are not on the page"
+    )
     arguments = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
     counts_of = counted(page) if arguments.new else {}
@@ -127,7 +129,7 @@ def main():
     if not arguments.check:
         PAGE.write_text(new, encoding="utf-8")
     elif new != page:
-        sys.exit(f"{PAGE} is not as it should be: run python tools/models_table.py")
+        sys.exit(f"{PAGE} is out of date: run python tools/models_table.py")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prints the table of a recipe's fields that docs/training.md has.
+"""Prints the table of a recipe's fields for docs/training.md.
 
 python tools/recipe_table.py
 """
@@ -13,7 +13,7 @@ with quiet():
 
 
 def table():
-    """The table, as Markdown."""
+    """Returns the table as Markdown."""
     lines = ["| field | default | description |", "| --- | --- | --- |"]
     for prefix, owner in (("", Recipe()), ("augmentation.", Augmentation())):
         for field in dataclasses.fields(owner):

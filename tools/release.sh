@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds dist/: a source distribution with all that git has, and a wheel of it. Checks both, and tries
-# the wheel in a fresh environment; with --tests, the tests of the unpacked source distribution too:
-# what follows goes to pytest. Uploads nothing. Needs the release extra.
+# Builds dist/: a source distribution with all files in git, and a wheel from it. Checks both, and
+# installs the wheel in a fresh environment; with --tests, also runs the tests of the unpacked source
+# distribution, with further arguments for pytest. Uploads nothing. Needs the release extra.
 #
 #   KERAS_RESNET_URL=https://github.com/OWNER/NAME tools/release.sh --tests
 #
-# That variable makes the links of README absolute, and adds the project's links.
+# The variable makes the links of the README absolute, and adds the project's URLs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,12 +1,12 @@
-"""Writes keras_resnet/timm_weights.csv: timm's published weights of the rows of CONFIGS.
+"""Writes keras_resnet/timm_weights.csv: timm's published weights for the networks in CONFIGS.
 
     curl -O https://raw.githubusercontent.com/huggingface/pytorch-image-models/COMMIT/results/results-imagenet.csv
     python tools/timm_weights.py results-imagenet.csv
 
-COMMIT is that of `keras_resnet.weights.registry.TIMM`. Names, images, classes and licences are the
-metadata of the timm that is installed (the parity extra), the parameters those of its networks. The
-accuracies are the table's: with the images that the weights take by default, and with larger ones,
-where timm has measured both.
+COMMIT is the one in `keras_resnet.weights.registry.TIMM`. Names, preprocessing, classes and
+licenses are from the metadata of the installed timm (the parity extra), numbers of parameters from
+its networks. Accuracies are from the table, for the default image size and for a larger one, if
+timm measured both.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FILE = Path(__file__).parents[1] / "keras_resnet" / "timm_weights.csv"
 
 
 def rows(results):
-    """A row for each published file of weights, of the networks in the order of CONFIGS.
+    """Returns a row for each published weights file, in the order of CONFIGS.
 
     Args:
         results: The path of results-imagenet.csv.
@@ -61,7 +61,7 @@ def _row(model, name, measured):
         "mean": " ".join(map(str, config.mean)),
         "std": " ".join(map(str, config.std)),
     }
-    # timm's validation takes the images for tests if they are larger, else those of training.
+    # timm's validation uses the test image size if it is larger, else that of training.
     for found in sorted(measured, key=lambda found: int(found["img_size"])):
         size, share = int(found["img_size"]), float(found["crop_pct"])
         figures = {"accuracy": found["top1"], "top5_accuracy": found["top5"]}

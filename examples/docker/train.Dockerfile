@@ -1,4 +1,4 @@
-# Trains on NVIDIA GPUs. In the checkout's root:
+# Trains on NVIDIA GPUs. In the root of the checkout:
 # docker build --file examples/docker/train.Dockerfile --tag keras-resnet:0.1.0 .
 # With TensorFlow instead of JAX: --build-arg EXTRA=gpu --build-arg BACKEND=tensorflow
 FROM python:3.12.13-slim-trixie
@@ -10,12 +10,12 @@ ENV KERAS_BACKEND=$BACKEND \
 
 RUN useradd --uid 1000 --create-home resnet
 
-# CUDA comes with the packages, so that the machine brings its driver only. What was downloaded for
-# the last build is there for the next one.
+# CUDA is installed by the packages; the machine only needs the driver. Downloads are cached between
+# builds.
 COPY . /source
 RUN --mount=type=cache,target=/root/.cache/pip pip install "/source[$EXTRA]"
 
-# By its number: Kubernetes cannot know that a name is not root's.
+# Numeric, since Kubernetes cannot verify that a name is not root.
 USER 1000
 WORKDIR /home/resnet
 ENTRYPOINT ["keras-resnet"]

@@ -1,4 +1,4 @@
-"""Asks TensorFlow Serving over gRPC what is on pictures.
+"""Classifies images with TensorFlow Serving over gRPC.
 
 python grpc_client.py rose.jpg tulip.jpg --host localhost:8500 --label stable
 
@@ -24,7 +24,7 @@ TIMEOUT = 60  # seconds
 
 
 def request(model, inputs, signature="serving_default", label=None, version=None):
-    """The request for a signature's inputs, arrays or lists of bytes by their names."""
+    """Makes a request from inputs by name, arrays or lists of bytes."""
     message = predict_pb2.PredictRequest()
     message.model_spec.name = model
     message.model_spec.signature_name = signature
@@ -38,10 +38,10 @@ def request(model, inputs, signature="serving_default", label=None, version=None
 
 
 def ask(channel, message):
-    """The outputs by their names, arrays.
+    """Sends a request; returns the outputs by name, as arrays.
 
     Raises:
-        grpc.RpcError: if the server refuses the request, or there is none.
+        grpc.RpcError: if the server rejects the request, or cannot be reached.
     """
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     answer = stub.Predict(message, timeout=TIMEOUT)
@@ -57,7 +57,7 @@ def main(
     ] = None,
     version: Annotated[int | None, typer.Option(help="Number of the version to use.")] = None,
 ):
-    """Prints the answer for each image."""
+    """Print the prediction for each image."""
     if label and version:
         sys.exit("Error: pass either --label or --version.")
     try:
@@ -72,7 +72,7 @@ def main(
             sys.exit(explained(f"{host}: {error.code().name}, {error.details()}"))
     for place, image in enumerate(images):
         row = {name: output[place].tolist() for name, output in outputs.items()}
-        if "classes" in row:  # else the model was exported without their names
+        if "classes" in row:  # otherwise the model was exported without class names
             names = [name.decode() for name in row["classes"]]
             row = dict(zip(names, row["scores"], strict=True))
         print(f"{image}: {json.dumps(row, ensure_ascii=False)}")

@@ -1,9 +1,10 @@
-"""Serves an exported SavedModel without Docker: LitServe around TensorFlow.
+"""Serves an exported SavedModel without Docker, with LitServe and TensorFlow.
 
 python litserve_server.py models/flowers/1 --port 8501
 
-It answers predictions as TensorFlow Serving does over REST, at /v1/models/flowers:predict, so that
-rest_client.py and load.py ask either. Needs the serving extra: pip install "keras3-resnet[serving]"
+Its REST API for predictions is that of TensorFlow Serving, /v1/models/flowers:predict, so
+rest_client.py and load.py work with both. Needs the serving extra: pip install
+"keras3-resnet[serving]"
 """
 
 import base64
@@ -26,11 +27,11 @@ from PIL import Image
 from keras_resnet_cli import quiet
 
 MAX_BODY = 10 * 2**20  # bytes
-MAX_IMAGES = 32  # a request
-MAX_PIXELS = 50_000_000  # a request, all frames; what claims more would fill the memory
-# Pixels times scans: each scan of a JPEG goes over all of them again, and honest ones have 10.
+MAX_IMAGES = 32  # per request
+MAX_PIXELS = 50_000_000  # per request, over all frames, to limit the memory
+# Pixels times scans: each scan of a JPEG visits all of them; usual files have 10 scans.
 MAX_SCANNED = 20 * MAX_PIXELS
-GRACE = 2  # seconds that open requests get when the server is told to end
+GRACE = 2  # seconds for open requests at shutdown
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 
@@ -41,22 +42,24 @@ class Instance(pydantic.BaseModel):
 
 
 class Body(pydantic.BaseModel):
-    """What a request sends; anything else gets a 422."""
+    """The body of a request; anything else is an error 422."""
 
     signature_name: Literal["serving_default"] = "serving_default"
     instances: list[Instance] = pydantic.Field(min_length=1, max_length=MAX_IMAGES)
 
 
 class Classifier(litserve.LitAPI):
-    """From encoded images to classes, scores and probabilities."""
+    """Predicts classes, scores and probabilities of encoded images."""
 
     def __init__(self, version, **arguments):
         super().__init__(**arguments)
         self.version = str(version)
 
     def setup(self, device):
-        """Loads the SavedModel, in the process that will run it."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the server's, which ends this one
+        """Loads the SavedModel, in the worker process."""
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # the server handles Ctrl+C and ends this process
         with quiet():
             import tensorflow as tf
 
@@ -64,11 +67,11 @@ class Classifier(litserve.LitAPI):
         self.answer = self.loaded.signatures["serving_default"]
 
     def decode_request(self, request: Body):
-        """The images of a request; 400 or 413 for what is none."""
+        """Decodes the images of a request; error 400 or 413 if they are invalid."""
         try:
             images = [base64.b64decode(one.b64, validate=True) for one in request.instances]
         except ValueError as error:
-            raise HTTPException(400, f"b64 is no base64: {error}") from error
+            raise HTTPException(400, f"b64 is not valid base64: {error}") from error
         pixels = scanned = 0
         for number, image in enumerate(images):
             more, scans = self.measure(number, image)
@@ -80,32 +83,32 @@ class Classifier(litserve.LitAPI):
         return images
 
     def measure(self, number, image):
-        """(pixels, scans) that an image's header claims; refuses what is none."""
+        """Returns (pixels, scans) in an image's header; error 400 if it is not an image."""
         try:
             with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-                # A SavedModel of an earlier release decodes every frame of a GIF.
+                # SavedModels of earlier releases decode every frame of a GIF.
                 pixels = opened.width * opened.height * getattr(opened, "n_frames", 1)
                 return pixels, image.count(b"\xff\xda\0") if opened.format == "JPEG" else 1
         except Image.DecompressionBombError:
             return MAX_PIXELS + 1, 1
         except (OSError, SyntaxError, ValueError) as error:
             expected = f"expected {', '.join(FORMATS)}"
-            raise HTTPException(400, f"image {number} is no image: {expected}") from error
+            raise HTTPException(400, f"image {number} is not a valid image: {expected}") from error
 
     def predict(self, images):
-        """Each output by its name."""
+        """Returns the outputs by name."""
         import tensorflow as tf
 
         try:
             outputs = self.answer(image_bytes=tf.constant(images))
         except tf.errors.InvalidArgumentError as error:
             raise HTTPException(
-                400, "an image cannot be decoded: it is not whole, or a WebP with alpha"
+                400, "an image cannot be decoded: it is truncated, or a WebP with alpha"
             ) from error
         return {name: value.numpy() for name, value in outputs.items()}
 
     def encode_response(self, outputs):
-        """TensorFlow Serving's answer: a row for each image."""
+        """Formats the response like TensorFlow Serving, with a row for each image."""
         outputs["classes"] = [[name.decode() for name in row] for row in outputs["classes"]]
         outputs |= {name: outputs[name].tolist() for name in ("scores", "probabilities")}
         rows = zip(*outputs.values(), strict=True)
@@ -113,7 +116,7 @@ class Classifier(litserve.LitAPI):
 
 
 def refuse(_, error):
-    """422 and what is wrong with a request; not what it sent, which may be NaN: no JSON."""
+    """Returns 422 with the errors, but without the input, which may not be valid JSON (NaN)."""
     wrong = [{name: one[name] for name in ("loc", "msg", "type")} for one in error.errors()]
     return JSONResponse({"detail": wrong}, 422)
 
@@ -127,21 +130,23 @@ def main(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8501,
     workers: Annotated[int, typer.Option(help="Number of worker processes.", min=1)] = 1,
 ):
-    """Serves until it is stopped."""
+    """Serve a SavedModel until the process is stopped."""
     if not (version / "saved_model.pb").is_file():
-        sys.exit(f"Error: {version} is no version of a SavedModel, as models/flowers/1 is.")
+        sys.exit(
+            f"Error: {version} is not a version of a SavedModel, for example models/flowers/1."
+        )
     api = Classifier(version, api_path=f"/v1/models/{model}:predict")
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=workers, max_payload_size=MAX_BODY
     )
     server.app.add_exception_handler(RequestValidationError, refuse)
-    server.uvicorn_graceful_timeout = GRACE  # half-sent requests were waited for half a minute
+    server.uvicorn_graceful_timeout = GRACE  # instead of half a minute for incomplete requests
     end_as_by_ctrl_c()
     try:
         server.run(host=host, port=port, num_api_servers=1, generate_client_file=False)
     except KeyboardInterrupt:
-        pass  # before it served, or while it ended
-    except (ValueError, RuntimeError) as error:  # of the host, or a model that cannot be loaded
+        pass  # during start or shutdown
+    except (ValueError, RuntimeError) as error:  # an invalid host, or a model that cannot be loaded
         sys.exit(f"Error: {error}")
     finally:
         for process in multiprocessing.active_children():
@@ -149,7 +154,7 @@ def main(
 
 
 def end_as_by_ctrl_c():
-    """Has SIGTERM end the server as Ctrl+C does, and its other processes without a word."""
+    """Makes SIGTERM end the server like Ctrl+C, and its other processes silently."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def end_silently():

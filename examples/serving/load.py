@@ -1,4 +1,4 @@
-"""Has several clients ask a server at once; prints images a second, and how long each took.
+"""Load test of a server with several clients; prints the throughput and the latency.
 
 python load.py rose.jpg tulip.jpg --url http://localhost:8501 --requests 200 --clients 8
 """
@@ -17,10 +17,10 @@ from rest_client import address, ask, explained
 
 
 def load(where, images, number, clients):
-    """Asks `number` times, by `clients` at once, for one image each, in turn.
+    """Sends `number` requests from concurrent clients, each with one of the images in turn.
 
     Returns:
-        The answers in order, and the seconds that each took.
+        The predictions in order, and the seconds of each request.
     """
 
     def one(image):
@@ -42,7 +42,7 @@ def main(
     number: Annotated[int, typer.Option("--requests", help="Number of requests.", min=1)] = 200,
     clients: Annotated[int, typer.Option(help="Number of concurrent requests.", min=1)] = 8,
 ):
-    """Prints images a second, and the median and the slowest twentieth of the times."""
+    """Print images per second, and the median and the 95th percentile of the latency."""
     try:
         contents = [image.read_bytes() for image in images]
         start = time.perf_counter()

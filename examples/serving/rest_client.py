@@ -1,8 +1,8 @@
-"""Asks a server over REST what is on pictures.
+"""Classifies images with a server over REST.
 
 python rest_client.py rose.jpg tulip.jpg --url http://localhost:8501 --label stable
 
-The body and the answer are TensorFlow Serving's; litserve_server.py takes and gives the same.
+The protocol is that of TensorFlow Serving, which litserve_server.py also supports.
 """
 
 import base64
@@ -18,45 +18,44 @@ TIMEOUT = 60  # seconds
 
 
 def address(url, model, label=None, version=None):
-    """Where a model, or a version of it by label or number, is asked."""
+    """Returns the URL of a model, or of a version of it by label or number."""
     part = f"/labels/{label}" if label else f"/versions/{version}" if version else ""
     return f"{url}/v1/models/{model}{part}:predict"
 
 
 def body(images):
-    """The JSON body for encoded images, bytes."""
+    """Makes the JSON body for encoded images, bytes."""
     instances = [{"b64": base64.b64encode(image).decode()} for image in images]
     return {"signature_name": "serving_default", "instances": instances}
 
 
 def ask(where, images, session=requests):
-    """The predictions for encoded images: a dictionary of classes, scores, probabilities for each.
+    """Requests predictions for encoded images: classes, scores and probabilities of each.
 
     Raises:
-        ValueError: if the server refuses them, its reason is in the message; or if it is another
-            kind of server.
-        OSError: if there is no server.
+        ValueError: if the server rejects the request, with its reason, or is of another kind.
+            OSError: if the server cannot be reached.
     """
     try:
         answer = session.post(where, json=body(images), timeout=TIMEOUT)
     except requests.Timeout as error:
-        raise TimeoutError(f"{where} gave no answer within {TIMEOUT} seconds.") from error
+        raise TimeoutError(f"{where} did not respond within {TIMEOUT} seconds.") from error
     except requests.ConnectionError as error:
         raise ConnectionError(
-            f"No server answers at {where}. Is it running, and is this its address and REST port?"
+            f"Cannot connect to {where}. Check the address, and that the server is running."
         ) from error
     if answer.status_code != requests.codes.ok:
-        raise ValueError(f"{where} answers {answer.status_code}: {answer.text[:500]}")
+        raise ValueError(f"{where} returned {answer.status_code}: {answer.text[:500]}")
     try:
         return answer.json()["predictions"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{where} answers, but gives no predictions. Is it a server of models?"
+            f"The response of {where} has no predictions. Check that it is a model server."
         ) from error
 
 
 def explained(error):
-    """What went wrong, in one line: for `sys.exit`."""
+    """Formats an error in one line for `sys.exit`."""
     if getattr(error, "filename", None):
         error = f"{error.filename}: {error.strerror}"
     return "Error: " + " ".join(str(error).split())
@@ -71,7 +70,7 @@ def main(
     ] = None,
     version: Annotated[int | None, typer.Option(help="Number of the version to use.")] = None,
 ):
-    """Prints the answer for each image."""
+    """Print the prediction for each image."""
     if label and version:
         sys.exit("Error: pass either --label or --version.")
     try:
@@ -80,7 +79,7 @@ def main(
     except (ValueError, OSError) as error:
         sys.exit(explained(error))
     for image, prediction in zip(images, predictions, strict=True):
-        if "classes" in prediction:  # else the model was exported without their names
+        if "classes" in prediction:  # otherwise the model was exported without class names
             prediction = dict(zip(prediction["classes"], prediction["scores"], strict=True))
         print(f"{image}: {json.dumps(prediction, ensure_ascii=False)}")
 

@@ -1,4 +1,4 @@
-"""Looks through a folder of images before training does."""
+"""Checks the images in a folder."""
 
 import collections
 import dataclasses
@@ -14,19 +14,20 @@ from keras_resnet.data.image_folder import list_parts
 from keras_resnet.data.source import Source
 from keras_resnet.data.unreadable import why_bad_image
 
-LOOKED_AT = 20_000  # files, for duplicates before each training
+LOOKED_AT = 20_000  # maximum number of files to compare before each training
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What is in a folder of images.
+    """The result of `check_data`.
 
     Args:
-        counts: {part: {class: images}}, the bad ones too; the part is "train", "val" or "".
-        bad: {file: why it cannot be used}.
-        duplicates: Groups of files with the same bytes, of which one trains and one validates.
-        unread: {file: why}: images of kinds that TensorFlow does not read, not among the counts.
-        ignored: How many files are no images.
+        counts: {part: {class: number of images}}, including unreadable ones; the part is "train",
+            "val" or "".
+        bad: {file: reason} of unreadable images.
+        duplicates: Groups of identical files that are in both train and val.
+        unread: {file: reason} of images in formats that TensorFlow does not read; not counted.
+        ignored: Number of files that are not images.
     """
 
     counts: dict[str, dict[str, int]]
@@ -37,7 +38,7 @@ class Check:
 
     @property
     def total(self) -> int:
-        """How many images there are, the bad ones too."""
+        """Number of images, including unreadable ones."""
         return sum(sum(classes.values()) for classes in self.counts.values())
 
 
@@ -63,7 +64,8 @@ def check_data(
             bad |= images.unusable
             hashes[part] = np.zeros(len(images), np.uint64)
             files = map(images.file, range(len(images)))
-            for index, (file, digest, reason) in enumerate(_in_turn(pool, files)):
+            found = in_turn(pool, _examine, files, 8 * (os.cpu_count() or 1))
+            for index, (file, digest, reason) in enumerate(found):
                 hashes[part][index] = digest
                 if reason:
                     bad[file] = reason
@@ -79,12 +81,11 @@ def check_data(
     return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored)
 
 
-def _in_turn(pool, files):
-    """(file, hash, reason) of each, in order; only a few are under way at a time."""
-    most = 8 * (os.cpu_count() or 1)
+def in_turn(pool, function, items, most):
+    """Yields the results for the items in order, with at most `most` pending tasks."""
     waiting: collections.deque[Future] = collections.deque()
-    for file in files:
-        waiting.append(pool.submit(_examine, file))
+    for item in items:
+        waiting.append(pool.submit(function, item))
         if len(waiting) > most:
             yield waiting.popleft().result()
     while waiting:
@@ -110,7 +111,7 @@ def _duplicates(parts, hashes, bad):
         for index in np.flatnonzero(np.isin(hashes[part], shared)):
             file = images.file(index)
             if file not in bad:
-                # Eight bytes may agree by chance among millions; these do not.
+                # Among millions of files, 8-byte hashes may collide; sha256 does not.
                 groups[hashlib.sha256(Path(file).read_bytes()).digest()].append((part, file))
     return [
         tuple(file for _, file in group)
@@ -120,9 +121,9 @@ def _duplicates(parts, hashes, bad):
 
 
 def files_in_both(train: Source, val: Source) -> list[tuple[str, str]]:
-    """(a file that trains, one that validates) of the same bytes, for each that validates.
+    """Lists (training file, validation file) with identical content.
 
-    Only files of the same size are read, and none at all where there are more than 20,000.
+    Only files of equal size are read; with more than 20,000 files, none are.
     """
     if not (train.folder and val.folder) or train.count + val.count > LOOKED_AT:
         return []
@@ -142,7 +143,7 @@ def files_in_both(train: Source, val: Source) -> list[tuple[str, str]]:
 
 
 def _digest(file):
-    """The hash of a file; None if it cannot be read."""
+    """Returns the hash of a file; None if it cannot be read."""
     try:
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()

@@ -77,7 +77,7 @@ def cifar10(
 
 
 def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source, Source]:
-    """The training and the validation images; arguments and errors as of `tfds`."""
+    """Returns the training and the validation images; arguments and errors as for `tfds`."""
     builder = tfds_builder(name, data_dir)
     splits = builder.info.splits
     validation = next((split for split in VALIDATION_SPLITS if split in splits), None)
@@ -96,7 +96,7 @@ def tfds_sources(name, *, validation_split=None, data_dir=None) -> tuple[Source,
 
 
 def tfds_builder(name, data_dir=None):
-    """A data set's builder, by name or as it is; downloads and prepares its files if need be."""
+    """Returns the builder of a data set; downloads and prepares its files if necessary."""
     import tensorflow_datasets
 
     if isinstance(name, str):
@@ -112,11 +112,11 @@ def tfds_builder(name, data_dir=None):
             f"The data set {builder.name!r} has the features {sorted(features or ())}; image "
             "classification needs 'image' and 'label'."
         )
-    # ImageFolder, of files that are there already, does not implement it.
+    # ImageFolder does not implement it, as its files already exist.
     with contextlib.suppress(NotImplementedError):
         try:
             builder.download_and_prepare()
-        except AssertionError as error:  # files that have to be fetched by hand
+        except AssertionError as error:  # files that have to be downloaded manually
             raise DataError(f"The data set {builder.name!r} cannot be prepared: {error}") from error
     return builder
 
@@ -158,20 +158,20 @@ def _source(builder, split):
         return shuffled(dataset, key).skip(tf.cast(start, tf.int64))
 
     source = stream_source(builder.info.features["label"].names, count, examples)
-    # A version of a data set is never another one.
+    # A version of a data set never changes.
     said = f"{builder.info.full_name}/{split}"
     return dataclasses.replace(source, listed=lambda: [(said, builder.info.dataset_size, count)])
 
 
 @plainly
 def shuffled(examples, key):
-    """A dataset in an order that a key fixes, int64 (2,); as it is if the key is None."""
+    """Shuffles a dataset with a key, int64 (2,), as the seed; unchanged if the key is None."""
     if key is None:
         return examples
 
     def in_order(key):
-        # The program's global seed would take part; and 0 for it is an error with a tensor's seed.
-        tf.compat.v1.set_random_seed(1)  # of this function's graph, no other
+        # Otherwise the program's global seed takes part, and 0 is an error with a seed tensor.
+        tf.compat.v1.set_random_seed(1)  # in this function's graph only
         seed = tf.random.stateless_uniform((), key, 1, tf.int64.max, tf.int64)
         return examples.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
 

@@ -24,13 +24,13 @@ VALIDATES = (
 
 
 def part_folders(directory) -> dict[str, Path]:
-    """The folders of a folder's parts, {"train": ..., "val": ...}; {} if it is not parted.
+    """Finds the training and validation folders, {"train": ..., "val": ...}; {} without them.
 
-    They may be called train, Training or train_set, val, Validation, Test and so on; what tests is
-    taken where nothing validates.
+    Their names may be train, Training or train_set, val, Validation, Test and so on; a test folder
+    is used if there is no validation folder.
 
     Raises:
-        DataError: if two folders may be meant.
+        DataError: if two folders have names of the same part.
     """
     found: dict[str, list[Path]] = {}
     for entry in sorted(Path(directory).glob("[!.]*")):
@@ -54,24 +54,25 @@ def part_folders(directory) -> dict[str, Path]:
 
 
 def list_parts(directory) -> dict[str, Images]:
-    """All images of a folder: {"train": ..., "val": ...}, or {"": ...} if it is not parted."""
+    """Lists all images of a folder: {"train": ..., "val": ...}, or {"": ...} without parts."""
     if part_folders(directory):
         return dict(zip(("train", "val"), split_images(directory), strict=True))
     return {"": list_images(directory)}
 
 
 def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, Images]:
-    """The training and the validation images of a folder.
+    """Returns the training and the validation images of a folder.
 
     Args:
         directory: A folder with `train` and `val` folders of class folders, or one folder of
             class folders.
-        validation_split: In the second case, the share of each class that validates, 0 to 1.
-        seed: Fixes which images validate.
+        validation_split: In the second case, the fraction of each class to set aside for
+            validation, 0 to 1.
+        seed: Random seed of the split.
 
     Raises:
-        DataError: if the folder is of neither kind, the two parts have different classes, or a
-            class is too small to be split.
+        DataError: if the folder has neither structure, the parts have different classes, or a class
+            is too small to be split.
     """
     directory = Path(directory)
     parts = part_folders(directory)
@@ -115,7 +116,7 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
 def save_class_indices(class_names: Sequence[str], path: str | os.PathLike) -> None:
     """Writes {"0": "daisy", ...} as JSON."""
     indices = {str(number): name for number, name in enumerate(class_names)}
-    # A name that is no unicode becomes an escape, which JSON understands.
+    # Names that are not valid Unicode are escaped, which is valid JSON.
     write_text(path, json.dumps(indices, indent=4, ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""The images of a folder of class folders: which there are, and how they are read."""
+"""Lists the images in a folder of class folders."""
 
 import collections
 import dataclasses
@@ -13,24 +13,24 @@ from keras_resnet.data.source import DataError, Source
 from keras_resnet.data.unreadable import HEAD, READ, kind_of, why_bad_file, why_unread
 from keras_resnet.decoding import plainly
 
-LOOKED_UP = 256  # names at a time
+LOOKED_UP = 256  # names per step
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Image files with their labels, in some 12 bytes a file beside what TensorFlow holds.
+    """Image files with their labels, which take 12 bytes per file in addition to TensorFlow's.
 
     Args:
         class_names: Names of the classes.
-        names: All paths below the folder, as the file system has them: a string tensor, since
-            TensorFlow needs one and a second copy would double the memory.
+        names: All paths relative to the folder, as a string tensor, since TensorFlow needs one and
+            a second copy would double the memory.
         labels: Index of each file's class, int32, ascending.
-        chosen: Which of them are meant, int64, in order.
-        folder: What the paths are below, with a slash at the end.
-        unusable: Entries named as images that are no files, {path: why}.
-        unread: Images of kinds that TensorFlow does not read, {path: why}.
-        ignored: How many files are no images.
+        chosen: Indices of the selected files, int64, in order.
+        folder: The folder, with a slash at the end.
+        unusable: Entries that are named like images but are not files, {path: reason}.
+        unread: Images in formats that TensorFlow does not read, {path: reason}.
+        ignored: Number of files that are not images.
     """
 
     class_names: tuple[str, ...]
@@ -43,34 +43,34 @@ class Images:
     ignored: int = 0
 
     def __len__(self):
-        """How many images there are."""
+        """Number of images."""
         return len(self.chosen)
 
     def subset(self, indices):
-        """The images at `indices`, with the same classes."""
+        """Returns the images at `indices`, with the same classes."""
         return dataclasses.replace(self, chosen=self.chosen[indices])
 
     def file(self, index) -> str:
-        """The path of an image."""
+        """Returns the path of an image."""
         return os.fsdecode(self.folder + self.names[self.chosen[index]].numpy())
 
     @property
     def counts(self):
-        """How many images each class has."""
+        """Number of images of each class."""
         return np.bincount(self.labels[self.chosen], minlength=len(self.class_names))
 
     def listed(self):
-        """(path below the folder, its size, 1) of each image file; as of `Source`."""
+        """Yields (relative path, size, 1) of each image file; see `Source`."""
         for start in range(0, len(self), LOOKED_UP):
             for name in tf.gather(self.names, self.chosen[start : start + LOOKED_UP]).numpy():
                 try:
                     size = os.stat(self.folder + name).st_size
-                except OSError:  # it goes, or has gone
+                except OSError:  # removed in the meantime
                     size = -1
                 yield os.fsdecode(name), size, 1
 
     def source(self) -> Source:
-        """The images as a source of batches."""
+        """Returns the images as a `Source`."""
         labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
         count = len(self)
 
@@ -83,7 +83,7 @@ class Images:
         def examples(key, start):
             def many(indices):
                 if key is not None:
-                    # index_shuffle takes only the low bits of its seed, which hold the epoch.
+                    # index_shuffle uses only the low bits of its seed, which hold the epoch.
                     mixed = tf.random.stateless_uniform((2,), key, None, None, tf.int64)
                     indices = tf.random.experimental.index_shuffle(indices, mixed, count - 1)
                 return example(indices)
@@ -112,14 +112,14 @@ def list_images(directory, *, least=2) -> Images:
     """Lists a folder of class folders, as torchvision's ImageFolder does.
 
     Args:
-        directory: The folder. Each folder in it is a class, in alphabetical order; further images
-            of a class may lie deeper. Links are followed, hidden files passed over. Where the
-            suffix does not say that a file is an image, its first bytes do.
-        least: How many classes there have to be.
+        directory: The folder. Each folder in it is a class, in alphabetical order; its subfolders
+            are included. Links are followed, hidden files ignored. Files without the suffix of an
+            image are recognized by their first bytes.
+        least: Minimum number of classes.
 
     Raises:
-        DataError: if there are fewer class folders, or one of them has no image, or has
-            them in folders only: then these may be the classes.
+        DataError: if there are fewer class folders, or one of them has no images, or has them in
+            subfolders only, as these may be the classes.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -143,7 +143,7 @@ def list_images(directory, *, least=2) -> Images:
     ignored: collections.Counter[str] = collections.Counter()
     deeper = []
     for name in classes:
-        found = []  # in the class's own folder, and in those below
+        found = []  # in the class folder itself, and in its subfolders
         for files in _walk(folder + os.fsencode(name), (), unusable, unread, ignored):
             names += b"".join(file[len(folder) :] + b"\0" for file in files)
             found.append(len(files))
@@ -181,24 +181,28 @@ def list_images(directory, *, least=2) -> Images:
 
 
 def image_files(path) -> tuple[list[Path], dict[str, str]]:
-    """The images anywhere in a folder, by their names, and {file: why} of those that are unusable.
+    """Lists all images in a folder, sorted by name, and {file: reason} of unusable ones.
 
-    What is no folder is itself.
+    Any other path is returned as it is.
     """
     path = Path(path)
     if not path.is_dir():
         return [path], {}
     unusable: dict[str, str] = {}
-    folders = _walk(os.fsencode(path), (), unusable, unusable, collections.Counter())
-    found = [Path(os.fsdecode(file)) for files in folders for file in files]
+    found = [Path(os.fsdecode(file)) for files in walk_images(path, unusable) for file in files]
     if not found:
         why = "".join(f" {file}: {why}." for file, why in list(unusable.items())[:1])
         raise DataError(f"There are no images ({', '.join(READ)}) in the folder {path}.{why}")
     return found, unusable
 
 
+def walk_images(folder, unusable):
+    """The images of a folder, bytes, and of each below it; adds {entry: why} of unusable ones."""
+    return _walk(os.fsencode(folder), (), unusable, unusable, collections.Counter())
+
+
 def _said_of_folders(directory, classes, deeper):
-    """What to do where the images of a class lie in further folders: these may be the classes."""
+    """Returns the error message for images of a class in subfolders, which may be the classes."""
     inside = {
         name: sorted(path.name for path in (directory / name).glob("[!.]*") if path.is_dir())
         for name in deeper[:3]
@@ -214,7 +218,7 @@ def _said_of_folders(directory, classes, deeper):
 
 
 def _walk(folder, above, unusable, unread, ignored):
-    """The image files of each folder below `folder`, in turn; bytes, sorted."""
+    """Yields the image files of each folder below `folder`; bytes, sorted."""
     try:
         status = os.stat(folder)
         here = (status.st_dev, status.st_ino)
@@ -222,7 +226,7 @@ def _walk(folder, above, unusable, unread, ignored):
     except OSError as error:
         unusable[os.fsdecode(folder)] = error.strerror
         return
-    if here in above:  # a link to a folder that it lies in
+    if here in above:  # a link to one of its parent folders
         return
     files, folders = [], []
     for entry in entries:
@@ -242,11 +246,11 @@ def _walk(folder, above, unusable, unread, ignored):
 
 
 def _is_read(path, unread, ignored):
-    """Whether a file is an image that TensorFlow reads, by its content; notes it if it is not."""
+    """Whether a file's content is an image that TensorFlow reads; records it if it is not."""
     try:
         with open(path, "rb") as file:
             kind = kind_of(file.read(HEAD))
-    except OSError:  # nothing says that it is an image
+    except OSError:  # not known to be an image
         kind = None
     if kind is None:
         ignored["files"] += 1
@@ -256,7 +260,7 @@ def _is_read(path, unread, ignored):
 
 
 def _what(entry):
-    """What a directory's entry is, links followed."""
+    """Describes a directory entry; links are followed."""
     try:
         if entry.is_file():
             return "a file"

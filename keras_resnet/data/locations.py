@@ -1,4 +1,4 @@
-"""What the user's word for data means: a folder, shards, a file of arrays or a data set's name."""
+"""Finds the data that a path or name refers to: a folder, shards, an array file or a data set."""
 
 import os
 import re
@@ -93,7 +93,7 @@ def evaluation_source(
 
 
 def _folder_or_builder(data):
-    """The folder that is meant, or the builder of the data set of that name."""
+    """Returns the folder, or the builder of the data set with this name."""
     folder = Path(data)
     if folder.exists() or not TFDS_NAME.fullmatch(str(data)):
         return folder
@@ -148,7 +148,7 @@ def _arrays(file) -> Source:
             .skip(tf.cast(start, tf.int64))
             .map(example)
         ),
-        # Encoded without loss, so that what is read is an image as everywhere.
+        # Losslessly encoded, as sources return encoded images.
         lambda item: tf.io.encode_png(images[tf.strings.to_number(item, tf.int64)]),
         lambda key: example(tf.random.stateless_uniform((), key, 0, len(x), tf.int64)),
         lambda name: "it cannot be decoded",

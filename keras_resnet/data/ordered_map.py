@@ -1,4 +1,4 @@
-"""Loading in parallel, each example into its place."""
+"""Loads examples in parallel, in a fixed order even if some cannot be loaded."""
 
 import dataclasses
 import math
@@ -11,37 +11,37 @@ from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.source import DataError, Source
 from keras_resnet.decoding import plainly
 
-ATTEMPTS = 100  # Images that are tried for one place before training gives up.
-IMAGE, EMPTY, END = range(3)  # what an element is
+ATTEMPTS = 100  # number of replacements to try for one unreadable image
+IMAGE, EMPTY, END = range(3)  # kinds of elements
 
 
 def steps_per_epoch(source: Source, batch_size):
-    """How many batches an epoch has; bad images do not change it."""
+    """Returns the number of batches per epoch, which unreadable images do not change."""
     return math.ceil(source.count / batch_size)
 
 
 @plainly
 def ordered_map(epochs, order, load, *, fill, endless, source, batch_size, seed, skipped):
-    """Loads examples in parallel, each into its place whatever becomes of the others.
+    """Loads examples in parallel; each keeps its position even if others cannot be loaded.
 
-    An error in `load` drops its element, which is cheap; an error that is caught beside each image,
-    by a data set of its own, took a third of the time. So each element knows its place, a gap in
-    the places is a bad image, and what fills it is made after the parallel part.
+    An error in `load` drops the element, which is cheap; to catch errors with a data set per image
+    took a third of the time. So elements are numbered, a gap in the numbers is an unreadable image,
+    and it is filled after the parallel part.
 
     Args:
-        epochs: Dataset of (epoch, first example of it that is needed), int64.
+        epochs: Dataset of (epoch, number of the first example to load), int64.
         order: Function from such a pair to the dataset of its examples.
-        load: `tf.function` from a place, int64, and its example to columns.
-        fill: Whether another image takes a bad one's place; else the place stays empty, unless
-            its whole batch is bad: models do not take empty ones.
-        endless: Whether there are ever more epochs; else there is one.
+        load: `tf.function` from a position, int64, and its example to columns.
+        fill: Whether unreadable images are replaced. Otherwise they are omitted, but a batch has
+            at least one image, since models do not accept empty ones.
+        endless: Whether there is an endless number of epochs; otherwise there is one.
         source: The images.
-        batch_size: Images of a batch.
-        seed: Fixes which images take the places of bad ones.
-        skipped: Is told of the bad ones.
+        batch_size: Number of images per batch.
+        seed: Random seed of the replacements.
+        skipped: Collects unreadable images.
 
     Returns:
-        Batches of (place, *columns); the last one of an epoch has what is left.
+        Batches of (position, *columns); the last one of an epoch may be smaller.
     """
     slots = steps_per_epoch(source, batch_size) * batch_size
     elements = _elements(epochs, order, source.count, slots, endless)
@@ -57,7 +57,7 @@ def ordered_map(epochs, order, load, *, fill, endless, source, batch_size, seed,
         return number, kind, place, columns
 
     def settled(expected, numbers, kinds, places, columns):
-        """The rows of all that is numbered from `expected` to a batch's last element."""
+        """Returns rows for all numbers from `expected` to the last one of a batch."""
         before = tf.concat([[expected], numbers[:-1] + 1], 0)
         own = [kinds == IMAGE, places, *columns]
         regular = tf.reduce_all((kinds != END) & (before == numbers))
@@ -72,26 +72,26 @@ def ordered_map(epochs, order, load, *, fill, endless, source, batch_size, seed,
         .ignore_errors()
         .batch(batch_size)
         .scan(tf.constant(0, tf.int64), lambda last, batch: (batch[0][-1] + 1, (last, *batch)))
-        .map(settled, 2)  # while one is copied, another is put together
+        .map(settled, 2)  # so that copying and filling overlap
         .rebatch(batch_size)
         .map(only_filled)
     )
 
 
 def _elements(epochs, order, count, slots, endless):
-    """Dataset of (kind, place, example): `slots` places an epoch, of which `count` have images."""
+    """Returns a dataset of (kind, position, example): `slots` per epoch, `count` with images."""
 
     def constant(value):
         return tf.data.Dataset.from_tensors(value)
 
     def elements_of(epoch, first):
-        """Every place of an epoch from `first` on; those that fill up its last batch are empty."""
+        """Returns the positions of an epoch from `first` on; the last batch is padded."""
         first, base = tf.cast(first, tf.int64), epoch * slots
         stop = base + slots
         kinds = constant(IMAGE).repeat(count - first).concatenate(constant(EMPTY).repeat())
         examples = order(epoch, first).concatenate(constant(nothing).repeat())
         elements = tf.data.Dataset.zip(kinds, tf.data.Dataset.range(base + first, stop), examples)
-        # The last element is no image: it shows whether places are missing before it.
+        # The last element is not an image, but shows whether positions before it are missing.
         return elements if endless else elements.concatenate(constant((END, stop, nothing)))
 
     nothing = tf.constant(""), tf.constant(""), tf.constant(0, tf.int64)
@@ -100,18 +100,18 @@ def _elements(epochs, order, count, slots, endless):
 
 @dataclasses.dataclass(frozen=True)
 class _Gaps:
-    """What becomes of the places whose images are bad; in Python, for the few batches with any.
+    """Fills the positions of unreadable images; runs in Python, only for batches with any.
 
-    A row is (whether the place is filled, the place, *columns).
+    A row is (whether the position has an image, the position, *columns).
 
     Args:
         source: The images.
-        order: As of `ordered_map`.
-        load: As of `ordered_map`.
-        slots: How many places an epoch has.
-        blank: The columns of a place that stays empty; None if another image takes it.
-        seed: Fixes which one.
-        skipped: Is told of the bad ones.
+        order: As for `ordered_map`.
+        load: As for `ordered_map`.
+        slots: Number of positions per epoch.
+        blank: The columns of an empty position; None if unreadable images are replaced.
+        seed: Random seed of the replacements.
+        skipped: Collects unreadable images.
     """
 
     source: Source
@@ -123,7 +123,7 @@ class _Gaps:
     skipped: Skipped
 
     def mended(self, before, numbers, kept, *own):
-        """The rows of a batch in the order of their places, with those that are missing from it."""
+        """Returns the rows of a batch in order, with the missing ones inserted."""
         rows = [[part[index] for part in own] for index in np.flatnonzero(kept)]
         for first, number, place in zip(
             before.numpy(), numbers.numpy(), own[1].numpy(), strict=True
@@ -135,13 +135,13 @@ class _Gaps:
         return [tf.stack(column) for column in zip(*rows, strict=True)]
 
     def left_out(self, filled, places, *columns):
-        """A batch's places and columns without the empty ones; if all are, one other image."""
+        """Removes empty positions from a batch; if all are empty, returns one other image."""
         if not filled.numpy().any():
             return [places[:1], *(part[tf.newaxis] for part in self._stand_in(places[0]))]
         return [tf.boolean_mask(column, filled) for column in (places, *columns)]
 
     def _row(self, place):
-        """The row of a place whose image is bad."""
+        """Returns the row for a position whose image is unreadable."""
         place = tf.constant(place, tf.int64)
         epoch, position = place // self.slots, place % self.slots
         try:
@@ -154,7 +154,7 @@ class _Gaps:
         return [True, place, *self._stand_in(place)]
 
     def _stand_in(self, place):
-        """The first good one of the images that may take a place."""
+        """Returns the first readable replacement for a position."""
         key = self.source.key(self.seed, 1, place)
         for number in range(ATTEMPTS):
             try:
@@ -168,9 +168,9 @@ class _Gaps:
 
 
 def _rows(regular, columns, otherwise, *arguments):
-    """The columns of a batch, or what a Python function makes of the arguments and them.
+    """Returns the columns if `regular`, else the result of a Python function of them.
 
-    Python, and not a graph: a branch as large as that slows down those who do not take it.
+    In Python, because a large graph branch slows down even the batches that do not take it.
     """
     rows = tf.cond(
         regular,

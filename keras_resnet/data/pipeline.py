@@ -1,4 +1,4 @@
-"""From labelled images to batches."""
+"""Batches of labelled images."""
 
 import tensorflow as tf
 
@@ -14,12 +14,12 @@ PREFETCHED = 2
 
 @plainly
 def training_batches(source: Source, *, preprocessing: Preprocessing, augmentation=None, **options):
-    """Shuffled and augmented batches.
+    """Makes shuffled and augmented batches.
 
     Args:
-        source: As the other arguments, of `drawn_batches`.
-        preprocessing: Whose crop, interpolation, mean and deviation are used.
-        augmentation: What is done to images at random.
+        source: As for `drawn_batches`, like the other arguments.
+        preprocessing: Gives the crop, the interpolation, the mean and the standard deviation.
+        augmentation: The random augmentation.
         **options: batch_size, seed, first_step and skipped.
 
     Returns:
@@ -46,22 +46,22 @@ def drawn_batches(
     first_step=None,
     skipped=None,
 ):
-    """Shuffled batches of augmented pixels, and what is drawn for `augmentation.apply`.
+    """Makes shuffled batches of augmented pixels, and the random numbers for `augmentation.apply`.
 
-    What is in batch k is a function of the source, `seed` and k alone. Each image comes once an
-    epoch; with `augmentation.repeats`, a share of them does, so many times in a row. The place of
-    an image that cannot be decoded is taken by another one, in a fixed order: it changes no other
-    place, nor the number of batches.
+    Batch k depends on the source, `seed` and k only. Each image occurs once per epoch; with
+    `augmentation.repeats`, a part of the images occurs that many times in a row. An unreadable
+    image is replaced by another one, chosen by the seed, which changes neither the other images nor
+    the number of batches.
 
     Args:
         source: The images.
-        preprocessing: Whose crop and interpolation are used.
-        augmentation: What is done to images at random.
-        batch_size: Images of a batch; the last one of an epoch may have fewer.
+        preprocessing: Gives the crop and the interpolation.
+        augmentation: The random augmentation.
+        batch_size: Number of images per batch; the last one of an epoch may have fewer.
         seed: Random seed of the order and the augmentation.
-        first_step: None for one epoch, each time that the result is iterated the next one. Or a
-            number of batches: endless, as an uninterrupted training goes on after so many.
-        skipped: Is told of the images that cannot be decoded.
+        first_step: Number of batches to skip in an endless sequence, to resume a training; or None
+            for one epoch, the next one each time that the result is iterated.
+        skipped: Collects unreadable images.
 
     Returns:
         `tf.data.Dataset` of what `augmentation.drawn` returns.
@@ -70,7 +70,7 @@ def drawn_batches(
     steps = steps_per_epoch(source, batch_size)
 
     def order(epoch, first):
-        """The examples of an epoch from number `first` on."""
+        """Returns the examples of an epoch from number `first` on."""
         key, repeats = tf.stack([tf.cast(seed, tf.int64), epoch]), augmentation.repeats
         examples = source.examples(key, first // repeats)
         if repeats > 1:
@@ -79,7 +79,7 @@ def drawn_batches(
             ).skip(first % repeats)
         return examples.take(source.count - first)
 
-    @tf.function(autograph=False)  # traced once, where it is called four times
+    @tf.function(autograph=False)  # traced once, called four times
     def load(place, example):
         _, item, label = example
         key = source.key(seed, 0, place)
@@ -89,7 +89,7 @@ def drawn_batches(
         return augmentation.drawn(pixels, labels, erasures, source.key(seed, 2, place[0]), classes)
 
     if first_step is None:
-        # Another epoch each time that somebody starts to iterate.
+        # Each iteration of the dataset is another epoch.
         counter = tf.Variable(0, dtype=tf.int64, trainable=False)
         epochs = tf.data.Dataset.range(1).map(lambda _: (counter.assign_add(1) - 1, 0))
     else:
@@ -116,27 +116,27 @@ def drawn_batches(
 
 
 def prefetched(batched):
-    """Has the next batches loaded while one is used."""
-    # Without autotuning: its thread made Keras wait some 9 s for many an epoch to end.
+    """Loads the next batches in the background."""
+    # Without autotuning, whose thread often delayed the end of an epoch by 9 s in Keras.
     options = tf.data.Options()
     options.autotune.enabled = False
-    # Who trains on several machines says which part is whose.
+    # With several machines, the caller passes `worker`.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batched.prefetch(PREFETCHED).with_options(options)
 
 
 @plainly
 def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
-    """Batches in the source's order under the evaluation transform.
+    """Makes batches with the evaluation transform, in the order of the source.
 
     Args:
-        source: As the other arguments, of `pixel_batches`.
+        source: As for `pixel_batches`, like the other arguments.
         preprocessing: The evaluation transform.
         **options: batch_size and skipped.
 
     Returns:
         `tf.data.Dataset` of (images, labels, names): float32 (batch, height, width, 3), int64
-        (batch,), string (batch,): what the source calls the image.
+        (batch,), string (batch,), the image's name in the source.
     """
     batches = pixel_batches(source, preprocessing, **options)
     return prefetched(
@@ -146,17 +146,17 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
 
 @plainly
 def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, skipped=None):
-    """Those batches before they are normalised.
+    """Makes the batches of `evaluation_batches` without normalising them.
 
     Args:
-        source: The images; one that cannot be decoded is missing from its batch. (If a whole batch
-            is bad, one image that also comes elsewhere stands in for it.)
+        source: The images. Unreadable ones are missing from their batch; if a whole batch is
+            unreadable, it has one image that also occurs elsewhere.
         preprocessing: The evaluation transform.
         batch_size: Number of images per batch; the last batch may have fewer.
-        skipped: Is told of the images that cannot be decoded.
+        skipped: Collects unreadable images.
 
     Returns:
-        `tf.data.Dataset` of (pixels, labels, names), as of `evaluation_batches`, but uint8.
+        `tf.data.Dataset` of (pixels, labels, names), as `evaluation_batches`, but uint8.
     """
 
     @tf.function(autograph=False)
@@ -181,7 +181,7 @@ def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, s
 
 @plainly
 def without_names(batches):
-    """(images, labels) of evaluation batches, as Keras takes them."""
+    """Removes the names from evaluation batches: (images, labels), as Keras expects."""
     return batches.map(lambda images, labels, _: (images, labels))
 
 
@@ -219,7 +219,7 @@ def batches(
             one epoch for each iteration.
         worker: For training, (index of this machine, number of machines); each gets a part of the
             images.
-        max_bad: Maximum fraction of unreadable images, which are left out and logged; above it, an
+        max_bad: Maximum fraction of unreadable images, which are skipped and logged; above it, an
             error is raised. Estimated on a sample of 1,000 images.
         skipped: A `data.Skipped`, which collects them.
 

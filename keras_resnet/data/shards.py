@@ -1,4 +1,4 @@
-"""Image folders as TFRecord files: a few large files in place of many small ones."""
+"""Image folders as TFRecord files: a few large files instead of many small ones."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from keras_resnet.files import LOCK, locked, read_json, remove_leftovers, replac
 INDEX = "shards.json"
 AGAIN = "Remove the folder and write it again: keras-resnet shards."
 READ_AT_ONCE = 16  # shards
-# The names that ImageNet's TFRecords have.
+# Feature names as in ImageNet's TFRecords.
 FEATURES = {
     "image/encoded": tf.io.FixedLenFeature((), tf.string),
     "image/class/label": tf.io.FixedLenFeature((), tf.int64),
@@ -64,7 +64,7 @@ def write_shards(
         on_progress: Function of (number of shards done, total number), called after each shard.
 
     Returns:
-        The unreadable images, which were left out.
+        The unreadable images, which were skipped.
 
     Raises:
         DataError: if the folder does not have this structure, the output contains something else,
@@ -87,7 +87,7 @@ def write_shards(
                 skipped.add_all(images.unusable | images.unread)
                 number = min(shards, len(images))
                 part = _write_part(images, output / name, number, seed, stored, skipped)
-                with contextlib.closing(part):  # its threads end before the lock does
+                with contextlib.closing(part):  # ends its threads before the lock is released
                     for _ in part:
                         done += 1
                         if on_progress:
@@ -157,7 +157,7 @@ def _write_part(images: Images, output, shards, seed, stored, skipped):
 
 
 def _index(values):
-    """What shards.json has, while the shards are written and after it, checked."""
+    """Validates the content of shards.json, both of unfinished and of finished shards."""
     names, counts = values["class_names"], values.get("counts", [])
     if not (_are(names, str) and names and _are(counts, int) and isinstance(values["shards"], int)):
         raise TypeError("class_names should be names, shards a number and counts numbers")
@@ -171,7 +171,7 @@ def _index(values):
 
 
 def _account(values):
-    """What is noted of one shard while the others are written, checked."""
+    """Validates the record of one shard of an unfinished set."""
     if not isinstance(values["count"], int) or not isinstance(values["skipped"], dict):
         raise TypeError("count should be a number, skipped {name: reason}")
     return values
@@ -186,7 +186,7 @@ def _write_json(path, content):
 
 
 def _write_shard(images, chosen, file, max_side, quality):
-    """Writes the images of one shard; returns how many, and {name: reason} of those left out."""
+    """Writes the images of one shard; returns their number, and {name: reason} of skipped ones."""
     count, bad = 0, {}
     with replacing(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for place in chosen:
@@ -246,7 +246,7 @@ def tfrecords(
 
 
 def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
-    """The images of a folder of shards; arguments and errors as of `tfrecords`."""
+    """Returns the images of a folder of shards; arguments and errors as for `tfrecords`."""
     directory = Path(directory)
     files = sorted(str(file) for file in directory.glob("*.tfrecord") if file.name[0] != ".")
     index = {}
@@ -271,7 +271,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             f"{len(files)} shards can be split among 1 to {len(files)} workers, with indices from "
             f"0. Received: worker={worker}"
         )
-    counts = index.get("counts") or list(map(_count_records, files))
+    counts = index.get("counts") or [sum(1 for _ in records(file)) for file in files]
     total = sum(counts)
     if total < workers:
         raise DataError(
@@ -290,7 +290,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
             num_parallel_calls=min(PARALLEL, READ_AT_ONCE),
             deterministic=True,
         )
-        # Shards differ by a few images: who has fewer begins again.
+        # Shards differ by a few images: a worker with fewer starts again.
         return (
             shuffled(records.map(example), key)
             .repeat(2)
@@ -301,7 +301,7 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
     def example(file, number, record):
         parsed = tf.io.parse_single_example(record, FEATURES)
         name = parsed["image/filename"]
-        # Others' files may have no names, or the same one several times.
+        # In files from other programs, names may be missing or duplicate.
         place = tf.strings.join([file, tf.strings.as_string(number)], "/")
         unique = tf.strings.strip(tf.strings.join([place, name], " "))
         name = tf.where(tf.constant(bool(index)) & (name != b""), name, unique)
@@ -316,25 +316,28 @@ def shards_source(directory, class_names=None, worker=(0, 1)) -> Source:
 
 
 def _numbered(file):
-    """(file, place in it, record) of each record."""
+    """Yields (file, index, record) of each record."""
     records = tf.data.TFRecordDataset(file).enumerate()
     return records.map(lambda number, record: (file, number, record))
 
 
 def _listed(files, counts):
-    """As of `Source`."""
+    """Lists the files; see `Source`."""
     for file, count in zip(files, counts, strict=True):
         yield os.path.basename(file), os.path.getsize(file), count
 
 
-def _count_records(file):
-    """How many records a TFRecord file has: length (8 bytes), checksum (4), data, checksum (4)."""
-    count, size = 0, os.path.getsize(file)
+def records(file):
+    """Yields (start, length) of the data of each record in a TFRecord file.
+
+    A record is length (8 bytes), checksum (4), data, checksum (4).
+    """
+    size = os.path.getsize(file)
     with open(file, "rb") as stream:
         while header := stream.read(12):
-            end = stream.tell() + int.from_bytes(header[:8], "little") + 4
+            start, length = stream.tell(), int.from_bytes(header[:8], "little")
+            end = start + length + 4
             if len(header) < 12 or end > size:
                 raise DataError(f"{file} is truncated, or not a TFRecord file.")
+            yield start, length
             stream.seek(end)
-            count += 1
-    return count

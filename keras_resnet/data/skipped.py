@@ -1,4 +1,4 @@
-"""What could not be used of a data set, and why."""
+"""The images of a data set that were skipped, and why."""
 
 import logging
 import os
@@ -15,12 +15,12 @@ logger = logging.getLogger("keras_resnet")
 
 PARALLEL = 2 * (
     os.cpu_count() or 1
-)  # images at a time; more than cores, since some wait for a disk
-SAMPLE = 1000  # Images that are decoded once before training starts.
+)  # images decoded in parallel; more than cores, since some wait for the disk
+SAMPLE = 1000  # number of images to decode before training starts
 
 
 class Skipped:
-    """The images of a source that were left out, in the order in which they were read.
+    """The images of a source that were skipped, in the order in which they were read.
 
     `reasons` is {name: why it cannot be decoded}. `unread` is the same for images in formats that
     TensorFlow does not read, which do not count as unreadable.
@@ -32,7 +32,7 @@ class Skipped:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many images were left out."""
+        """How many images were skipped."""
         return len(self.reasons)
 
     def add(self, name: str, reason: str) -> None:
@@ -41,7 +41,7 @@ class Skipped:
             if name in self.reasons:
                 return
             self.reasons[name] = reason
-        logger.warning("Left out %s: %s.", name, reason)
+        logger.warning("Skipped %s: %s.", name, reason)
 
     def add_all(self, reasons: Mapping[str, str]) -> None:
         """Records several images, {name: reason}."""
@@ -55,7 +55,7 @@ class Skipped:
         if new:
             first = "; ".join(f"{name}: {reason}" for name, reason in list(new.items())[:3])
             logger.warning(
-                "%d images are left out: TensorFlow does not read their format. The first: %s. "
+                "%d images are skipped: TensorFlow does not read their format. The first: %s. "
                 "Convert them to PNG or JPEG; keras-resnet check-data lists them all.",
                 len(new),
                 first,
@@ -84,34 +84,34 @@ class Skipped:
             raise DataError(
                 f"{said} image files cannot be read, more than the fraction max_bad={max_bad} "
                 f"allows. The first ones:\n{first}\nRepair or remove them (keras-resnet "
-                "check-data lists them all), or increase max_bad to leave them out."
+                "check-data lists them all), or increase max_bad to skip them."
             )
 
 
 def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
-    """Decodes up to 1,000 images of a source once, to fail early where too many are bad.
+    """Decodes up to 1,000 images of a source, to fail early if too many are unreadable.
 
     Args:
         source: The images.
-        skipped: Is told of the bad ones, and of what the source found unusable before.
-        max_bad: The share of bad images, 0 to 1, above which there is an error.
-        seed: Fixes which images are tried.
+        skipped: Collects unreadable images, and those already known to be unusable.
+        max_bad: Maximum fraction of unreadable images, 0 to 1.
+        seed: Random seed of the sample.
 
     Raises:
-        DataError: if too many are bad, or if all were tried and a class has none left.
+        DataError: if too many are unreadable, or if all were decoded and a class has none left.
     """
 
     def good(item):
         try:
             return why_bad_image(source.read(tf.constant(item)).numpy()) is None
-        except tf.errors.OpError:  # the file has gone
+        except tf.errors.OpError:  # the file was removed
             return False
 
     skipped.add_all(source.unusable)
     skipped.add_unread(source.unread)
     listed = len(source.unusable)
     key = tf.constant([seed, -1], tf.int64)
-    # In threads: tf.data needs a data set of its own for each image whose error is caught.
+    # In threads, since tf.data needs a separate data set to catch the error of an image.
     sample = source.examples(key, 0).take(SAMPLE).batch(4 * PARALLEL)
     labels: dict[bool, list[int]] = {False: [], True: []}
     try:

@@ -1,4 +1,4 @@
-"""Encoded images made smaller, to be stored."""
+"""Resizes encoded images for storage."""
 
 import io
 
@@ -11,12 +11,12 @@ from keras_resnet.exif import orientation
 from keras_resnet.fields import whole
 
 QUALITY = 90  # of JPEGs
-ORIENTATION = 0x0112  # EXIF's tag
+ORIENTATION = 0x0112  # EXIF tag
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def _decoded(image_bytes):
-    """An image's pixels as they are stored, and the orientation that `exif=True` would apply."""
+    """Returns the stored pixels, and the orientation that `exif=True` would apply."""
     turn = tf.cond(
         tf.io.is_jpeg(image_bytes), lambda: orientation(image_bytes), lambda: tf.constant(1)
     )
@@ -24,20 +24,18 @@ def _decoded(image_bytes):
 
 
 def smaller_options(max_side, quality) -> dict:
-    """`max_side` and `quality` as `smaller` takes them; all None to store images as they are.
+    """Validates `max_side` and `quality` for `smaller`; None to store images unchanged.
 
     Raises:
-        ValueError: if one is out of range, or there is a quality alone.
+        ValueError: if one is out of range, or `quality` is given without `max_side`.
     """
     if max_side is not None and not whole(1).fits(max_side):
         raise ValueError(
-            "max_side should be a whole number of pixels, 1 or more, or None to store images as "
+            "max_side should be an integer in pixels, 1 or more, or None to store images as "
             f"they are. Received: max_side={max_side!r}"
         )
     if quality is not None and not (whole(1).fits(quality) and quality <= 100):
-        raise ValueError(
-            f"quality should be a whole number, 1 to 100. Received: quality={quality!r}"
-        )
+        raise ValueError(f"quality should be an integer, 1 to 100. Received: quality={quality!r}")
     if quality is not None and max_side is None:
         raise ValueError(
             "quality applies to images resized because of max_side. Pass max_side too, or remove "
@@ -47,15 +45,15 @@ def smaller_options(max_side, quality) -> dict:
 
 
 def smaller(content, max_side, quality) -> bytes:
-    """An encoded image, re-encoded as JPEG if its longer side exceeds `max_side`.
+    """Re-encodes an image as JPEG if its longer side exceeds `max_side`.
 
-    The pixels are those of `decode`, resized by Pillow's antialiased Lanczos filter. Of the
-    metadata, a JPEG's orientation is kept, which `exif=True` asks for.
+    The pixels are those of `decode`, resized with Pillow's antialiased Lanczos filter. Of the
+    metadata, only the EXIF orientation of a JPEG is kept.
 
     Args:
-        content: The image's bytes, which `decode` can decode.
-        max_side: Pixels that the longer side has at most.
-        quality: Of the JPEG, 1 to 100.
+        content: The content of an image file that `decode` supports.
+        max_side: Maximum length of the longer side, in pixels.
+        quality: JPEG quality, 1 to 100.
     """
     tensor, turn = _decoded(content)
     height, width = tensor.shape[:2]
@@ -64,7 +62,7 @@ def smaller(content, max_side, quality) -> bytes:
         return content
     pixels = tensor.numpy()
     if np.ptp(pixels, axis=2).max() == 0:
-        pixels = pixels[..., 0]  # a grey JPEG
+        pixels = pixels[..., 0]  # a grayscale JPEG
     size = tuple(max(1, round(side * max_side / longer)) for side in (width, height))
     exif = Image.Exif()
     if turn != 1:

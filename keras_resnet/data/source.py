@@ -1,4 +1,4 @@
-"""Where labelled images come from, before anything is decoded."""
+"""Sources of encoded, labelled images."""
 
 import dataclasses
 import itertools
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_resnet.data.unreadable import why_bad_image
 
-SPARES = 8  # Good records that stand in for bad ones, where records can only be read in turn.
+SPARES = 8  # number of replacements for unreadable records, if there is no random access
 
 
 class DataError(ValueError):
@@ -106,7 +106,7 @@ class Source:
 
 
 def check_split(validation_split: float) -> None:
-    """Refuses what is no share of the images."""
+    """Validates `validation_split`."""
     if not 0 < validation_split < 1:
         raise DataError(
             "validation_split should be a fraction of the images, more than 0 and less than 1. "
@@ -115,12 +115,12 @@ def check_split(validation_split: float) -> None:
 
 
 def stream_source(class_names, count, examples) -> Source:
-    """A source of records that can only be read one after the other; their items are the images.
+    """Makes a source of records that can only be read in sequence; items are encoded images.
 
     Args:
-        class_names: As of `Source`.
-        count: As of `Source`.
-        examples: As of `Source`.
+        class_names: As for `Source`.
+        count: As for `Source`.
+        examples: As for `Source`.
     """
     try:
         candidates = list(examples(None, 0).take(4 * SPARES))

@@ -1,4 +1,4 @@
-"""Why an image cannot be read, and what kind of image a file is by its first bytes."""
+"""Finds out why an image cannot be read, and recognizes image formats by their first bytes."""
 
 import re
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_resnet.decoding import decode, reason
 
-HEAD = 32  # bytes that say it
+HEAD = 32  # number of bytes to look at
 READ = ("JPEG", "PNG", "GIF", "BMP", "WebP")  # by TensorFlow
 _STARTS = {
     "JPEG": rb"\xff\xd8\xff",
@@ -31,12 +31,12 @@ _STARTS = {
 
 
 def kind_of(head) -> str | None:
-    """The kind of image that a file with these first bytes is; None if it is none that we know."""
+    """Returns the image format of a file with these first bytes; None if unknown."""
     return next((kind for kind, start in _STARTS.items() if re.match(start, head, re.DOTALL)), None)
 
 
 def why_unread(kind):
-    """What is said of an image of a kind that TensorFlow does not read."""
+    """Returns the reason for a format that TensorFlow does not read."""
     return f"it is in the format {kind}, which TensorFlow does not read"
 
 
@@ -46,14 +46,14 @@ def _decode(image_bytes):
 
 
 def why_bad_image(content) -> str | None:
-    """Why an encoded image cannot be decoded; None if it can."""
+    """Returns the reason why an encoded image cannot be decoded; None if it can."""
     if not content:
         return "it is empty"
     try:
         _decode(content)
     except (tf.errors.OpError, ValueError) as error:
         said = reason(error)
-        known = kind_of(content[:HEAD]) if said == "it is no image" else None
+        known = kind_of(content[:HEAD]) if said == "it is not an image" else None
         if known and known not in READ:
             said = why_unread(known)
         return f"{said} (it starts with {content[:8]!r})"
@@ -61,7 +61,7 @@ def why_bad_image(content) -> str | None:
 
 
 def why_bad_file(file) -> str | None:
-    """Why an image file cannot be decoded; None if it can."""
+    """Returns the reason why an image file cannot be decoded; None if it can."""
     try:
         with open(file, "rb") as stream:
             return why_bad_image(stream.read())

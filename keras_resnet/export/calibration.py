@@ -1,4 +1,4 @@
-"""Calibration data: the images on which a quantised network's activations are measured."""
+"""Calibration data for quantization: images to measure the ranges of activations on."""
 
 import logging
 import os
@@ -17,8 +17,8 @@ from keras_resnet.preprocessing import Preprocessing
 logger = logging.getLogger("keras_resnet")
 
 NUMBER = 200
-# From so many on, a fifth is held back, to compare the file with the model; fewer are all used, and
-# a warning says that they are few.
+# With this many images or more, a fifth is held out to compare the file with the model. With fewer,
+# all are used, and a warning is logged.
 FEW = 50
 
 
@@ -36,7 +36,7 @@ def calibration_images(
         model: The network; it determines the normalisation and the data format.
         directory: The folder; subfolders are included.
         preprocessing: The evaluation transform.
-        number: Maximum number of images. Unreadable ones are left out.
+        number: Maximum number of images. Unreadable ones are skipped.
         pixels: Whether to return pixel values, not normalised, for `with_preprocessing`.
 
     Returns:
@@ -52,7 +52,7 @@ def calibration_images(
         for file in Path(directory).rglob("*")
         if file.name.lower().endswith(SUFFIXES) and file.is_file()
     )
-    random.Random(0).shuffle(files)  # noqa: S311 (no secret)
+    random.Random(0).shuffle(files)  # noqa: S311 (not for cryptography)
     prepare = preprocessing.pixels if pixels else transform(model, preprocessing)
     images: list[Any] = []
     for file in files:
@@ -71,10 +71,10 @@ def calibration_images(
 
 
 def split(data: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Calibration data for an input, checked: what is measured on, and what is held back.
+    """Validates calibration data; returns the images for calibration and the held-out ones.
 
     Raises:
-        ValueError: if they are not images as the network takes them.
+        ValueError: if they are not inputs of the network.
     """
     shape, dtype = tuple(images.shape[1:]), np.dtype(images.dtype)
     received = "none"
@@ -96,7 +96,7 @@ def split(data: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(data) < FEW:
         logger.warning(
             "Only %d calibration images: use a hundred or more, like those that the network will "
-            "see, for a better accuracy.",
+            "see, for better accuracy.",
             len(data),
         )
         return data, data
@@ -105,7 +105,7 @@ def split(data: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fits(given, shape):
-    """Whether a shape is that of images, of which None is open."""
+    """Whether a shape matches that of the images, where None matches any size."""
     if len(given) != 4 or not given[0]:
         return False
     return all(side in (None, other) for side, other in zip(shape, given[1:], strict=True))

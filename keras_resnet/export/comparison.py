@@ -1,4 +1,4 @@
-"""Compares what an exported network predicts with what the model does."""
+"""Compares the predictions of an exported network with the model's."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -18,16 +18,16 @@ from keras_resnet.export.network import (
 )
 from keras_resnet.preprocessing import Preprocessing
 
-# Of the largest value: rounding, through some hundred layers.
+# Relative to the largest value: rounding errors in about a hundred layers.
 TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1}
 TOLERANCE = 1e-4
-# What a quantised network has to reach, since rounding explains no fixed difference.
+# Required of a quantized network, for which no bound on the difference is known.
 AGREEMENT = 0.95
-QUANTISED_TOLERANCE = 0.5  # of features
+QUANTISED_TOLERANCE = 0.5  # for features
 IMAGES = 5
-LEAST_PROBABILITY = 1e-30  # which float32 still has all its digits for
+LEAST_PROBABILITY = 1e-30  # a normal number in float32
 BATCH_SIZE = 32
-FREE_SIDE = 64  # Of the images that are tried where a model leaves the size open.
+FREE_SIDE = 64  # image size for models that accept any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +69,18 @@ class Comparison:
 
 
 def tolerance(model: keras.Model) -> float:
-    """What rounding explains, in the lowest precision that the model computes in."""
+    """Returns the tolerance for rounding errors in the lowest precision that the model uses."""
     used = {layer.compute_dtype for layer in every_layer(model)}
     return max((TOLERANCES[dtype] for dtype in used if dtype in TOLERANCES), default=TOLERANCE)
 
 
 def opened(artefact: Path) -> Callable[[Any], dict[str, np.ndarray]]:
-    """`run_exported.load`, in batches, and what a runtime says against a file as a ValueError."""
+    """Opens a file with `run_exported.load`; runs in batches, and errors become ValueErrors."""
 
     def tried(function, argument):
         try:
             return function(argument)
-        except Exception as error:  # each runtime has its own
+        except Exception as error:  # each runtime has its own exceptions
             reason = " ".join(str(error).split())[:500]
             raise ValueError(f"{artefact} cannot be run: {reason}") from error
 
@@ -103,8 +103,8 @@ def compare(
 ) -> Comparison:
     """Compares an exported network's outputs, by name, with the model's for the same images.
 
-    `inputs` is what the model takes, `allowed` the `Comparison`'s tolerance, `predict` the model's
-    `predictor`, which whoever compares several times makes once.
+    `inputs` are the model's inputs, `allowed` is the tolerance of the `Comparison`, and `predict`
+    the model's `predictor`, to be reused in several comparisons.
     """
     expected = named_outputs(model, (predict or predictor(model))(inputs))
     if "probabilities" in outputs and gives_logits(model):
@@ -123,22 +123,22 @@ def compare(
         if name == "probabilities" and allowed is not None:
             output, value = _logarithms(output), _logarithms(value)
         difference = np.abs(output - value).max() / (np.abs(value).max() or 1.0)
-        error = float(np.maximum(error, difference))  # NaN stays
+        error = float(np.maximum(error, difference))  # keeps NaN
     return Comparison(len(inputs), error, agreement, allowed)
 
 
 def predictor(model: keras.Model) -> Callable[[np.ndarray], Any]:
-    """Function from images to what a model predicts, in the precision that it says."""
+    """Returns a function from images to the model's predictions, in full precision."""
     if keras.backend.backend() != "tensorflow":
         return lambda inputs: model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
     import tensorflow as tf
 
-    # A function of its own: that of `predict` may have been compiled for TF32 before.
+    # A new function, since that of `predict` may already be compiled for TF32.
     function = tf.function(lambda images: model(images, training=False), autograph=False)
 
     @run_exported.full_precision()
     def predict(inputs):
-        traced = function.get_concrete_function(  # once, for batches of any size
+        traced = function.get_concrete_function(  # traced once, for any batch size
             tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)
         )
         parts = [
@@ -151,15 +151,15 @@ def predictor(model: keras.Model) -> Callable[[np.ndarray], Any]:
 
 
 def _logarithms(probabilities):
-    """What a network that is sure of its class computed: its probabilities are all 0 or 1."""
+    """Returns log-probabilities, which also differ if all probabilities are close to 0 or 1."""
     logarithms = np.log(np.maximum(np.asarray(probabilities, np.float64), LEAST_PROBABILITY))
-    return logarithms - 1  # none is near 0, so that the largest is a measure of all
+    return logarithms - 1  # none is near 0, so the largest is a scale for all
 
 
 def check_names(outputs: dict[str, np.ndarray], class_names: list[str] | None) -> None:
-    """Refuses names that are not those of the classes that a network predicts.
+    """Raises a ValueError if class names do not match the classes that a network predicts.
 
-    A SavedModel says them too: they have to be the best of its probabilities.
+    The classes that a SavedModel returns have to be the most probable ones.
     """
     class_names = class_names or []
     probabilities = outputs.get("probabilities", outputs.get("logits", np.empty(0)))
@@ -187,13 +187,13 @@ def check_names(outputs: dict[str, np.ndarray], class_names: list[str] | None) -
 def model_inputs(
     model: keras.Model, preprocessing: Preprocessing, images: dict[str, bytes]
 ) -> np.ndarray:
-    """Encoded images, bytes by name, as a model takes them."""
+    """Preprocesses encoded images, bytes by name, for a model."""
     inputs = preprocessing.batch(images, normalise=not normalises_itself(model))
     return np.asarray(laid_out(model, inputs.astype(np.float32)))
 
 
 def sample(shape: Iterable[int | None], dtype: str) -> np.ndarray:
-    """Noise for a network to predict from: values of normalised images, or of pixels."""
+    """Returns random inputs: values like those of normalised images, or pixels."""
     size = (IMAGES, *(side or FREE_SIDE for side in shape))
     random = np.random.default_rng(0)
     if dtype == "uint8":

@@ -1,4 +1,4 @@
-"""Writes a network to one file of another system: what ONNX, LiteRT and OpenVINO share."""
+"""Exports to a single file: what ONNX, LiteRT and OpenVINO have in common."""
 
 import dataclasses
 import importlib.util
@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet import features
 from keras_resnet.builder import channels_first
 from keras_resnet.export import calibration, comparison, record
 from keras_resnet.export.network import (
@@ -32,17 +33,17 @@ logger = logging.getLogger("keras_resnet")
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format of one file.
+    """A file format.
 
     Args:
-        name: In the record.
-        suffix: What a file's name has to end in.
-        packages: Those that write and run it, {module: name of its distribution}.
-        write: Function from the network, the file to write, the metadata to put into it, `quantize`
-            and the calibration data.
-        quantized: What `quantize` can be.
-        extra: The extra that brings the packages.
-        said: What else the record says.
+        name: Name in the record.
+        suffix: Suffix of the file.
+        packages: Packages that write and run it, {module: name of its distribution}.
+        write: Function from the network, the file to write, its metadata, `quantize` and the
+            calibration data.
+        quantized: Allowed values of `quantize`.
+        extra: The extra that installs the packages.
+        said: Additional entries of the record.
     """
 
     name: str
@@ -63,14 +64,15 @@ def write_file(
     class_names: Sequence[str] | None,
     image_size: int | tuple[int, int] | None,
     source: str | os.PathLike[str] | None,
+    layer: str | None,
     with_preprocessing: bool = False,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
     representative_data: np.ndarray | None = None,
 ) -> Path:
-    """Writes a file, runs it, compares it with the model, and gives it its name.
+    """Writes a temporary file, runs it, compares it with the model, and renames it.
 
-    The arguments, the path and the errors are those of the public functions.
+    Arguments, result and errors are those of the public functions.
     """
     if representative_data is not None:
         warnings.warn(
@@ -82,6 +84,7 @@ def write_file(
     path = Path(path)
     check_backend()
     _check(format, model, path, preprocessing, with_preprocessing, quantize)
+    model = model if layer is None else features.pooled(model, layer)
     names = checked_names(model, class_names)
     check_sizes(model, image_size, preprocessing)
     normalise = preprocessing if with_preprocessing else None
@@ -92,12 +95,14 @@ def write_file(
     elif calibration_data is not None:
         raise ValueError(f"calibration_data needs quantize='int8'. Received: quantize={quantize!r}")
     inside = "normalisation" if with_preprocessing else "none"
-    metadata = record.metadata(model, preprocessing=preprocessing, inside=inside, class_names=names)
+    metadata = record.metadata(
+        model, preprocessing=preprocessing, inside=inside, class_names=names, layer=layer
+    )
     with replacing(path) as temporary:
-        # OpenVINO's weights are a second file of the same name.
+        # OpenVINO's weights are in a second file.
         weights, beside = path.with_suffix(".bin"), temporary.with_suffix(".bin")
         try:
-            # While the graph is traced only: what follows is run, on this machine.
+            # For tracing only: what follows runs on this machine.
             with convolution_path("native"):
                 format.write(network, temporary, metadata, quantize, calibrating)
             compared = _try(temporary, network, model, normalise, quantize, held_back)
@@ -109,11 +114,12 @@ def write_file(
                 preprocessing=preprocessing,
                 inside=inside,
                 class_names=names,
+                layer=layer,
                 comparison=compared,
                 source=source,
                 modules=("keras", "tensorflow", *format.packages),
             )
-            # On a full disk it fails here, where nothing has its name: what follows only renames.
+            # A full disk fails here, before any file is replaced; what follows only renames.
             record.write({**description, "quantize": quantize, **format.said}, path)
             if beside.exists():
                 beside.replace(weights)
@@ -123,13 +129,13 @@ def write_file(
 
 
 def check_suffix(path: Path, suffix: str) -> None:
-    """Refuses a file that is not called as its format wants."""
+    """Raises a ValueError if a file does not have the suffix of its format."""
     if path.suffix != suffix:
         raise ValueError(f"The file's name should end in {suffix}. Received: path={str(path)!r}")
 
 
 def _check(format, model, path, preprocessing, with_preprocessing, quantize):
-    """Refuses what the format does not have, a path that cannot be, and a missing package."""
+    """Raises an error for unsupported arguments, an invalid path, or a missing package."""
     if quantize not in format.quantized:
         raise ValueError(
             f"quantize should be one of {format.quantized}. Received: quantize={quantize!r}"
@@ -163,7 +169,7 @@ def _check(format, model, path, preprocessing, with_preprocessing, quantize):
 
 
 def input_signature(network: keras.Model) -> list[keras.InputSpec]:
-    """A network's inputs, as `model.export` takes them; it infers them only after a call."""
+    """Returns a network's inputs for `model.export`, which infers them only after a call."""
     return [keras.InputSpec(shape=t.shape, dtype=t.dtype, name=t.name) for t in network.inputs]
 
 

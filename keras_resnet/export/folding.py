@@ -1,4 +1,4 @@
-"""Batch normalization folded into the convolutions before it, for inference."""
+"""Folds batch normalization into the preceding convolutions, for inference."""
 
 import itertools
 
@@ -64,14 +64,14 @@ def fold(model: keras.Model, *, dtype: str | None = None) -> keras.Model:
 
 
 def _as_functional(model):
-    """A sequential model as the functional one that it is, and neither with what it compiled."""
+    """Returns a sequential model as a functional one; neither is compiled."""
     sequential = isinstance(model, keras.Sequential)
     ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
     return keras.Model(*ends, name=model.name)
 
 
 def _copied(layer, *, folds, dtype):
-    """A layer as the folded network has it; its weights come later, except for a network's."""
+    """Copies a layer for the folded network; only those of nested networks have their weights."""
     if isinstance(layer, NETWORKS):
         return fold(layer, dtype=dtype)
     config = layer.get_config()
@@ -79,7 +79,7 @@ def _copied(layer, *, folds, dtype):
         config["dtype"] = dtype
     if isinstance(layer, ResidualBlock):
         config["folded"] = True
-        # Of most batch normalization nothing is left.
+        # Most batch normalization is removed.
         gone = {after for _, after in _pairs_in(layer)}
         config["parts"] = {
             part.name: {key: value for key, value in changes.items() if key != "dtype" or not dtype}
@@ -92,7 +92,7 @@ def _copied(layer, *, folds, dtype):
 
 
 def _copy_weights(old, new, normalization):
-    """Gives a copy its weights; into a convolution's the batch normalization behind it goes."""
+    """Copies a layer's weights; a convolution's are folded with its batch normalization."""
     if isinstance(old, ResidualBlock) and not old.folded:
         followed = dict(_pairs_in(old))
         for old_path, new_path in ((old.main, new.main), (old.shortcut, new.shortcut)):
@@ -108,7 +108,7 @@ def _copy_weights(old, new, normalization):
 
 
 def _pairs_in(block):
-    """(convolution, batch normalization) where the second follows the first in a block."""
+    """Yields (convolution, following batch normalization) in a block."""
     for path in (block.main, block.shortcut):
         for layer, after in itertools.pairwise(path):
             if isinstance(layer, Conv2D) and isinstance(after, BatchNormalization):
@@ -116,9 +116,9 @@ def _pairs_in(block):
 
 
 def _pairs(model):
-    """(convolution, batch normalization) where the second alone takes what the first gives.
+    """Yields (convolution, batch normalization) if the second is the only user of the first.
 
-    By Keras' private `_inbound_nodes`: nothing public tells who takes a tensor.
+    Uses Keras' private `_inbound_nodes`, as there is no public way to find a tensor's users.
     """
     users = {id(tensor): [model] for tensor in model.outputs}
     for operation in model.operations:
@@ -132,21 +132,21 @@ def _pairs(model):
                 yield layer, user
 
 
-# Subclasses may compute something else.
+# Not subclasses, which may compute something else.
 def _convolves(layer):
     kinds = (keras.layers.Conv2D, Conv2D)
     return type(layer) in kinds and layer.activation is keras.activations.linear
 
 
 def _normalises(layer, convolution):
-    """Whether a layer is a batch normalization over the channels of a convolution."""
+    """Whether a layer is a batch normalization over a convolution's channels."""
     if type(layer) not in (keras.layers.BatchNormalization, BatchNormalization):
         return False
     return layer.axis % 4 == (1 if convolution.data_format == "channels_first" else 3)
 
 
 def _folded(convolution, normalization):
-    """Kernel and bias of the convolution that does both, calculated in float64."""
+    """Returns the kernel and the bias of the folded convolution, computed in float64."""
     gamma, beta, mean, variance = (
         default if value is None else np.asarray(keras.ops.convert_to_numpy(value), np.float64)
         for value, default in (

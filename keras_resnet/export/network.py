@@ -1,4 +1,4 @@
-"""What goes into an exported file: the folded network with named inputs and outputs."""
+"""The network to export: folded, with named inputs and outputs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from keras_resnet.preprocessing import Preprocessing, affine, pair
 
 
 def check_backend() -> None:
-    """Refuses to export with another backend than TensorFlow."""
+    """Raises a ValueError if the backend is not TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Exporting needs the TensorFlow backend of Keras. Save the model, set "
@@ -21,7 +21,7 @@ def check_backend() -> None:
 
 
 def activation(model: keras.Model) -> Callable[..., Any] | None:
-    """The activation of a classifier's head; None if the model has no head."""
+    """Returns the activation of a classifier's head; None if the model has no head."""
     last = model.layers[-1]
     if isinstance(last, NETWORKS):
         return activation(last)
@@ -32,25 +32,25 @@ def activation(model: keras.Model) -> Callable[..., Any] | None:
     if not isinstance(last, (keras.layers.Dense, keras.layers.Activation)):
         return None
     classifying = [keras.activations.softmax, keras.activations.sigmoid]
-    if last.output.shape[-1] > 1:  # one value that nothing bounds is no class
+    if last.output.shape[-1] > 1:  # a single linear output is not a class
         classifying.append(keras.activations.linear)
     return last.activation if last.activation in classifying else None
 
 
 def is_classifier(model: keras.Model) -> bool:
-    """Whether a model ends in probabilities or logits, rather than in features."""
+    """Whether a model returns probabilities or logits, not features."""
     return activation(model) is not None
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether the softmax is still to be taken."""
+    """Whether a model returns logits."""
     return activation(model) is keras.activations.linear
 
 
 def named_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:
-    """A model's outputs by name: `probabilities` or `logits`; `features`, or each level's.
+    """Names a model's outputs: `probabilities`, `logits`, `features`, or each level of a pyramid.
 
-    A pyramid's levels keep the names of their dictionary, or have those of their layers.
+    Levels are named by the keys of the output dictionary, or else by their layers.
     """
     if isinstance(outputs, dict):
         return dict(outputs)
@@ -64,12 +64,12 @@ def named_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:
 
 
 def checked_names(model: keras.Model, class_names: Sequence[object] | None) -> Any:
-    """As many names as the model has classes, their numbers by default; None for a backbone.
+    """Validates class names; by default the class indices; None for a backbone.
 
-    Each is one line: a line break in a name becomes a space.
+    Line breaks in names are replaced by spaces.
 
     Raises:
-        ValueError: if there are others, or one is empty.
+        ValueError: if their number is not that of the classes, or one is empty.
     """
     if not is_classifier(model):
         if class_names is not None:
@@ -96,26 +96,26 @@ def checked_names(model: keras.Model, class_names: Sequence[object] | None) -> A
 
 
 def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
-    """A model's layers, and those inside of them.
+    """Lists a model's layers and all their sublayers.
 
-    By Keras' private name: its public `layers` leaves out those of blocks.
+    Uses a private method of Keras, since the public `layers` does not include sublayers.
     """
     return list(model._flatten_layers())
 
 
 def normalises_itself(model: keras.Model) -> bool:
-    """Whether a model takes pixels, 0..255 (`include_preprocessing=True`)."""
+    """Whether a model accepts pixels in 0..255 (`include_preprocessing=True`)."""
     kinds = (keras.layers.Rescaling, keras.layers.Normalization)
     return any(isinstance(layer, kinds) for layer in every_layer(model))
 
 
 def transform(model: keras.Model, preprocessing: Preprocessing) -> Callable[[Any], Any]:
-    """From an encoded image to what a model takes: normalised, or pixels if it does that itself."""
+    """Returns a function from an encoded image to a model's input, normalised or not."""
     return preprocessing.pixels if normalises_itself(model) else preprocessing
 
 
 def laid_out(model: keras.Model, images: Any) -> Any:
-    """Images (batch, height, width, channels) as the model has its axes."""
+    """Transposes images (batch, height, width, channels) if the model is channels first."""
     return keras.ops.transpose(images, (0, 3, 1, 2)) if channels_first(model) else images
 
 
@@ -124,10 +124,10 @@ def check_sizes(
     image_size: int | tuple[int, int] | None,
     preprocessing: Preprocessing | None,
 ) -> None:
-    """Refuses images that a model cannot take.
+    """Checks the image size.
 
     Raises:
-        ValueError: if `image_size` is too small, or the model or the preprocessing has another.
+        ValueError: if `image_size` is too small, or differs from the model's or preprocessing's.
     """
     channels, *sides = model.input_shape[1:]
     if not channels_first(model):
@@ -160,17 +160,16 @@ def inference_network(
     image_size: int | tuple[int, int] | None = None,
     normalise: Preprocessing | None = None,
 ) -> keras.Model:
-    """The network as a file of another system holds it: folded, in float32, its ends named.
+    """Makes the network to export: folded, in float32, with named inputs and outputs.
 
     Args:
         model: A model of this package.
-        image_size: Side of the images in pixels, or (height, width), to fix what the model leaves
-            open.
-        normalise: A `Preprocessing` whose normalisation is put in front, if any: the images are
-            then uint8, 0..255.
+        image_size: Image size in pixels, or (height, width), if the model accepts any.
+        normalise: A `Preprocessing` whose normalisation to include; the images are then uint8,
+            0..255.
 
     Returns:
-        A model that takes `images`, and returns `named_outputs`.
+        A model from `images` to `named_outputs`.
     """
     shape = list(model.input_shape[1:])
     if image_size:

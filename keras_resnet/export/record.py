@@ -1,4 +1,4 @@
-"""What an export says of itself: export.json in a SavedModel, beside a file FILE.export.json."""
+"""The record of an export: export.json in a SavedModel, FILE.export.json next to a file."""
 
 import dataclasses
 import hashlib
@@ -19,12 +19,12 @@ from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights.download import sha256
 
 NAME = "export.json"
-INSIDE = ("all", "normalisation", "none")  # of the preprocessing
+INSIDE = ("all", "normalisation", "none")  # parts of the preprocessing
 KEYS = {"format", "preprocessing", "preprocessing_inside", "weights_sha256", "class_names"}
 
 
 def weights_hash(model: keras.Model) -> str:
-    """The sha256 of the values of a model's weights, in the order of `model.weights`."""
+    """Returns the sha256 of a model's weights, in the order of `model.weights`."""
     digest = hashlib.sha256()
     for variable in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
@@ -32,10 +32,10 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def file_hashes(artefact: str | os.PathLike[str]) -> dict[str, str]:
-    """The sha256 of an export's files, by their names in a SavedModel's folder.
+    """Returns the sha256 of an export's files, by their paths in a SavedModel's folder.
 
-    Of OpenVINO's .xml, its .bin too. What is read beside the graph, export.json and
-    assets.extra, is left out.
+    Includes the .bin of OpenVINO's .xml, but not export.json and assets.extra, which are not
+    part of the graph.
     """
     artefact = Path(artefact)
     if artefact.is_dir():
@@ -49,7 +49,7 @@ def file_hashes(artefact: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def spec(dtype: Any, shape: Iterable[int | None]) -> dict[str, Any]:
-    """A tensor's type and shape, null where a side varies."""
+    """Describes a tensor: its dtype and shape, with null for dynamic dimensions."""
     return {"dtype": dtype, "shape": [None if side is None else int(side) for side in shape]}
 
 
@@ -62,15 +62,16 @@ def describe(
     preprocessing: Preprocessing | None,
     inside: str,
     class_names: list[str] | None,
+    layer: str | None,
     comparison: Comparison,
     source: str | os.PathLike[str] | None,
     modules: Iterable[str],
 ) -> dict[str, Any]:
-    """The record of an export whose files are complete.
+    """Makes the record of an export whose files are complete.
 
-    `signature` is {name: {"inputs": {name: spec}, "outputs": {name: spec}}}, `inside` what of the
-    preprocessing is part of the export (one of `INSIDE`), `modules` are those whose versions
-    matter.
+    `signature` is {name: {"inputs": {name: spec}, "outputs": {name: spec}}}, `inside` the part of
+    the preprocessing that the export includes (one of `INSIDE`), `layer` the layer whose features
+    it returns, if any, and `modules` are those whose versions are recorded.
     """
     return {
         "format": format,
@@ -79,6 +80,7 @@ def describe(
         "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         "preprocessing_inside": inside,
         "class_names": class_names,
+        "layer": layer,
         "files_sha256": file_hashes(artefact),
         "weights_sha256": weights_hash(model),
         "source": source and {"file": Path(source).name, "sha256": sha256(Path(source))},
@@ -96,31 +98,33 @@ def metadata(
     preprocessing: Preprocessing | None,
     inside: str,
     class_names: list[str] | None,
+    layer: str | None,
 ) -> dict[str, str]:
-    """What a file says of itself where nothing lies beside it; JSON but for the model's name."""
+    """Returns the metadata to write into a file; values are JSON, except for the model's name."""
     values = {
         "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         "preprocessing_inside": inside,
         "class_names": class_names,
+        "layer": layer,
     }
     said = {name: json.dumps(value) for name, value in values.items()}
     return {"model": model.name, **said}
 
 
 def _versions(modules):
-    """The versions that made an export."""
+    """Returns the versions of Python and of the modules that made an export."""
     found = {"keras_resnet": keras_resnet.__version__}
     for name in modules:
         module = importlib.import_module(name)
-        found[name] = str(getattr(module, "__version__", "not told"))
+        found[name] = str(getattr(module, "__version__", "unknown"))
     return found
 
 
 def place(artefact: str | os.PathLike[str]) -> Path:
-    """Where the record of an artefact is: in a SavedModel's folder, or beside a file.
+    """Returns the path of an export's record: in a SavedModel's folder, or next to a file.
 
-    Earlier versions of this package wrote export.json beside a file too: it is taken where there is
-    none of the file's own.
+    If a file has no record of its own, it is export.json, as written by earlier versions of this
+    package.
     """
     artefact = Path(artefact)
     if artefact.is_dir():
@@ -144,7 +148,9 @@ def read(artefact: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path, name = place(artefact), Path(artefact).name
     record = read_json(path, _checked, advice="Export again.") if path.is_file() else {}
-    if not record or record.get("file", name) != name:  # an earlier export.json may be of another
+    if (
+        not record or record.get("file", name) != name
+    ):  # an export.json of earlier versions may be of another file
         raise ValueError(
             f"{artefact} has no record: expected {path}, which every export of this package "
             "writes. Copy it along with the export."
@@ -153,7 +159,7 @@ def read(artefact: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _checked(record):
-    """A record as it is, if what is read from it can be used; empty if it is none of ours."""
+    """Validates a record; returns an empty one if it is not from this package."""
     if not record.keys() >= KEYS:
         return {}
     preprocessing_of(record)
@@ -162,6 +168,8 @@ def _checked(record):
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
     ):
         raise TypeError("class_names should be null or a list of names")
+    if not isinstance(record.get("layer"), str | None):
+        raise TypeError("layer should be null or the name of a layer")
     if record["preprocessing_inside"] not in INSIDE:
         raise ValueError(f"preprocessing_inside should be one of {', '.join(INSIDE)}")
     return record

@@ -1,9 +1,9 @@
-"""Runs an exported network in its own runtime; knows nothing of this package.
+"""Runs an exported network in its own runtime; does not import this package.
 
 Usage: python run_exported.py ARTEFACT INPUTS OUTPUT.npz
 
-INPUTS is a .npy file of images as the network takes them or, for a SavedModel, a folder of image
-files, which are taken in the order of their names. OUTPUT.npz gets each output by its name.
+INPUTS is a .npy file of input images or, for a SavedModel, a folder of image files, which are used
+in the order of their names. The outputs are written to OUTPUT.npz by name.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def load(path: str | os.PathLike[str]) -> Callable[[Any], dict[str, np.ndarray]]
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Has a GPU multiply float32 as such: by itself it rounds to TF32, which has 3 digits."""
+    """Disables TF32, with which a GPU computes float32 products to 3 digits only."""
     import tensorflow as tf
 
     rounds = tf.config.experimental.tensor_float_32_execution_enabled()
@@ -47,7 +47,7 @@ def full_precision() -> Iterator[None]:
 def _saved_model(path):
     import tensorflow as tf
 
-    absl = logging.getLogger("absl")  # which would tell that nobody can train the graph
+    absl = logging.getLogger("absl")  # would warn that the graph cannot be trained
     level = absl.level
     absl.setLevel(logging.ERROR)
     try:
@@ -85,7 +85,7 @@ def _litert(path):
 def _openvino(path):
     import openvino
 
-    # By itself it computes in bfloat16 where the processor has it.
+    # By default, it computes in bfloat16 on processors that support it.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
 
@@ -100,7 +100,7 @@ RUNTIMES = {".onnx": _onnx, ".tflite": _litert, ".xml": _openvino}
 
 
 def main(path: str, inputs: str, output: str) -> None:
-    """Reads the inputs, runs the network, writes the outputs."""
+    """Reads the inputs, runs the network and writes the outputs."""
     source = Path(inputs)
     if source.is_dir():
         images = [file.read_bytes() for file in sorted(source.iterdir())]
@@ -108,9 +108,9 @@ def main(path: str, inputs: str, output: str) -> None:
         images = np.load(source)
     try:
         outputs = load(path)(images)
-    except Exception as error:  # each runtime has its own
+    except Exception as error:  # each runtime has its own exceptions
         sys.exit(f"Error: {' '.join(str(error).split())[:500]}")
-    # Without names of any length, which would be pickled.
+    # Strings of fixed length, as others would be pickled.
     arrays = {k: v.astype(bytes) if v.dtype == object else v for k, v in outputs.items()}
     np.savez(output, **arrays)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) files, for phones and small machines."""
+"""LiteRT (TensorFlow Lite) files, for mobile and embedded devices."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import numpy as np
 from keras_resnet.export.file import Format, input_signature, write_file
 from keras_resnet.preprocessing import Preprocessing
 
-METADATA = "keras_resnet"  # the name of our metadata in a file
-IDENTIFIER = b"TFL3"  # of LiteRT's format
+METADATA = "keras_resnet"  # name of the metadata entry
+IDENTIFIER = b"TFL3"  # of the file format
 
 
 def litert(
@@ -26,6 +26,7 @@ def litert(
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
     representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as a LiteRT file, in which each convolution is one `CONV_2D`.
@@ -40,7 +41,8 @@ def litert(
     Args:
         model: A model of this package, channels last.
         path: File to write, `resnet.tflite` for example.
-        preprocessing: As for `export.onnx`; likewise `class_names`, `image_size` and `source`.
+        preprocessing: As for `export.onnx`; likewise `class_names`, `image_size`, `source` and
+            `layer`.
         class_names: Likewise.
         image_size: Likewise.
         quantize: None; "dynamic" for 8-bit kernels, a quarter of the size; or "int8" for 8-bit
@@ -48,6 +50,7 @@ def litert(
         calibration_data: For "int8", a hundred or more input images, float32 (number, height,
             width, channels), on which the range of each activation is measured.
         source: Likewise.
+        layer: Likewise.
         representative_data: The earlier name of `calibration_data`.
 
     Returns:
@@ -68,12 +71,13 @@ def litert(
         quantize=quantize,
         calibration_data=calibration_data,
         source=source,
+        layer=layer,
         representative_data=representative_data,
     )
 
 
 def _write(network, file, metadata, quantize, data):
-    """By LiteRT's own operations only, so that any interpreter runs them."""
+    """Converts with LiteRT's built-in operations only, which every interpreter supports."""
     import tensorflow as tf
 
     operations = tf.lite.OpsSet.TFLITE_BUILTINS
@@ -95,7 +99,7 @@ def _write(network, file, metadata, quantize, data):
 
 
 def _with_metadata(content, metadata):
-    """A file's content with one more buffer: the metadata, as JSON, under our name."""
+    """Adds the metadata to a file's content, as a buffer of JSON."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 

@@ -1,4 +1,4 @@
-"""ONNX files, for ONNX Runtime and what else reads them."""
+"""ONNX files, for ONNX Runtime and other runtimes."""
 
 import contextlib
 import gc
@@ -13,7 +13,7 @@ import numpy as np
 from keras_resnet.export.file import Format, input_signature, write_file
 from keras_resnet.preprocessing import Preprocessing
 
-OPSET = 17  # ONNX Runtime reads it since 1.12; in 18, tf2onnx averages with a slower operation.
+OPSET = 17  # for ONNX Runtime 1.12 or newer; with 18, tf2onnx uses a slower operation for averages
 
 
 def onnx(
@@ -27,6 +27,7 @@ def onnx(
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
     representative_data: np.ndarray | None = None,
 ) -> Path:
     """Exports a model as an ONNX file, in which each convolution is one `Conv`, grouped ones too.
@@ -52,6 +53,8 @@ def onnx(
         calibration_data: For "int8", a hundred or more input images (number, height, width,
             channels), on which the range of each activation is measured.
         source: The file of the model's weights, if any, for the record.
+        layer: Export the model that `features.pooled` makes for this layer, with the output
+            `features`, instead of the classifier.
         representative_data: The earlier name of `calibration_data`.
 
     Returns:
@@ -77,6 +80,7 @@ def onnx(
         quantize=quantize,
         calibration_data=calibration_data,
         source=source,
+        layer=layer,
         representative_data=representative_data,
     )
 
@@ -103,7 +107,7 @@ def _write(network, file, metadata, quantize, data):
     for tensor in graph.graph.input:
         _name_open_sides(tensor, "side")
     for tensor in graph.graph.output:
-        _name_open_sides(tensor, tensor.name)  # equal names would say equal lengths
+        _name_open_sides(tensor, tensor.name)  # equal names would mean equal lengths
     onnx.helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
@@ -111,14 +115,14 @@ def _write(network, file, metadata, quantize, data):
 
 @contextlib.contextmanager
 def _frees_often():
-    """Has Python free what tf2onnx leaves: each of its passes copies the network, in a cycle.
+    """Runs the garbage collector often, since each pass of tf2onnx leaves a copy of the network.
 
-    What is there before is not looked through each time. The process of ResNet-50's export takes
-    2.8 GB so, at most, and in the end 1.1; else 6.5 and 5.9, in as many seconds.
+    Existing objects are frozen, so they are not visited each time. The export of ResNet-50 then
+    takes at most 2.8 GB, and 1.1 GB at the end; otherwise 6.5 and 5.9 GB, in the same time.
     """
     thresholds = gc.get_threshold()
     gc.freeze()
-    gc.collect()  # a full collection waits for a quarter of what the last one left
+    gc.collect()  # otherwise a full collection only runs after a growth by a quarter
     gc.set_threshold(200, 5, 2)
     try:
         yield
@@ -129,9 +133,9 @@ def _frees_often():
 
 
 def _pad_explicitly(node):
-    """Says how much zeros a convolution of stride 1 pads, where the converter says SAME_UPPER.
+    """Replaces SAME_UPPER of a convolution with stride 1 by explicit padding.
 
-    ONNX Runtime does not take that with dilation.
+    ONNX Runtime does not support it together with dilation.
     """
     from onnx import helper
 
@@ -150,14 +154,14 @@ def _pad_explicitly(node):
 
 
 def _name_open_sides(tensor, prefix):
-    """Says `batch` where the converter says `unk__7`."""
+    """Renames dynamic dimensions, which the converter calls `unk__7`."""
     for number, side in enumerate(tensor.type.tensor_type.shape.dim):
         if not side.HasField("dim_value"):
             side.dim_param = "batch" if number == 0 else f"{prefix}_{number}"
 
 
 def _quantize(file, data):
-    """Replaces a file by one of 8-bit integers."""
+    """Replaces a file by its quantized version."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -18,6 +18,7 @@ def openvino(
     class_names: Sequence[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
 ) -> Path:
     """Exports a model as an OpenVINO file, in which each convolution is one operation.
 
@@ -33,6 +34,7 @@ def openvino(
         class_names: Likewise.
         image_size: Likewise.
         source: Likewise.
+        layer: Likewise.
 
     Returns:
         The path. Existing files are replaced only after the new ones are complete and verified.
@@ -50,6 +52,7 @@ def openvino(
         class_names=class_names,
         image_size=image_size,
         source=source,
+        layer=layer,
     )
 
 
@@ -59,7 +62,7 @@ def _write(network, file, metadata, quantize, data):
     network.export(
         str(file), format="openvino", input_signature=input_signature(network), verbose=False
     )
-    # A model reads its weights from the file, which is replaced: so from memory.
+    # From memory, since the file from which a model reads its weights will be replaced.
     graph = openvino.Core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())
     for name, value in metadata.items():
         graph.set_rt_info(value, ["keras_resnet", name])

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import features
 from keras_resnet.decoding import plainly
 from keras_resnet.export import comparison, folding, record
 from keras_resnet.export.network import (
@@ -45,6 +46,7 @@ def saved_model(
     fold: bool = True,
     warmup: bool = False,
     source: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
 ) -> Path:
     """Exports a model as a SavedModel, the next version in `directory`.
 
@@ -68,6 +70,8 @@ def saved_model(
         fold: Whether to fold batch normalization into the convolutions.
         warmup: Whether to add warm-up requests, as `write_warmup` does.
         source: The file of the model's weights, if any, for export.json.
+        layer: Export the model that `features.pooled` makes for this layer instead of the
+            classifier; it returns `features`, float32 (batch, channels).
 
     Returns:
         The folder of the new version.
@@ -78,18 +82,19 @@ def saved_model(
         OSError: if the disk is full.
     """
     check_backend()
+    model = model if layer is None else features.pooled(model, layer)
     names = checked_names(model, class_names)
     check_sizes(model, None, preprocessing)
     if top_k < 1:
         raise ValueError(f"top_k should be 1 or more. Received: top_k={top_k}")
     if warmup:
-        serving_messages()  # ends here without the serving extra
+        serving_messages()  # raises ImportError without the serving extra
     directory = Path(directory)
     if directory.is_file():
         raise ValueError(f"{directory} is a file. Choose a folder for the versions.")
     directory.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(directory)
-    # A name that is no number: a server that watches the folder passes it over.
+    # Servers that watch the folder ignore names that are not numbers.
     unfinished = directory / f".{uuid.uuid4().hex}{UNFINISHED}"
     try:
         with disk_errors(directory), tempfile.TemporaryDirectory() as folder:
@@ -106,6 +111,7 @@ def saved_model(
             preprocessing=preprocessing,
             inside="all" if preprocessing else "none",
             class_names=names,
+            layer=layer,
             comparison=compared,
             source=source,
             modules=("keras", "tensorflow"),
@@ -120,9 +126,9 @@ def saved_model(
 
 
 def _write(model, predict, target, preprocessing, table):
-    """Writes a SavedModel; gives each signature's inputs and outputs."""
+    """Writes a SavedModel; returns the inputs and outputs of each signature."""
     archive = keras.export.ExportArchive()
-    # Not archive.track(network): the variables are found, and would be written twice.
+    # Without archive.track(network): the variables are found anyway, and would be written twice.
     if table is not None:
         archive.track(table)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
@@ -149,9 +155,9 @@ def _write(model, predict, target, preprocessing, table):
         name: archive.add_endpoint(name, function, [spec])
         for name, (function, spec) in endpoints.items()
     }
-    # A server takes no gradients, and tracing those of every convolution tripled the time.
+    # Gradients are not needed, and tracing them for every convolution tripled the time.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    # Groups as plain convolutions: TensorFlow's own fail where a server has no oneDNN.
+    # Grouped convolutions as plain ones: TensorFlow's own need a server with oneDNN.
     with convolution_path("eigen"):
         archive.write_out(str(target), options=options, verbose=False)
         return {
@@ -164,7 +170,7 @@ def _write(model, predict, target, preprocessing, table):
 
 
 def _name_table(names, folder):
-    """A table from a class's number to its name, read from the asset class_names.txt."""
+    """Makes a lookup table from class index to name, from the asset class_names.txt."""
     file = folder / "class_names.txt"
     text = "".join(f"{name}\n" for name in names)
     file.write_bytes(text.encode("utf-8", "backslashreplace"))
@@ -179,7 +185,7 @@ def _name_table(names, folder):
 
 
 def _predict(model, network, table, top_k):
-    """Function from normalised images to the dict that a signature returns."""
+    """Returns a function from normalised images to the outputs of a signature."""
 
     def outputs(images):
         found = named_outputs(model, network(images, training=False))
@@ -203,7 +209,7 @@ def _predict(model, network, table, top_k):
 
 
 def _try(version, model, preprocessing, names):
-    """Runs a SavedModel, from tensors and from images, and compares it with the model."""
+    """Runs a SavedModel on tensors and on images, and compares it with the model."""
     allowed = comparison.tolerance(model)
     inputs = comparison.sample(model.input_shape[1:], "float32")
     predict, expect = comparison.opened(version), comparison.predictor(model)
@@ -230,7 +236,7 @@ def _specs(tensors):
 
 
 def _place(unfinished, directory):
-    """Renames a whole SavedModel to the next version; another process may take the number."""
+    """Renames a complete SavedModel to the next version; retries if it exists already."""
     while True:
         numbers = (int(entry) for entry in os.listdir(directory) if re.fullmatch("[0-9]+", entry))
         version = directory / str(max(numbers, default=0) + 1)
@@ -242,8 +248,8 @@ def _place(unfinished, directory):
 
 
 def _remove_abandoned(directory):
-    """Removes what killed processes left, a day ago or longer."""
+    """Removes unfinished folders of killed processes that are older than a day."""
     for entry in directory.glob(f".*{UNFINISHED}"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+        with contextlib.suppress(FileNotFoundError):  # removed by another process
             if time.time() - entry.stat().st_mtime > DAY:
                 shutil.rmtree(entry, ignore_errors=True)

@@ -1,14 +1,16 @@
-"""Whether an export is what its record says, and predicts what its model does: `verify`."""
+"""Verifies an export: compares its files with its record, and its predictions with the model."""
 
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_resnet import features
 from keras_resnet.export import record, run_exported
 from keras_resnet.export.comparison import (
     Comparison,
@@ -46,17 +48,9 @@ def verify(
             has other weights than the exported one.
     """
     artefact = Path(artefact)
-    said = record.read(artefact)
-    if record.file_hashes(artefact) != said.get("files_sha256"):
-        raise ValueError(
-            f"{artefact} does not match {record.place(artefact)}: its sha256 differs, so it was "
-            "modified or replaced. Export again."
-        )
-    if record.weights_hash(model) != said["weights_sha256"]:
-        raise ValueError(
-            f"{artefact} was exported from a model with other weights. Pass the model that was "
-            "exported."
-        )
+    said = checked_record(artefact, model)
+    if said.get("layer") is not None:
+        model = features.pooled(model, said["layer"])
     preprocessing = record.preprocessing_of(said) or preprocessing
     if preprocessing is None:
         raise ValueError(f"{artefact} was exported without preprocessing: pass preprocessing.")
@@ -69,6 +63,28 @@ def verify(
     outputs = opened(artefact)(given)
     check_names(outputs, said["class_names"])
     return compare(outputs, model, inputs, None if said.get("quantize") else tolerance(model))
+
+
+def checked_record(artefact: Path, model: keras.Model) -> dict[str, Any]:
+    """The record of an export that was not modified, and was made from a model.
+
+    Raises:
+        ValueError: if the files are not those of the record, or the model has other weights.
+    """
+    said = record.read(artefact)
+    if record.file_hashes(artefact) != said.get("files_sha256"):
+        raise ValueError(
+            f"{artefact} does not match {record.place(artefact)}: its sha256 differs, so it was "
+            "modified or replaced. Export again."
+        )
+    if said.get("layer") is not None:
+        model = features.pooled(model, said["layer"])
+    if record.weights_hash(model) != said["weights_sha256"]:
+        raise ValueError(
+            f"{artefact} was exported from a model with other weights. Pass the model that was "
+            "exported."
+        )
+    return said
 
 
 def answers_in_new_process(
@@ -98,7 +114,7 @@ def answers_in_new_process(
             given = folder / "images.npy"
             np.save(given, inputs)
         output = folder / "outputs.npz"
-        # -P: the program's own folder is not searched for modules.
+        # -P: modules are not imported from the script's folder.
         command = [sys.executable, "-P", run_exported.__file__, artefact, given, output]
         done = subprocess.run(  # noqa: S603 (our own program)
             [str(part) for part in command],

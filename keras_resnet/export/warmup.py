@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving runs before it serves a version, so that no user waits."""
+"""Warm-up requests, which TensorFlow Serving runs before it makes a version available."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from keras_resnet.export import record
 from keras_resnet.files import replacing
 from keras_resnet.preprocessing import pair
 
-FREE_SIDE = 224  # Of the images where the network leaves the size open.
+FREE_SIDE = 224  # image size for networks that accept any
 
 
 def write_warmup(version: str | os.PathLike[str], *, batch_sizes: Sequence[int] = (1,)) -> Path:
@@ -59,7 +59,7 @@ def write_warmup(version: str | os.PathLike[str], *, batch_sizes: Sequence[int] 
 
 
 def serving_messages() -> tuple[Any, Any]:
-    """TensorFlow Serving's own protocol buffers: of requests, and of logs of them.
+    """Imports TensorFlow Serving's protocol buffers, of requests and of their logs.
 
     Raises:
         ImportError: without the serving extra.
@@ -74,7 +74,7 @@ def serving_messages() -> tuple[Any, Any]:
 
 
 def _images(spec, size, preprocessing):
-    """Images as an input takes them: encoded, or numbers."""
+    """Makes images for an input: encoded ones, or arrays."""
     if spec["dtype"] != "string":
         sides = preprocessing.sides if preprocessing else (FREE_SIDE, FREE_SIDE)
         _, *lengths = spec["shape"]

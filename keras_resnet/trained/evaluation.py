@@ -1,4 +1,4 @@
-"""What a network answers on labelled images."""
+"""Evaluation of networks on labelled images."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained.fingerprint import Fingerprint, some
 from keras_resnet.trained.prediction import answers
 
-TOP5_CLASSES = 10  # of fewer, the five best say little, and are not shown
+TOP5_CLASSES = 10  # minimum number of classes for which top-5 accuracy is shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Evaluation:
         return sorted(wrong, key=lambda row: -float(row[3]))
 
     def __str__(self):
-        """In words."""
+        """Returns the accuracy and the numbers of images in one line."""
         top5 = f", top-5 {self.top5:.4f}" if len(self.matrix) >= TOP5_CLASSES else ""
-        return f"top-1 {self.top1:.4f}{top5}, {len(self.rows)} images, {len(self.skipped)} left out"
+        return f"top-1 {self.top1:.4f}{top5}, {len(self.rows)} images, {len(self.skipped)} skipped"
 
     def write(self, path: str | Path) -> None:
         """Writes the rows as a CSV file: file, label, predicted, probability."""
@@ -99,7 +99,7 @@ def evaluate(
     rows, near, loss = [], 0, 0.0
     wrong: list[tuple] = []
     scale, offset = 255 * np.array(preprocessing.std), 255 * np.array(preprocessing.mean)
-    seen = set()  # where a whole batch is bad, another image comes twice
+    seen = set()  # an image may occur twice if a whole batch was unreadable
     batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     for images, labels, names in batches:
         pixels = images.numpy()
@@ -118,7 +118,7 @@ def evaluate(
             rows.append((os.fsdecode(name), classes[label], classes[best[0]], probability))
             if pictured and label != best[0]:
                 wrong.append((rows[-1], image))
-        # Copies: a view would keep its whole batch.
+        # Copies, since a view would keep its whole batch in memory.
         wrong = [(row, image.copy()) for row, image in sorted(wrong, key=_certainty)[:pictured]]
     pictures = {
         row[0]: np.clip(image * scale + offset, 0, 255).round().astype(np.uint8)
@@ -132,7 +132,7 @@ def _certainty(mistake):
 
 
 def evaluate_on(data, network, flip=False) -> Evaluation:
-    """What `Network.evaluate` answers."""
+    """Implements `Network.evaluate`."""
     source, counted, trained = _chosen(data, network.run)
     classes, names = network.model.output_shape[-1], network.class_names
     if network.run is None and classes != len(source.class_names):
@@ -159,18 +159,18 @@ def evaluate_on(data, network, flip=False) -> Evaluation:
 
 
 def _of_imagenet(names, folders):
-    """Whether classes and folders are ImageNet's, in its order, under whatever names."""
+    """Whether classes and folders are ImageNet's, in the same order, by name or WordNet id."""
     numbers, usual = (tuple(column) for column in zip(*imagenet_classes(), strict=True))
     return len(names) == len(numbers) and (tuple(folders) == numbers or tuple(names) == usual)
 
 
 def _chosen(data, run):
-    """The images to evaluate a network on, which these are in words, and how many trained."""
+    """Returns the images to evaluate on, their description, and how many were trained on."""
     if run is None:
         return evaluation_source(data), "", None
     known = Fingerprint.read(run.folder)
     if known is not None and run.split["validation_split"] is not None:
-        # What has parts of its own, or a class of one image, cannot be split so.
+        # Data with parts, or with a class of one image, cannot be split.
         with contextlib.suppress(DataError):
             source = evaluation_source(data, **run.split)
             aside, trained = known.find(source)
@@ -182,7 +182,7 @@ def _chosen(data, run):
 
 
 def _counted(source, aside, trained):
-    """Which images are counted, in words."""
+    """Describes the images that were used."""
     if aside:
         return f"the {source.count} images set aside for validation"
     share = (

@@ -1,4 +1,4 @@
-"""A trained network in the formats of other systems."""
+"""Exports of trained networks."""
 
 import inspect
 from pathlib import Path
@@ -11,15 +11,14 @@ FORMATS = ("saved_model", *SUFFIXES)
 
 
 def export_network(network, format, output, *, any_size=False, **options) -> Path:
-    """What `Network.export` does."""
+    """Implements `Network.export`."""
     check(format, output, {**options, "any_size": True} if any_size else options)
     if output is None:
         if network.run is None:
             raise ValueError("output is missing: pass the file or folder to export to.")
-        quantize = options.get("quantize")
-        output = network.run.folder / (f"{format}_{quantize}" if quantize else format)
-        if format in SUFFIXES:
-            output = output / f"model{SUFFIXES[format]}"
+        output = default_place(
+            network.run.folder, format, options.get("quantize"), options.get("layer")
+        )
     if format in SUFFIXES:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         options["image_size"] = None if any_size else network.preprocessing.crop
@@ -34,14 +33,31 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
         network.model,
         output,
         preprocessing=network.preprocessing,
-        class_names=network.class_names,
+        class_names=None if options.get("layer") else network.class_names,
         source=network.file,
         **options,
     )
 
 
+def default_place(folder, format, quantize=None, layer=None) -> Path:
+    """Where in a run folder an export is: a file, or the folder of a SavedModel's versions."""
+    output = folder / "_".join(filter(None, (format, quantize, layer)))
+    return output / f"model{SUFFIXES[format]}" if format in SUFFIXES else output
+
+
+def check_artefact(artefact: Path) -> None:
+    """Refuses what is not called as an export, or does not exist."""
+    if artefact.suffix not in SUFFIXES.values() and not (artefact / "saved_model.pb").is_file():
+        raise ValueError(
+            f"{artefact} is not an export: expected a .onnx, .tflite or .xml file, or the folder "
+            "of a SavedModel's version, models/flowers/1 for example."
+        )
+    if not artefact.exists():
+        raise ValueError(f"The file {artefact} does not exist.")
+
+
 def check(format, output, options) -> None:
-    """Refuses what a format does not have, and a file that is not called as it wants."""
+    """Raises a ValueError for options that a format does not have, and for a wrong suffix."""
     if format not in FORMATS:
         raise ValueError(
             f"format should be one of {', '.join(FORMATS)}. Received: format={format!r}"

@@ -1,4 +1,4 @@
-"""What data was used: known by names, sizes and classes, wherever it lies."""
+"""Fingerprints of training data: file names, sizes and classes, independent of the location."""
 
 import array
 import dataclasses
@@ -17,13 +17,13 @@ from keras_resnet.files import read_safetensors, replacing
 
 NAME = "data.safetensors"
 PARTS = ("train", "val")
-NAMED = 3  # files or classes that an error names
+NAMED = 3  # number of files or classes in an error message
 
 
 def _look(source):
-    """Of each file of a source: a number for its name and size, uint64, and how many images it has.
+    """Returns for each file of a source a hash of its name and size, and its number of images.
 
-    And [(name, files), ...] of the folders that they lie in, in their order.
+    Also returns [(folder, number of files), ...] in the same order.
     """
     files, images = bytearray(), array.array("q")
     folders: list[tuple[str, int]] = []
@@ -39,13 +39,13 @@ def _look(source):
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """The data of a training.
+    """The fingerprint of a training's data.
 
     Args:
-        class_names: Names of the classes.
-        train: A number for the name and the size of each file of images that train, uint64.
-        val: And that validate.
-        groups: How many files of these lie in each folder, [(name, files), ...] in their order.
+        class_names: Class names.
+        train: Hash of the name and size of each training file, uint64.
+        val: The same for validation files.
+        groups: Number of these files in each folder, [(name, files), ...], in order.
     """
 
     class_names: tuple[str, ...]
@@ -55,12 +55,12 @@ class Fingerprint:
 
     @classmethod
     def of(cls, sources):
-        """That of the images that train and those that validate."""
+        """Computes the fingerprint of the training and validation images."""
         (train, _, before), (val, _, after) = map(_look, sources)
         return cls(tuple(sources[0].class_names), train, val, before + after)
 
     def write(self, folder):
-        """Writes it into a run folder."""
+        """Writes the fingerprint to a run folder."""
         said = json.dumps({"classes": self.class_names, "groups": self.groups})
         arrays = {part: getattr(self, part) for part in PARTS}
         with replacing(Path(folder) / NAME) as temporary:
@@ -68,7 +68,7 @@ class Fingerprint:
 
     @classmethod
     def read(cls, folder):
-        """That of a run folder; None of one that an older release began.
+        """Reads the fingerprint of a run folder; None if an older release created it.
 
         Raises:
             DataError: if the file is damaged.
@@ -90,11 +90,11 @@ class Fingerprint:
         return cls(tuple(said["classes"]), train, val, groups)
 
     def find(self, source) -> tuple[bool, int | None]:
-        """Finds a source's images among those that are known.
+        """Looks up a source's images among the training and validation images.
 
         Returns:
-            Whether they are exactly those that validated; and how many are in files that trained,
-            None where there are no files to tell by.
+            Whether they are exactly the validation images; and the number of images in training
+            files, None if the source has no files.
         """
         files, images, _ = _look(source)
         if not len(files):
@@ -103,10 +103,10 @@ class Fingerprint:
         return aside, int(images[np.isin(files, self.train)].sum())
 
     def check(self, sources, folder):
-        """Refuses data that is not what a training in a folder began with.
+        """Checks that the data has not changed since the training in a folder began.
 
         Raises:
-            DataError: says what changed.
+            DataError: if it has; the message describes the changes.
         """
         now = Fingerprint.of(sources)
         changed = self._classes_changed(now) or self._files_changed(now, sources)
@@ -148,6 +148,6 @@ class Fingerprint:
 
 
 def some(names, most=NAMED):
-    """The first of some names, and how many more there are, for a message."""
+    """Joins the first of some names, and the number of others, for a message."""
     more = len(names) - most
     return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "") or "none"

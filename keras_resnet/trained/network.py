@@ -1,4 +1,4 @@
-"""A trained network, from a run folder or from a file of weights, and what it can be asked."""
+"""A trained network, from a run folder or from weights: `Network`."""
 
 import dataclasses
 import logging
@@ -120,7 +120,7 @@ class Network:
                 mean nor std is given.
         """
         if model is None and is_name(weights):
-            raise ValueError(f"Whose {weights} are meant? Pass model.")
+            raise ValueError(f"Several networks have weights named {weights}. Pass model.")
         file = locate(weights, str(model))
         network, variant, pixels, other = _classifier(file, model, version, prefix)
         if isinstance(preprocessing, Preprocessing):
@@ -169,7 +169,7 @@ class Network:
         Args:
             files: Paths of image files, or of folders of images.
             top: Number of classes for each image.
-            skipped: Collects images that cannot be decoded, which are left out. Without it they are
+            skipped: Collects images that cannot be decoded, which are skipped. Without it they are
                 logged.
             flip: Whether to average the probabilities with those of the mirrored images, which
                 takes twice as long.
@@ -278,7 +278,8 @@ class Network:
         Args:
             format: "saved_model", "onnx", "litert" or "openvino".
             output: File to write, or for a SavedModel the folder of its versions. Default: in the
-                run folder, `saved_model` or for example `onnx_int8/model.onnx`.
+                run folder, `saved_model` or for example `onnx_int8/model.onnx`, or with a layer
+                `onnx_layer3/model.onnx`.
             **options: Arguments of `export.saved_model`, `export.onnx`, ...; `any_size=True` for a
                 file that accepts images of any size.
 
@@ -327,7 +328,7 @@ def open_network(
 
 
 def _changed(usual, preprocessing) -> Preprocessing:
-    """The usual preprocessing with the values that are given."""
+    """Replaces the usual preprocessing, or some of its fields, by the given values."""
     if isinstance(preprocessing, Preprocessing):
         return preprocessing
     given = dict(preprocessing or {})
@@ -335,7 +336,7 @@ def _changed(usual, preprocessing) -> Preprocessing:
 
 
 def _refuse_or_warn(file, other, assumed):
-    """Of images that are, or may be, no RGB."""
+    """Raises an error, or warns, if a network needs or may need other images than RGB."""
     about = (
         f"{file.name} may expect different preprocessing than most networks: {other.rstrip('.')}."
     )
@@ -351,7 +352,7 @@ def _refuse_or_warn(file, other, assumed):
 
 
 def _classifier(file, model, version, prefix):
-    """The network of a file of weights, with probabilities, its name, and what images it takes."""
+    """Builds the classifier of a weights file; also returns its name and other preprocessing."""
     checkpoint, state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What a trained network says is on images."""
+"""Predictions of a trained network for image files."""
 
 import os
 from collections.abc import Iterator
@@ -17,19 +17,20 @@ BATCH_SIZE = 32
 
 
 def answers(model, images, flip=False) -> np.ndarray:
-    """Class probabilities of a batch; with `flip`, the mean with those of the mirrored images.
+    """Computes the class probabilities of a batch.
 
     Args:
-        model: From normalised images to probabilities.
+        model: A model from normalised images to probabilities.
         images: float32 (batch, height, width, 3).
-        flip: Whether to mirror them left to right, too (Krizhevsky et al., 2012, section 4.1).
+        flip: Whether to average them with those of the mirrored images (Krizhevsky et al., 2012,
+            section 4.1).
     """
     rows = np.asarray(model.predict_on_batch(images))
     return (rows + np.asarray(model.predict_on_batch(images[:, :, ::-1]))) / 2 if flip else rows
 
 
 def probabilities(model, preprocessing, images, flip=False) -> np.ndarray:
-    """What `Network.probabilities` answers, by a model."""
+    """Implements `Network.probabilities`."""
     images = {f"Image {number}": image for number, image in enumerate(images)}
     skipped = Skipped()
     source = _source(
@@ -44,7 +45,7 @@ def probabilities(model, preprocessing, images, flip=False) -> np.ndarray:
 def predict(
     model, preprocessing, class_names, files, top, skipped=None, flip=False
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
-    """What `Network.predict` answers, by a model and what belongs to it."""
+    """Implements `Network.predict`."""
     bad, none = Skipped() if skipped is None else skipped, True
     found = [image_files(file) for file in files]
     for _, unusable in found:
@@ -66,7 +67,7 @@ def _refuse(skipped):
 
 
 def _source(names, items, read, why_bad) -> Source:
-    """Images without labels: in their stead stand the places in the list, and -1 for no image."""
+    """Makes a source of unlabelled images; labels are their indices, and -1 for placeholders."""
     if not names:
         raise ValueError("There are no images to classify: pass one or more.")
     all_names, all_items = tf.constant(names), tf.constant(items)
@@ -76,7 +77,7 @@ def _source(names, items, read, why_bad) -> Source:
 
     def read_item(item):
         return tf.cond(
-            item == "",  # no image, which stands in for a batch of bad ones
+            item == "",  # a placeholder for a batch of unreadable images
             lambda: tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8)),
             lambda: read(all_items[tf.strings.to_number(item, tf.int64)]),
         )
@@ -92,7 +93,7 @@ def _source(names, items, read, why_bad) -> Source:
 
 
 def _answers(model, preprocessing, source, skipped, flip):
-    """(place, probabilities) of each image that can be decoded, in their order, batch by batch."""
+    """Yields (index, probabilities) of each readable image, in order."""
     batches = evaluation_batches(source, preprocessing, batch_size=BATCH_SIZE, skipped=skipped)
     for images, places, _ in batches:
         rows = answers(model, images.numpy(), flip)

@@ -1,10 +1,10 @@
-"""What had other names before."""
+"""Deprecated names."""
 
 from keras_resnet.trained.network import Network, open_network
 
 
 class Run:
-    """The old `training.Run`, which `trained.Network` replaces."""
+    """The old `training.Run`, replaced by `trained.Network`."""
 
     def __init__(self, network):
         self.network, self.folder = network, network.run.folder
@@ -29,10 +29,10 @@ class Run:
 
 
 def explain(image, output=None, *, run=None, model=None, weights=None, **options):
-    """As `Network.explain`."""
+    """Same as `Network.explain`."""
     return open_network(run, model, weights).explain(image, output, **options)
 
 
 def export_network(format, output=None, *, run=None, model=None, weights=None, **options):
-    """As `Network.export`."""
+    """Same as `Network.export`."""
     return open_network(run, model, weights).export(format, output, **options)

@@ -1,4 +1,4 @@
-"""The folder that a training leaves, read back."""
+"""Reads run folders."""
 
 import csv
 import dataclasses
@@ -99,23 +99,23 @@ class Run:
 
 
 def load_best(folder) -> keras.Model:
-    """The network in the `best.keras` of a run folder.
+    """Loads the network from `best.keras` of a run folder.
 
     Raises:
-        ValueError: if the file is damaged, or is of something else.
+        ValueError: if the file is damaged or has other content.
     """
     path = Path(folder) / BEST
     try:
-        if not zipfile.is_zipfile(path):  # of which Keras says that it is not there
+        if not zipfile.is_zipfile(path):  # for which Keras reports that it does not exist
             raise ValueError("it is not a zip file, or is truncated")
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # of Keras, zipfile, h5py: there is no end of them
+    except Exception as error:  # of Keras, zipfile, h5py and others
         said = " ".join(str(error).split()).removesuffix(".")
         raise ValueError(f"{path} cannot be read: {said[:300]}. {ADVICE}") from error
 
 
 def _class_names(indices):
-    """The names that class_indices.json has."""
+    """Returns the class names from the content of class_indices.json."""
     names = tuple(indices[str(number)] for number in range(len(indices)))
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError('expected {"0": "daisy", ...}, a name for each class index, from 0')
@@ -123,9 +123,9 @@ def _class_names(indices):
 
 
 def _data(recipe):
-    """The evaluation transform and the division of the data that recipe.json has."""
+    """Returns the evaluation transform and the data split from the content of recipe.json."""
     if not isinstance(recipe.get("data", ""), str) or not isinstance(recipe.get("seed", 0), int):
-        raise TypeError("data should be a string, and seed a whole number")
+        raise TypeError("data should be a string, and seed an integer")
     share = recipe.get("validation_split")
     if share is not None and not (isinstance(share, float) and 0 < share < 1):
         raise ValueError(f"validation_split should be null or between 0 and 1, not {share!r}")

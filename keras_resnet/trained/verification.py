@@ -1,4 +1,4 @@
-"""Whether an export answers as the network that it was made from."""
+"""Verifies exports of trained networks."""
 
 import logging
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_resnet import export
 from keras_resnet.export import record
-from keras_resnet.trained.exporting import SUFFIXES
+from keras_resnet.trained.exporting import check_artefact
 from keras_resnet.trained.network import open_network
 from keras_resnet.trained.run import BEST, newest_run
 
@@ -40,13 +40,7 @@ def verify_export(
         OSError: if an image cannot be read.
     """
     artefact = Path(artefact)
-    if artefact.suffix not in SUFFIXES.values() and not (artefact / "saved_model.pb").is_file():
-        raise ValueError(
-            f"{artefact} is not an export: expected a .onnx, .tflite or .xml file, or the folder "
-            "of a SavedModel's version, models/flowers/1 for example."
-        )
-    if not artefact.exists():
-        raise ValueError(f"The file {artefact} does not exist.")
+    check_artefact(artefact)
     if run is None and model is None and weights is None:
         run = next((f for f in artefact.resolve().parents if (f / BEST).is_file()), None)
         if run is None:

@@ -22,7 +22,7 @@ __all__ = [
     "named_recipe",
     "train",
 ]
-# Names of before: {name: (module, name there, what to use)}.
+# Deprecated names: {name: (module, name there, replacement)}.
 _MOVED = {
     "Placement": ("training", "Distribution", "training.Distribution"),
     "Run": ("trained.renamed", "Run", "trained.Network"),

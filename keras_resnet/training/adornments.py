@@ -1,4 +1,4 @@
-"""What only adorns a training: where it fails, there is a warning, and the work goes on."""
+"""Optional output of a training: if it fails, a warning is logged and training continues."""
 
 import contextlib
 import functools
@@ -15,16 +15,16 @@ from keras_resnet.data.pipeline import training_batches
 logger = logging.getLogger("keras_resnet")
 
 TENSORBOARD = "tensorboard"  # the folder of its logs
-SHOWN = 8  # training images
+SHOWN = 8  # number of training images
 
 
 @contextlib.contextmanager
 def adorning(what, missing):
-    """Makes of any error in its block a warning.
+    """Converts any error in its block to a warning.
 
     Args:
-        what: What the block makes: a file's name.
-        missing: {what: why it is missing}, which is told.
+        what: What the block creates, a file for example.
+        missing: {what: reason}, to which a failure is added.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def adorning(what, missing):
 
 
 def until_it_fails(callback, what, missing):
-    """Has a Keras callback do its work up to its first error; arguments as of `adorning`."""
+    """Wraps a Keras callback to disable it after its first error; arguments as for `adorning`."""
 
     def harmless(hook):
         @functools.wraps(hook)
@@ -52,11 +52,11 @@ def until_it_fails(callback, what, missing):
 
 
 def tensorboard(folder, missing):
-    """Callbacks that write losses, accuracies and the learning rate of each epoch.
+    """Returns callbacks that log losses, accuracies and the learning rate of each epoch.
 
     Args:
         folder: The run folder.
-        missing: As of `adorning`.
+        missing: As for `adorning`.
     """
     if importlib.util.find_spec("tensorboard") is None:
         logger.info("No TensorBoard logs: pip install tensorboard, or keras3-resnet[tensorboard].")
@@ -68,13 +68,13 @@ def tensorboard(folder, missing):
 
 
 def write_pictures(recipe, source, folder, step):
-    """Adds augmented training images, the confusion matrix and the mistakes, if there are logs.
+    """Adds augmented training images, the confusion matrix and mistakes to TensorBoard's logs.
 
     Args:
         recipe: A `Recipe`.
-        source: The images that train.
+        source: The training images.
         folder: The run folder.
-        step: The epoch that they are shown at.
+        step: The epoch at which they are shown.
     """
     if not (folder / TENSORBOARD).is_dir():
         return

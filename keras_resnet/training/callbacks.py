@@ -1,4 +1,4 @@
-"""What happens between steps: validation, checkpoints, and a stop where it leads nowhere."""
+"""Callbacks of the training: validation, checkpoints, and the stop if a loss is not finite."""
 
 import keras
 import numpy as np
@@ -12,18 +12,18 @@ from keras_resnet.training.errors import TrainingError, WritingError
 from keras_resnet.training.progress import numbers
 from keras_resnet.training.report import write_history, write_skipped
 
-LOSSES_AT_ONCE = 50  # that are looked at
-CROSS_ENTROPY = "cross_entropy"  # the metric
+LOSSES_AT_ONCE = 50  # number of losses that are read together
+CROSS_ENTROPY = "cross_entropy"  # name of the metric
 
 
 def synchronise(model):
-    """Gives the variables the values that JAX holds apart while it trains."""
+    """Updates the variables, whose values JAX keeps elsewhere during training."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
 
 
 def averages(optimizer) -> dict:
-    """{id of a variable: its moving average}, of an optimizer that keeps them."""
+    """Returns an optimizer's moving averages of the weights, {id of a variable: average}."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not optimizer.use_ema:
         return {}
@@ -36,67 +36,67 @@ def averages(optimizer) -> dict:
 
 
 def copy_weights(source, target, *, instead=None):
-    """Gives a network the weights of another.
+    """Copies the weights of a network to another one.
 
     Args:
-        source: The network to read.
-        target: The network to change.
-        instead: {id of a weight: what is read in its place}.
+        source: The network to copy from.
+        target: The network to copy to.
+        instead: {id of a weight: variable to copy instead}.
     """
     for ours, theirs in zip(target.weights, source.weights, strict=True):
         ours.assign(ops.convert_to_numpy((instead or {}).get(id(theirs), theirs)))
 
 
 def copy_validated(model, network, plain):
-    """Gives the plain network the weights that are validated: the averages, where there are any.
+    """Copies the validated weights to the plain network: the moving averages, if there are any.
 
     Args:
-        model: What is trained, compiled.
-        network: The whole network; it may be the same.
-        plain: The network to change.
+        model: The compiled model that is trained.
+        network: The whole network; may be the same.
+        plain: The network to copy to.
     """
     synchronise(model)
     copy_weights(network, plain, instead=averages(model.optimizer))
 
 
 class CallbackList(keras.callbacks.CallbackList):
-    """Callbacks that get the logs of a step as the device has them, in this thread.
+    """A callback list that passes the logs of a step as tensors on the device, in this thread.
 
-    Keras' own list has each step wait for numbers, or calls from another thread.
+    Keras' own list converts them to numbers in each step, or calls callbacks from another thread.
     """
 
     def on_train_batch_end(self, batch, logs=None):
-        """Calls each of them."""
+        """Calls each callback."""
         for callback in self.callbacks:
             callback.on_train_batch_end(batch, logs)
 
     def on_test_batch_end(self, batch, logs=None):
-        """Likewise."""
+        """Calls each callback."""
         for callback in self.callbacks:
             callback.on_test_batch_end(batch, logs)
 
 
 def write_network(network, path):
-    """Saves a network; it replaces the file at once."""
+    """Saves a network; an existing file is replaced atomically."""
     with replacing(path) as temporary:
         network.save(temporary)
 
 
 def seeds(model):
-    """The states of a network's random generators."""
+    """Returns the states of a network's random generators."""
     weights = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 
 
 class CheckpointCallback(keras.callbacks.Callback):
-    """Keeps the history, the best network and a checkpoint in the run folder.
+    """Saves the history, the best network and checkpoints in the run folder.
 
     Args:
         training: A `Training`.
         phase: A `Phase`.
-        state: A `TrainingState`, which is kept up.
-        bar: The `ProgressBar`, which knows the speed.
-        averaging: A `WeightAveraging`, whose average is kept too; None without.
+        state: A `TrainingState`, which is updated.
+        bar: The `ProgressBar`, which measures the speed.
+        averaging: A `WeightAveraging`, whose average is saved too, or None.
     """
 
     def __init__(self, training, phase, state, bar, averaging=None):
@@ -105,16 +105,16 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.averaging = averaging
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Remembers what an interrupted process had done of the epoch."""
+        """Stores the part of the epoch that an interrupted process did."""
         self.before, self.logs_before = self.state.step, self.state.logs
         self.losses = []
 
     def on_train_batch_end(self, batch, logs=None):
-        """Saves if it is time to, and looks at the losses: seldom, since the device is waited for.
+        """Saves a checkpoint if due, and checks the losses, rarely, since it waits for the device.
 
         Args:
             batch: The step, from 0, in this process's part of the epoch.
-            logs: The means over the epoch, as the device has them.
+            logs: The means over the epoch, as tensors on the device.
         """
         self.state.step = self.before + batch + 1
         self.losses.append(logs["loss"])
@@ -128,7 +128,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             self.save()
 
     def _look_at_losses(self):
-        """Stops if one is no number: the mean over the epoch is none from that step on."""
+        """Stops the training if a loss is not finite, and so the mean from that step on."""
         step = self.state.step - len(self.losses)
         for loss in self.losses:
             step += 1
@@ -137,14 +137,14 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.losses = []
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves, and stops where training ends."""
+        """Saves the epoch, and stops the training at its end."""
         if not np.isfinite(logs["val_loss"]):
             self._refuse(f"validation loss became {logs['val_loss']}", self.state.step)
         history = self.state.history
         self._judge_data()
         best = logs["val_accuracy"] > self.state.best
         self.state.step, self.state.logs = self.phase.steps, {}
-        logs.update(self._over_the_epoch(logs))  # for the callbacks that come later too
+        logs.update(self._over_the_epoch(logs))  # also for the callbacks after this one
         row = {"epoch": epoch + 1, "phase": self.phase.name, **logs}
         row["learning_rate"] = self.phase.rate(self.phase.steps_done(self.state) - 1)
         row["images_per_second"] = round(self.bar.images_per_second, 1)
@@ -155,13 +155,13 @@ class CheckpointCallback(keras.callbacks.Callback):
             self._write(BEST, self.save_network)
         if ends:
             self._write(LAST, self.save_network)
-        # After them: a process killed between the two repeats the epoch, and writes them again.
+        # After them: if killed in between, the epoch is repeated and they are written again.
         self.save()
         self._write("history.csv", lambda name: write_history(history, self.training.folder))
         self.model.stop_training = ends
 
     def _judge_data(self):
-        """Writes skipped.csv; after the first epoch, which saw all images, judges how many."""
+        """Writes skipped.csv; after the first epoch, checks the fraction of unreadable images."""
         training = self.training
         self._write("skipped.csv", lambda name: write_skipped(training.skipped, training.folder))
         if not self.state.history:
@@ -185,7 +185,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         )
 
     def _over_the_epoch(self, logs):
-        """The means over the steps of an interrupted process and those of this one."""
+        """Returns the means over the steps of an interrupted process and of this one."""
         share = self.before / self.state.step
         return {
             name: share * self.logs_before.get(name, 0.0) + (1 - share) * logs[name]
@@ -193,7 +193,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         }
 
     def save_network(self, name):
-        """Writes the network as it was validated."""
+        """Saves the network with the validated weights."""
         copy_validated(self.model, self.phase.network, self.training.plain)
         write_network(self.training.plain, self.training.folder / name)
 
@@ -225,14 +225,14 @@ class CheckpointCallback(keras.callbacks.Callback):
 
 
 class Averages(keras.callbacks.Callback):
-    """Validates the moving averages of the weights.
+    """Validates with the moving averages of the weights.
 
-    `keras.callbacks.SwapEMAWeights` exchanges them by sums and differences, which rounds the
-    weights that training goes on with.
+    `keras.callbacks.SwapEMAWeights` swaps them by additions and subtractions, which changes the
+    weights of the training by rounding.
     """
 
     def on_test_begin(self, logs=None):
-        """Puts the averages in the weights' place."""
+        """Replaces the weights by the averages."""
         synchronise(self.model)
         found = averages(self.model.optimizer)
         self.kept = [
@@ -244,21 +244,21 @@ class Averages(keras.callbacks.Callback):
             variable.assign(ops.convert_to_numpy(found[id(variable)]))
 
     def on_test_end(self, logs=None):
-        """Puts the weights back."""
+        """Restores the weights."""
         for variable, value in self.kept:
             variable.assign(value)
         self.kept = []
 
     def on_epoch_end(self, epoch, logs=None):
-        """Has the mean over the images, each once, for the validation's loss."""
+        """Sets the validation loss to the mean over all images, each counted once."""
         logs["val_loss"] = logs.pop(f"val_{CROSS_ENTROPY}")
         del logs[CROSS_ENTROPY]
 
 
 class SharedValidation(keras.callbacks.Callback):
-    """Has each of several processes validate its part by itself, on one device, and sums up.
+    """Validates a part of the images in each process, on one device, and adds up the results.
 
-    A validation that all devices compute together would need as many images of each.
+    A joint validation on all devices would need the same number of images on each.
     """
 
     def __init__(self, training):

@@ -1,4 +1,4 @@
-"""The state of a training in one file: what a killed process needs to go on, bit for bit."""
+"""Checkpoints: the state of a training in one file, to resume it bit for bit."""
 
 import dataclasses
 import json
@@ -17,14 +17,14 @@ NAME = "checkpoint.safetensors"
 
 @dataclasses.dataclass
 class TrainingState:
-    """How far a training is.
+    """The progress of a training.
 
     Args:
-        counts: How many images train and validate.
-        history: A row of history.csv for each whole epoch.
-        step: Steps done of the epoch after those.
+        counts: Numbers of training and validation images.
+        history: A row of history.csv for each completed epoch.
+        step: Completed steps of the current epoch.
         logs: The means of loss and accuracies over these steps.
-        skipped: {file: reason} of the bad images that train, and of those that validate.
+        skipped: {file: reason} of the unreadable training images, and of the validation images.
     """
 
     counts: tuple[int, int]
@@ -35,22 +35,22 @@ class TrainingState:
 
     @property
     def epoch(self):
-        """Whole epochs done."""
+        """Number of completed epochs."""
         return len(self.history)
 
     @property
     def best(self):
-        """The best validation accuracy so far, -1 before the first."""
+        """The best validation accuracy so far, -1 before the first epoch."""
         return max((row["val_accuracy"] for row in self.history), default=-1.0)
 
     def ends(self, recipe) -> bool:
-        """Whether nothing is left to train."""
+        """Whether the training is complete."""
         return self.epoch == recipe.total_epochs or self.patience_ends(recipe)
 
     def patience_ends(self, recipe) -> bool:
-        """Whether so many epochs as the recipe says brought no better validation accuracy.
+        """Whether the validation accuracy has not improved for the number of epochs in the recipe.
 
-        The epochs of the head alone do not count.
+        Epochs that train only the head do not count.
         """
         first = recipe.head_epochs
         if recipe.early_stopping is None or self.epoch <= first:
@@ -60,7 +60,7 @@ class TrainingState:
         return self.epoch - max(best + 1, first) >= recipe.early_stopping
 
     def __str__(self):
-        """In words."""
+        """Returns the epoch and the step, for messages."""
         return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
 
 
@@ -74,7 +74,7 @@ def save(folder, state, groups):
 
     Raises:
         TrainingError: if a weight is not finite; nothing is written.
-        OSError: if it cannot be written; the previous one is intact.
+        OSError: if it cannot be written; the previous checkpoint is kept.
     """
     arrays = {
         f"{group}/{number:05}": np.ascontiguousarray(ops.convert_to_numpy(variable))
@@ -87,14 +87,14 @@ def save(folder, state, groups):
         raise TrainingError(f"Some weights are NaN or infinite after {state}.")
     metadata = {"progress": json.dumps(dataclasses.asdict(state))}
     metadata["checksum"] = _checksum(arrays, metadata["progress"])
-    # 0-dimensional arrays become 1-dimensional by ascontiguousarray; restore takes either.
+    # ascontiguousarray makes 0-dimensional arrays 1-dimensional; restore accepts both.
     with replacing(Path(folder) / NAME) as temporary:
-        # Not save_file: it makes a file of a name of its own, which a killed process would leave.
+        # Not save_file, which uses a temporary name of its own that a killed process would leave.
         temporary.write_bytes(safetensors.numpy.save(arrays, metadata))
 
 
 def _checksum(arrays, progress):
-    """CRC-32 of all that a checkpoint holds, in hexadecimal."""
+    """Returns the CRC-32 of a checkpoint's content, in hexadecimal."""
     found = zlib.crc32(progress.encode())
     for name, array in sorted(arrays.items()):
         found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
@@ -118,18 +118,18 @@ def load(folder):
 
 def _understood(metadata, arrays):
     checksum = _checksum(arrays, metadata["progress"])
-    if metadata.get("checksum", checksum) != checksum:  # an older release wrote none
+    if metadata.get("checksum", checksum) != checksum:  # older releases wrote none
         raise ValueError("its checksum is wrong")
     said = json.loads(metadata["progress"])
     return TrainingState(**{**said, "counts": tuple(said["counts"])}), arrays
 
 
 def restore(arrays, groups):
-    """Gives variables the values of a checkpoint; all or nothing.
+    """Assigns the values of a checkpoint to variables; all or nothing.
 
     Args:
         arrays: From `load`.
-        groups: As of `save`; a part of its groups, perhaps.
+        groups: As for `save`; may be a part of its groups.
 
     Raises:
         TrainingError: if they are not the same variables.

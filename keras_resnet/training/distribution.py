@@ -1,4 +1,4 @@
-"""Where a training runs: on which devices of this machine, and with which other processes."""
+"""The devices and processes that a training runs on."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,11 @@ from keras_resnet.training.recipe import Recipe
 
 logger = logging.getLogger("keras_resnet")
 
-HEARTBEAT = 20  # seconds without a word after which a process is taken for dead
-WAITING = 300  # seconds that processes wait for each other at the start
+HEARTBEAT = 20  # seconds without a signal after which a process is considered dead
+WAITING = 300  # seconds to wait for other processes at the start
 PARTING = 40  # and at the end
-# Steps from which XLA pays on a GPU. On an H100 it saved 85 ms a step of ResNet-50, batch 256, and
-# 36 of ResNet-34, batch 16; compiling took 50 to 70 and 35 s.
+# Number of steps from which XLA saves time on a GPU. On an H100, it saved 85 ms per step of
+# ResNet-50 with batch size 256, and 36 of ResNet-34 with 16; compiling took 50 to 70 and 35 s.
 COMPILED_FROM = 1000
 
 
@@ -49,7 +49,7 @@ class Distribution:
     process_id: int = 0
 
     def __post_init__(self):
-        """Refuses numbers that cannot be meant."""
+        """Validates the fields."""
         if self.devices < 1 or not 0 <= self.process_id < self.processes:
             raise ValueError(
                 "devices should be 1 or more, and process_id 0 to processes - 1. Received: "
@@ -89,7 +89,7 @@ class Distribution:
 
     @property
     def replicas(self):
-        """Among how many each batch is shared, as far as is known before the processes meet."""
+        """Number of replicas that share a batch, as known before the processes connect."""
         return self.processes * self.devices
 
     def check(self, recipe: Recipe) -> None:
@@ -135,12 +135,12 @@ class Distribution:
             changes["precision"] = "mixed_bfloat16" if bfloat16 else "float32"
         if recipe.jit_compile is None:
             pays = _compute_capability() is not None and steps >= COMPILED_FROM
-            # On JAX without it every operation would be run by itself.
+            # JAX would run each operation separately without it.
             changes["jit_compile"] = pays or keras.backend.backend() == "jax"
         return dataclasses.replace(recipe, **changes)
 
     def start(self) -> Callable[[], AbstractContextManager]:
-        """Meets the other processes; returns what makes the context in which a network trains."""
+        """Connects the processes; returns a function that makes the context for training."""
         if self.processes > 1:
             return self._meet()
         if self.devices > 1:
@@ -153,7 +153,7 @@ class Distribution:
         if self.writes:
             logger.info("Waiting for %d processes at %s.", self.processes, self.coordinator)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        # It keeps SIGTERM to itself, so that nobody could end the process.
+        # The service intercepts SIGTERM, so that the process could not be ended.
         jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
@@ -173,7 +173,7 @@ class Distribution:
         return keras.distribution.DataParallel(auto_shard_dataset=False).scope
 
     def part(self) -> None:
-        """Leaves the other processes, at the end of training."""
+        """Disconnects from the other processes at the end of training."""
         if self.processes > 1:
             import jax
 
@@ -189,7 +189,7 @@ class Distribution:
 
     @contextlib.contextmanager
     def explained(self, folder: Path) -> Iterator[None]:
-        """Returns an error with an explanation of what it means for the training."""
+        """Converts an error to one that explains what it means for the training."""
         try:
             yield
         except WritingError:
@@ -211,7 +211,7 @@ class Distribution:
             ) from error
 
     def __str__(self):
-        """In words."""
+        """Describes the devices, for messages."""
         if self.processes > 1:
             return f"process {self.process_id} of {self.processes} on JAX"
         gpus = len(tf.config.list_physical_devices("GPU"))
@@ -221,7 +221,7 @@ class Distribution:
 
 
 def _compute_capability():
-    """That of the first GPU, 8.0 for example; None without one."""
+    """Returns the compute capability of the first GPU, 8.0 for example; None without a GPU."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -241,7 +241,9 @@ def _devices(count):
         if len(gpus) < count:
             raise TrainingError(f"This machine has {len(gpus)} GPUs. Received: devices={count}")
         return [gpu.name for gpu in gpus[:count]]
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started, perhaps with as many
+    with contextlib.suppress(
+        RuntimeError
+    ):  # TensorFlow is already initialized, perhaps with this number
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * count,

@@ -6,4 +6,4 @@ class TrainingError(ValueError):
 
 
 class WritingError(OSError):
-    """A run folder that cannot be written; what was saved before is intact."""
+    """A run folder that cannot be written; files saved before are intact."""

@@ -1,7 +1,7 @@
-"""What a training device is fed, small: pixels as uint8, and what was drawn for them.
+"""Batches for training: uint8 pixels, and the random numbers to augment them with.
 
-Normalising, erasing and mixing are part of the compiled step. All batches have one shape, so that a
-step is compiled once.
+Normalisation, erasing and mixing are part of the compiled step. All batches have the same shape, so
+that a step is compiled once.
 """
 
 import keras
@@ -13,23 +13,23 @@ from keras_resnet.decoding import plainly
 
 
 class FedNetwork(keras.Model):
-    """A network that takes the batches of this file; it is trained, never saved.
+    """A network whose inputs are the batches of this module; it is trained, but never saved.
 
     Args:
-        network: From normalised images to logits.
+        network: The network, from normalised images to logits.
         augmentation: The `Augmentation` of the training batches.
-        preprocessing: A `Preprocessing` with the mean and the deviation.
-        distillation: A `Distillation`, whose loss is added; None without a teacher.
+        preprocessing: A `Preprocessing` with the mean and the standard deviation.
+        distillation: A `Distillation`, whose loss is added, or None.
     """
 
     def __init__(self, network, augmentation, preprocessing, distillation=None):
         super().__init__(name=network.name)
         self.network, self.augmentation, self.preprocessing = network, augmentation, preprocessing
         self.distillation = distillation
-        self.built = True  # as the network is
+        self.built = True  # like the network
 
     def call(self, batch, training=None):
-        """What the network makes of a batch."""
+        """Normalises and mixes the images of a batch, and calls the network."""
         images = self.augmentation.apply(batch, self.preprocessing, ops)
         logits = self.network(images, training=training)
         if training and self.distillation is not None:
@@ -38,32 +38,32 @@ class FedNetwork(keras.Model):
 
 
 class Head(keras.Model):
-    """The last layer alone, without its activation: from features to logits.
+    """The classifier alone, without its activation: from features to logits.
 
     Args:
-        dense: The layer.
+        dense: The `Dense` layer.
     """
 
     def __init__(self, dense):
         super().__init__(name=dense.name)
         self.dense = dense
-        self.built = True  # as the layer is
+        self.built = True  # like the layer
 
     def call(self, features):
-        """Logits, (batch, classes), of features, (batch, channels)."""
+        """Returns logits (batch, classes) for features (batch, channels)."""
         return ops.matmul(features, self.dense.kernel) + self.dense.bias
 
 
 @plainly
 def training_feed(source, *, augmentation, shared=False, **options):
-    """Endless training batches; the arguments are those of `data.pipeline.drawn_batches`.
+    """Makes endless training batches; arguments as for `data.pipeline.drawn_batches`.
 
     Args:
         source: The images.
-        augmentation: What is done to them at random.
-        shared: Whether several devices share a batch: each image then comes with the one that it is
-            mixed with, which another device may have.
-        **options: The others.
+        augmentation: The random augmentation.
+        shared: Whether several devices share a batch. Each image then comes with the one that it is
+            mixed with, which may be on another device.
+        **options: The other arguments.
     """
 
     def with_others(batch, labels):
@@ -84,9 +84,9 @@ def training_feed(source, *, augmentation, shared=False, **options):
 
 @plainly
 def validation_feed(source, preprocessing, *, batch_size, skipped):
-    """Validation batches; the arguments are those of `data.pipeline.pixel_batches`.
+    """Makes validation batches; arguments as for `data.pipeline.pixel_batches`.
 
-    What a batch lacks, the last one or one with bad images, are rows of weight 0.
+    Smaller batches, the last one or those with unreadable images, are padded with rows of weight 0.
     """
     batches = pixel_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
     batches = batches.map(lambda pixels, labels, _: ({"pixels": pixels}, labels))
@@ -95,7 +95,7 @@ def validation_feed(source, preprocessing, *, batch_size, skipped):
 
 @plainly
 def padded(batches, batch_size):
-    """(inputs, labels, weights) of (inputs, labels): rows of weight 0 fill a batch up."""
+    """Pads batches of (inputs, labels); returns (inputs, labels, weights), 0 for padding."""
 
     def fill(inputs, labels):
         missing = batch_size - tf.shape(labels)[0]
@@ -110,7 +110,7 @@ def padded(batches, batch_size):
 
 
 def _one_hot(batches, source):
-    """Labels as shares of each class, which augmentation may have made of them already."""
+    """One-hot encodes the labels, unless augmentation has already done so."""
     if batches.element_spec[1].dtype.is_floating:
         return batches
     classes = len(source.class_names)
@@ -118,7 +118,7 @@ def _one_hot(batches, source):
 
 
 def _of_one_size(batches, batch_size):
-    """Batches whose first length is known to be this."""
+    """Sets the static batch size."""
     return batches.map(
         lambda *parts: tf.nest.map_structure(
             lambda part: tf.ensure_shape(part, (batch_size, *part.shape[1:])), parts

@@ -1,4 +1,4 @@
-"""Keras' optimizers with PyTorch's rules, what a layer has of its own in them, and schedules."""
+"""Optimizers with PyTorch's update rules and settings per layer, and schedules."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,26 +10,26 @@ from keras import ops
 from keras_resnet.configs import CONFIGS
 from keras_resnet.layers import PACKAGE
 
-LearningRate: TypeAlias = float | Callable[[Any], Any]  # or a schedule of Keras
+LearningRate: TypeAlias = float | Callable[[Any], Any]  # or a Keras schedule
 
-START = 0.01  # of the highest learning rate, where a warm-up begins; torchvision's V2 recipe
+START = 0.01  # of the peak learning rate, at the start of a warm-up; as in torchvision's V2 recipe
 
 
 class _PerVariable(keras.optimizers.Optimizer):
-    """Weight decay and learning rates by variable, for an optimizer class to inherit first.
+    """Mixin with weight decay and learning rates per variable; the first base class of optimizers.
 
     Args:
         learning_rate: Float or schedule.
-        decay: Rate of weight decay.
-        decoupled: False: decay is added to the gradient, as torch.optim.SGD and Adam do, and goes
-            through momentum. True: it is taken off the variable, as torch.optim.AdamW does.
-        decay_all: Whether other variables than kernels decay too.
-        multipliers: {name of a layer, block or stage: factor of its learning rate}; of several
-            that fit the longest counts.
-        **arguments: Of the Keras optimizer.
+        decay: Weight decay.
+        decoupled: False to add the decay to the gradient, before momentum, as torch.optim.SGD and
+            Adam do. True to subtract it from the variable, as torch.optim.AdamW does.
+        decay_all: Whether to apply it to all variables, not only to kernels.
+        multipliers: {name of a layer, block or stage: factor of its learning rate}; the longest
+            matching name counts.
+        **arguments: Arguments of the Keras optimizer.
 
     Raises:
-        ValueError: if `weight_decay` is given, Keras' own, which knows nothing of all this.
+        ValueError: if Keras' own `weight_decay` is given.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         self.decayed_step(gradient, variable, learning_rate, self._decays[index])
 
     def decayed_step(self, gradient, variable, learning_rate, decay):
-        """A variable's step at its own learning rate and decay."""
+        """Updates a variable with its learning rate and decay."""
         if decay and self.decoupled:
             self.assign_sub(variable, variable * (learning_rate * decay))
         elif decay:
@@ -86,7 +86,7 @@ class _PerVariable(keras.optimizers.Optimizer):
 
 
 def _factor(multipliers, path):
-    """The learning rate's factor of a variable: of the longest name that its path starts with."""
+    """Returns the learning rate factor of a variable, by the longest matching name."""
     fits = [name for name in multipliers if path.startswith((f"{name}/", f"{name}."))]
     return multipliers[max(fits, key=len)] if fits else 1.0
 
@@ -140,9 +140,9 @@ class Adam(_PerVariable, keras.optimizers.Adam):
 class Lamb(_PerVariable, keras.optimizers.Lamb):
     """LAMB (https://arxiv.org/abs/1904.00962), with the update of timm.optim.Lamb.
 
-    The weight decay is a part of the update whose norm is compared with the weight's. In Keras' own
-    it is subtracted beforehand. Weights without decay are updated as by Adam, without comparing
-    norms.
+    Weight decay is added to the update before the trust ratio is computed; `keras.optimizers.Lamb`
+    subtracts it from the weights beforehand. Weights without decay are updated as by Adam, without
+    a trust ratio.
 
     Args:
         learning_rate: Float or schedule.
@@ -157,7 +157,7 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
         super().__init__(learning_rate, epsilon=epsilon, **arguments)
 
     def decayed_step(self, gradient, variable, learning_rate, decay):
-        """Overrides the step, in which the decay has another place."""
+        """Updates a variable, with the decay in the trust ratio."""
         index = self._get_variable_index(variable)
         step = ops.cast(self.iterations + 1, variable.dtype)
         moments = []
@@ -166,7 +166,7 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
             (self._velocities[index], ops.square(gradient), self.beta_2),
         ):
             self.assign(moment, moment + (value - moment) * (1 - beta))
-            # 1 - beta ** step, of which float32 would lose four digits at the first steps.
+            # 1 - beta ** step, but without the cancellation in float32 in the first steps.
             moments.append(moment / -ops.expm1(step * math.log(beta)))
         update = moments[0] / (ops.sqrt(moments[1]) + self.epsilon)
         if decay and self.decoupled:
@@ -181,14 +181,14 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
 
 
 def layer_decays(config, factor) -> dict[str, float]:
-    """Factors of the learning rate that fall from block to block, towards the input.
+    """Returns layer-wise factors of the learning rate, which decay towards the input.
 
     Args:
         config: A `ResNetConfig`.
-        factor: Of a block's learning rate, what the one before it has; the last block has this.
+        factor: Factor from each block to the one before it; that of the last block.
 
     Returns:
-        {name of the stem's layers and of each block: its factor}; `fc` has 1.
+        Factors by name of layer or block; that of `fc` is 1.
 
     Source: timm.optim.param_groups_layer_decay (https://arxiv.org/abs/2106.08254).
     """
@@ -203,7 +203,7 @@ def layer_decays(config, factor) -> dict[str, float]:
 
 
 def create_optimizer(recipe, learning_rate):
-    """The optimizer of a recipe.
+    """Makes the optimizer of a recipe.
 
     Args:
         recipe: A `Recipe`.
@@ -220,7 +220,7 @@ def create_optimizer(recipe, learning_rate):
         ),
         "global_clipnorm": recipe.clip_norm,
         "use_ema": recipe.ema_momentum is not None,
-        # Keras averages after each batch, also where several make one update.
+        # Keras averages after each batch, even if several batches make one update.
         "ema_momentum": (recipe.ema_momentum or 0.0) ** (1 / recipe.accumulation_steps),
         "gradient_accumulation_steps": (
             recipe.accumulation_steps if recipe.accumulation_steps > 1 else None
@@ -231,11 +231,11 @@ def create_optimizer(recipe, learning_rate):
         optimizer = SGD(learning_rate, **arguments)
     else:
         optimizer = (Lamb if recipe.optimizer == "lamb" else Adam)(learning_rate, **arguments)
-    # Keras ends a fit with the averages in the weights' place. An interrupted epoch is a fit of its
-    # own, and training goes on with the weights: the averages are read where they are needed.
+    # At the end of `fit`, Keras replaces the weights by the averages. But an interrupted epoch is
+    # a `fit` of its own, after which training continues with the weights.
     optimizer.finalize_variable_values = lambda variables: None
     if recipe.precision == "mixed_float16":
-        # `compile` would only look at the policy of the model, which is no layer's.
+        # `compile` only checks the policy of the model, not of its layers.
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 
@@ -254,13 +254,13 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step):
-        """The learning rate at a step."""
+        """Returns the learning rate at a step."""
         rate = self.schedule(step) if callable(self.schedule) else self.schedule
         share = ops.minimum(ops.cast(step, "float32") / self.steps, 1.0)
         return rate * (START + (1 - START) * share)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for `from_config`."""
+        """Returns the arguments, for `from_config`."""
         schedule = self.schedule
         if callable(schedule):
             schedule = keras.saving.serialize_keras_object(schedule)
@@ -268,7 +268,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        """The inverse of `get_config`."""
+        """Creates the schedule from the result of `get_config`."""
         return cls(
             **{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])}
         )
@@ -276,12 +276,12 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Until(WarmUp):
-    """A schedule up to a step, and from there on a constant learning rate.
+    """A schedule up to a step, followed by a constant learning rate.
 
     Args:
-        schedule: As of `WarmUp`.
-        steps: Number of its steps.
-        rate: The learning rate after them.
+        schedule: As for `WarmUp`.
+        steps: Number of steps of the schedule.
+        rate: Learning rate after them.
     """
 
     def __init__(self, schedule: LearningRate, steps: int, rate: float):
@@ -299,11 +299,11 @@ class Until(WarmUp):
 
 
 def create_schedule(recipe, steps_per_epoch):
-    """The learning rate of a recipe: a number, or a schedule over its steps.
+    """Makes the learning rate of a recipe: a number, or a schedule.
 
     Args:
         recipe: A `Recipe`.
-        steps_per_epoch: How many steps an epoch has.
+        steps_per_epoch: Number of steps per epoch.
     """
     factor = 1.0
     if recipe.reference_batch_size:
@@ -316,7 +316,7 @@ def create_schedule(recipe, steps_per_epoch):
 
 
 def _up_to_the_end(recipe, steps_per_epoch, highest):
-    """The schedule without averaging."""
+    """Makes the schedule without `swa_learning_rate`."""
     schedules = keras.optimizers.schedules
     steps = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
@@ -328,7 +328,7 @@ def _up_to_the_end(recipe, steps_per_epoch, highest):
         )
     schedule = highest
     if recipe.schedule == "step":
-        # The step with a milestone's number is the first one at the lower rate.
+        # The first step of a milestone's epoch already has the lower rate.
         schedule = schedules.PiecewiseConstantDecay(
             [epoch * steps_per_epoch - 1 for epoch in recipe.milestones],
             [highest / 10**number for number in range(len(recipe.milestones) + 1)],

@@ -1,4 +1,4 @@
-"""The phases of a training, each for a `model.fit`: the head alone, then the network."""
+"""The phases of a training, with one `model.fit` each: the head alone, then the network."""
 
 import contextlib
 import dataclasses
@@ -36,19 +36,19 @@ from keras_resnet.training.weight_averaging import WeightAveraging
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What is needed all along a training.
+    """The objects that a training uses in all phases.
 
     Args:
-        recipe: The training.
-        model: The network that trains.
-        plain: The same without what is for training only, float32: what is saved.
-        sources: The images that train, and those that validate.
-        skipped: What is told of the bad ones of each.
+        recipe: The recipe.
+        model: The network that is trained.
+        plain: The network that is saved: the same, in float32 and without training-only parts.
+        sources: The training and the validation images.
+        skipped: Collects the unreadable images of each.
         folder: The run folder.
-        save_every: Steps between checkpoints; None for the ends of epochs only.
-        distribution: Where it runs.
-        callbacks: More callbacks.
-        missing: {what: why} of what only adorns the run and could not be made.
+        save_every: Steps between checkpoints; None for one at the end of each epoch.
+        distribution: The devices and processes.
+        callbacks: Additional callbacks.
+        missing: {what: reason} of optional output that could not be created.
     """
 
     recipe: Recipe
@@ -70,16 +70,16 @@ class Phase:
     Args:
         name: "head" or "network", for the history.
         network: The whole network.
-        model: What of it is trained.
-        optimizer: By which.
-        learning_rate: Its number or schedule.
-        epochs: The epochs of the whole training that are this phase's, counted from 0.
-        spans: The same in parts, each with images of one size.
-        steps: Steps of an epoch.
-        batch_size: Images of a step, of all processes together.
-        batches: Function from a step of the phase to endless training batches from there on.
+        model: The part of it that is trained.
+        optimizer: Its optimizer.
+        learning_rate: A number or a schedule.
+        epochs: Range of this phase's epochs, from 0, in the whole training.
+        spans: The same in parts, one for each image size.
+        steps: Number of steps per epoch.
+        batch_size: Number of images per step, over all processes.
+        batches: Function from a step of the phase to endless training batches from this step on.
         validation: Validation batches; None if a callback validates.
-        loss_weight: Of the recipe's loss in the whole one.
+        loss_weight: Weight of the recipe's loss; the rest is that of distillation.
     """
 
     name: str
@@ -96,18 +96,18 @@ class Phase:
     loss_weight: float = 1.0
 
     def steps_done(self, state):
-        """How many steps of this phase a `TrainingState` has behind it."""
+        """Returns the number of completed steps of this phase in a `TrainingState`."""
         return (state.epoch - self.epochs.start) * self.steps + state.step
 
     def rate(self, step):
-        """The learning rate of a step, counted from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         return float(
             self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
         )
 
 
 def network_phase(training) -> Phase:
-    """The network trains, from the stage after what is frozen on."""
+    """Makes the phase that trains the network, except for frozen layers."""
     recipe = training.recipe
     train, val = training.sources
     distribution = training.distribution
@@ -162,10 +162,10 @@ def network_phase(training) -> Phase:
 
 
 class Features:
-    """What the network's last layer sees of all images, computed once; in files while it is used.
+    """The inputs of the network's last layer for all images, computed once, in temporary files.
 
-    Entered, it gives (features, labels) of the images that train and of those that validate:
-    float32 (images, channels) and (images, classes).
+    As a context manager, it returns (features, labels) of the training and of the validation
+    images: float32 (images, channels) and (images, classes).
     """
 
     def __init__(self, training):
@@ -175,7 +175,7 @@ class Features:
         ]
 
     def __enter__(self):
-        """Computes them."""
+        """Computes the features."""
         plain = self.training.plain
         backbone = keras.Model(plain.input, plain.get_layer("avgpool").output)
         parts = zip(self.training.sources, self.training.skipped, self.files, strict=True)
@@ -191,7 +191,7 @@ class Features:
         shape = (source.count, backbone.output.shape[-1])
         found = np.lib.format.open_memmap(file, "w+", np.float32, shape)
         labels: list[int] = []
-        if hasattr(os, "posix_fallocate"):  # without it, a full disk is a signal later
+        if hasattr(os, "posix_fallocate"):  # otherwise a full disk would raise a signal later
             with file.open("r+b") as allocated:
                 os.posix_fallocate(allocated.fileno(), 0, file.stat().st_size)
         batches = evaluation_batches(
@@ -205,7 +205,7 @@ class Features:
 
 
 def head_phase(training, cached) -> Phase:
-    """The head trains alone, on the features that `Features` gave."""
+    """Makes the phase that trains the head alone, on the features from `Features`."""
     recipe, plain = training.recipe, training.plain
     (x, y), validation = cached
     batch_size = min(recipe.batch_size, len(x))
@@ -239,14 +239,14 @@ def head_phase(training, cached) -> Phase:
 
 
 def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
-    """Trains a phase from where it is to its end.
+    """Trains a phase from its current state to its end.
 
     Args:
         training: A `Training`.
         phase: A `Phase`.
-        state: Where the training is, which is kept up.
-        arrays: Those of its checkpoint, if it has one.
-        scope: Function to the context in which the network trains.
+        state: The `TrainingState`, which is updated.
+        arrays: The arrays of the checkpoint, if there is one.
+        scope: Function that makes the context for training.
     """
     recipe, model = training.recipe, phase.model
     with scope():
@@ -291,13 +291,13 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
             ),
         )
 
-    # A MirroredStrategy's model trains outside of its scope, where callbacks may use others.
+    # With MirroredStrategy, `fit` runs outside its scope, where callbacks may use other models.
     context = scope if training.distribution.processes > 1 else contextlib.nullcontext
     with contextlib.closing(bar), context():
-        if state.step:  # an epoch that was interrupted
+        if state.step:  # an interrupted epoch
             fit_epochs(state.epoch, state.epoch + 1, phase.steps - state.step)
         for span in phase.spans:
-            if span.start > phase.epochs.start:  # at another size
+            if span.start > phase.epochs.start:  # another image size
                 model.make_train_function(force=True)
             if state.epoch < span.stop and not state.ends(recipe):
                 fit_epochs(state.epoch, span.stop, phase.steps)
@@ -312,7 +312,7 @@ def _compile(training, phase):
         weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5"),
-            # Keras' mean of the loss counts the rows that fill a batch up.
+            # Keras' mean of the loss includes padding.
             keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True),
         ],
         jit_compile=training.recipe.jit_compile,

@@ -1,4 +1,4 @@
-"""What a person sees while a network trains."""
+"""Progress bar and log lines of a training."""
 
 import logging
 import time
@@ -12,18 +12,18 @@ from keras_resnet.trained.evaluation import TOP5_CLASSES
 
 logger = logging.getLogger("keras_resnet")
 
-REDRAWN = 0.1  # seconds
+REDRAWN = 0.1  # minimum interval, in seconds
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """A bar on a terminal, over all epochs; and a logged line for each epoch.
+    """Shows a progress bar over all epochs, and logs a line for each epoch.
 
     Args:
         phase: A `Phase`.
         recipe: A `Recipe`.
-        classes: How many there are.
-        first_step: Steps that were done before of the epoch that comes first.
-        shown: Whether this process shows it; of several one does.
+        classes: Number of classes.
+        first_step: Number of completed steps of the first epoch.
+        shown: Whether this process shows it; one of several processes does.
     """
 
     def __init__(self, phase, recipe, *, classes, first_step=0, shown=True):
@@ -49,7 +49,7 @@ class ProgressBar(keras.callbacks.Callback):
         self.bar.start()
 
     def close(self):
-        """Leaves the bar as it is."""
+        """Stops updating the bar."""
         self.bar.stop()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -63,7 +63,7 @@ class ProgressBar(keras.callbacks.Callback):
         """Moves the bar."""
         self.done, self.seconds = batch + 1, time.perf_counter() - self.began
         if not self.bar.disable and self.seconds - self.drawn >= REDRAWN:
-            # Those of the last drawing, which the device has computed by now.
+            # The logs of the previous update, which the device has computed by now.
             known, self.logs, self.drawn = self.logs or logs, logs, self.seconds
             self._draw(known)
 
@@ -74,7 +74,7 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        """Logs a line, that fits into 80 columns."""
+        """Logs a line of at most 80 columns."""
         if not self.shown:
             return
         self._draw(logs)
@@ -92,7 +92,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     @property
     def images_per_second(self):
-        """In this epoch, training alone."""
+        """Training speed in this epoch, without validation."""
         return self.done * self.batch_size / max(self.seconds, 1e-9)
 
 
@@ -102,5 +102,5 @@ def _said(logs, top5=False):
 
 
 def numbers(logs):
-    """Logs as Python numbers, for which a device is waited for."""
+    """Converts logs to Python numbers, which waits for the device."""
     return {name: float(ops.convert_to_numpy(value)) for name, value in logs.items()}

@@ -1,4 +1,4 @@
-"""What a finished training leaves: pictures, predictions, the SavedModel and the report."""
+"""Results of a finished training: charts, predictions, the SavedModel and the report."""
 
 import contextlib
 import dataclasses
@@ -25,24 +25,24 @@ from keras_resnet.training.adornments import adorning
 
 logger = logging.getLogger("keras_resnet")
 
-VERIFIED = 16  # Validation images that the SavedModel and the model both answer.
-PICTURED = 16  # Mistakes that are shown as pictures.
+VERIFIED = 16  # number of validation images on which the SavedModel is compared with the model
+PICTURED = 16  # number of misclassified images that are drawn
 PACKAGES = ("keras3-resnet", "keras", "tensorflow", "numpy")
-EXPORT = (  # in a process of its own
+EXPORT = (  # code that runs in a new process
     "import sys; from keras_resnet.trained import Network\n"
     "Network.from_run(sys.argv[1]).export('saved_model')"
 )
-SHOWN = 20  # Rows of a table in the report; the CSV files have them all.
+SHOWN = 20  # maximum number of rows of a table in the report; the CSV files have all
 
 
 def finish(training, state, *, note, command):
-    """Evaluates the best network, exports it and reports.
+    """Evaluates the best network, exports it and writes the report.
 
     Args:
         training: A `Training`.
-        state: Its `TrainingState`, at the end.
-        note: A sentence on the data for the report, or None.
-        command: The command line that made the run.
+        state: Its final `TrainingState`.
+        note: A sentence about the data for the report, or None.
+        command: The command line of the training.
     """
     recipe, folder, (train, val) = training.recipe, training.folder, training.sources
     missing = training.missing
@@ -73,7 +73,7 @@ def finish(training, state, *, note, command):
     shows_top5 = len(val.class_names) >= TOP5_CLASSES
     best_epoch = int(np.argmax(history["val_accuracy"])) + 1
     averaged = recipe.swa_start is not None
-    kept = f"the mean of those after epoch {recipe.swa_start}" if averaged else "the best epoch"
+    kept = "the averaged weights" if averaged else "the best epoch"
     facts = [
         *([("note", note)] if note else []),
         (f"validation accuracy of {kept}", f"{found.top1:.4f}"),
@@ -94,9 +94,9 @@ def finish(training, state, *, note, command):
     )
     write_text(folder / REPORT, text)
     for file, reason in left_out[:SHOWN]:
-        logger.warning("Left out %s: %s.", file, reason)
+        logger.warning("Skipped %s: %s.", file, reason)
     if left_out:
-        logger.warning("%d images were left out: see %s.", len(left_out), folder / "skipped.csv")
+        logger.warning("%d images were skipped: see %s.", len(left_out), folder / "skipped.csv")
     logger.info("Validation accuracy %.4f. Run folder: %s.", found.top1, folder)
 
 
@@ -108,14 +108,14 @@ def write_skipped(skipped, folder):
 
 
 def write_history(history, folder):
-    """Writes history.csv; `history` has a dictionary for each epoch."""
+    """Writes history.csv from a list with a dictionary for each epoch."""
     header = list(history[0])
     rows = [[row[name] for name in header] for row in history]
     write_csv(folder / "history.csv", header, rows)
 
 
 def _said(recipe):
-    """(name, value) of all that a recipe says."""
+    """Yields (name, value) of all fields of a recipe."""
     for name, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
             value = ", ".join(f"{key}={part}" for key, part in value.items())
@@ -124,16 +124,16 @@ def _said(recipe):
 
 
 def _classes(train, matrix):
-    """The columns of the report's table: {header: a cell for each class}."""
+    """Returns the columns of the report's table of classes, {header: a cell for each class}."""
     totals = matrix.sum(axis=1)
-    # Where only reading all images again would say how many of each class train, it is left out.
+    # Without the training counts, if all images would have to be read again to count them.
     counts = {} if train.counts is None else {"train": train.counts}
     right = [f"{share:.3f}" for share in np.diag(matrix) / np.maximum(totals, 1)]
     return {"class": train.class_names, **counts, "validate": totals, "right": right}
 
 
 def _draw_mistakes(found, path):
-    """Draws the images that were named wrongly, as the network saw them."""
+    """Draws misclassified images, after preprocessing."""
     titles = {
         file: f"predicted {predicted} ({float(probability):.2f}), labelled {label}"
         for file, label, predicted, probability in found.mistakes[:PICTURED]
@@ -143,13 +143,13 @@ def _draw_mistakes(found, path):
 
 
 def _export(model, recipe, source, folder):
-    """Writes the SavedModel and compares its answers, in a new process, with the model's."""
-    shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process that was killed
+    """Exports a SavedModel, and compares its predictions in a new process with the model's."""
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)  # from a killed process
     if keras.backend.backend() == "tensorflow":
         version = Network.from_run(folder).export("saved_model")
-    else:  # a SavedModel is TensorFlow's
+    else:  # SavedModels need TensorFlow
         version = folder / "saved_model" / "1"
-        done = subprocess.run(  # noqa: S603 (our own program)
+        done = subprocess.run(  # noqa: S603 (a script of this package)
             [sys.executable, "-c", EXPORT, str(folder)],
             env={**os.environ, "KERAS_BACKEND": "tensorflow"},
             capture_output=True,
@@ -159,10 +159,10 @@ def _export(model, recipe, source, folder):
         if done.returncode:
             raise ValueError(f"{version} could not be written:\n{done.stderr[-2000:]}")
 
-    key = tf.constant([recipe.seed, -2], tf.int64)  # at random, without reading all images
+    key = tf.constant([recipe.seed, -2], tf.int64)  # a random order, without reading all images
     images, inputs = [], []
     for _, item, _ in source.examples(key, 0).take(VERIFIED).ignore_errors():
-        with contextlib.suppress(tf.errors.OpError):  # a bad one
+        with contextlib.suppress(tf.errors.OpError):  # unreadable
             content = source.read(item)
             inputs.append(recipe.preprocessing(content).numpy())
             images.append(content.numpy())
@@ -180,16 +180,16 @@ def _export(model, recipe, source, folder):
 
 
 def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str:
-    """The text of report.md.
+    """Returns the text of report.md.
 
     Args:
         title: The run's name.
         facts: (name, value) pairs.
         classes: The columns of the table of classes, {header: cells}.
         skipped: (file, reason) rows.
-        mistakes: (file, label, predicted, probability) rows, the most certain first.
-        missing: {file: why} of pictures that could not be made.
-        command: The command line that made the run.
+        mistakes: (file, label, predicted, probability) rows, highest probability first.
+        missing: {file: reason} of pictures that could not be created.
+        command: The command line of the training.
     """
 
     def picture(name, file):

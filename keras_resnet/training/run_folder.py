@@ -1,4 +1,4 @@
-"""The folder that a training writes: which one it is, and that one process alone writes it."""
+"""Chooses the run folder of a training, and locks it."""
 
 import contextlib
 import dataclasses
@@ -14,16 +14,16 @@ from keras_resnet.training.recipe import Recipe
 
 
 def run_folder(output, recipe: Recipe) -> Path:
-    """The folder for a training: that of an unfinished one of the same recipe, or a new one.
+    """Returns the folder for a training: one with an unfinished training to resume, or a new one.
 
     Args:
-        output: The folder. If it holds a finished run or other things, output-2, output-3, ... are
-            looked at in turn.
-        recipe: The training.
+        output: The folder. If it has a finished run or other content, output-2, output-3, ... are
+            tried.
+        recipe: The recipe.
 
     Raises:
-        ValueError: if the folder has an unfinished training of another recipe, or one that this
-            release cannot read, or is a file.
+        ValueError: if the folder has an unfinished training with another recipe, or one that this
+            release cannot read, or if it is a file.
     """
     output = Path(output)
     folder, number = output, 1
@@ -39,7 +39,7 @@ def run_folder(output, recipe: Recipe) -> Path:
             return folder
         left = (folder / name for name in (checkpoint.NAME, LOCK))
         if (folder / REPORT).exists() and any(file.exists() for file in left):
-            # Whoever finished it was killed a moment too early; or is just about to remove them.
+            # The process that finished it was killed just before, or is about to remove them.
             with contextlib.suppress(ValueError, OSError), _lock(folder):
                 (folder / checkpoint.NAME).unlink(missing_ok=True)
         number += 1
@@ -47,7 +47,7 @@ def run_folder(output, recipe: Recipe) -> Path:
 
 
 def recipe_of(folder) -> Recipe | None:
-    """The recipe of the unfinished training in a run folder; None if there is none.
+    """Returns the recipe of an unfinished training in a run folder; None if there is none.
 
     Raises:
         ValueError: if it cannot be read.
@@ -63,9 +63,10 @@ def recipe_of(folder) -> Recipe | None:
 
 
 def _check_same(folder, before, recipe):
-    """Refuses another recipe than an unfinished training's; what that does not say is the default.
+    """Raises a ValueError if a recipe differs from an unfinished training's.
 
-    The data may lie elsewhere now: what it is, its fingerprint says.
+    Missing fields have their defaults. The path of the data may have changed; its fingerprint is
+    checked instead.
     """
     old = dataclasses.asdict(before.located())
     same = recipe.resolved_as(before)
@@ -84,23 +85,23 @@ def _check_same(folder, before, recipe):
 
 @contextlib.contextmanager
 def locked(output, recipe: Recipe):
-    """Keeps other processes out of a run folder, and removes what a killed one left half-written.
+    """Locks a run folder, and removes temporary files of killed processes.
 
     Args:
-        output: As of `run_folder`.
-        recipe: As of `run_folder`.
+        output: As for `run_folder`.
+        recipe: As for `run_folder`.
 
     Yields:
         The folder.
 
     Raises:
-        ValueError: as of `run_folder`, or if another process trains there.
+        ValueError: as for `run_folder`, or if another process is training there.
         OSError: if the folder cannot be written.
     """
     while True:
         folder = run_folder(output, recipe)
         with _lock(folder):
-            # Until it was locked, another process may have finished it.
+            # Another process may have finished it before it was locked.
             if run_folder(output, recipe) == folder:
                 yield folder
                 return
@@ -126,6 +127,6 @@ def _lock(folder):
             yield
         finally:
             held.close()
-            with contextlib.suppress(OSError):  # not empty, which is well
+            with contextlib.suppress(OSError):  # not empty, which is fine
                 for made in new:
                     made.rmdir()

@@ -1,4 +1,4 @@
-"""Trains a network by a recipe and leaves a run folder: `train`, from top to bottom."""
+"""Trains a network with a recipe and writes a run folder: `train`."""
 
 import contextlib
 import dataclasses
@@ -43,9 +43,9 @@ from keras_resnet.weights.description import preprocessing_of
 
 logger = logging.getLogger("keras_resnet")
 
-# Keras' seed, and the generator of what is drawn without one.
+# Keras' global seed, and the generator for random numbers without a seed.
 SEEDS = ("global_random_seed", "global_seed_generator")
-# What processes that meet set in JAX.
+# JAX settings that distributed training changes.
 JAX = ("jax_cpu_collectives_implementation", "jax_enable_preemption_service")
 
 
@@ -99,7 +99,7 @@ def train(
     distribution.check(recipe)
     command = command or shlex.join(["python", *sys.argv])
     recipe = recipe.located()
-    # One process writes and locks; the others, where there are several, see the same folder.
+    # One process locks and writes the folder; other processes, if any, share it.
     lock = locked if distribution.writes else _unlocked
     with (
         caller_restored(),
@@ -115,12 +115,12 @@ def train(
 
 
 def _train_in(folder, recipe, distribution, save_every, note, command, begun):
-    """Trains in a run folder, which this process, if it writes, has locked."""
+    """Trains in a run folder, which is locked if this process writes it."""
     found = checkpoint.load(folder)
     if distribution.processes > 1 and found and found[0].ends(recipe):
         if not distribution.writes:
             return
-        distribution = Distribution()  # the others may have left: only the report is missing
+        distribution = Distribution()  # other processes may have exited; only the report is missing
     scope = distribution.start()
     sources, parts, skipped = _data(recipe, distribution)
     before, usual = recipe_of(folder), Preprocessing(**CONFIGS[recipe.model].pixels)
@@ -153,7 +153,7 @@ def _train_in(folder, recipe, distribution, save_every, note, command, begun):
 
 
 def _data(recipe, distribution):
-    """The images that train and those that validate; this process's parts; what is bad of them."""
+    """Returns the training and validation images, this process's parts, and their `Skipped`."""
     split = {"validation_split": recipe.validation_split, "seed": recipe.seed}
     sources = parts = training_sources(recipe.data, **split)
     if distribution.processes > 1:
@@ -165,7 +165,7 @@ def _data(recipe, distribution):
 
 
 def _networks(recipe, weights, class_names, scope, distribution):
-    """The network as it is saved, and the one that trains: what is for that alone, and logits."""
+    """Builds the network to save, and the network to train, which returns logits."""
     plain = models.create(
         recipe.model,
         weights=weights,
@@ -191,7 +191,7 @@ def _networks(recipe, weights, class_names, scope, distribution):
 
 
 def _fit(training, state, arrays, scope):
-    """Trains the head alone, then the network, from where they are to the end."""
+    """Trains the head alone, then the network, from the current state to the end."""
     recipe, plain, model = training.recipe, training.plain, training.model
     if state.epoch < recipe.head_epochs:
         if arrays:
@@ -217,7 +217,7 @@ def _unlocked(output, recipe):
 
 
 def _state(found, folder, sources, distribution):
-    """Where the training in a folder is, and the arrays of its checkpoint."""
+    """Returns the state of the training in a folder, and the arrays of its checkpoint."""
     counts = tuple(source.count for source in sources)
     here = np.array([found[0].epoch, found[0].step] if found else [-1, -1], np.int32)
     if (distribution.total(here) != here * distribution.processes).any():
@@ -230,7 +230,7 @@ def _state(found, folder, sources, distribution):
     known = Fingerprint.read(folder)
     if known is not None:
         known.check(sources, folder)
-    elif found[0].counts != counts:  # an older release began it
+    elif found[0].counts != counts:  # from an older release
         raise ValueError(
             f"The data has changed since {folder} began: {found[0].counts} training and "
             f"validation images, now {counts}. Choose another run folder."
@@ -291,7 +291,7 @@ def _say_what_starts(training, sources, state):
 
 @contextlib.contextmanager
 def _interruption_explained(folder, command, distribution):
-    """Says where Ctrl+C stopped a training; gives a list for its state, once it has begun."""
+    """Logs where Ctrl+C stopped a training; yields a list for its state, once it has begun."""
     begun: list[TrainingState] = []
     try:
         yield begun
@@ -312,11 +312,11 @@ def _interruption_explained(folder, command, distribution):
 
 @contextlib.contextmanager
 def caller_restored():
-    """Leaves the caller's program as it was: seeds, determinism and JAX's configuration.
+    """Restores the global state of the caller's program: seeds, determinism and JAX's settings.
 
-    Neither Keras nor TensorFlow has public functions for it. Not put back are TensorFlow's logical
-    devices, the places of its operations with a seed of their own in their sequences, and JAX's
-    connection to other processes, which is closed.
+    Keras and TensorFlow have no public functions for this. Not restored are TensorFlow's logical
+    devices, the positions of TensorFlow operations with their own seeds, and JAX's connection to
+    other processes, which is closed.
     """
     eager, jax = context.context(), cast(Any, sys.modules.get("jax"))
     python, numpy = random.getstate(), np.random.get_state()

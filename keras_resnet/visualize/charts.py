@@ -1,4 +1,4 @@
-"""Charts of a training and of predictions, drawn by matplotlib without a display."""
+"""Charts of training runs and predictions, drawn with matplotlib without a display."""
 
 import os
 import textwrap
@@ -14,14 +14,14 @@ from keras_resnet.visualize.fonts import written
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
-    """Writes a figure, whole or not at all."""
+    """Writes a figure atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, bbox_inches="tight")
     return Path(path)
 
 
 def grid(count: int, columns: int, width: float, height: float, title: str = "") -> tuple:
-    """A figure with a title, and the axes of so many pictures, each with its size in inches."""
+    """Makes a figure with a title and a grid of axes, whose size is in inches."""
     from matplotlib.figure import Figure
 
     columns = min(count, columns)
@@ -50,7 +50,7 @@ def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str])
         epochs = range(1, len(history[quantity]) + 1)
         for name, label in ((quantity, "training"), (f"val_{quantity}", "validation")):
             axes.plot(epochs, history[name], "o-", markersize=3, label=label, clip_on=False)
-        axes.update_datalim([(1, 0)])  # so that there is room over the highest loss of one epoch
+        axes.update_datalim([(1, 0)])  # leaves room above the highest loss
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.set_ylim(0, 1.02 if quantity == "accuracy" else None)
@@ -82,7 +82,7 @@ def confusion_matrix(
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     texts, how = written(class_names)
     labels = [
-        # Found by its number, where no font has it.
+        # With its index, if no font supports it.
         text if text == name else f"{number}: {text[:18]}"
         for number, (text, name) in enumerate(zip(texts, class_names, strict=True))
     ]

@@ -1,4 +1,4 @@
-"""What the parts of a network cost: shapes, parameters, multiply-adds."""
+"""Shapes, parameters and multiply-adds of the parts of a network."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from keras_resnet.blocks import ResidualBlock
 from keras_resnet.builder import family_of
 from keras_resnet.layers import Shape
 
-LEARNT = ("kernel", "bias", "gamma", "beta")  # not the moving statistics, as everywhere in tables
+LEARNT = ("kernel", "bias", "gamma", "beta")  # without moving statistics, as usual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +20,15 @@ class Part:
     """A layer or block of a network, for images of one size.
 
     Args:
-        name: The layer's; within the model around it too, where another one has that name.
+        name: Name of the layer; with that of its model if another layer has the same name.
         operation: The layer.
-        sources: Names of those whose outputs it takes.
-        input_shape: Of what it takes first for one image, without the batch; () of an input.
-        shape: Of its output.
-        parameters: How many numbers it learns.
-        multiply_adds: Of its convolutions and dense layers, for one image; torchvision's GFLOPS.
-        inside: "resnet18/" in a second network of that name in a model; else "".
+        sources: Names of the parts whose outputs are its inputs.
+        input_shape: Shape of its first input, without the batch size; () for an input.
+        shape: Shape of its output.
+        parameters: Number of trainable parameters.
+        multiply_adds: Multiply-adds of its convolutions and dense layers for one image, like
+            torchvision's GFLOPS.
+        inside: "resnet18/" in a nested network if its layers' names are not unique; else "".
     """
 
     name: str
@@ -41,15 +42,15 @@ class Part:
 
 
 def parts(model: keras.Model, image_size: int | None = None) -> list[Part]:
-    """The parts of a functional model, and of those that it is made of, in order of computation.
+    """Lists the parts of a functional model and of nested models, in order of computation.
 
     Args:
         model: A functional model with one input.
-        image_size: Side of the images in pixels, where the model takes any: by default 224, or 32
-            of a CIFAR network.
+        image_size: Image size in pixels, if the model accepts any. Default: 224, or 32 for CIFAR
+            networks.
 
     Raises:
-        ValueError: if the model is not functional, or takes something other than images.
+        ValueError: if the model is not functional, or its input is not an image.
     """
     if not getattr(model, "outputs", None):
         raise ValueError(
@@ -65,12 +66,12 @@ def _add_parts(found, model, image_size, taken=None):
     """Adds a model's parts, {name: part}; returns the name of the last one.
 
     Args:
-        found: Those of what comes before.
+        found: The parts before it.
         model: The model.
-        image_size: As of `parts`.
-        taken: The name of the part that it takes, of a model inside of another one.
+        image_size: As for `parts`.
+        taken: For a nested model, the name of the part that is its input.
     """
-    # The same layers in a model of Keras' own class: a Sequential's config has no connections.
+    # As a functional model, since the config of a Sequential has no connections.
     graph = keras.Model(model.inputs, model.outputs)
     operations = {operation.name: operation for operation in graph.operations}
     names: dict[str, str] = {}
@@ -91,7 +92,7 @@ def _add_parts(found, model, image_size, taken=None):
 
 
 def _add_inside(found, model, image_size, taken):
-    """Adds the parts of a model inside of another; arguments and result as of `_add_parts`."""
+    """Adds the parts of a nested model; arguments and result as for `_add_parts`."""
     own = {taken: found[taken]}
     last = _add_parts(own, model, image_size, taken)
     del own[taken]
@@ -107,7 +108,7 @@ def _add_inside(found, model, image_size, taken):
 
 
 def _is_chained(operation):
-    """Whether it is a model from one tensor to another, whose parts can be shown in its place."""
+    """Whether it is a model with one input and one output, whose parts can replace it."""
     ends = (getattr(operation, "inputs", None), getattr(operation, "outputs", None))
     return isinstance(operation, keras.Model) and all(end and len(end) == 1 for end in ends)
 
@@ -123,7 +124,7 @@ def _part(name, operation, sources, found, model, image_size):
 
 
 def _taken(nodes: Any) -> Iterator[str]:
-    """Names of the layers whose outputs go into nodes of a model's config."""
+    """Yields the names of layers whose outputs are inputs of nodes in a model's config."""
     if isinstance(nodes, dict):
         if "keras_history" in nodes:
             yield nodes["keras_history"][0]
@@ -143,13 +144,13 @@ def _output_shape(operation, incoming, model, image_size):
 
 
 def known_size(shape: Shape, model: keras.Model, image_size: int | None = None) -> tuple[int, ...]:
-    """The shape of an image, with a number for every side that may vary."""
+    """Replaces the dynamic dimensions in the shape of an image."""
     size = image_size or family_of(model).image_size
     return tuple(size if side is None else side for side in shape)
 
 
 def multiply_adds(layer: keras.Operation, input_shape: Shape) -> int:
-    """Multiplications with additions that a layer does for an input of this shape."""
+    """Returns the multiply-adds of a layer for an input of this shape."""
     if isinstance(layer, ResidualBlock):
         total = 0
         for path in (layer.main, layer.shortcut):
@@ -169,7 +170,7 @@ def multiply_adds(layer: keras.Operation, input_shape: Shape) -> int:
 
 
 def brief(number: int) -> str:
-    """A number in three digits and a letter: 25.6 M."""
+    """Formats a number with three digits and a unit prefix: 25.6 M."""
     for unit, letter in ((10**12, " T"), (10**9, " G"), (10**6, " M"), (10**3, " k")):
         if number >= 0.9995 * unit:
             return f"{number / unit:#.3g}".rstrip(".") + letter

@@ -1,4 +1,4 @@
-"""Diagrams of networks, drawn by Graphviz through pydot."""
+"""Diagrams of networks, drawn with Graphviz via pydot."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ from keras_resnet.pooling import AveragePooling2D, BlurPool2D
 from keras_resnet.preactivation import PreactivationBlock
 from keras_resnet.visualize.counts import brief, known_size, parts
 
-# The Python package's program first: it needs no system package, and Graphviz 2.43 aborts on
-# large graphs.
+# The program of the Python package is preferred: it needs no system package, and Graphviz 2.43
+# aborts on large graphs.
 PROGRAMS = ("graphviz-pure", "dot")
 FORMATS = (".svg", ".png")
 FONT = "Helvetica"
-# An SVG is laid out for the widest font that its reader may have, so that there is room for each.
+# SVGs are laid out for the widest font that a viewer may use.
 WIDEST = "DejaVu Sans"
 FAMILIES = f"{FONT},Arial,{WIDEST},sans-serif"
 COLOURS = {
@@ -89,7 +89,7 @@ def plot(
         font=WIDEST if path.suffix == ".svg" else FONT,
     )
     draw_block = {"block": _draw_block, "layer": _draw_block_layers}[detail]
-    last: dict[str, str] = {}  # the box that an operation's output leaves from
+    last: dict[str, str] = {}  # the box with an operation's output
     for part in found:
         draw = draw_block if isinstance(part.operation, ResidualBlock) else _draw_layer
         last[part.name] = draw(diagram, part, [last[source] for source in part.sources])
@@ -114,7 +114,7 @@ def _program():
 
 
 class _Diagram:
-    """Boxes and arrows. New boxes go into `frame`: the whole graph, or a block's."""
+    """Boxes and arrows. New boxes are added to `frame`: the whole graph, or that of a block."""
 
     def __init__(self, *title: str, font: str) -> None:
         self.graph = self.frame = pydot.Dot(
@@ -126,13 +126,13 @@ class _Diagram:
         self.graph.set_edge_defaults(arrowsize="0.6", fontname=font, fontsize="9")
 
     def box(self, name: str, *lines: str, kind: str = "", **style: Any) -> str:
-        """Adds a box with lines of text, in the colour of a kind of layer; returns its name."""
+        """Adds a box with lines of text, in the color of a kind of layer; returns its name."""
         style = {"fillcolor": COLOURS.get(kind, "white"), **style}
         self.frame.add_node(pydot.Node(_quoted(name), label=_text(*lines), **style))
         return name
 
     def arrows(self, sources: Iterable[str], target: str, **style: Any) -> None:
-        """Adds an arrow from each of the boxes to another."""
+        """Adds arrows from several boxes to another one."""
         for source in sources:
             self.graph.add_edge(pydot.Edge(_quoted(source), _quoted(target), **style))
 
@@ -149,7 +149,7 @@ def _cost(part):
 
 
 def _quoted(name):
-    # Graphviz reads what is after a colon as a port.
+    # Unquoted, Graphviz would read the text after a colon as a port.
     return f'"{name}"'
 
 
@@ -158,7 +158,7 @@ def _text(*lines):
 
 
 def _told(path):
-    """The layers of a path that a block's box names."""
+    """Lists the layers of a path that are named in a block's box."""
     return [
         layer
         for layer in path
@@ -190,7 +190,7 @@ def _draw_layer(diagram, part, sources):
 
 
 def _draw_block(diagram, part, sources):
-    """One box and its addition, with the shortcut around the box; dashed if the shape changes."""
+    """Draws a box and the addition, with the shortcut, dashed if the shape changes."""
     block = part.operation
     before = "each behind BN, ReLU:" if isinstance(block, PreactivationBlock) else ""
     told = map(_describe, _told(block.main))
@@ -207,7 +207,7 @@ def _draw_block(diagram, part, sources):
 
 
 def _shortcut(block):
-    """Of a block's shortcut: its kind, how its line is drawn, and what it does, in words."""
+    """Returns the kind of a block's shortcut, its line style and its description."""
     if block.projection:
         return "projection", "dashed", ", ".join(map(_describe, _told(block.shortcut)))
     steps = (
@@ -220,7 +220,7 @@ def _shortcut(block):
 
 
 def _draw_block_layers(diagram, part, sources):
-    """A frame with every layer of the block."""
+    """Draws a frame with every layer of the block."""
     block = part.operation
     diagram.frame = pydot.Cluster(
         part.name.replace(".", "_").replace("/", "_"), label='""', style="rounded", color="#888888"
@@ -247,12 +247,12 @@ def _draw_block_layers(diagram, part, sources):
     diagram.arrows(chain(sources, block.main, "solid"), plus)
     if before and block.shares_activation:
         sources = [f"{part.name}/{block.main[0].name}/relu"]
-    if what and not block.projection:  # it has no layers, but does something
+    if what and not block.projection:  # an operation without layers
         zeros = diagram.box(f"{part.name}/shortcut", what)
         diagram.arrows(sources, zeros, style=line)
         sources = [zeros]
     diagram.arrows(chain(sources, block.shortcut, line), plus, style=line)
-    # The frame's own label would lie under the lines that enter it.
+    # Not the frame's own label, which lines into the frame would cross.
     name = f"{part.name}/title"
     title = diagram.box(name, block.name, *_cost(part), shape="plaintext", style="solid")
     diagram.arrows([f"{part.name}/{block.main[0].name}"], title, style="invis")

@@ -1,4 +1,4 @@
-"""What a network looks at: Grad-CAM, feature maps, and the kernels of the first convolution."""
+"""Grad-CAM, feature maps, and the kernels of the first convolution."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from keras_resnet.builder import channels_first, walk
 from keras_resnet.visualize.charts import grid, save_figure
 from keras_resnet.visualize.fonts import written
 
-COLOURS = "inferno"  # perceptually uniform, and dark where there is nothing
+COLOURS = "inferno"  # perceptually uniform, and dark for 0
 
 
 def grad_cam(
@@ -65,7 +65,7 @@ def grad_cam(
     with _calls(seen) as calls, _calls(head) as heads:
         model(batch, training=False)
     outputs = [output for _, output in calls]
-    maps = outputs[0] if len(outputs) == 1 else None  # a map of several calls would be of none
+    maps = outputs[0] if len(outputs) == 1 else None  # with several calls, there is no single map
     if maps is None or len(maps.shape) != 4:
         shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
         raise ValueError(
@@ -79,7 +79,7 @@ def grad_cam(
         )
 
     def logit(maps):
-        """That of the class, whatever activation follows."""
+        """Returns the logit of the class, before any activation."""
         with _calls(seen, instead=maps), _calls(head) as heads:
             model(batch, training=False)
         pooled, _ = heads[-1]
@@ -211,7 +211,7 @@ def first_kernels(model: keras.Model, path: str | os.PathLike[str]) -> Path:
 
 
 def _gradient(function, x):
-    """Of a number that a function makes of a tensor, by that tensor."""
+    """Returns the gradient of a scalar function with respect to `x`."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -243,7 +243,7 @@ def _layer(model, name):
 
 
 def _head(model):
-    """The Dense layer that gives a classifier's logits."""
+    """Finds the Dense layer that computes a classifier's logits."""
     layers = [layer for _, layer in walk(model) if not isinstance(layer, keras.Model)]
     while isinstance(layers[-1], (keras.layers.Activation, keras.layers.Softmax)):
         layers.pop()
@@ -273,7 +273,7 @@ def _calls(layer, instead=None):
 
 
 def _batch(model, image):
-    """One image as a batch, float32."""
+    """Makes a batch of one image, float32."""
     image = np.asarray(image, np.float32)
     expected = model.input_shape[1:]
     if image.ndim == 4 and len(image) == 1:

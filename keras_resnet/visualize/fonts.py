@@ -1,23 +1,23 @@
-"""Fonts for names in any script."""
+"""Finds fonts for text in any script."""
 
 import contextlib
 import functools
 from collections.abc import Sequence
 from typing import Any
 
-NORMAL = 400  # the weight of a font that is neither bold nor light
+NORMAL = 400  # regular weight
 
 
 def written(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    r"""Texts as this machine can draw them, and how.
+    r"""Returns texts that this machine can draw, and how to draw them.
 
     Args:
-        texts: In any scripts.
+        texts: Texts in any script.
 
     Returns:
-        The texts, where a character that no installed font has is written in ASCII as Python does:
-        `\u73ab`, for example; and arguments of matplotlib's `Text`: the fonts, its usual one
-        first, and that a dollar is a dollar.
+        The texts, in which characters that no installed font supports are escaped, `\u73ab` for
+        example; and arguments of matplotlib's `Text`: the fonts, starting with the default one, and
+        no parsing of math.
     """
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties, findfont
@@ -30,7 +30,7 @@ def written(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         return len(missing & _codes(font.fname, font.index)), _weight(font) == NORMAL
 
     while missing:
-        # One font for as many as can be, so that a word is not of several.
+        # One font for as many characters as possible, so that words are not mixed.
         font = max(_installed(), key=worth)
         known = _codes(font.fname, font.index)
         if not missing & known:
@@ -44,20 +44,20 @@ def written(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 @functools.cache
 def _installed():
-    """An entry of matplotlib's for each upright font, for one that came after its list, too."""
+    """Returns matplotlib's entries for all upright fonts, also for recently installed ones."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     for path in {*findSystemFonts()}.difference(entry.fname for entry in fontManager.ttflist):
-        with contextlib.suppress(OSError, RuntimeError, ValueError):  # a damaged one
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # a damaged font
             fontManager.addfont(path)
     nearest_last = sorted(fontManager.ttflist, key=lambda entry: -abs(_weight(entry) - NORMAL))
     upright = {entry.name: entry for entry in nearest_last if entry.style == "normal"}
-    # The last resort draws a box with the script's name for every character there is.
+    # Last Resort draws a box with the script's name for every character.
     return [entry for name, entry in upright.items() if not name.startswith("Last Resort")]
 
 
 def _weight(entry):
-    """A font's, 100 to 900."""
+    """Returns the weight of a font, 100 to 900."""
     from matplotlib.font_manager import weight_dict
 
     return weight_dict.get(entry.weight, entry.weight)
@@ -65,7 +65,7 @@ def _weight(entry):
 
 @functools.cache
 def _codes(path, index=0):
-    """The characters that a font has; none if it is of bitmaps, as coloured emoji are."""
+    """Returns the characters of a font; none for bitmap fonts, like colored emoji."""
     from matplotlib.ft2font import FT2Font
 
     font = FT2Font(path, face_index=index)

@@ -1,4 +1,4 @@
-"""A network in a table, a line a stage."""
+"""Tables of networks, with a line for each stage."""
 
 import dataclasses
 
@@ -52,7 +52,7 @@ def summary(model: keras.Model, image_size: int | None = None) -> list[Stage]:
     found = parts(model, image_size)
     total = sum(part.multiply_adds for part in found) or 1
     grouped: dict[str, list[Part]] = {}
-    with_blocks = set()  # of the networks, those whose stem is behind
+    with_blocks = set()  # networks of which a block has been seen
     for part in found:
         if isinstance(part.operation, ResidualBlock):
             stage = part.name.rsplit(".", 1)[0]

@@ -1,4 +1,4 @@
-"""Which network a state_dict is of, told by its keys and shapes."""
+"""Recognizes the network of a state_dict by its keys and shapes."""
 
 import dataclasses
 import re
@@ -18,14 +18,14 @@ BLOCK = re.compile(r"layer([1-9])\.(\d{1,4})\.")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network as far as its weights tell.
+    """What the weights of a network show about it.
 
     Args:
-        text: In words: "a resnet101 with 21 classes".
+        text: A description, "a resnet101 with 21 classes" for example.
         variant: Its name in CONFIGS, or None.
         classes: Number of classes; None without a head.
-        channels: Channels of the image; None without a stem.
-        shortcut: Of a CIFAR network, "A" or "B" as in the builders; None of others.
+        channels: Number of input channels; None without a stem.
+        shortcut: For CIFAR networks, "A" or "B", as in the builders; else None.
     """
 
     text: str
@@ -36,11 +36,11 @@ class Architecture:
 
 
 def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Architecture:
-    """The architecture of a state_dict under torchvision's names.
+    """Recognizes the architecture of a state_dict with torchvision's names.
 
     Args:
-        state: Names to arrays.
-        anti_aliasing: As of `anti_aliasing_of`, since no key tells it; None for "none".
+        state: Arrays by name.
+        anti_aliasing: As from `anti_aliasing_of`, since names do not show it; None for "none".
     """
     anti_aliasing = anti_aliasing or "none"
     blocks = {(int(match[1]), int(match[2])) for key in state if (match := BLOCK.match(key))}
@@ -70,7 +70,7 @@ def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Arc
     elif nearest:
         usual = _parts_of(nearest)
         different += [f"{part}={parts[part]!r}" for part in parts if parts[part] != usual[part]]
-        name = f"a relative of {next(iter(alike))} ({', '.join(different)})"
+        name = f"a variant of {next(iter(alike))} ({', '.join(different)})"
     else:
         name = f"an unknown {block} ResNet with stages of {depths} blocks"
     classes = (*_shape(state, "fc.bias"), *_shape(state, "fc.weight"), None)[0]
@@ -80,18 +80,18 @@ def recognise(state: Mapping[str, Any], anti_aliasing: str | None = None) -> Arc
     head = f"{joint} {classes} classes" if classes else "without a head"
     others = [key for key in others if len(state[key].shape) == 2]
     if others and not classes:
-        head = f"{joint} a head of another name, {listed(others[-1:])}"
+        head = f"{joint} a head named {listed(others[-1:])}"
     return Architecture(f"{name} {head}", variant, classes, channels, shortcut)
 
 
 def _main(config):
-    """What makes networks relatives: kind of block, depths, and a 3x3 kernel's shape."""
+    """Returns what variants have in common: kind of block, depths, and the shape of 3x3 kernels."""
     width = config.width(0)
     return config.block, config.depths, (width, width // config.reduce_first // config.groups)
 
 
 def _parts(state):
-    """What keys and shapes tell of the parts that relatives differ in, as of `ResNetConfig`."""
+    """Returns the fields of `ResNetConfig` in which variants differ, from keys and shapes."""
     stem = [_shape(state, f"conv1.{place}.weight") for place in (0, 3, 6)]
     pooled = _shape(state, "layer2.0.downsample.1.weight")
     averages = len(pooled) == 4
@@ -113,12 +113,12 @@ def _parts(state):
 
 
 def _parts_of(config):
-    """The same of a row."""
+    """Returns the same fields for a row."""
     parts = (
         *("stem", "stem_pool", "down_kernel", "attention", "reduce_first"),
         *("preactivation", "like_applications"),
     )
-    # That of a pre-activation network has the name of any shortcut, and goes with a deep stem.
+    # Not visible for pre-activation networks, where it always comes with a deep stem.
     averages = config.avg_down and not config.preactivation
     squeezed = config.attention == "se" and squeezed_channels(config.filters(0), config.reduction)
     told = {part: getattr(config, part) for part in parts}
@@ -128,25 +128,25 @@ def _parts_of(config):
 def _no_resnet(state):
     shapes = [array.shape for array in state.values()]
     if any(len(shape) == 5 for shape in shapes):
-        return "a network of three-dimensional convolutions, of videos or volumes"
+        return "a network with 3D convolutions, for video or volumes"
     if shapes and all(0 in shape for shape in shapes):
         return (
-            "a network whose tensors are empty, as ZeRO-3 leaves them (DeepSpeed's zero_to_fp32.py "
-            "gathers their numbers)"
+            "a network with empty tensors, as saved by DeepSpeed ZeRO-3 (its zero_to_fp32.py "
+            "gathers the weights)"
         )
-    return f"no ResNet: it has {len(state)} tensors: {listed(state, 3)}"
+    return f"an unknown network of {len(state)} tensors: {listed(state, 3)}"
 
 
 def _differences(state, others, family, parts):
-    """What a network has that torchvision's, or the paper's, has not: "with a 3x3 stem"."""
+    """Describes differences from the networks of this package: "with a 3x3 stem, not 7x7"."""
     stem, side = _shape(state, "conv1.weight")[2:], family.stem_kernel
     extra = dict.fromkeys(
         match[1] for key in others if (match := re.match(r"layer\d\.\d+\.([a-z_0-9]+)", key))
     )
     beside = [key for key in others if not BLOCK.match(key) and state[key].ndim > 2]
     found = {
-        "with a stem that is not one convolution": not stem and not parts["stem"],
-        "with a stem of three convolutions, as CLIP's": "conv3.weight" in state,
+        "with a stem other than one convolution": not stem and not parts["stem"],
+        "with a stem of three convolutions, as in CLIP": "conv3.weight" in state,
         f"with a {'x'.join(map(str, stem))} stem, not {side}x{side}": stem
         not in ((), (side, side)),
         "with group normalization (it has no running statistics)": not any(
@@ -154,7 +154,7 @@ def _differences(state, others, family, parts):
         ),
         f"with {listed(extra, 2)} in its blocks": extra,
         f"with {listed(beside, 2)}": beside,
-        "without the normalization of its stem": stem
+        "without normalization in the stem": stem
         and not parts["preactivation"]
         and "bn1.weight" not in state,
     }
@@ -162,7 +162,7 @@ def _differences(state, others, family, parts):
 
 
 def call_of(found: Architecture) -> str:
-    """The call that builds a network of an architecture whose variant is known."""
+    """Returns the call that builds a network of an architecture with a known variant."""
     arguments = [repr(found.variant)]
     if found.classes:
         arguments.append(f"classes={found.classes}")

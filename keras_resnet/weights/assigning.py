@@ -1,4 +1,4 @@
-"""Arrays into a model's variables, all of them or none: `assign`."""
+"""Assigns arrays to a model's variables, all of them or none: `assign`."""
 
 import fnmatch
 import logging
@@ -17,7 +17,7 @@ from keras_resnet.weights.state_dict import TO_KERAS, TO_TORCH, variables_by_key
 logger = logging.getLogger("keras_resnet")
 
 HEAD = ("fc.weight", "fc.bias")
-STEMS = ("conv1.weight", "conv1.0.weight")  # of one convolution, and of several
+STEMS = ("conv1.weight", "conv1.0.weight")  # with one convolution, and with several
 BACKBONE = re.compile(r"(conv|bn|layer)\d")
 
 
@@ -31,10 +31,10 @@ def assign(
     ignore: Sequence[str] = (),
     unreadable: Mapping[str, str] | None = None,
 ) -> None:
-    """Puts the arrays of `state` into the model's variables: all of them, or none.
+    """Assigns the arrays of `state` to the model's variables: all of them, or none.
 
-    `state` is as of `Weights`, `source` the file's name, `unreadable` as of `Found`; the rest is as
-    of `load`, its CheckpointError too.
+    `state` is as in `Weights`, `source` the file's name, `unreadable` as in `Found`. The other
+    arguments and the CheckpointError are as for `load`.
     """
     check_choice("head", head, "skip")
     check_choice("first_conv", first_conv, "adapt")
@@ -46,7 +46,7 @@ def assign(
     for key, variable in variables.items():
         held = _plain(state[key])
         array = held.astype(variable.dtype, copy=held.ndim == 1)
-        if array.ndim > 1:  # by the backend, which takes less than half of numpy's time
+        if array.ndim > 1:  # by the backend, which is more than twice as fast as NumPy
             array = keras.ops.transpose(array, TO_KERAS[array.ndim])
         variable.assign(array)
         _let_go(held)
@@ -55,13 +55,13 @@ def assign(
 def check_backbone(
     model: keras.Model, state: dict[str, np.ndarray], source: str, ignore: Sequence[str] = ()
 ) -> None:
-    """Raises a CheckpointError if what is not the head does not fit, as `assign` does."""
+    """Raises a CheckpointError, as `assign` does, if anything but the head does not fit."""
     variables, state = _wanted(variables_by_key(model), state, source, skip_head=True)
     _check_fit(model, variables, state, source, ignore, {})
 
 
 def check_choice(argument: str, value: object, other: str) -> None:
-    """Refuses a value of an argument that is neither "strict" nor the other one that there is."""
+    """Raises a ValueError if an argument is neither "strict" nor its other value."""
     if value not in ("strict", other):
         raise ValueError(
             f"{argument} should be 'strict' or {other!r}. Received: {argument}={value!r}"
@@ -69,7 +69,7 @@ def check_choice(argument: str, value: object, other: str) -> None:
 
 
 def _wanted(variables, state, source, *, skip_head):
-    """The variables and arrays that should fit: no head if it is skipped or the model has none."""
+    """Returns the variables and arrays to compare, without the head if it is skipped or missing."""
     without_top = not any(key in variables for key in HEAD)
     before = (key for key in _before_head(state) if key not in variables)
     ignored = [*(key for key in HEAD if key in state), *before]
@@ -83,14 +83,14 @@ def _wanted(variables, state, source, *, skip_head):
 
 
 def _before_head(state):
-    """What is as wide as the features and stands in no stage: a layer before the file's head."""
+    """Lists tensors as wide as the features outside the stages: a layer before the file's head."""
     features = getattr(state.get(HEAD[0]), "shape", ())[1:]
     shapes = (features, features * 2) if features else ()
     return [k for k, array in state.items() if array.shape in shapes and not BACKBONE.match(k)]
 
 
 def _check_fit(model, variables, state, source, ignore, unreadable):
-    """Raises a CheckpointError that tells which keys do not fit, if there are any."""
+    """Raises a CheckpointError that lists the keys that do not fit, if there are any."""
     shapes = {key: _mismatch(variables[key], state[key]) for key in variables.keys() & state.keys()}
     misshapen = {key: said for key, said in shapes.items() if said}
     missing = [key for key in variables if key not in state]
@@ -98,9 +98,9 @@ def _check_fit(model, variables, state, source, ignore, unreadable):
     odd = [f"{key} is {unreadable[key]}" for key in missing if key in unreadable]
     if odd:
         raise CheckpointError(
-            f"{source} does not fit the model {model.name!r}, which was left as it was: "
-            f"{listed(odd)}, no plain tensor. Save dense floating-point tensors: "
-            "tensor.to_dense(), tensor.dequantize()."
+            f"{source} does not fit the model {model.name!r}, which is unchanged: {listed(odd)}, "
+            "not a plain tensor. Save dense floating-point tensors: tensor.to_dense(), "
+            "tensor.dequantize()."
         )
     if not (misshapen or missing or unused):
         return
@@ -110,7 +110,7 @@ def _check_fit(model, variables, state, source, ignore, unreadable):
         "with another shape": [f"{key} is {said}" for key, said in misshapen.items()],
     }
     raise CheckpointError(
-        f"{source} does not fit the model {model.name!r}, which was left as it was. "
+        f"{source} does not fit the model {model.name!r}, which is unchanged. "
         + _advice(variables, state, missing, unused, misshapen)
         + "".join(
             f"\n{len(keys)} {title}: {listed(sorted(keys))}"
@@ -121,7 +121,7 @@ def _check_fit(model, variables, state, source, ignore, unreadable):
 
 
 def _advice(variables, state, missing, unused, misshapen):
-    """What to do about a file that does not fit, by what does not."""
+    """Suggests what to do about a file that does not fit."""
     wrong, stem = {*missing, *unused, *misshapen}, _stem(variables)
     if wrong == {stem} and _is_adaptable(state.get(stem), variables.get(stem)):
         return "For other channels, pass first_conv='adapt' to the builder or to weights.load."
@@ -132,9 +132,7 @@ def _advice(variables, state, missing, unused, misshapen):
         return f"To keep the model's own head, {keep}, first_conv='adapt')."
     if not misshapen and {*missing} <= {*HEAD} and not any(map(BACKBONE.match, unused)):
         skip = f", and to keep the model's own head, {keep})" if missing else ""
-        ignore = (
-            f"pass ignore=[{unused[0][:80]!r}{', ...' if unused[1:] else ''}] to leave them out"
-        )
+        ignore = f"pass ignore=[{unused[0][:80]!r}{', ...' if unused[1:] else ''}] to ignore them"
         return (
             "The backbone fits. If the network does not need the unused keys, save the file "
             f"without them or {ignore}{skip}."
@@ -157,7 +155,7 @@ def _advice(variables, state, missing, unused, misshapen):
 
 
 def _stem(variables):
-    """The key of the first convolution, where there is one."""
+    """Returns the key of the first convolution, if there is one."""
     return next((key for key in STEMS if key in variables), "")
 
 
@@ -170,7 +168,7 @@ def _is_one_of(key, patterns):
 
 
 def _is_adaptable(kernel, variable):
-    """Whether a first kernel and its variable differ in the number of channels alone."""
+    """Whether the first kernel and its variable differ only in the number of input channels."""
     if kernel is None or variable is None or np.iscomplexobj(kernel) or kernel.ndim != 4:
         return False
     expected = _expected(variable)
@@ -178,19 +176,19 @@ def _is_adaptable(kernel, variable):
 
 
 def _expected(variable):
-    """The shape of a variable's array in PyTorch's order of axes."""
+    """Returns the shape of a variable in PyTorch's order of axes."""
     return tuple(variable.shape[axis] for axis in TO_TORCH[len(variable.shape)])
 
 
 def _mismatch(variable, array):
-    """What an array is, where it does not fit the variable."""
+    """Describes an array that does not fit the variable; None if it fits."""
     if array.shape != _expected(variable):
         return f"{array.shape}, not {_expected(variable)}"
     return "of complex numbers" if np.iscomplexobj(array) else None
 
 
 def _let_go(array):
-    """Takes an array's part of a mapped file out of memory again; reading it brings it back."""
+    """Releases the memory of an array in a mapped file; it is read again when needed."""
     mapped = array
     while not isinstance(mapped, mmap.mmap):
         mapped = getattr(mapped, "obj", getattr(mapped, "base", None))
@@ -203,7 +201,7 @@ def _let_go(array):
 
 
 def _adapt_channels(kernel, channels):
-    """A (filters, channels, height, width) kernel for another number of input channels."""
+    """Adapts a (filters, channels, height, width) kernel to another number of input channels."""
     if channels == 1:
         return kernel.sum(axis=1, keepdims=True)
     held = kernel.shape[1]

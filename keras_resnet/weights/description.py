@@ -1,4 +1,4 @@
-"""What stands beside weights and says which images and classes they know: `preprocessing_of`.
+"""Descriptions of weights in files next to them: preprocessing and class names.
 
 Source: timm 1.0, timm/data/config.py (resolve_data_config); transformers 5,
 models/convnext/image_processing_convnext.py.
@@ -17,14 +17,14 @@ from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights import hub, registry
 from keras_resnet.weights.errors import CheckpointError
 
-RECIPE, STEMS = "recipe.json", ("best", "last")  # of a run folder, and its files of weights
+RECIPE, STEMS = "recipe.json", ("best", "last")  # of a run folder, and its weights files
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-# What ConvNextImageProcessor, which transformers has for its ResNets, does if it is not said.
+# Defaults of ConvNextImageProcessor, which transformers uses for its ResNets.
 CONVNEXT = {
     **{"size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "resample": 3},
     **{"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
 }
-SQUASHED_FROM = 384  # pixels; there it neither crops nor keeps the image's shape
+SQUASHED_FROM = 384  # pixels; from this size on, it does not crop, nor keep the aspect ratio
 
 
 def preprocessing_of(
@@ -47,7 +47,7 @@ def preprocessing_of(
     """
     if registry.is_name(source):
         if model is None:
-            raise ValueError(f"Whose {source} are meant? Pass model.")
+            raise ValueError(f"Several networks have weights named {source}. Pass model.")
         return registry.find(model, str(source)).preprocessing
     path = Path(source)
     row = registry.find_file(path.name)
@@ -60,7 +60,7 @@ def preprocessing_of(
 
 
 def class_names_of(source: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """The names of the classes that a config.json has; None if it has none. As preprocessing_of."""
+    """Returns the class names in a config.json; None if it has none. See `preprocessing_of`."""
     return _described(source, hub.CONFIG, _class_names)
 
 
@@ -70,9 +70,9 @@ def _described(source, name, understand):
 
 
 def of_recipe(recipe: Mapping[str, Any]) -> Preprocessing:
-    """The evaluation transform that a run's recipe.json has."""
+    """Returns the evaluation transform of a run's recipe.json."""
     said = {name: recipe[name] for name in ("resize", "mean", "std")}
-    later = ("exif", "interpolation", "crop_mode")  # which earlier releases did not say
+    later = ("exif", "interpolation", "crop_mode")  # missing in recipes of earlier releases
     said |= {name: recipe[name] for name in later if recipe.get(name) is not None}
     return Preprocessing(crop=recipe["image_size"], **said)
 
@@ -84,7 +84,7 @@ def _of_run(recipe):
 
 def _of_config(config, source):
     own = config.get("keras_resnet")
-    if isinstance(own, dict):  # of `save_hub`
+    if isinstance(own, dict):  # from `save_hub`
         return Preprocessing(**own["preprocessing"])
     if "architecture" in config or "pretrained_cfg" in config:
         return _of_timm(config)
@@ -148,7 +148,7 @@ def _class_names(config):
     if names is None and isinstance(config.get("id2label"), dict):
         numbered = config["id2label"]
         names = [numbered[str(number)] for number in range(len(numbered))]
-        if all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names):  # nobody named them
+        if all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names):  # default names
             return None
     if not names:
         return None

@@ -1,8 +1,8 @@
-"""Fetches published weights, once, whole and checked: `download`.
+"""Downloads published weights to a cache, and verifies them: `download`.
 
-Environment, of torchvision's: KERAS_RESNET_HOME is the folder (default: where Keras keeps its own),
-and KERAS_RESNET_WEIGHTS_URL the address of a mirror. Those of the Hugging Face hub are fetched by
-huggingface_hub, which has variables of its own (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE).
+For torchvision's weights, the environment variable KERAS_RESNET_HOME sets the cache folder
+(default: that of Keras), and KERAS_RESNET_WEIGHTS_URL a mirror. Weights on the Hugging Face hub are
+downloaded by huggingface_hub, which has its own variables (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE).
 """
 
 import contextlib
@@ -22,16 +22,16 @@ logger = logging.getLogger("keras_resnet")
 
 URL = "https://download.pytorch.org/models/"
 ATTEMPTS = 6
-FIRST_PAUSE = 0.5  # seconds; doubled from failure to failure
-TIMEOUT = (10, 30)  # seconds, to connect and between two pieces
-SLOWEST = 1000  # bytes a second, over a while
+FIRST_PAUSE = 0.5  # seconds; doubled after each failure
+TIMEOUT = (10, 30)  # seconds, to connect and between two chunks
+SLOWEST = 1000  # minimum speed in bytes per second, averaged over WHILE
 WHILE = 60  # seconds
-PIECE = 2**18  # bytes, at most
-TEMPORARY = {408, 425, 429, 500, 502, 503, 504}  # status codes after which to try again
+PIECE = 2**18  # maximum size of a chunk, in bytes
+TEMPORARY = {408, 425, 429, 500, 502, 503, 504}  # status codes after which to retry
 
 
 def folder() -> Path:
-    """Where the files are kept."""
+    """Returns the cache folder."""
     home = os.environ.get("KERAS_RESNET_HOME")
     if home:
         return Path(home).expanduser()
@@ -39,7 +39,7 @@ def folder() -> Path:
 
 
 def url_of(row: PretrainedWeights) -> str:
-    """Where a file is fetched from."""
+    """Returns the URL of a file."""
     return f"{os.environ.get('KERAS_RESNET_WEIGHTS_URL', URL).rstrip('/')}/{row.file}"
 
 
@@ -67,13 +67,13 @@ def download(row: PretrainedWeights) -> Path:
     if row.repository:
         return hub.weights_file(row.file)
     target = folder() / row.file
-    found = _present(row)  # first, since the folder may be one that cannot be written to
+    found = _present(row)  # first, since the folder may be read-only
     if found is not None:
         return found
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = target.with_name(f".{row.file}.lock")
-        if lock.is_symlink():  # older versions of filelock empty what it leads to
+        if lock.is_symlink():  # older versions of filelock truncate its target
             lock.unlink()
         with filelock.FileLock(lock):
             found = _present(row)
@@ -81,20 +81,20 @@ def download(row: PretrainedWeights) -> Path:
                 _fetch(row, target)
                 found = target
             return found
-    except OSError as error:  # a full disk, a folder that cannot be written to
+    except OSError as error:  # a full disk, or a read-only folder
         raise CheckpointError(
             f"{row.file} cannot be saved: {in_words(error)}. {_by_hand(row)}"
         ) from error
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal digits."""
+    """Returns the hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _present(row):
-    """The file, or its older one, if it is there; its hash is checked each time."""
+    """Returns the cached file, or an older file of the same weights; verifies its hash."""
     for name, prefix in row.files.items():
         path = folder() / name
         if path.is_file():
@@ -109,7 +109,7 @@ def _present(row):
 
 
 def _fetch(row, target):
-    """Downloads to `<name>.part`, checks, renames."""
+    """Downloads to `<name>.part`, verifies the hash, and renames the file."""
     import requests
 
     part = target.with_name(f"{row.file}.part")
@@ -124,10 +124,10 @@ def _fetch(row, target):
             _continue(row, part, held)
         except requests.RequestException as error:
             status = getattr(error.response, "status_code", None)
-            # Of a failed connection urllib3 knows the reason, behind much that nobody needs.
+            # urllib3 has the reason of a failed connection, within a long message.
             cause = getattr(error.args[0], "reason", error) if error.args else error
             reason = f"status {status}" if status else f"{type(error).__name__}: {cause}"
-            # requests' ValueErrors are of addresses that cannot be any.
+            # The ValueErrors of requests are about invalid URLs.
             if status in TEMPORARY or (status is None and not isinstance(error, ValueError)):
                 continue
             break
@@ -143,7 +143,7 @@ def _fetch(row, target):
             return
         part.unlink()
         reason = f"the sha256 of the download starts with {digest}, not {row.sha256}"
-        if not resumed:  # else the part that was there before may be to blame
+        if not resumed:  # otherwise the partial file may be the cause
             break
     raise CheckpointError(
         f"{row.file} could not be downloaded from {url_of(row)} ({reason}). {_by_hand(row)}"
@@ -151,11 +151,11 @@ def _fetch(row, target):
 
 
 class _WrongAnswerError(Exception):
-    """The server sent something that cannot be the file."""
+    """The server's response cannot be the file."""
 
 
 def _held(part):
-    """Size of a part that is there; what leads to another file, or is none, is removed."""
+    """Returns the size of a partial file; removes links and anything else that is not a file."""
     try:
         found = part.lstat()
     except FileNotFoundError:
@@ -171,19 +171,19 @@ def _open_no_link(path, flags):
 
 
 def _continue(row, part, held):
-    """Fetches what is missing of `part`, of which `held` bytes are there."""
+    """Downloads the rest of `part`, which has `held` bytes."""
     import requests
 
     headers = {"Range": f"bytes={held}-"} if held else {}
     headers["Accept-Encoding"] = "identity"
     with requests.get(url_of(row), headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if held and answer.status_code == 416:
-            return  # There is no more; whether that is the file, its hash tells.
+            return  # complete; the hash will be verified
         answer.raise_for_status()
         ranged = answer.headers.get("Content-Range", "")
         if held and not (answer.status_code == 206 and ranged.startswith(f"bytes {held}-")):
             held = 0  # the server starts from the beginning
-        # Of what was compressed against our wish, neither a part nor the length says anything.
+        # With compression, which was not requested, neither ranges nor lengths are meaningful.
         encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
         if encoded and held:
             raise _WrongAnswerError("the server compressed a part of it")
@@ -205,11 +205,11 @@ def _continue(row, part, held):
 
 
 def _pieces(answer):
-    """What comes, as it comes; a connection that hardly gives anything is broken off."""
+    """Yields chunks as they arrive; raises an error if the connection is too slow."""
     import requests
     import urllib3
 
-    read = getattr(answer.raw, "read1", answer.raw.read)  # which waits for a whole piece
+    read = getattr(answer.raw, "read1", answer.raw.read)  # which waits for a complete chunk
     start, came = time.monotonic(), 0
     try:
         while piece := read(PIECE, decode_content=True):
@@ -235,7 +235,7 @@ def _by_hand(row):
 
 @contextlib.contextmanager
 def _progress(name, total):
-    """Gives a function that moves a progress bar on; nothing is shown in a pipe."""
+    """Yields a function that advances a progress bar, which is only shown on a terminal."""
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 

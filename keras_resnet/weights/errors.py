@@ -1,4 +1,4 @@
-"""What goes wrong with a weights file."""
+"""Errors about weights files."""
 
 from collections.abc import Iterable
 
@@ -13,11 +13,11 @@ class CheckpointError(ValueError):
 
 
 class UnsafeFileError(ValueError):
-    """Why a reader of containers refuses a file.
+    """A file that a reader rejects.
 
     Args:
-        what: In words that follow "the file cannot be read: ".
-        advice: A sentence on what to do; None where the file may be damaged.
+        what: The reason, to follow "the file cannot be read: ".
+        advice: A sentence that says what to do; None if the file may be damaged.
     """
 
     def __init__(self, what: str, advice: str | None = None) -> None:
@@ -26,7 +26,7 @@ class UnsafeFileError(ValueError):
 
 
 def listed(keys: Iterable[str], most: int = 6) -> str:
-    """The first of some keys, shortened, for a message; and how many more there are."""
+    """Joins the first of some keys, shortened, and the number of others, for a message."""
     keys = list(keys)
     shown = ", ".join(key if len(key) <= 80 else f"{key[:77]}..." for key in keys[:most])
     return f"{shown}, and {len(keys) - most} more" if len(keys) > most else shown

@@ -1,4 +1,4 @@
-"""Finds the network within what a file holds: `find`."""
+"""Finds the network in the content of a file: `find`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,25 @@ from keras_resnet.weights.errors import SAVE_A_STATE_DICT, CheckpointError, list
 from keras_resnet.weights.names import CAFFE2, WRAPPER, renamed, with_statistics
 from keras_resnet.weights.structure import Network, Site, sites_in, with_plain_stages
 
-MAX_DEPTH = 12  # of dicts in dicts, of which TorchScript has one for each module
-MAX_NAME = 1024  # characters, of the names of a dict's tensors put together
-# How a name ends that tells a residual network's weights, any network's, or anything: what is taken
-# where there is no whole residual network.
+MAX_DEPTH = 12  # of nested dicts; TorchScript has one for each module
+MAX_NAME = 1024  # characters in the joined name of a tensor
+# Suffixes of names in a residual network, in any network, and in anything else, in the order in
+# which they are tried if there is no complete residual network.
 TELLING = ("conv1.weight", ".weight", "")
 Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The one network of a file.
+    """The network found in a file.
 
     Args:
-        where: The keys of the dicts that it is in, and its prefix, as `prefix` of `load` takes it.
-        tensors: The dict of tensors that it is in, under the file's names, less its prefix.
-        network: The network, or None if what was found is no residual network.
-        libraries: Those whose names it has, if not torchvision's.
+        where: The keys of the dicts that contain it, and its prefix, as for `prefix` of `load`.
+        tensors: The dict of tensors that contains it, with the file's names without the prefix.
+        network: The network; None if it is not a residual network.
+        libraries: The libraries whose names it has, if not torchvision's.
         alone: Whether it is the only network in its dict.
-        unreadable: Names of what stands in the place of a tensor and is none, to what that is.
+        unreadable: {name: description} of objects in the place of tensors.
     """
 
     where: str
@@ -41,7 +41,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A network that may be meant; without a site it is any dict of tensors."""
+    """A candidate for the network; without a site, it is a dict of any tensors."""
 
     path: Path
     libraries: frozenset[str] = frozenset()
@@ -50,23 +50,23 @@ class Candidate:
 
     @property
     def where(self) -> str:
-        """As of `Found`. Not kept: there may be thousands."""
+        """As in `Found`. Not stored, as there may be thousands of candidates."""
         return ".".join([*self.path, self.site.prefix if self.site else ""]).strip(".")
 
 
 def find(
     saved: Any, source: object, passed_over: Sequence[Any] = (), prefix: str | None = None
 ) -> Found:
-    """The one network in dicts within dicts.
+    """Finds the network in nested dicts.
 
     Args:
-        saved: Arrays by name, perhaps in dicts within dicts.
-        source: What it is called in messages.
-        passed_over: `Opaque`s: what the file names beside.
-        prefix: Which network, where there are several.
+        saved: Arrays by name, possibly in nested dicts.
+        source: Its name in messages.
+        passed_over: `Opaque`s: other objects that the file refers to.
+        prefix: Prefix of the network, if there are several.
 
     Raises:
-        CheckpointError: if there is none, or there are several and `prefix` does not tell which.
+        CheckpointError: if there is none, or there are several and `prefix` selects none of them.
     """
     groups: dict[Path, dict[str, Any]] = {}
     _collect(saved, (), set(), groups)
@@ -105,7 +105,7 @@ def find(
 
 
 def _collect(saved, path, seen, groups):
-    """The dicts that hold tensors, each once, by the keys that lead to them."""
+    """Collects all dicts with tensors, once each, by the path of their keys."""
     if not isinstance(saved, Mapping) or id(saved) in seen or len(path) > MAX_DEPTH:
         return
     seen.add(id(saved))
@@ -115,13 +115,13 @@ def _collect(saved, path, seen, groups):
         if isinstance(key, str) and (isinstance(value, np.ndarray) or hasattr(value, "is_module"))
     }
     if any(isinstance(value, np.ndarray) and value.ndim for value in tensors.values()):
-        groups[path] = tensors  # and not where there are only numbers, as an epoch
+        groups[path] = tensors  # not for dicts with numbers only, an epoch for example
     for key, value in saved.items():
         _collect(value, (*path, str(key)), seen, groups)
 
 
 def flat(saved: Any) -> dict[str, np.ndarray]:
-    """The arrays of modules within modules, as TorchScript has them, by names with dots."""
+    """Flattens the nested modules of TorchScript to arrays by dotted names."""
     groups: dict[Path, dict[str, Any]] = {}
     _collect(saved, (), set(), groups)
     return {
@@ -137,7 +137,7 @@ def _arrays(group):
 
 
 def _without(prefix, tensors):
-    """Tensors without what wraps their names, nor the prefix, as far as they stay apart."""
+    """Removes wrappers and the prefix from names, as long as they remain unique."""
     names = {key: WRAPPER.sub("", key).removeprefix(prefix) for key in tensors}
     if len({*names.values()}) < len(names):
         return tensors
@@ -145,7 +145,7 @@ def _without(prefix, tensors):
 
 
 def _distinct(candidates):
-    """Without networks whose numbers others hold too, as an attacker or a decoder's encoder has."""
+    """Removes networks whose tensors are also part of others, like the encoder of a decoder."""
     kept: set[int] = set()
     held: set[int] = set()
     for one in sorted(candidates, key=lambda one: (-len(one.site.places), len(one.where))):
@@ -156,7 +156,7 @@ def _distinct(candidates):
 
 
 def _chosen(candidates, source, prefix):
-    """The one candidate that `prefix` tells, or the only one."""
+    """Returns the candidate selected by `prefix`, or the only one."""
     if prefix is None:
         fitting = candidates
     else:
@@ -180,7 +180,7 @@ def _chosen(candidates, source, prefix):
 
 
 def _nothing(passed_over):
-    """Why there is no network, in words."""
+    """Describes why there is no network."""
     modules = [f"{one.name!r:.100}" for one in passed_over if one.is_module]
     others = [f"{one.name!r:.100}" for one in passed_over]
     if modules:

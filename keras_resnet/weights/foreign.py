@@ -1,15 +1,15 @@
-"""Files of weights that are known, and not read: each is told by its name, with what to do."""
+"""Recognizes unsupported weights files of other libraries, for a specific error message."""
 
 import mmap
 
 from keras_resnet.weights.errors import SAVE_A_STATE_DICT, UnsafeFileError
 
-TABLE_END = bytes.fromhex("57fb808b247547db")  # of the tables of TensorFlow's checkpoints
+TABLE_END = bytes.fromhex("57fb808b247547db")  # end of the tables in TensorFlow checkpoints
 MAPS, TEXTS = {*range(0x81, 0x90), 0xDE, 0xDF}, {*range(0xA1, 0xC0), 0xD9}
 
 
 def refuse_other_kind(mapped: mmap.mmap) -> None:
-    """Raises an UnsafeFileError for a file of TensorFlow or flax."""
+    """Raises an UnsafeFileError for files of TensorFlow and flax."""
     if mapped[-8:] == TABLE_END:
         raise UnsafeFileError(
             "it is a checkpoint of TensorFlow",
@@ -26,7 +26,7 @@ def refuse_other_kind(mapped: mmap.mmap) -> None:
 
 
 def refuse_other_zip(names: set[str]) -> None:
-    """Raises an UnsafeFileError for a zip of torch.export or numpy, by its members' names."""
+    """Raises an UnsafeFileError for zip files of torch.export and NumPy, by their members."""
     if any(name.endswith((".npy", ".npy.npz")) for name in names):
         if any("standardized_conv2d" in name for name in names):
             raise UnsafeFileError(

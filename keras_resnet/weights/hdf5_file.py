@@ -1,8 +1,8 @@
-"""Reads the arrays of an HDF5 file, as simple as Keras writes them.
+"""Reads the arrays of an HDF5 file, limited to the features that Keras uses.
 
-HDF5 can lead to other files, repeat what it holds, compress it and claim more than there is. Here
-an array is a run of bytes within the file, or an error, and all of them together are no larger
-than the file. Attributes are not read.
+HDF5 files can refer to other files, contain data twice, compress it, and declare more data than
+there is. Here an array is a contiguous range of the file, or an error, and all arrays together are
+at most as large as the file. Attributes are not read.
 
 Source: HDF5 File Format Specification 3.0, sections IV.A.1 and IV.A.2.
 """
@@ -20,15 +20,15 @@ from keras_resnet.weights.zip_file import MAX_NAME
 
 MAX_OBJECTS = 50_000  # ResNet-1202 has some 12,000, with an optimizer 20,000.
 MAX_DEPTH = 16
-BFLOAT16 = np.dtype("V2")  # as h5py writes it
+BFLOAT16 = np.dtype("V2")  # as written by h5py
 IN_FILE = (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
 
 
 def read(file: Path | BinaryIO, size: int) -> dict[str, np.ndarray]:
-    """Path to array, in Keras' order of axes, of each data set of numbers; `size` is in bytes.
+    """Reads all numeric data sets, {path: array}; `size` is that of the file in bytes.
 
     Raises:
-        UnsafeFileError: if the file is damaged, or not as simple as that.
+        UnsafeFileError: if the file is damaged, or uses other features.
     """
     try:
         return _arrays(file, size)
@@ -41,7 +41,7 @@ def read(file: Path | BinaryIO, size: int) -> dict[str, np.ndarray]:
 def _arrays(file, size):
     arrays: dict[str, np.ndarray] = {}
     claimed = 0
-    # h5py's low-level functions, which open a name within its group: a path is sought from the top.
+    # h5py's low-level functions open a name within its group, not a path from the root.
     with h5py.File(file, "r") as opened:
         for name, data in _data_sets(opened.id):
             plist, dtype = data.get_create_plist(), data.dtype
@@ -49,7 +49,7 @@ def _arrays(file, size):
                 continue
             if plist.get_layout() not in IN_FILE or plist.get_external_count():
                 raise UnsafeFileError(
-                    f"its array {name[-60:]!r} is compressed, in chunks, or in another file"
+                    f"its array {name[-60:]!r} is compressed, chunked, or in another file"
                 )
             claimed += math.prod(data.shape) * dtype.itemsize
             if claimed > size:
@@ -61,7 +61,7 @@ def _arrays(file, size):
 
 
 def _data_sets(root):
-    """Path and data set, of each there is."""
+    """Yields (path, data set)."""
     waiting, seen = [("", root)], {h5py.h5o.get_info(root).addr}
     while waiting:
         path, group = waiting.pop()

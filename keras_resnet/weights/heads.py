@@ -1,7 +1,7 @@
-"""The classifier among what stands beside a network: `classifier_of`.
+"""Finds the classifier among the tensors outside the network: `classifier_of`.
 
-A classifier is one matrix on the network's features. A projection head of self-supervised learning
-looks the same, but for its name, its place, its neighbours, and its number of rows.
+A classifier is a matrix applied to the network's features. Projection heads of self-supervised
+learning only differ in their names, their positions, their neighbors and their numbers of rows.
 """
 
 import collections
@@ -11,21 +11,21 @@ import numpy as np
 
 from keras_resnet.weights.structure import Network
 
-# Right below the network's prefix, or one that this begins with; detectron2's is in its stem.
+# Directly below the network's prefix or a parent of it; in detectron2, within the stem.
 NAME = re.compile(
     r"((head|cls_head|stem)\.)?(fc|fc_cls|linear|last_linear|classifier|logits|output)(\.\d)?"
 )
-# Of contrastive learning, whose encoders end in a projection that is often called `fc`.
+# In contrastive learning, encoders end in a projection that is often called `fc`.
 CONTRASTIVE = re.compile(r"(.*\.)?(encoder_[qk]|queue|queue_ptr|base_encoder|momentum_encoder)\b.*")
 
 
 def classifier_of(network: Network, classes: int | None, alone: bool) -> str | None:
-    """The name of the classifier in `network.beside`, without its leaf; None if there is none.
+    """Returns the name of the classifier in `network.beside`, without its leaf; None without one.
 
     Args:
         network: The network.
-        classes: Number of classes that are asked for; None if it is not known.
-        alone: Whether no other network is in its dict.
+        classes: Expected number of classes; None if unknown.
+        alone: Whether it is the only network in its dict.
     """
     matrices = {
         key.removesuffix(".weight"): array
@@ -33,12 +33,12 @@ def classifier_of(network: Network, classes: int | None, alone: bool) -> str | N
         if array.ndim == 2 and key.endswith(".weight")
     }
     parents = collections.Counter(name.rpartition(".")[0] for name in matrices)
-    parents.update(  # of normalizations
+    parents.update(  # parents of normalizations
         key.removesuffix(".running_mean").rpartition(".")[0]
         for key in network.beside
         if key.endswith(".running_mean")
     )
-    features = network.features  # which takes a look at every name
+    features = network.features  # computed once, as it iterates over all names
     fitting = {
         name: array
         for name, array in matrices.items()
@@ -65,10 +65,10 @@ def classifier_of(network: Network, classes: int | None, alone: bool) -> str | N
 
 
 def before_head(network: Network, head: str) -> set[str]:
-    """Names of what seems to stand between the network and its classifier, as a hidden layer.
+    """Returns the names of tensors that seem to be a hidden layer before the classifier.
 
-    That is a part of the file which has normalizations or matrices from features to features, and
-    nothing of another shape, as a decoder or a projection has.
+    These are parts of the file that have only normalizations, or matrices from features to
+    features; decoders and projections also have other shapes.
     """
     above, features = network.prefix.split(".")[:-1], network.features
     parts: dict[tuple[int, str], list[str]] = {}
@@ -84,7 +84,7 @@ def before_head(network: Network, head: str) -> set[str]:
 
 
 def head_state(network: Network, name: str | None) -> dict[str, np.ndarray]:
-    """The classifier's tensors under torchvision's names."""
+    """Returns the classifier's tensors with torchvision's names."""
     return {
         f"fc.{leaf}": network.beside[f"{name}.{leaf}"]
         for leaf in ("weight", "bias")
@@ -93,10 +93,10 @@ def head_state(network: Network, name: str | None) -> dict[str, np.ndarray]:
 
 
 def _place(name, is_outside, above):
-    """How far up from the network's prefix a name branches off, and the rest of the name.
+    """Returns how many levels above the network's prefix a name branches off, and its rest.
 
     Args:
-        name: As in `Network.beside`.
+        name: A name in `Network.beside`.
         is_outside: Whether it is in `Network.outside`.
         above: The parts of the prefix.
     """
@@ -113,6 +113,6 @@ def _is_outside(name, network):
 
 
 def _in_projector(name, parents):
-    """Whether other layers with weights stand beside a matrix in a part of its own."""
+    """Whether a matrix is in a submodule that has other layers with weights."""
     parent, _, last = name.rpartition(".")
     return bool(parent) and last.isdigit() and parents[parent] > 1

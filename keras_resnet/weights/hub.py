@@ -1,7 +1,7 @@
-"""Repositories of the Hugging Face hub, and folders that are laid out like them.
+"""Repositories on the Hugging Face hub, and folders with the same layout.
 
-`huggingface_hub` fetches, caches and knows tokens; it is imported, and the hub asked, only for a
-source that says `hf://`.
+`huggingface_hub` handles downloads, the cache and tokens. It is imported, and the hub contacted,
+only for sources that start with `hf://`.
 """
 
 import os
@@ -10,57 +10,57 @@ from pathlib import Path
 
 from keras_resnet.weights.errors import CheckpointError
 
-ADVICE = "Download it again, or move it away."  # where a description is damaged
+ADVICE = "Download it again, or move it away."  # for damaged descriptions
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 FILES = ("model.safetensors", "pytorch_model.bin")
-# A path has one of the slashes only.
+# `Path` removes one of the two slashes.
 ADDRESS = re.compile(r"hf://?(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
 
 def is_address(source: object) -> bool:
-    """Whether a source is meant to be on the hub."""
+    """Whether a source is an address on the hub."""
     return isinstance(source, str | os.PathLike) and os.fspath(source).startswith("hf:/")
 
 
 def is_snapshot(source: object) -> bool:
-    """Whether a source is a folder as the hub has them, with a config.json."""
+    """Whether a source is a folder with the hub's layout, with a config.json."""
     return isinstance(source, str | os.PathLike) and (Path(source) / CONFIG).is_file()
 
 
 def weights_file(source: str | os.PathLike[str]) -> Path:
-    """The file of weights of an address or of such a folder, with its config.json beside it.
+    """Returns the weights file of an address or of such a folder; config.json is next to it.
 
     Args:
-        source: "hf://owner/name", "hf://owner/name@revision", or a folder. Of a repository, its
-            config.json and the file are fetched, and nothing else, unless they are cached.
+        source: "hf://owner/name", "hf://owner/name@revision", or a folder. From a repository, only
+            the config.json and the weights are downloaded, unless they are cached.
 
     Raises:
-        CheckpointError: if there is no such file, or it cannot be had.
+        CheckpointError: if there is no such file, or it cannot be downloaded.
         ImportError: without the hub extra.
     """
     if is_address(source):
         config = _fetched(source, CONFIG)
-        # The others are of the same commit, after which the folder of a snapshot is called.
+        # The other files are of the same commit, which is the name of the snapshot's folder.
         found = next((path for name in FILES if (path := _fetched(source, name, config))), None)
     else:
         found = next((path for name in FILES if (path := Path(source) / name).is_file()), None)
     if found is None:
         raise CheckpointError(
-            f"{source} has a {CONFIG}, but neither of {' and '.join(FILES)}: it has no weights, "
-            "or in an unsupported format, or split into several files."
+            f"{source} has a {CONFIG}, but no {' or '.join(FILES)}: it has no weights, or they are "
+            "in an unsupported format or split into several files."
         )
     return found
 
 
 def beside(source: str | os.PathLike[str], name: str) -> Path | None:
-    """A file that describes weights: beside them, in a folder or in a repository; None without it.
+    """Returns a file that describes weights, next to them or in a repository; None without one.
 
     Args:
-        source: A file of weights, or as of `weights_file`.
+        source: A weights file, or as for `weights_file`.
         name: CONFIG or PREPROCESSOR.
 
     Raises:
-        CheckpointError: if a repository cannot be asked.
+        CheckpointError: if a repository cannot be accessed.
     """
     if is_address(source):
         config = _fetched(source, CONFIG)
@@ -70,7 +70,7 @@ def beside(source: str | os.PathLike[str], name: str) -> Path | None:
 
 
 def _fetched(address, name, config=None):
-    """A file of a repository in the cache of huggingface_hub; None if there are only others."""
+    """Downloads a file of a repository to huggingface_hub's cache; None if it has no such file."""
     try:
         import huggingface_hub
         from huggingface_hub.errors import EntryNotFoundError
@@ -87,7 +87,7 @@ def _fetched(address, name, config=None):
     revision = config.parent.name if config else found["revision"]
     try:
         return Path(huggingface_hub.hf_hub_download(found["repository"], name, revision=revision))
-    except Exception as error:  # of the library, and of the one that it fetches with
+    except Exception as error:  # of huggingface_hub, and of its HTTP library
         if config and isinstance(error, EntryNotFoundError):
             return None
         said = " ".join(str(error).split()).removesuffix(".")

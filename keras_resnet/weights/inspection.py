@@ -1,4 +1,4 @@
-"""What a file of weights holds, without a model: `inspect`."""
+"""Describes weights files, without a model: `inspect`."""
 
 import dataclasses
 import os
@@ -22,20 +22,20 @@ ASSUMED = (
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.
+    """The result of `inspect`.
 
     Args:
         path: The file.
         container: "zip", "legacy" or "tar" (of torch.save), "torchscript", "pickle" (of numpy
             arrays), "safetensors", "keras" or "hdf5".
-        size: Of the file, in bytes.
-        sha256: Of the file, 64 hexadecimal digits.
-        tensors: Name to array, as they are in the file, less the network's prefix.
-        architecture: What network they are of.
-        published: The published weights that have this hash or, on the hub, this address, or None.
-        layout: Whose names they are, and where the network stands in the file, in words.
-        head: Which of the tensors are its classifier, in words.
-        preprocessing: What images it takes, in words, as far as that is known.
+        size: Size of the file in bytes.
+        sha256: Hash of the file, 64 hexadecimal digits.
+        tensors: Arrays by their names in the file, without the network's prefix.
+        architecture: The recognized network.
+        published: The published weights with this hash or, on the hub, this address; else None.
+        layout: Description: the library whose names it has, and the network's prefix.
+        head: Description: the name of the classifier, and other content.
+        preprocessing: Description: the preprocessing of the images, as far as it is known.
         call: The call that builds the network with these weights, or why there is none.
     """
 

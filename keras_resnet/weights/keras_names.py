@@ -1,10 +1,10 @@
-"""The names in files of Keras, this package's own and those of keras.applications' ResNets.
+"""Converts the names in Keras files, both of this package and of keras.applications' ResNets.
 
-Of those there are two kinds: ResNet50 and the like, and ResNet50V2 with pre-activation blocks.
+The latter are of two kinds: ResNet50, 101 and 152, and ResNet50V2, ... with pre-activation blocks.
 
-The arrays are named by their places in the file; nothing of Keras is built, so that no file
-chooses what is made, or how large. keras.applications' convolutions have a bias each, of the
-second kind some, and the epsilon of its batch normalization differs.
+Arrays are identified by their paths in the file; no Keras objects are created, so that a file
+cannot determine what is created, or how large. In keras.applications, all convolutions of the first
+kind and some of the second have a bias, and the epsilon of batch normalization differs.
 """
 
 import re
@@ -15,18 +15,18 @@ from keras_resnet.layers import BATCH_NORM_EPSILON
 from keras_resnet.weights.errors import CheckpointError
 from keras_resnet.weights.state_dict import LEAVES, TO_TORCH, to_torch
 
-# Blocks a stage of keras.applications' networks, by their number of convolutions.
+# Blocks per stage of keras.applications' networks, by their number of convolutions.
 APPLICATIONS = {53: (3, 4, 6, 3), 104: (3, 4, 23, 3), 155: (3, 8, 36, 3)}
 APPLICATIONS_EPSILON = 1.001e-5
-# Where Keras numbers them: of a convolution the first one or two, of batch normalization all.
+# Order of numbered variables: the first one or two for a convolution, all for normalization.
 NUMBERED = ("weight", "bias", "running_mean", "running_var")
-# Convolutions outside of blocks, and their normalizations, by how many there are.
+# Convolutions outside the blocks, and their normalizations, by their number.
 STEMS = {
     1: (("conv1", "bn1"),),
     3: (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
 }
 STEMS |= {number + 1: (*stem, ("maxpool.0", "maxpool.1")) for number, stem in STEMS.items()}
-# Layers in blocks that have other names there.
+# Layers in blocks with other names in Keras files.
 SUBLAYERS = {
     **{"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"},
     **{"downsample_1": "downsample.1", "downsample_2": "downsample.2"},
@@ -35,30 +35,30 @@ SUBLAYERS = {
 
 
 def of_applications(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the arrays of a file of Keras, by their paths, are of keras.applications."""
+    """Whether the arrays of a Keras file, by path, are from keras.applications."""
     if _numbered(arrays):
         return _convolutions(arrays) in APPLICATIONS
     return any("conv1_conv/" in path for path in arrays)
 
 
 def of_applications_v2(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether they are of its ResNet50V2, 101V2 or 152V2."""
+    """Whether they are from its ResNet50V2, 101V2 or 152V2."""
     if not _numbered(arrays):
         return any("post_bn/" in path for path in arrays)
     convolutions = _convolutions(arrays)
-    # One in front of each but the stem's and the four shortcuts', and one behind the last.
+    # One before each convolution, except for the stem and the four shortcuts, and one at the end.
     v2 = _numbers(arrays, "batch_normalization") == convolutions - 4
     return v2 and convolutions in APPLICATIONS
 
 
 def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
-    """Arrays of a file of Keras, by their paths, under torchvision's names and in its layout.
+    """Converts the arrays of a Keras file, by path, to torchvision's names and layout.
 
-    What belongs to no known layer keeps its path as its name. keras.applications' epsilon goes
-    into its variances.
+    Arrays of unknown layers keep their paths as names. The different epsilon of keras.applications
+    is added to its variances.
 
     Raises:
-        CheckpointError: if two arrays get one name.
+        CheckpointError: if two arrays get the same name.
     """
     theirs = of_applications(arrays)
     name_of = _v2_name if of_applications_v2(arrays) else _torchvision_name
@@ -77,7 +77,7 @@ def as_pytorch(arrays: dict[str, np.ndarray], source: object) -> dict[str, np.nd
 
 
 def _convolutions(arrays):
-    """How many convolutions there are, of numbered layers that are in no block."""
+    """Counts the convolutions of numbered layers that are not in blocks."""
     return _numbers(arrays, "conv2d")
 
 
@@ -87,17 +87,17 @@ def _numbers(arrays, kind):
 
 
 def _numbered(arrays):
-    """Whether Keras 3 named the layers, which counts them: otherwise they have their names."""
+    """Whether Keras 3 wrote the file, which numbers the layers of a kind instead of naming them."""
     return any(path.startswith("layers/") for path in arrays)
 
 
 def _by_number(arrays, name_of):
-    """Of Keras 3, that counts the layers of a kind: `layers/bottleneck_block_1/bn1/vars/0`."""
+    """Converts the paths of Keras 3, with numbers: `layers/bottleneck_block_1/bn1/vars/0`."""
     names, places = {}, {}
     for path in arrays:
         match = re.fullmatch(r"(?:.*/)?layers/([^/]+(?:/[^/]+){0,2})/vars/([0-3])", path)
         if not path.startswith("layers/") or "/seed_generator/" in path:
-            continue  # the optimizer's, and dropout's
+            continue  # of the optimizer and of dropout
         if match:
             places[path] = match[1], NUMBERED[int(match[2])]
         else:
@@ -112,7 +112,7 @@ def _by_number(arrays, name_of):
 
 
 def _names_of_ours(shapes):
-    """Blocks are counted through; a stage begins where the number of filters changes."""
+    """Blocks are numbered consecutively; the number of filters changes with each stage."""
     blocks = {}
     for layer, _ in shapes:
         match = re.fullmatch(
@@ -126,7 +126,9 @@ def _names_of_ours(shapes):
         suffix = f"_{place}" if place else ""
         names[f"conv2d{suffix}"] = convolution
         names[f"batch_normalization{suffix}"] = normalization
-    if any(block.startswith("preactivation") for block in blocks):  # the last one is elsewhere
+    if any(
+        block.startswith("preactivation") for block in blocks
+    ):  # the last normalization is elsewhere
         names = {layer: "norm" if name == "bn1" else name for layer, name in names.items()}
     for block in sorted(blocks, key=blocks.__getitem__):
         basic = shapes.get((f"{block}/conv2", "weight"))
@@ -141,26 +143,26 @@ def _names_of_ours(shapes):
 
 
 def _names_of_applications(depths, name_of):
-    """Layers of a kind are counted through."""
+    """Layers of a kind are numbered consecutively."""
     convs, bns = ["conv1_conv"], ["conv1_bn"]
     for stage, depth in enumerate(depths, 2):
         for number in range(1, depth + 1):
             block = f"conv{stage}_block{number}"
-            # Keras puts the shortcut beside the last convolution.
+            # In Keras, the shortcut is next to the last convolution.
             order = "1203" if number == 1 else "123"
             convs += [f"{block}_{place}_conv" for place in order]
             bns += [f"{block}_{place}_bn" for place in ("preact", *order)]
     bns.append("post_bn")
     names = {"dense": "fc"}
     for kind, layers in (("conv2d", convs), ("batch_normalization", bns)):
-        known = filter(None, map(name_of, layers))  # each network has some of them
+        known = filter(None, map(name_of, layers))  # each network has only some of them
         names |= {f"{kind}_{number}" if number else kind: name for number, name in enumerate(known)}
     return names
 
 
 def _by_name(arrays, name_of):
-    """Of Keras 2 and `model.save("file.h5")`: `model_weights/conv1_bn/conv1_bn/gamma:0`."""
-    top = "model_weights/"  # beside those of the optimizer
+    """Converts the paths of Keras 2, with names: `model_weights/conv1_bn/conv1_bn/gamma:0`."""
+    top = "model_weights/"  # next to those of the optimizer
     paths = [path for path in arrays if path.startswith(top)] or list(arrays)
     names = {}
     for path in paths:
@@ -172,7 +174,7 @@ def _by_name(arrays, name_of):
 
 
 def _torchvision_name(name):
-    """`conv3_block2_1_bn` is `layer2.1.bn1`; None for a layer without weights."""
+    """Converts `conv3_block2_1_bn` to `layer2.1.bn1`; None for a layer without weights."""
     if match := re.fullmatch(r"conv(\d)_block(\d+)_([0-3])_(conv|bn)", name):
         block = f"layer{int(match[1]) - 1}.{int(match[2]) - 1}"
         if match[3] == "0":
@@ -182,7 +184,7 @@ def _torchvision_name(name):
 
 
 def _v2_name(name):
-    """`conv3_block2_1_bn`, which precedes the second convolution, is `layer2.1.bn2`."""
+    """Converts `conv3_block2_1_bn`, which precedes the second convolution, to `layer2.1.bn2`."""
     if match := re.fullmatch(r"conv(\d)_block(\d+)_(?:([0-3])_(conv)|(preact|[12])_bn)", name):
         block = f"layer{int(match[1]) - 1}.{int(match[2]) - 1}"
         if match[4]:

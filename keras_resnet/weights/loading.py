@@ -1,6 +1,6 @@
-"""Loads a weights file of any kind into a model: `load`, and what `weights=` of a builder does.
+"""Loads weights files of all kinds into models: `load`, and the builders' argument `weights`.
 
-file -> `read_checkpoint`: its weights under torchvision's names -> `assign`: checked, assigned
+file -> `read_checkpoint`: its weights with torchvision's names -> `assign`: check and assign
 """
 
 import logging
@@ -15,7 +15,6 @@ from keras_resnet.weights import registry
 from keras_resnet.weights.assigning import HEAD, assign, check_backbone
 from keras_resnet.weights.download import download
 from keras_resnet.weights.errors import CheckpointError
-from keras_resnet.weights.origin import BLURS
 from keras_resnet.weights.reading import (
     KERAS,
     Checkpoint,
@@ -96,11 +95,11 @@ def load_pretrained(
     prefix: str | None = None,
     ignore: Sequence[str] = (),
 ) -> None:
-    """Loads `path` into a new model; the head is skipped if other classes were asked for.
+    """Loads `path` into a new model; the head is skipped if another number of classes was given.
 
     Raises:
-        CheckpointError: as `load` does; if the file has another number of classes than the model
-            and none was given; or if its names are those of two networks and no version was.
+        CheckpointError: as for `load`; if no number of classes was given and the file's differs
+            from the model's; or if its names are of two networks and no version was given.
     """
     checkpoint = read_checkpoint(path, prefix)
     weights = fitting(checkpoint, model, version_given)
@@ -113,7 +112,7 @@ def load_pretrained(
     if classes != units and (has_head or checkpoint.found.network):
         if not classes_given and has_head:
             raise CheckpointError(
-                f"{path.name} has {classes} classes, and the model {units}. Pass "
+                f"{path.name} has {classes} classes, but the model has {units}. Pass "
                 f"classes={classes} to keep the file's head, another number for a new one, or "
                 "include_top=False."
             )
@@ -156,7 +155,7 @@ def say(
     version: str | None,
     anti_aliasing: str = "none",
 ) -> None:
-    """Says in a line each what was left over, and what was assumed since nothing tells it."""
+    """Logs what was ignored in a file, and what was assumed as the file does not specify it."""
     name = checkpoint.path.name
     if weights.left_over:
         logger.info("%s: ignored content: %s.", name, said_of(weights.left_over))
@@ -164,7 +163,7 @@ def say(
         logger.warning("%s: %s", name, checkpoint.two_networks)
     elif not checkpoint.origin.said_by and not checkpoint.of_applications:
         logger.info(
-            "%s: %s specifies the architecture; %s is assumed, as %s.",
+            "%s: %s specifies the architecture; assuming %s as in %s.",
             name,
             "nothing in it" if checkpoint.container in KERAS else "no config.json",
             network,
@@ -173,14 +172,14 @@ def say(
 
 
 def _assumed(checkpoint, weights, version, anti_aliasing):
-    """What no key tells, by the family, of which the stem tells, and the blocks."""
+    """Describes the properties that cannot be determined from names and shapes."""
     stem = weights.state.get("conv1.weight")
     if stem is not None and stem.shape[2:] == (CIFAR.stem_kernel,) * 2:
-        return "its paper has it: ReLU, no pooling before the last"
-    strides = f", strides as of version={version!r}" if checkpoint.has_bottlenecks else ""
+        return "its paper: ReLU, no pooling before the last"
+    strides = f", version={version!r}" if checkpoint.has_bottlenecks else ""
     if anti_aliasing != "none":
-        return f"timm has it: ReLU; it {BLURS[anti_aliasing]}{strides}"
-    return f"torchvision has it: ReLU, max pooling without blur{strides}"
+        return f"timm: ReLU, {anti_aliasing!r} anti-aliasing{strides}"
+    return f"torchvision: ReLU, no anti-aliasing{strides}"
 
 
 def _named(row):
@@ -189,11 +188,11 @@ def _named(row):
 
 
 def locate(weights: str | os.PathLike[str], variant: str) -> Path:
-    """The file that a builder's `weights` means.
+    """Returns the file for the argument `weights` of a builder.
 
     Args:
-        weights: A path, "hf://owner/name", "imagenet", or the name of published weights; what is
-            not there already is downloaded.
+        weights: A path, "hf://owner/name", "imagenet", or the name of published weights, which are
+            downloaded if necessary.
         variant: The network's name in CONFIGS.
 
     Raises:
@@ -214,10 +213,10 @@ def locate(weights: str | os.PathLike[str], variant: str) -> Path:
 
 
 def fitting(checkpoint: Checkpoint, model: keras.Model, version_given: bool) -> Weights:
-    """A file's weights for a model: its classifier is known by the model's number of classes too.
+    """Returns a file's weights for a model, whose number of classes helps to find the classifier.
 
     Raises:
-        CheckpointError: as of `Checkpoint.check_version`.
+        CheckpointError: as for `Checkpoint.check_version`.
     """
     checkpoint.check_version(
         version_of(model), version_given, output_stride_of(model), anti_aliasing_of(model)

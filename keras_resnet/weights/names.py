@@ -1,7 +1,7 @@
-"""The names that other libraries give to the weights of a residual network.
+"""Converts the tensor names of other libraries.
 
-torchvision's are the rule: everything else is renamed to them on loading, wherever in a name it
-stands. What the stages and the first convolution are called is told by `structure`.
+All names are converted to torchvision's on loading, anywhere in a name. The names of the stages and
+of the first convolution are found by `structure`.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ import numpy as np
 from keras_resnet.layers import BATCH_NORM_EPSILON
 from keras_resnet.weights.structure import BLOCK
 
-# Counts that only training needs: of batches, and of averaged models.
+# Counters that only training needs.
 DROPPED = ("num_batches_tracked", "n_averaged")
-# What wraps a module, or a part of it, in torch: DataParallel, compile, FSDP, checkpointing.
+# Wrappers of modules in PyTorch: DataParallel, compile, FSDP, checkpointing.
 WRAPPER = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
     r"|(?:(?<=\.\d\.)|(?<=\.\d\d\.))(?:model|net)\."  # within a block
@@ -28,7 +28,7 @@ _MSRA_OR_TORCHVISION = (
     "MSRA's, with version='v1' and BGR in 0..255, and torchvision's, with version='v1.5' and "
     "normalised RGB"
 )
-# Libraries whose bottlenecks are of two networks under equal names, and which.
+# Libraries with two kinds of bottleneck networks that have equal names.
 TWO_NETWORKS = {
     **dict.fromkeys((DETECTRON, CAFFE2, BENCHMARK), _MSRA_OR_TORCHVISION),
     PYTORCHCV: "its resnet50, with version='v1', and its resnet50b, with version='v1.5', both of "
@@ -48,9 +48,9 @@ def _block_of_timm(match):
     return f"{match[1]}layer{int(match[2]) + 1}.{match[3]}.{'bn' if match[4] else ''}"
 
 
-# Library, pattern and replacement, applied in order to every name that is not torchvision's.
+# (library, pattern, replacement), applied in order to every name that is not torchvision's.
 RULES = (
-    # ResNetForImageClassification and ResNetModel, which count from 0.
+    # ResNetForImageClassification and ResNetModel, numbered from 0.
     (HUGGING_FACE, r"(^|\.)embedder\.embedder\.convolution\.", r"\1conv1."),
     (HUGGING_FACE, r"(^|\.)embedder\.embedder\.normalization\.", r"\1bn1."),
     (
@@ -70,7 +70,7 @@ RULES = (
         r"(\.)layer\.(\d)\.normalization(\.)",
         lambda m: _next(m).replace(".", ".bn", 1),
     ),
-    # Detectron's, as Caffe2 wrote them: only its first norm is named for the stage.
+    # Detectron, written by Caffe2: only the first normalization has the name of its stage.
     (CAFFE2, r"^res_conv1_bn_", "stem.conv1.norm."),
     (CAFFE2, r"^conv1_(?=[wb]$)", "stem.conv1."),
     (CAFFE2, r"^(?:pred|fc1000)_(?=[wb]$)", "fc."),
@@ -85,13 +85,13 @@ RULES = (
     (CAFFE2, r"^((?:stem|res\d\.\d{1,4}|fc)\..*)\bb$", r"\1bias"),
     (CAFFE2, r"^((?:stem|res\d\.\d{1,4})\..*)\brm$", r"\1running_mean"),
     (CAFFE2, r"^((?:stem|res\d\.\d{1,4})\..*)\briv$", r"\1running_var"),
-    # Its stem is a part of its own, as detectron2's, but its blocks are torchvision's.
+    # The stem is a module, as in detectron2, but the blocks are torchvision's.
     (BENCHMARK, r"(^|\.)stem\.bn1\.", r"\1stem.bn1."),
-    # A convolution there has its batch normalization inside.
+    # Batch normalization is inside the convolution.
     (DETECTRON, r"\.conv([123])\.norm\.", r".bn\1."),
     (DETECTRON, r"\.shortcut\.norm\.", ".downsample.1."),
     (DETECTRON, r"\.shortcut\.(weight|bias)$", r".downsample.0.\1"),
-    # A unit there counts from 1, and has each convolution in a block with its normalization.
+    # Units are numbered from 1; each convolution is in a block with its normalization.
     (PYTORCHCV, r"(^|\.)init_block\.conv\.conv\.", r"\1conv1."),
     (PYTORCHCV, r"(^|\.)init_block\.conv\.bn\.", r"\1bn1."),
     (PYTORCHCV, r"(\bstage\d\.)unit(\d{1,4})\.(?:body\.)?", _unit),
@@ -99,17 +99,17 @@ RULES = (
     (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)conv(\d)\.bn\.", r"\1bn\2."),
     (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.conv\.", r"\1downsample.0."),
     (PYTORCHCV, r"(\bstage\d\.\d{1,4}\.)identity_conv\.bn\.", r"\1downsample.1."),
-    # Its statistics alone have names of their own.
+    # Only the statistics have different names.
     (PADDLE, r"\b(bn\d|downsample\.1)\._mean$", r"\1.running_mean"),
     (PADDLE, r"\b(bn\d|downsample\.1)\._variance$", r"\1.running_var"),
-    # Pre-activation networks, whose normalizations go before.
+    # Pre-activation networks, where normalization comes first.
     (
         TIMM_V2,
         r"(^|\.)stages\.(\d)\.blocks\.(\d{1,4})\.(?:(norm)|(?=conv|downsample))",
         _block_of_timm,
     ),
     (TIMM_V2, r"\.downsample\.conv\.", ".downsample.0."),
-    # OpenMMLab's deep stem is one sequence, with the last normalization in it.
+    # OpenMMLab's deep stem is one sequence that includes the last normalization.
     ("", r"(^|\.)stem\.([01346])\.(?=weight|bias|running)", r"\1conv1.\2."),
     ("", r"(^|\.)stem\.7\.", r"\1bn1."),
     # The CIFAR networks of akamaster/pytorch_resnet_cifar10.
@@ -119,27 +119,27 @@ RULES = (
 
 @dataclasses.dataclass(frozen=True)
 class Computed:
-    """An array that two of a file make, and that is computed once it is known to fit.
+    """An array that is computed from two others, once it is known to fit.
 
-    Many of a file may share one storage: computed too soon, they would fill the memory.
+    Many arrays of a file may share a storage, so computing all of them could exhaust the memory.
 
     Args:
-        way: "weight_norm", of a length and a direction, "pruned", of a kernel and a mask, or
-            "biased", of the mean of a normalization and the bias of the convolution before it.
-        parts: Those two.
+        way: "weight_norm" (of magnitude and direction), "pruned" (of a kernel and a mask) or
+            "biased" (of a normalization's mean and the bias of the preceding convolution).
+        parts: The two arrays.
     """
 
     way: str
     parts: tuple[np.ndarray, np.ndarray]
 
     def __getattr__(self, name: str) -> Any:
-        """Shape, type and such are those of the larger part."""
+        """Returns the attribute of the larger part: shape, dtype and so on."""
         if name not in ("shape", "ndim", "size", "dtype", "strides", "__array_interface__"):
             raise AttributeError(name)
         return getattr(self.parts[self.way == "weight_norm"], name)
 
     def value(self) -> np.ndarray:
-        """The plain array, of float32."""
+        """Computes the array, float32."""
         one, other = (np.asarray(part, np.float32) for part in self.parts)
         if self.way == "pruned":
             return one * other
@@ -157,13 +157,13 @@ WAYS = {
 
 
 def renamed(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Tensors under names that are torchvision's but for prefixes, and the libraries of the rest.
+    """Converts names to torchvision's, except for prefixes; also returns the libraries found.
 
-    Counts are left out, and kernels that are saved as two parts are one.
+    Counters are dropped, and kernels that were saved as two tensors are merged.
     """
     kept = {key: value for key, value in tensors.items() if not key.endswith(DROPPED)}
     plain = {key: WRAPPER.sub("", key) for key in kept}
-    if len({*plain.values()}) < len(plain):  # the wrapped network beside another
+    if len({*plain.values()}) < len(plain):  # a wrapped network next to another one
         plain = {key: key for key in kept}
     state, libraries = {}, set()
     for key, value in kept.items():
@@ -177,13 +177,13 @@ def renamed(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
         state[name if name not in state else key] = value
     if TIMM_V2 in libraries:
         state = _stem_and_head_of_timm(state)
-    if PADDLE in libraries:  # whose matrices are the other way round
+    if PADDLE in libraries:  # its matrices are transposed
         state = {key: value.T if value.ndim == 2 else value for key, value in state.items()}
     return _put_together(state), libraries
 
 
 def _stem_and_head_of_timm(state):
-    """Those of its pre-activation networks, whose classifier is a convolution."""
+    """Converts timm's pre-activation networks, whose classifier is a convolution."""
     named = {}
     for key, value in state.items():
         name = re.sub(r"(^|\.)stem\.conv\.", r"\1conv1.", key)
@@ -195,12 +195,12 @@ def _stem_and_head_of_timm(state):
 
 
 def _place_in_stem(match):
-    """In PyTorch's sequence, where a ReLU follows each normalization."""
+    """Returns the index in timm's sequence, with a ReLU after each normalization."""
     return f"{match[1]}conv1.{3 * int(match[3]) - (3 if match[2] == 'conv' else 2)}."
 
 
 def _put_together(state):
-    """State with one `Computed` for each kernel that is saved as two parts."""
+    """Replaces each kernel that was saved as two tensors by a `Computed`."""
     found = {}
     for key in state:
         for way, first, second in WAYS:
@@ -226,7 +226,7 @@ def _are_parts(state, way, key, other):
 
 
 def with_statistics(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Detectron's state with the statistics that its frozen normalizations do without: 0 and 1."""
+    """Adds the statistics 0 and 1, which Detectron's frozen batch normalization does not have."""
     state = dict(state)
     for key in [key for key in state if re.search(r"\b(bn\d|downsample\.1)\.weight$", key)]:
         layer, size = key.removesuffix("weight"), state[key].shape
@@ -237,10 +237,10 @@ def with_statistics(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def biases_into_means(state: dict[str, Any]) -> dict[str, Any]:
-    """`state` with the bias of each convolution in the mean of the batch normalization behind it.
+    """Moves the bias of each convolution to the mean of the following batch normalization.
 
-    That subtracts the mean: torchvision's convolutions have no bias. In pre-activation networks
-    the one of that number is before it, and biases stay.
+    The mean is subtracted, so the result is the same; torchvision's convolutions have no bias. In
+    pre-activation networks, normalization precedes the convolution, and biases are kept.
     """
     state = dict(state)
     if "norm.weight" in state:

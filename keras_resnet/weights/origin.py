@@ -1,7 +1,7 @@
-"""What a file, or the config.json beside it, says of its network: `origin_of`.
+"""The origin of a weights file, from its metadata or a config.json next to it: `origin_of`.
 
-Networks that compute differently may have equal names and shapes: where pooling blurs, where a
-block strides, another activation. Only this tells them apart.
+Different networks may have equal names and shapes, for example with anti-aliasing, with the stride
+in another position, or with another activation. Only the origin distinguishes them.
 """
 
 import dataclasses
@@ -17,22 +17,24 @@ from keras_resnet.weights import registry
 from keras_resnet.weights.errors import CheckpointError, UnsafeFileError
 from keras_resnet.weights.hub import ADVICE, CONFIG
 
-MAX_OPTIONS = 2**20  # letters that are looked through
-MAX_KERAS = 2**24  # bytes of the config.json in a `.keras` file; ResNet-1202's has a million
-STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's words for where bottlenecks stride
-VERSION = "keras_resnet.version"  # in the metadata of what this package saves
+MAX_OPTIONS = 2**20  # maximum number of characters to search
+MAX_KERAS = (
+    2**24
+)  # maximum size of the config.json in a `.keras` file, in bytes; ResNet-1202's has 1 MB
+STYLES = {"caffe": "v1", "pytorch": "v1.5"}  # OpenMMLab's names for the position of the stride
+VERSION = "keras_resnet.version"  # in the metadata of files saved by this package
 VERSIONS = ("v1", "v1.5")
-# Of this package, in a file of Keras.
+# Classes of this package in a Keras file.
 BLOCKS = re.compile(r"(Preactivation)?(Basic|Bottleneck)Block")
 ANTI_ALIASING = "keras_resnet.anti_aliasing"  # likewise: "avg", "blur" or "none"
 BLURS = {
-    "avg": "averages where it strides (anti-aliasing)",
-    "blur": "blurs where it strides (anti-aliasing)",
-    "none": "strides without anti-aliasing",
+    "avg": "downsamples by average pooling (anti-aliasing)",
+    "blur": "blurs before downsampling (anti-aliasing)",
+    "none": "has no anti-aliasing",
 }
-# timm's older names: who trained a network stood before it, and the letter of its kind behind.
+# timm's older names, with the author of the weights before and the variant after the network.
 OLDER = re.compile(r"(?:tv|gluon|ssl|swsl|ig)_(\w+?)(?:_v1([bcds]))?")
-# What networks need that none here has, by their names at timm.
+# Features of timm's networks, by their names, that this package does not have.
 DIFFERENCES = (
     (r"_pruned", "has pruned channels"),
     (r"_gn\b|_bit", "has group normalization"),
@@ -46,29 +48,29 @@ DIFFERENCES = (
     (r"^gc", "has global context attention"),
     (r"^legacy_", "pools and strides as Caffe's SENets do"),
     (r"_clip|_mlp", "has the stem of CLIP's networks"),
-    (r"\dts\b|\dq\b", "has SiLU, and a stem of its own"),
+    (r"\dts\b|\dq\b", "has SiLU, and a different stem"),
     (r"bot|halo|lambda|lamhalo|^bat_", "has self-attention in its blocks"),
     (r"^cs|tresnet", "has stages or a stem of another kind"),
     (r"^test_", "mixes kinds of blocks, for tests"),
 )
-# Arguments of timm's networks that change no answer, or that shapes tell.
+# Arguments of timm's networks that do not change the outputs, or are visible in the shapes.
 HARMLESS = {"num_classes", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "pretrained"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What is said of a network; nothing, if nobody says anything.
+    """What is known about the origin of a network; all fields are empty if nothing is.
 
     Args:
-        said_by: "config.json", "its metadata" or "its name".
-        name: The network's name, in the library's words.
-        differences: What it does that no network here does.
-        version: Where its bottlenecks stride, as of the builders; None if that is not said.
-        anti_aliasing: As of `ResNetConfig`, "none" for None; None if that is not said.
-        variant: Its name in CONFIGS, if that is said.
-        preprocessing: What images it takes, in words, as its own metadata says.
-        pixels: Their mean and deviation in 0..1, if they are RGB and it says so.
-        output_stride: As of the builders; less than 32 if it is dilated.
+        said_by: Where it is specified: "config.json", "its metadata" or "its name".
+        name: The network's name, as used by its library.
+        differences: Features that no network of this package has.
+        version: Position of the stride in bottlenecks, as for the builders; None if unknown.
+        anti_aliasing: As for `ResNetConfig`, but "none" for None; None if unknown.
+        variant: Its name in CONFIGS, if known.
+        preprocessing: Description of the preprocessing, from its metadata.
+        pixels: Mean and standard deviation in 0..1, if the images are known to be RGB.
+        output_stride: As for the builders; less than 32 if it is dilated.
     """
 
     said_by: str = ""
@@ -84,39 +86,39 @@ class Origin:
     def refuse_others(
         self, source: object, version: str | None, output_stride: int, anti_aliasing: str
     ) -> None:
-        """Raises a CheckpointError if the network computes otherwise than such a model."""
+        """Raises a CheckpointError if the network differs from such a model."""
         if self.differences:
             raise CheckpointError(
-                f"{source} is of another network, though its keys may fit: {self.said_by} says "
-                f"that it is {self.name}, which {' and '.join(self.differences)}. No network of "
-                "this package does; choose another file."
+                f"{source} is for a different network, even if its keys match: according to "
+                f"{self.said_by}, it is {self.name}, which {' and '.join(self.differences)}. This "
+                "package has no such network; choose another file."
             )
         if self.version and version and version != self.version:
             raise CheckpointError(
-                f"{source} has the stride of its bottlenecks elsewhere, according to "
-                f"{self.said_by} ({self.name}). Build the model with version={self.version!r}."
+                f"{source} is for bottleneck blocks with the stride in another position, according "
+                f"to {self.said_by} ({self.name}). Build the model with version={self.version!r}."
             )
         if self.anti_aliasing not in (None, anti_aliasing):
-            build = f"keras_resnet.create({self.variant!r})" if self.variant else "one that does"
+            call = f"keras_resnet.create({self.variant!r})" if self.variant else "another model"
             raise CheckpointError(
-                f"{source} is of another network, though its keys may fit: {self.said_by} says "
-                f"that it is {self.name}, which {BLURS[self.anti_aliasing]}. The model "
-                f"{BLURS[anti_aliasing]}. Build {build}."
+                f"{source} is for a different network, even if its keys match: according to "
+                f"{self.said_by}, it is {self.name}, which {BLURS[self.anti_aliasing]}. The model "
+                f"{BLURS[anti_aliasing]}. Use {call}."
             )
         if self.output_stride not in (32, output_stride):
             raise CheckpointError(
-                f"{source} is of a dilated network, according to {self.said_by} ({self.name}). "
+                f"{source} is for a dilated network, according to {self.said_by} ({self.name}). "
                 f"Build the model with output_stride={self.output_stride}."
             )
 
 
 def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
-    """What is said of the network of a file.
+    """Returns the origin of a file.
 
     Args:
-        path: The file, which a config.json may stand beside.
-        metadata: What the file itself says.
-        saved: What was in it, of which OpenMMLab's options and detectron2's author are used.
+        path: The file; there may be a config.json next to it.
+        metadata: The file's own metadata.
+        saved: Its content, for the options of OpenMMLab and the author in detectron2's files.
     """
     said = metadata.get(VERSION), metadata.get(ANTI_ALIASING)
     if said[0] in VERSIONS or said[1] in BLURS:
@@ -138,7 +140,7 @@ def origin_of(path: Path, metadata: Mapping[str, str], saved: Any) -> Origin:
 
 
 def of_keras(config: memoryview | None) -> Origin:
-    """What the config.json in a `.keras` file says, as JSON: nothing of it is built.
+    """Returns the origin from the config.json in a `.keras` file; no objects are created from it.
 
     Raises:
         UnsafeFileError: if it is damaged.
@@ -170,7 +172,7 @@ def of_keras(config: memoryview | None) -> Origin:
 
 
 def _of_ours(version, anti_aliasing, said_by, variant=None):
-    """Of this package's own files; None for what one does not say."""
+    """Makes the origin of a file of this package; unknown values become None."""
     of_version = f", of version={version!r}" if version in VERSIONS else ""
     blurs = anti_aliasing if anti_aliasing in BLURS else None
     name = f"keras_resnet's{of_version}"
@@ -182,19 +184,19 @@ def _of_author(author):
 
 
 def _of_options(meta):
-    """What the options of a training say that OpenMMLab's checkpoints have as a text of Python."""
+    """Returns the origin from the training options in OpenMMLab's checkpoints, as Python text."""
     text = isinstance(meta, dict) and meta.get("config", meta.get("cfg"))
     if not isinstance(text, str) or "backbone=dict(" not in text:
         return None
     text = text[:MAX_OPTIONS]
-    # Where none is named, it is "pytorch".
+    # The default is "pytorch".
     styles = {*re.findall(r"\bstyle=['\"](\w{1,20})['\"]", text)} or {"pytorch"}
     style = styles.pop()
     if styles or style not in STYLES:
         return None
     said = set(re.findall(r"\b(mean|std|to_rgb|bgr_to_rgb)=(\[[\d., ]{1,80}\]|True|False)", text))
     images = ", ".join(f"{name}={value}" for name, value in sorted(said))
-    images = images and f"by its options {images:.400}, of pixels in 0..255; BGR without to_rgb"
+    images = images and f"its options are {images:.400}, for values in 0..255; BGR without to_rgb"
     return Origin(
         *("its metadata", f"OpenMMLab's, of style={style!r}", (), STYLES[style]),
         preprocessing=images,
@@ -203,7 +205,7 @@ def _of_options(meta):
 
 
 def _pixels(said):
-    """The mean and deviation in 0..1 of RGB, if options say this and nothing else."""
+    """Returns mean and standard deviation in 0..1, if the options specify RGB unambiguously."""
     said = {(name.removeprefix("bgr_"), value) for name, value in said}
     values = dict(said)
     if len(values) != len(said) or len(said) != 3 or values["to_rgb"] != "True":
@@ -221,7 +223,7 @@ def _understood(config):
     if isinstance(config.get("model_type"), str):
         return _of_transformers(config, CONFIG)
     own = config.get("keras_resnet")
-    if isinstance(own, dict):  # of `save_hub`, where timm has no such network
+    if isinstance(own, dict):  # from `save_hub`, for networks that timm does not have
         version, variant = own.get("version"), own.get("model")
         if version not in (None, *VERSIONS):
             raise ValueError(f"its version should be one of {VERSIONS}, not {_shown(version)}")
@@ -249,14 +251,14 @@ def _of_timm(config, said_by):
     ]
     if config.get("global_pool", "avg") not in ("avg", "", None):
         differences.append(f"pools by {_shown(config['global_pool'])}")
-    # All of timm's bottlenecks stride on their 3x3; of basic blocks nobody asks.
+    # In timm, all bottlenecks stride on the 3x3 convolution; it has no effect on basic blocks.
     version = None if differences else "v1.5"
     blurs = None if row is None else row.blurs
     return Origin(said_by, f"timm's {name[:60]}", tuple(differences), version, blurs, variant)
 
 
 def _shown(value):
-    """A value of a config in a few letters, however it may be nested."""
+    """Formats a value of a config in a few characters, whatever its size."""
     if isinstance(value, list) and len(value) < 9:
         return f"[{', '.join(map(_shown_alone, value))}]"
     return _shown_alone(value)
@@ -269,7 +271,7 @@ def _shown_alone(value):
 
 def _of_transformers(config, said_by):
     kind = config["model_type"]
-    if kind != "resnet":  # its backbone may be one
+    if kind != "resnet":  # its backbone may be a ResNet
         backbone = config.get("backbone_config") or config.get("backbone")
         if isinstance(backbone, str) and "/" not in backbone:
             origin = _of_timm({"architecture": backbone}, said_by)

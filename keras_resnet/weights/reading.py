@@ -1,9 +1,9 @@
-"""What a file of weights holds: `read_checkpoint`, the way of every file up to its arrays.
+"""Reads weights files of all kinds: `read_checkpoint`.
 
-    file -> container, told by its content -> the network in it -> torchvision's names
+    file -> container, recognized by its content -> the network in it -> torchvision's names
 
-`loading` goes on from there: checked against the model -> assigned. Readers of containers
-(`pytorch`, `safetensors_file`, `hdf5_file`) raise `UnsafeFileError` and nothing else.
+`loading` then checks the arrays against the model and assigns them. The readers of containers
+(`pytorch`, `safetensors_file`, `hdf5_file`) only raise `UnsafeFileError`.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ KERAS_WEIGHTS = "model.weights.h5"  # within a `.keras` file, which is a zip
 Source = str | os.PathLike[str] | Mapping[str, Any]
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 KERAS = ("keras", "hdf5")
-# Kind of file: what messages call it, and how to save it anew.
+# Kind of file: its name in messages, and how to save it again.
 KINDS = {
     "safetensors": ("a safetensors file", "with safetensors"),
     "hdf5": ("an HDF5 file", "with Keras"),
@@ -51,15 +51,15 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a file, of whatever library.
+    """The weights in a file of any library.
 
     Args:
-        path: The file; of a mapping, what messages call it.
+        path: The file, or the name of a mapping in messages.
         container: "zip", "legacy" or "tar" (of torch.save), "torchscript", "pickle" (of numpy
             arrays), "safetensors", "keras", "hdf5", or "mapping".
-        found: The network in it, and the tensors, as they are in the file, less its prefix; those
-            of PyTorch and safetensors are read-only views of the file.
-        origin: What a config.json beside the file, or its own metadata, says of the network.
+        found: The network, and the tensors by their names in the file, without its prefix; those of
+            PyTorch and safetensors are read-only views of the file.
+        origin: The origin of the network, from its metadata or a config.json next to the file.
     """
 
     path: Path
@@ -69,31 +69,31 @@ class Checkpoint:
 
     @property
     def of_applications(self) -> bool:
-        """Whether keras.applications made it."""
+        """Whether it is from keras.applications."""
         return self.container in KERAS and keras_names.of_applications(self.found.tensors)
 
     @property
     def of_applications_v2(self) -> bool:
-        """Whether it is one of keras.applications' ResNet50V2, 101V2 and 152V2."""
+        """Whether it is ResNet50V2, 101V2 or 152V2 of keras.applications."""
         return self.of_applications and keras_names.of_applications_v2(self.found.tensors)
 
     @property
     def of_applications_v1(self) -> bool:
-        """Whether it is one of the others, whose bottlenecks stride on their first kernel."""
+        """Whether it is ResNet50, 101 or 152 of keras.applications, which are of version "v1"."""
         return self.of_applications and not self.of_applications_v2
 
     @property
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The weights in PyTorch's layout, under the names of the library that wrote them."""
+        """The weights in PyTorch's layout, with the names of the library that wrote them."""
         if self.container in KERAS:
             return keras_names.as_pytorch(self.found.tensors, self.path.name)
         return self.found.tensors
 
     def weights(self, classes: int | None = None) -> Weights:
-        """The weights under torchvision's names and as its networks have them.
+        """Returns the weights with torchvision's names and structure.
 
         Args:
-            classes: Number of classes that are asked for, by which a head of another name is known.
+            classes: Expected number of classes, to recognize a head with another name.
         """
         if self.found.network is None:
             return Weights(self.state_dict, [], None)
@@ -103,7 +103,7 @@ class Checkpoint:
 
     @property
     def two_networks(self) -> str:
-        """Which two networks have its names, in words; nothing if they tell one."""
+        """Describes the two networks with these names; empty if there is only one."""
         library = min(self.found.libraries & TWO_NETWORKS.keys(), default=None)
         if library is None:
             return ""
@@ -114,10 +114,10 @@ class Checkpoint:
         )
 
     def other_images(self, version: str | None) -> str:
-        """What images it takes or may take, in words, if not RGB as most do; nothing otherwise.
+        """Describes the preprocessing if it is, or may be, other than usual; else empty.
 
         Args:
-            version: Where its bottlenecks stride, which tells two networks of equal names apart.
+            version: Position of the stride, which distinguishes networks with equal names.
         """
         if self.of_applications_v2:
             return "keras.applications.resnet_v2.preprocess_input: RGB in -1..1"
@@ -128,12 +128,12 @@ class Checkpoint:
 
     @property
     def has_bottlenecks(self) -> bool:
-        """Whether its blocks have three convolutions each: others have no version."""
+        """Whether it has bottleneck blocks; `version` has no effect on others."""
         return self.found.network is not None and self.found.network.has_bottlenecks
 
     @property
     def asks_for_version(self) -> bool:
-        """Whether its names are of two networks, and nothing in the file tells which."""
+        """Whether its names are those of two networks, and the file does not specify which."""
         return self.has_bottlenecks and bool(self.two_networks) and not self.origin.version
 
     def check_version(
@@ -143,24 +143,24 @@ class Checkpoint:
         output_stride: int = 32,
         anti_aliasing: str = "none",
     ) -> None:
-        """Refuses the file for a model of another network.
+        """Checks that the file is for the same network as a model.
 
         Args:
-            version: The model's, as of the builders; None if it has no bottlenecks.
-            given: Whether the version was asked for, and is no default.
-            output_stride: The model's, as of the builders.
-            anti_aliasing: The model's, as of `anti_aliasing_of`.
+            version: The model's, as for the builders; None if it has no bottlenecks.
+            given: Whether the version was given explicitly.
+            output_stride: The model's, as for the builders.
+            anti_aliasing: The model's, as from `anti_aliasing_of`.
 
         Raises:
-            CheckpointError: if the network is known to compute otherwise than one of `version`, or
-                if its names are those of two and neither the file nor the caller says which.
+            CheckpointError: if the network is known to differ from the model's, or if its names are
+                those of two networks and neither the file nor the caller specifies which.
         """
         own = version if self.has_bottlenecks else None
         self.origin.refuse_others(self.path, own, output_stride, anti_aliasing)
         if self.of_applications_v1 and version not in (None, "v1"):
             raise CheckpointError(
-                f"{self.path} is of keras.applications, where bottlenecks stride on their first "
-                "convolution. Build the model with version='v1'."
+                f"{self.path} is from keras.applications, where bottleneck blocks stride in their "
+                "first convolution. Build the model with version='v1'."
             )
         if self.asks_for_version and not given:
             raise CheckpointError(
@@ -169,14 +169,14 @@ class Checkpoint:
 
 
 def read_checkpoint(source: Source, prefix: str | None = None) -> Checkpoint:
-    """Reads a file of weights. It is untrusted: nothing that it names is imported or run.
+    """Reads a weights file. It may be untrusted: no code in it is imported or executed.
 
     Args:
-        source: The file, which is taken for what it contains, not for its name; or names to arrays.
-        prefix: Which network, where the file holds several.
+        source: The file, whose format is recognized from its content; or arrays by name.
+        prefix: Prefix of the network, if the file contains several.
 
     Raises:
-        CheckpointError: if the file does not exist, is damaged, or holds no network, or several.
+        CheckpointError: if the file does not exist, is damaged, or contains no network, or several.
     """
     if isinstance(source, Mapping):
         arrays = _as_arrays(source)
@@ -222,9 +222,9 @@ def read_state_dict(
 
 
 def _as_arrays(source, depth=0):
-    """A mapping, and those within it, with arrays for tensors, as torch's.
+    """Converts the tensors in a mapping and in nested mappings to arrays.
 
-    Where mappings are in it, it is of a training, and what is no tensor is left out.
+    A mapping with nested mappings is a training checkpoint, in which other objects are ignored.
     """
     is_plain = depth == 0 and not any(isinstance(value, Mapping) for value in source.values())
     arrays = {}
@@ -241,7 +241,7 @@ def _as_arrays(source, depth=0):
 
 
 def _as_array(key, value):
-    """An entry of a mapping as an array, if it is one or can be one, as a tensor of torch."""
+    """Converts an entry of a mapping, for example a torch tensor, to an array."""
     if isinstance(value, np.ndarray):
         return value
     try:
@@ -254,11 +254,11 @@ def _as_array(key, value):
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
-    """The file that a path or an address on the hub means, or a CheckpointError that says why not.
+    """Returns the file for a path, or for an address on the hub.
 
     Raises:
-        CheckpointError: says what is there instead.
-        ImportError: for the hub, without its extra.
+        CheckpointError: if it does not exist, or is a folder.
+        ImportError: if it is on the hub, and the hub extra is not installed.
     """
     if hub.is_address(path) or hub.is_snapshot(path):
         return hub.weights_file(path)
@@ -274,9 +274,9 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
 
 
 def _read_container(path: Path) -> tuple[str, Any, list[Any], Any]:
-    """The container, what it holds, what was passed over, and what it says of itself.
+    """Returns the container, its content, ignored objects, and its metadata.
 
-    The last is its metadata, strings by name; of a file of Keras, an `Origin`.
+    The metadata are strings by name, or an `Origin` for Keras files.
     """
     size = path.stat().st_size
     if size == 0:
@@ -285,7 +285,7 @@ def _read_container(path: Path) -> tuple[str, Any, list[Any], Any]:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     kind = {".h5": "hdf5", ".keras": "keras"}.get(path.suffix, "torch")  # for messages
     try:
-        if mapped[8:9] == b"{":  # after a length, JSON
+        if mapped[8:9] == b"{":  # JSON, after its length
             kind = "safetensors"
             arrays, said = safetensors_file.read(path, mapped)
             return kind, arrays, [], said

@@ -1,7 +1,7 @@
-"""The published ImageNet weights: a row for each file, and `list_weights`.
+"""The published ImageNet weights, with a row for each file: `list_weights`.
 
-Sources: torchvision 0.29.1, torchvision/models/resnet.py, the metadata of its weights; and
-timm_weights.csv, which tools/timm_weights.py makes of timm's metadata and its measurements.
+Sources: the metadata of the weights in torchvision 0.29.1, torchvision/models/resnet.py; and
+timm_weights.csv, which tools/timm_weights.py creates from timm's metadata and results.
 """
 
 import csv
@@ -15,7 +15,7 @@ from keras_resnet.configs import CONFIGS, IMAGENET_MEAN, IMAGENET_STD
 from keras_resnet.fields import row_of
 from keras_resnet.preprocessing import Preprocessing
 
-IMAGENET = "IMAGENET1K_V1"  # what weights="imagenet" means where torchvision has the network
+IMAGENET = "IMAGENET1K_V1"  # the meaning of weights="imagenet" for torchvision's networks
 TIMM = (
     "timm 1.0.31, and its results/results-imagenet.csv at 4e5207c7bb6592474ca56e28b2cf85be8f1a550f"
 )
@@ -27,33 +27,32 @@ class PretrainedWeights:
 
     Args:
         model: Name of the network, as in `list_models()`.
-        name: Its publisher's name for them: "IMAGENET1K_V1" or "IMAGENET1K_V2" of torchvision's,
-            the tag of timm's, "a1_in1k".
-        sha256: The file's hash, whole or its first 8 hexadecimal digits; in the file's name are 8.
-            None of what is on the Hugging Face hub, since timm's metadata has no hashes: that the
-            file is the one that the hub has under its name is left to huggingface_hub, which goes
-            by the hub's etag.
-        accuracy: Top-1 accuracy on ImageNet's validation images, in per cent; None if it is not
-            published, of weights with other classes for example.
-        top5_accuracy: Top-5 accuracy, in per cent, or None.
+        name: Name of the weights: "IMAGENET1K_V1" or "IMAGENET1K_V2" for torchvision's; for timm's
+            the tag, "a1_in1k" for example.
+        sha256: Hash of the file, or its first 8 hexadecimal digits, which are also in its name.
+            None for files on the Hugging Face hub, since timm's metadata has no hashes; instead,
+            huggingface_hub verifies the hub's etag.
+        accuracy: Top-1 accuracy on ImageNet's validation images, in percent; None if it is not
+            published, for example because of other classes.
+        top5_accuracy: Top-5 accuracy, in percent, or None.
         parameters: Number of parameters.
-        gflops: Thousand million multiply-adds for one image of `crop` pixels, or None.
+        gflops: Billions of multiply-adds for one image of `crop` pixels, or None.
         resize: Length of the shorter side before cropping, in pixels.
-        older: The hash of an older file of the same weights, likewise, or None.
-        crop: Side of the crop, in pixels.
-        interpolation: How the accuracy's images were resized.
-        classes: Number of classes; 0 of weights without a classifier.
-        licence: Of the file, or None if it is not said. ImageNet has terms of its own for what is
-            made from its images.
-        source: Where the figures are from.
-        repository: Owner and name on the Hugging Face hub; None of torchvision's.
-        crop_mode: As of `Preprocessing`.
-        mean: Of the RGB channels, scaled to 0..1.
-        std: Their standard deviation.
-        test_crop: Side of larger images for which there is an accuracy too, or None.
-        test_resize: Length of their shorter side before cropping.
-        test_accuracy: Top-1 accuracy with those.
-        test_top5_accuracy: Top-5 accuracy with those.
+        older: Hash of an older file with the same weights, or None.
+        crop: Image size, in pixels.
+        interpolation: Interpolation of the resizing.
+        classes: Number of classes; 0 for weights without a classifier.
+        licence: License of the file; None if it is not specified. ImageNet has its own terms of
+            use.
+        source: Source of the figures.
+        repository: Owner and name on the Hugging Face hub; None for torchvision's.
+        crop_mode: As for `Preprocessing`.
+        mean: Mean of the RGB channels, for values in 0..1.
+        std: Standard deviation of the RGB channels, for values in 0..1.
+        test_crop: A larger image size for which an accuracy is published, or None.
+        test_resize: Length of the shorter side before cropping, for this size.
+        test_accuracy: Top-1 accuracy for this size.
+        test_top5_accuracy: Top-5 accuracy for this size.
     """
 
     model: str
@@ -81,30 +80,30 @@ class PretrainedWeights:
 
     @property
     def file(self) -> str:
-        """The file's name, or the address on the hub."""
+        """Name of the file, or its address on the hub."""
         return f"hf://{self.repository}" if self.repository else next(iter(self.files))
 
     @property
     def files(self) -> dict[str, str]:
-        """File name to hash, of the file and of the older one; none of what is on the hub."""
+        """Hashes by file name, of the file and the older one; empty for files on the hub."""
         hashes = filter(None, (self.sha256, self.older))
         return {f"{self.model}-{sha256[:8]}.pth": sha256 for sha256 in hashes}
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The transform with which the accuracy was measured, and that the network takes."""
+        """The evaluation transform of the weights."""
         how: dict[str, Any] = {"interpolation": self.interpolation, "crop_mode": self.crop_mode}
         return Preprocessing(self.resize, self.crop, self.mean, self.std, **how)
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """The highest accuracy that is published, and the side of the images; None without one."""
+        """The highest published accuracy, and its image size; None without one."""
         figures = ((self.accuracy, self.crop), (self.test_accuracy, self.test_crop))
         return max(((one, side) for one, side in figures if one and side), default=None)
 
     @property
     def max_bytes(self) -> int:
-        """More than the file can have: 8 bytes a parameter and a mebibyte."""
+        """Maximum size of the file: 8 bytes per parameter, and 1 MiB."""
         return 8 * self.parameters + 2**20
 
 
@@ -136,7 +135,7 @@ REGISTRY = (
     _v2("wide_resnet101_2", "d733dc28", 82.510, 96.020, 126886696, 22.753),
 )
 
-# How the columns of timm_weights.csv are read; without a value, there is none.
+# Types of the columns of timm_weights.csv; empty cells are None.
 READ: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("model", "name", "licence", "interpolation", "crop_mode"), str),
     **dict.fromkeys(("classes", "parameters", "crop", "resize", "test_crop", "test_resize"), int),
@@ -158,19 +157,19 @@ def _row_of_timm(cells):
 
 
 def published() -> tuple[PretrainedWeights, ...]:
-    """All rows: torchvision's, then timm's, each in the order of CONFIGS."""
+    """Returns all rows: torchvision's, then timm's, each in the order of CONFIGS."""
     return REGISTRY + _of_timm()
 
 
 class WeightsTable(tuple):
-    """Rows of the registry, that show as a table."""
+    """Rows of the registry, which are printed as a table."""
 
-    # Those that fit into 80 columns.
+    # These fit into 80 columns.
     TITLES = ("model", "name", "top-1", "top-5", "file")
     COLUMNS = ("model", "name", "accuracy", "top5_accuracy", "file")
 
     def __repr__(self) -> str:
-        """A line for each row, under a line of titles."""
+        """Returns a table with a line for each row."""
         cells = [[_shown(getattr(row, name)) for name in self.COLUMNS] for row in self]
         table = [list(self.TITLES), *cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -186,14 +185,14 @@ def _shown(value):
 
 
 def list_weights(model: str | None = None) -> WeightsTable:
-    """The published weights of a network, or of all of them.
+    """Lists the published weights of a network, or of all networks.
 
     Args:
-        model: A name of `list_models()`; None for all.
+        model: A name in `list_models()`; None for all.
 
     Returns:
-        A tuple of `PretrainedWeights`, which shows as a table. Their `name` is what a builder
-        takes as `weights`; each has its own `preprocessing`.
+        A tuple of `PretrainedWeights`, which is printed as a table. Their `name` can be passed to a
+        builder as `weights`.
 
     Raises:
         ValueError: if there is no such network.
@@ -207,7 +206,7 @@ def list_weights(model: str | None = None) -> WeightsTable:
 
 
 def is_name(weights: object) -> bool:
-    """Whether this is a name of published weights, and no file."""
+    """Whether this is the name of published weights, not a file."""
     if not isinstance(weights, str):
         return False
     reserved = weights == "imagenet" or weights.startswith("IMAGENET1K_")
@@ -215,16 +214,16 @@ def is_name(weights: object) -> bool:
 
 
 def best_of(model: str) -> PretrainedWeights | None:
-    """The weights of the highest published accuracy, of those with ImageNet's 1,000 classes."""
+    """Returns the weights with the highest published accuracy on ImageNet's 1,000 classes."""
     rows = [row for row in list_weights(model) if row.classes == 1000 and row.best]
     return max(rows, key=lambda row: row.best, default=None)
 
 
 def find(model: str, name: str = "imagenet") -> PretrainedWeights:
-    """The row of a network's weights, by their name or "imagenet".
+    """Returns the row of a network's weights by name, or for "imagenet".
 
-    "imagenet" is torchvision's first version, or, of a network that torchvision has not,
-    `best_of`.
+    "imagenet" is torchvision's first version, or `best_of` for networks that are not in
+    torchvision.
 
     Raises:
         ValueError: if there are no such weights.
@@ -241,7 +240,7 @@ def find(model: str, name: str = "imagenet") -> PretrainedWeights:
 
 
 def find_hash(sha256: str) -> PretrainedWeights | None:
-    """The row of the file with this hash, all of it, if it is a published one."""
+    """Returns the row of the published file with this hash, 64 digits, if there is one."""
     return next(
         (row for row in published() for prefix in row.files.values() if sha256.startswith(prefix)),
         None,
@@ -249,5 +248,5 @@ def find_hash(sha256: str) -> PretrainedWeights | None:
 
 
 def find_file(name: str) -> PretrainedWeights | None:
-    """The row of a published file's name, of an older one's too, or of its address on the hub."""
+    """Returns the row of a published file by its name, its older name or its hub address."""
     return next((row for row in published() if name in row.files or name == row.file), None)

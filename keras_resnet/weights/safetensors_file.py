@@ -1,7 +1,7 @@
-"""Reads `.safetensors` files as views of the file, in every type that numpy and ml_dtypes have.
+"""Reads `.safetensors` files as views of the file, with all dtypes of NumPy and ml_dtypes.
 
-The safetensors library checks the file; its own numpy reader holds the file twice in memory, and
-does not know the 8-bit floats.
+The safetensors library validates the file; its own NumPy reader holds the file twice in memory, and
+does not support 8-bit floats.
 
 Source: the format's description in the safetensors library's README.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_resnet.weights.errors import UnsafeFileError
 
-MAX_HEADER = 4 * 2**20  # bytes; some 100 are honest for a tensor
+MAX_HEADER = 4 * 2**20  # bytes; about 100 are usual for a tensor
 DTYPES = {
     **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
     **{f"I{8 * size}": np.dtype(f"i{size}") for size in (1, 2, 4, 8)},
@@ -29,7 +29,7 @@ DTYPES = {
 
 
 def read(path: Path, mapped: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Name to array, a read-only view of the mapped file, of each tensor in it; and its metadata.
+    """Returns all tensors by name, as read-only views of the mapped file, and the metadata.
 
     Raises:
         UnsafeFileError: if the file is damaged.
@@ -40,7 +40,7 @@ def read(path: Path, mapped: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str
     if length > MAX_HEADER:
         raise UnsafeFileError(f"it declares a header of {length} bytes")
     try:
-        # Reads the header alone: every tensor's size, and that they lie side by side.
+        # Only reads the header, and checks that the tensors are contiguous.
         with safetensors.safe_open(path, framework="numpy"):
             header = json.loads(mapped[8 : 8 + length])
         said = header.pop("__metadata__", None) or {}
@@ -60,6 +60,6 @@ def read(path: Path, mapped: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str
             for name, tensor in header.items()
         }
         return arrays, said
-    # numpy's TypeError is of a buffer that is too small.
+    # NumPy raises a TypeError for a buffer that is too small.
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
         raise UnsafeFileError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Writes a model's weights to the files of PyTorch, safetensors and Keras: `save`."""
+"""Saves weights in the formats of PyTorch, safetensors and Keras: `save`."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
         if path.name.endswith(".keras"):
             model.save(temporary)
         elif path.name.endswith(".weights.h5"):
-            # HDF5 ends the process where the disk is full: so the room is tried first.
+            # HDF5 aborts the process if the disk is full, so the space is checked first.
             temporary.write_bytes(bytes(_size(model)))
             model.save_weights(temporary)
         elif path.name.endswith(".safetensors"):
@@ -59,12 +59,12 @@ def save(model: keras.Model, path: str | os.PathLike[str]) -> Path:
 
 
 def _size(model):
-    """What a model's .weights.h5 has at most, in bytes; Keras spends some 2 kB a variable."""
+    """Returns an upper bound of a .weights.h5's size in bytes, with 2 kB overhead per variable."""
     return sum(variable.numpy().nbytes + 4096 for variable in model.weights)
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Refuses a path to which `save` cannot write."""
+    """Raises a ValueError for a path to which `save` cannot write."""
     path = Path(path)
     if not path.name.endswith(SAVED_SUFFIXES):
         raise ValueError(
@@ -75,13 +75,13 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 def _state(model):
-    """Torchvision's state_dict, in its order, with the counts of batches that PyTorch expects."""
+    """Returns torchvision's state_dict, in its order, with PyTorch's `num_batches_tracked`."""
     state = to_state_dict(model)
     layers = list(dict.fromkeys(key.rpartition(".")[0] for key in state))
     leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     for layer in layers:
         if f"{layer}.running_var" in state:
-            # Keras keeps no count; PyTorch has no use for it at the usual momentum.
+            # Keras does not count batches; PyTorch only uses the count without a momentum.
             state[f"{layer}.num_batches_tracked"] = np.zeros((), np.int64)
     ordered = (f"{layer}.{leaf}" for layer in layers for leaf in leaves)
     return {key: state[key] for key in ordered if key in state}

@@ -1,4 +1,4 @@
-"""What of a file goes into a model: the network, its head, and what is left over: `select`."""
+"""Selects the tensors of a file for a model: the network and its head: `select`."""
 
 import collections
 import dataclasses
@@ -14,12 +14,12 @@ from keras_resnet.weights.structure import Network
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Weights under torchvision's names.
+    """Weights with torchvision's names.
 
     Args:
-        state: Names to arrays, those of what may belong to the network and is not known too.
-        left_over: Names of what stands beside the network in the file.
-        head: The file's name of what is `fc` here; None if there is no classifier.
+        state: Arrays by name, including unknown ones that may belong to the network.
+        left_over: Names of other tensors in the file.
+        head: The file's name for `fc`; None if there is no classifier.
     """
 
     state: dict[str, np.ndarray]
@@ -28,13 +28,13 @@ class Weights:
 
 
 def select(network: Network, classes: int | None, alone: bool, sorted_names: bool) -> Weights:
-    """The network's weights, its classifier's, and what is left over.
+    """Selects the weights of a network and of its classifier.
 
     Args:
         network: The network.
-        classes: As of `classifier_of`, as `alone` is.
-        alone: Whether no other network is in its dict.
-        sorted_names: Whether the order of the file's names tells nothing.
+        classes: As for `classifier_of`.
+        alone: Whether it is the only network in its dict.
+        sorted_names: Whether names are sorted, so that their order has no meaning.
     """
     head = classifier_of(network, classes, alone)
     taken = head_state(network, head)
@@ -47,7 +47,7 @@ def select(network: Network, classes: int | None, alone: bool, sorted_names: boo
         if name in used:
             continue
         inside = name not in network.outside
-        # A layer between the stages changes what they compute; a decoder behind them does not.
+        # A layer between stages changes their outputs; a decoder after them does not.
         doubtful = array.ndim == 4 if within is None else name in within
         if (name in needed or (inside and doubtful)) and name not in state:
             state[name] = array
@@ -57,6 +57,6 @@ def select(network: Network, classes: int | None, alone: bool, sorted_names: boo
 
 
 def said_of(names: Sequence[str]) -> str:
-    """Names of tensors in few words: the parts that they are of, and how many of each."""
+    """Summarizes names of tensors: their first parts, and the number of each."""
     parts = collections.Counter(name.partition(".")[0] for name in names)
     return listed(f"{part} ({count})" if count > 1 else part for part, count in parts.items())

@@ -1,4 +1,4 @@
-"""Saves a network as a folder that timm and transformers load, and the hub shows: `save_hub`.
+"""Saves a network as a folder for timm, transformers and the Hugging Face hub: `save_hub`.
 
 Source: timm 1.0, timm/models/_hub.py (save_config_for_hf); huggingface.co/docs/hub/model-cards.
 """
@@ -81,7 +81,7 @@ def save_hub(
     if found.variant is None or dilated:
         raise ValueError(
             "Only networks in list_models() with output_stride=32 can be saved as a hub folder. "
-            f"Received: {'one that is dilated' if dilated else found.text}"
+            f"Received: {'a dilated network' if dilated else found.text}"
         )
     if class_names is not None and len(class_names) != found.classes:
         raise ValueError(
@@ -109,13 +109,13 @@ def save_hub(
 
 
 def _of_timm(found, used):
-    """The config.json by which timm makes the network and its images."""
+    """Returns the content of config.json, from which timm builds the network and its transform."""
     channels, config = found.channels or 3, CONFIGS[found.variant]
     first, head = ("conv1.0" if config.stem else "conv1"), "fc"
     if config.preactivation:
         first, head = ("stem.conv1" if config.stem else "stem.conv"), "head.fc"
     share = used.sides[0] / pair(used.resize)[0]
-    while math.floor(used.sides[0] / share) < pair(used.resize)[0]:  # which rounding may leave
+    while math.floor(used.sides[0] / share) < pair(used.resize)[0]:  # because of rounding
         share = math.nextafter(share, 0)
     resized = tuple(math.floor(side / share) for side in used.sides)
     if resized != pair(used.resize):
@@ -146,12 +146,12 @@ def _of_timm(found, used):
 
 
 def _card(name, found, used, of_timm, metrics, data, recipe):
-    """The model card: what the hub reads, as YAML, of which JSON is a part; then text."""
+    """Returns the model card: YAML metadata, written as JSON, and text."""
     task = {"type": "image-classification"}
     results = [
         {
             "task": task,
-            "dataset": {"name": data or "not said", "type": "imagefolder"},
+            "dataset": {"name": data or "not specified", "type": "imagefolder"},
             "metrics": [{"type": key, "value": value} for key, value in metrics.items()],
         }
     ]

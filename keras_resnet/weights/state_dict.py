@@ -1,7 +1,7 @@
-"""A model's variables under the names and in the layout of a PyTorch state_dict.
+"""Converts a model's variables to the names and layout of a PyTorch state_dict.
 
-A variable's path *is* its key: `layer1.0/conv1/kernel` is `layer1.0.conv1.weight`. Only in what
-is handed on, pre-activation networks have timm's names, since torchvision has no such network.
+A variable's path is its key: `layer1.0/conv1/kernel` is `layer1.0.conv1.weight`. Pre-activation
+networks, which are not in torchvision, are saved with timm's names.
 """
 
 import re
@@ -20,40 +20,40 @@ LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-# Keras' order of axes from PyTorch's, and back, by the number of axes.
+# Permutations of axes from PyTorch to Keras, and back, by the number of axes.
 TO_KERAS = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}
 TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
 
 
 def variables_by_key(model: keras.Model) -> dict[str, keras.Variable]:
-    """The model's weights under the keys of torchvision's state_dict, without `name_prefix`."""
+    """Returns the model's variables by the keys of torchvision's state_dict, without prefix."""
     paths = {variable.path: variable for variable in model.variables}
-    # What is before the name of the stem's convolution, which is in no block, is the prefix.
+    # The prefix is determined from the stem's convolution, which is not in a block.
     stems = filter(None, (re.fullmatch(r"([^/]*)conv1(\.0)?/kernel", path) for path in paths))
     prefix = next((stem[1] for stem in stems), "")
     keys = {}
     for path, variable in paths.items():
         *layers, leaf = path.split("/")
-        if leaf in LEAVES:  # not so the random state of dropout
+        if leaf in LEAVES:  # not the random state of dropout
             keys[".".join([*layers, LEAVES[leaf]]).removeprefix(prefix)] = variable
     return keys
 
 
 def version_of(model: keras.Model) -> str | None:
-    """Where a model's bottlenecks stride, as of the builders; None if it has none."""
+    """Returns a model's `version`, as for the builders; None without bottlenecks."""
     kinds = (BottleneckBlock, PreactivationBottleneckBlock)
     blocks = [layer for layer in model.layers if isinstance(layer, kinds)]
     return blocks[0].version if blocks else None
 
 
 def anti_aliasing_of(model: keras.Model) -> str:
-    """What a model's strides are blurred by, as of `ResNetConfig`; "none" for None."""
+    """Returns a model's `anti_aliasing`, as for `ResNetConfig`; "none" for None."""
     blocks = [layer for layer in model.layers if isinstance(layer, ResidualBlock)]
     return next((block.anti_aliasing for block in blocks if block.anti_aliasing), "none")
 
 
 def output_stride_of(model: keras.Model) -> int:
-    """How much smaller a model's last map is than the image, as of the builders."""
+    """Returns a model's `output_stride`, as for the builders."""
     blocks = [layer for layer in model.layers if isinstance(layer, ResidualBlock)]
     return 32 // max((block.dilation_rate for block in blocks), default=1)
 
@@ -78,7 +78,7 @@ def to_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def arrays_by_key(model: keras.Model) -> dict[str, np.ndarray]:
-    """The model's weights in PyTorch's layout, under the names that this package gives them."""
+    """Returns the model's weights in PyTorch's layout, with the names of this package."""
     return {
         key: to_torch(keras.ops.convert_to_numpy(variable))
         for key, variable in variables_by_key(model).items()
@@ -86,10 +86,10 @@ def arrays_by_key(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _name_of_timm(key):
-    """`layer1.0.bn1.weight` is `stages.0.blocks.0.norm1.weight` there."""
+    """Converts `layer1.0.bn1.weight` to timm's `stages.0.blocks.0.norm1.weight`."""
     key = key.replace("fc.", "head.fc.").replace(".downsample.0.", ".downsample.conv.")
     key = re.sub(r"^conv1\.(?=[wb])", "stem.conv.", key)
-    kinds = ("conv", "norm")  # of a stem of several, each in the place that it has in a sequence
+    kinds = ("conv", "norm")  # of a deep stem, by their positions in a sequence
     key = re.sub(r"^conv1\.(\d)", lambda m: f"stem.{kinds[int(m[1]) % 3]}{int(m[1]) // 3 + 1}", key)
     return re.sub(
         r"^layer(\d)\.(\d+)\.(?:bn(?=\d))?",
@@ -99,5 +99,5 @@ def _name_of_timm(key):
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:
-    """A numpy array of Keras in PyTorch's order of axes, as a view."""
+    """Transposes a NumPy array from Keras' to PyTorch's order of axes, as a view."""
     return np.transpose(array, TO_TORCH[array.ndim])

@@ -1,7 +1,7 @@
-"""The residual networks among named tensors, told by their structure: `sites_in`.
+"""Finds residual networks among named tensors by their structure: `sites_in`.
 
-A network is a row of stages beside a first convolution, whatever its names are: `layer1.0.conv1`,
-`res2.0.conv1` or `4.0.conv1` within one prefix, with `conv1`, `stem.conv1`, `layer0.0` or `0`.
+A network consists of numbered stages and a first convolution, with any names: `layer1.0.conv1`,
+`res2.0.conv1` or `4.0.conv1` under one prefix, and `conv1`, `stem.conv1`, `layer0.0` or `0`.
 """
 
 import dataclasses
@@ -11,32 +11,36 @@ from typing import Any
 
 import numpy as np
 
-# Stage and block are numbers as str writes them.
+# Stage and block are numbers without leading zeros.
 BLOCK = re.compile(
     r"(.*?)(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\."
     r"((?:conv|bn)[123]|downsample\.[0-2]|se\.(?:fc[12]|conv))\.([a-z_]{1,30})"
 )
 DIGITS = "0123456789"
-NORM_OF = {"conv1": "bn1", "conv": "bn", "0": "1"}  # the names of a convolution and its norm
-DEEP = "conv1.0"  # the first of several convolutions, as timm numbers them in a sequence
+NORM_OF = {
+    "conv1": "bn1",
+    "conv": "bn",
+    "0": "1",
+}  # names of a convolution and of its normalization
+DEEP = "conv1.0"  # the first convolution of a deep stem, numbered as in timm's sequence
 DEEP_STEM = (DEEP, "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1")
-POOL = ("maxpool.0", "maxpool.1")  # a convolution in its place, and that one's norm
-MOST_STEMS = 20  # convolutions among which one may be the first; decoders have some
+POOL = ("maxpool.0", "maxpool.1")  # a convolution instead of the max-pool, and its normalization
+MOST_STEMS = 20  # maximum number of candidates for the first convolution; decoders have some, too
 SLOTS = ("weight", "bias", "running_mean", "running_var")
 Tensors = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A residual network among tensors of other names.
+    """A residual network found among tensors.
 
     Args:
-        prefix: What its names begin with: "" or "backbone.".
-        state: Its tensors under torchvision's names, without a head.
-        beside: All others by their names, which lose the prefix if they have it.
-        outside: Those names of `beside` that don't have the prefix.
-        within: Those names of `beside` that stand between its own; None if names are sorted, and
-            their order tells nothing.
+        prefix: Prefix of its names, "" or "backbone." for example.
+        state: Its tensors with torchvision's names, without a head.
+        beside: All other tensors by name, without the prefix if they have it.
+        outside: Names in `beside` that do not have the prefix.
+        within: Names in `beside` that occur between its own; None if names are sorted, so that
+            their order has no meaning.
     """
 
     prefix: str
@@ -47,12 +51,12 @@ class Network:
 
     @property
     def has_bottlenecks(self) -> bool:
-        """Whether its blocks have three convolutions each."""
+        """Whether it has bottleneck blocks."""
         return "layer1.0.conv3.weight" in self.state
 
     @property
     def features(self) -> int:
-        """Channels that its last stage puts out, 0 if that is not told."""
+        """Output channels of its last stage, 0 if unknown."""
         if "norm.weight" in self.state:
             return self.state["norm.weight"].size
         norms = [
@@ -64,14 +68,14 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """Where a residual network is among tensors.
+    """The location of a residual network among tensors.
 
     Args:
-        prefix: As of `Network`.
-        base: What stands before the numbers of its stages: "backbone.layer".
-        numbers: Those numbers.
-        stem: What stands before the name of its first convolution, and that; None without one.
-        places: Where its blocks' numbers are in memory. Sites that share all are one network.
+        prefix: As for `Network`.
+        base: Name before the stage numbers: "backbone.layer".
+        numbers: The stage numbers.
+        stem: Parent and name of its first convolution; None without one.
+        places: Memory addresses of its blocks' tensors. Sites with the same ones are one network.
     """
 
     prefix: str
@@ -81,8 +85,8 @@ class Site:
     places: tuple[int, ...]
 
     def network(self, tensors: Tensors) -> Network:
-        """The network, with all tensors taken apart."""
-        renamed: dict[str, str] = {}  # name of the file to the network's
+        """Returns the network, and all tensors sorted into those of the network and others."""
+        renamed: dict[str, str] = {}  # name in the file to name in the network
         if self.stem:
             parent, name = self.stem
             norm = "bn1" if name == DEEP else NORM_OF[name]
@@ -90,7 +94,7 @@ class Site:
             stem = {name: "conv1", norm: "bn1"} | {part: part for part in own}
             for theirs, ours in stem.items():
                 renamed |= {f"{parent}{theirs}.{slot}": f"{ours}.{slot}" for slot in SLOTS}
-            if f"{parent}{norm}.weight" not in tensors:  # it follows the last block
+            if f"{parent}{norm}.weight" not in tensors:  # it is after the last block
                 renamed |= {f"{self.prefix}norm.{slot}": f"norm.{slot}" for slot in SLOTS}
         layers = {str(n): f"layer{n - self.numbers[0] + 1}" for n in self.numbers}
         state, beside, outside, places = {}, {}, set(), []
@@ -120,11 +124,11 @@ class Site:
 
 
 def with_plain_stages(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors without the place of a stage in a sequence, `layer1.1.0.conv1` behind a pooling.
+    """Removes the index of a stage within a sequence: `layer1.1.0.conv1`, after a pooling layer.
 
-    That is told by there being one such place, beside stages that have none.
+    It is recognized as the only index in this stage, if other stages have none.
     """
-    places: dict[str, set[str]] = {}  # stage, to places in it
+    places: dict[str, set[str]] = {}  # stage to the indices in it
     bases = set()
     for key in tensors:
         if match := BLOCK.fullmatch(key):
@@ -149,9 +153,9 @@ def with_plain_stages(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sites_in(tensors: Tensors) -> list[Site]:
-    """Where residual networks are among tensors, those with a first convolution if any has one."""
-    stages: dict[str, set[int]] = {}  # what stands before the number of a stage, to its numbers
-    stems: dict[str, list[tuple[str, str]]] = {}  # prefix, to convolutions right below it
+    """Finds residual networks among tensors; only those with a stem, if any has one."""
+    stages: dict[str, set[int]] = {}  # name before the stage number, to the numbers
+    stems: dict[str, list[tuple[str, str]]] = {}  # prefix to convolutions directly below it
     places: dict[str, list[int]] = {}
     for key, array in tensors.items():
         match = BLOCK.fullmatch(key)
@@ -170,7 +174,7 @@ def sites_in(tensors: Tensors) -> list[Site]:
         if len(numbers) > 1:
             prefix, first = base[: base.rfind(".") + 1], f"{base}{min(numbers)}."
             stem = _stem(tensors, stems.get(prefix, []), prefix, first)
-            # The stages may be in a part of their own: `layers.0.0.conv1` behind `conv1`.
+            # The stages may be in a submodule: `layers.0.0.conv1` after `conv1`.
             outer = prefix[: prefix.rfind(".", 0, -1) + 1]
             if stem is None and prefix:
                 stem = _feeding(tensors, stems.get(outer, []), first)
@@ -180,7 +184,7 @@ def sites_in(tensors: Tensors) -> list[Site]:
 
 
 def _stem(tensors, candidates, prefix, first_stage):
-    """The (parent, name) of the first convolution of a network, if there is one."""
+    """Returns (parent, name) of a network's first convolution, if there is one."""
     for name in ("conv1", DEEP):
         if getattr(tensors.get(f"{prefix}{name}.weight"), "ndim", 0) == 4:
             return prefix, name
@@ -188,7 +192,7 @@ def _stem(tensors, candidates, prefix, first_stage):
 
 
 def _feeding(tensors, candidates, first_stage):
-    """The (parent, name) of the one convolution that feeds the first stage, if there is one."""
+    """Returns (parent, name) of the only convolution that fits the first stage, if there is one."""
     kernel = tensors.get(f"{first_stage}0.conv1.weight")
     if getattr(kernel, "ndim", 0) != 4 or len(candidates) > MOST_STEMS:
         return None

@@ -1,8 +1,8 @@
-"""The members of a zip file, as slices of the file mapped into memory.
+"""Reads the members of a zip file as slices of the memory-mapped file.
 
-Python's zipfile copies what a file claims to hold, and what it refuses differs from release to
-release. Here a member is a slice or an error: stored uncompressed, inside of the file, and shared
-with no other member.
+Python's zipfile allocates as much as a file declares, and its checks differ between releases. Here,
+a member is a slice of the file, or an error: it has to be uncompressed, inside the file, and must
+not overlap others.
 
 Source: APPNOTE.TXT 6.3.10 of PKWARE, sections 4.3 and 4.5.3.
 """
@@ -16,21 +16,21 @@ from keras_resnet.weights.errors import UnsafeFileError
 MAX_MEMBERS = 50_000  # The deepest network with its optimizer has some 10,000.
 MAX_NAME = 1024  # bytes
 
-START = b"PK\x03\x04"  # of a zip file, and of each member in it
+START = b"PK\x03\x04"  # start of a zip file, and of each member
 END = struct.Struct("<4s4H2LH")
 ZIP64_LOCATOR = struct.Struct("<4sLQL")
 ZIP64_END = struct.Struct("<4sQ2H2L4Q")
 ENTRY = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s22x2H")
-IN_ZIP64 = 0xFFFFFFFF  # This number stands in the entry's zip64 field instead.
+IN_ZIP64 = 0xFFFFFFFF  # the actual number is in the entry's zip64 field
 ENCRYPTED = 1
 
 
 def zip_members(mapped: mmap.mmap) -> tuple[dict[str, memoryview], set[str]]:
-    """Name to content of each member of a zip file, and names of those compressed or encrypted.
+    """Returns the content of each member by name, and the names of compressed or encrypted ones.
 
     Raises:
-        UnsafeFileError: if the file is cut short, or is not as simple as torch.save writes it.
+        UnsafeFileError: if the file is truncated, or uses features that torch.save does not use.
     """
     try:
         return _members(mapped)
@@ -80,8 +80,8 @@ def _members(mapped):
 
 
 def _directory(mapped):
-    """(number of entries, start, end) of the central directory."""
-    longest = END.size + 0xFFFF  # with a comment behind it
+    """Returns (number of entries, start, end) of the central directory."""
+    longest = END.size + 0xFFFF  # with the longest comment
     end = mapped.rfind(b"PK\x05\x06", max(len(mapped) - longest, 0))
     if end < 0:
         raise UnsafeFileError("it has no zip directory at its end; it is probably truncated")
@@ -98,7 +98,7 @@ def _directory(mapped):
 
 
 def _in_zip64(extra, *numbers):
-    """Size, packed size and place of an entry, where needed from its zip64 field."""
+    """Returns size, compressed size and offset of an entry, from its zip64 field if necessary."""
     large, position = b"", 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, position)

@@ -1,4 +1,4 @@
-"""Makes logits.npz and state_dict_keys.json: run it with torchvision installed.
+"""Writes logits.npz and state_dict_keys.json; needs torchvision.
 
 Written by `python tests/golden/make_golden.py` with torch 2.14.1 and torchvision 0.29.1.
 """

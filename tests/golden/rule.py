@@ -1,4 +1,4 @@
-"""The numbers of the golden files: every array follows from its name alone.
+"""The numbers of the golden files: every array is determined by its name.
 
 For a state_dict key, `numpy.random.default_rng(zlib.crc32(key.encode()))` draws float64 values
 that are rounded to float32:

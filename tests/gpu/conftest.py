@@ -1,4 +1,4 @@
-"""Collected for `-m gpu` alone: keras would be imported before the parity suite's torch."""
+"""Collected for `-m gpu` only, as keras would be imported before the parity suite's torch."""
 
 
 def pytest_ignore_collect(collection_path, config):

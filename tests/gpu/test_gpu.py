@@ -1,4 +1,4 @@
-"""On the owner's GPU: the numbers are the CPU's, and training runs. docs/gpu.md has the command."""
+"""On a GPU: outputs are those of the CPU, and training runs. docs/gpu.md has the command."""
 
 import keras
 import numpy as np

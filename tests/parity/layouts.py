@@ -1,4 +1,4 @@
-"""Checkpoints as public projects write them: one function a layout, from a network of torchvision.
+"""Checkpoints in the layouts of public projects, written from a torchvision network.
 
 Each takes a network and returns what is saved.
 """
@@ -141,7 +141,7 @@ def byol_learner(net):
     return {"state_dict": state | linear("learner.online_predictor.net.0", 32, 32)}
 
 
-@layout("OpenSelfSup's MoCo, whose encoder_q is its backbone too", prefix="backbone")
+@layout("OpenSelfSup's MoCo, with encoder_q as its backbone", prefix="backbone")
 def openselfsup(net):
     size, state = features(net), net.state_dict()
     query = put(state, "encoder_q.0.") | linear("encoder_q.1.mlp.0", size, size)
@@ -263,7 +263,7 @@ def simclr(net):
     }
 
 
-@layout("an encoder beside a projection head")
+@layout("an encoder with a projection head")
 def encoder_and_head(net):
     size = features(net)
     state = put(net.state_dict(), "module.encoder.")
@@ -396,7 +396,7 @@ def smp(net):
     return put(net.state_dict(), "encoder.") | decoder | conv("segmentation_head.0", 1, 16)
 
 
-@layout("a network with a decoder beside its layers")
+@layout("a network with a decoder")
 def unet(net):
     return put(net.state_dict(), "") | conv("up1.conv1", 64, 512) | norm("up1.bn1", 64)
 
@@ -409,15 +409,13 @@ def unet_parts(net):
     return parts | {f"layer{n}": children[3 + n] for n in (2, 3, 4)}
 
 
-@layout("a decoder that has its encoder in parts")
+@layout("a decoder that contains its encoder in parts")
 def unet_in_parts(net):
     state = torch.nn.ModuleDict(unet_parts(net)).state_dict()
     return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
 
 
-@layout(
-    "a decoder that has its encoder whole too, which shares the numbers of its parts", head=True
-)
+@layout("a decoder that contains its whole encoder, too, with shared weights", head=True)
 def unet_twice(net):
     state = torch.nn.ModuleDict({"base_model": net, **unet_parts(net)}).state_dict()
     return {**state, **conv("conv_up3.0", 64, 256), **conv("conv_last", 1, 64, 1)}
@@ -482,13 +480,13 @@ def detectron_names(state):
     return names
 
 
-@layout("detectron2, torchvision's converted", head=True, version="v1.5")
+@layout("detectron2, converted from torchvision", head=True, version="v1.5")
 def detectron2(net):
     arrays = {key: value.numpy() for key, value in detectron_names(net.state_dict()).items()}
     return {"model": arrays, "__author__": "torchvision", "matching_heuristics": True}
 
 
-@layout("Detectron, in Caffe2's names", head=True, version="v1.5")
+@layout("Detectron, with Caffe2's names", head=True, version="v1.5")
 def caffe2(net):
     """Whose normalizations are frozen: a scale and a shift."""
     net = copy.deepcopy(net)
@@ -522,7 +520,7 @@ def detectron2_detector(net):
     return {"model": fpn | state, "iteration": 9}
 
 
-@layout("detectron2's stages in a part of their own", version="v1.5")
+@layout("detectron2, with the stages in a submodule", version="v1.5")
 def detectron2_stages(net):
     state = {key: v for key, v in detectron_names(net.state_dict()).items() if "fc." not in key}
     return {key.replace("res", "stages.res", 1): value for key, value in state.items()}
@@ -588,7 +586,7 @@ def torchreid(net):
     return {"state_dict": state, "epoch": 60, "rank1": 0.9, "optimizer": {}}
 
 
-@layout("a head with another name and as many rows", head=True, classes=True)
+@layout("a head with another name and the right number of rows", head=True, classes=True)
 def other_head(net):
     return put(net.state_dict(), "cnn.", "top.flowers")
 
@@ -601,7 +599,7 @@ def weight_norm(net):
     return net.state_dict()
 
 
-@layout("weight_norm, its older form", head=True)
+@layout("weight_norm, older version", head=True)
 def weight_norm_g_v(net):
     state = net.state_dict()
     for key in [key for key, value in state.items() if value.ndim == 4]:

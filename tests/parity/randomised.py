@@ -1,4 +1,4 @@
-"""Networks of torch whose batch normalizations do something."""
+"""PyTorch networks with random batch normalization."""
 
 import torch
 import torchvision

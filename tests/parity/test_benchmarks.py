@@ -1,4 +1,4 @@
-"""The benchmarks run, and their contestants compute one network."""
+"""The benchmarks run, and their contestants compute the same network."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What stands beside weights in checkpoints of torch, and what stands in their place."""
+"""Other content of PyTorch checkpoints, in addition to weights or instead of them."""
 
 import argparse
 import collections
@@ -267,7 +267,7 @@ def test_other_formats_are_called_by_their_names(net, tmp_path):
         archive.writestr("w/archive_format", "pt2")
     check_said(path, "a .pt2 of torch.export.*torch.export.load(path)")
     path.write_bytes(pickle.dumps({"a": 1}))
-    check_said(path, "a pickle, but not one of torch.save nor of numpy arrays")
+    check_said(path, "a pickle, but not of torch.save or of NumPy arrays")
 
 
 def check_said(path, said):

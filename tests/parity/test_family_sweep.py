@@ -1,4 +1,4 @@
-"""The rows that timm has too, against timm: one a kind of block here, all in the sweep.
+"""The networks of timm against timm: one of each kind here, all in the sweep.
 
 The sweep writes docs/family.csv, of which docs/models.md shows the errors:
 
@@ -34,7 +34,7 @@ OTHERS = {
     "resnetv2_50x1_bit": "has group normalization and standardizes its kernels",
     "test_resnet": "mixes kinds of blocks",
     "resnest50d": "has split attention",
-    "resnet61q": "has SiLU, and a stem of its own",
+    "resnet61q": "has SiLU, and a different stem",
 }
 SIDES = ((96, 96), (64, 128))
 
@@ -48,7 +48,8 @@ def compared(row, theirs, folder, dtype="float32", **options):
     ours = keras_resnet.create(row, True, folder / "w.safetensors", **options)
     errors = []
     for height, width in SIDES:
-        x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(dtype)
+        x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype("float32")
+        x = x.astype(dtype)  # what both can hold: inputs of Keras are float32
         with torch.no_grad():
             expected = theirs(torch.from_numpy(x)).numpy()
         found = ours.predict_on_batch(x.transpose(0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""Files of torch, timm and transformers, against these libraries themselves."""
+"""Files of torch, timm and transformers, against these libraries."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Grad-CAM by hooks in torchvision's network."""
+"""Grad-CAM, against hooks in torchvision's network."""
 
 import numpy as np
 import pytest

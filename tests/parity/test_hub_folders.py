@@ -1,4 +1,4 @@
-"""Folders as the hub has them: timm's and transformers' read here, ours read by them."""
+"""Folders with the hub's layout: of timm and transformers, and ours loaded by them."""
 
 import json
 

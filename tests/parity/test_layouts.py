@@ -1,4 +1,4 @@
-"""Every layout of `layouts`, written by torch and loaded: features and logits are the network's."""
+"""Every layout of `layouts`, written by torch and loaded: equal features and logits."""
 
 import os
 import pickle
@@ -115,7 +115,7 @@ def test_layout(name, networks, expected, tmp_path):
     head = found.head.partition(";")[0]
     if "classes" in how:
         assert not has_head or head.startswith("none")
-        head = "by its number of rows, `classes=7`"
+        head = "found by its number of rows, `classes=7`"
     else:
         assert has_head == (not head.startswith("none"))
         head = f"`{head}`" if has_head else ""
@@ -167,7 +167,7 @@ def in_three_dimensions(_):
     "make, said",
     [
         (rcnn, "stages of (2, 2, 2) blocks"),
-        (emptied, "tensors are empty"),
+        (emptied, "empty tensors"),
         (in_three_dimensions, "videos"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Networks that are nearly ours, as timm and transformers write them: equal, or refused with why.
+"""Variants of timm and transformers: either equal, or rejected with a reason.
 
 The sweep through all of them has a marker of its own, and writes docs/relatives.csv:
 
@@ -100,7 +100,7 @@ def test_one_of_timm_of_a_kind(name, said, tmp_path):
     "name, said",
     [
         ("resnet50_gn", "group normalization (it has no running statistics)"),
-        ("skresnet18", "looks like no ResNet"),
+        ("skresnet18", "looks like an unknown network"),
         ("resnetblur18", None),
     ],
 )
@@ -110,7 +110,7 @@ def test_what_keys_alone_tell(name, said, tmp_path, caplog):
     if said is None:  # nothing does, which is said
         with caplog.at_level(logging.INFO, "keras_resnet"):
             keras_resnet.create(name.replace("blur", ""), weights=path, classes=7)
-        assert "resnet18 is assumed, as torchvision has it" in caplog.text
+        assert "assuming resnet18 as in torchvision" in caplog.text
         return
     what, why = outcome(theirs, path)
     assert what == "refused" and said in why
@@ -175,7 +175,7 @@ def test_options_of_openmmlab(style, version, key, tmp_path):
     "said, why",
     [
         ({"backbone": "resnet18", "use_timm_backbone": True}, None),
-        ({"backbone": "resnetblur18"}, "blurs where it strides"),
+        ({"backbone": "resnetblur18"}, "blurs before downsampling"),
         ({"backbone": "someone/resnet-18"}, None),
         ({"backbone_config": {"model_type": "resnet", "hidden_act": "gelu"}}, "not ReLU"),
         ({}, None),
@@ -226,7 +226,7 @@ def test_sweep(tmp_path, caplog):
         caplog.clear()
         with caplog.at_level(logging.INFO, "keras_resnet"):
             alone, why_alone = outcome(theirs, path)
-        if alone == "silent" and "is assumed" in caplog.text:
+        if alone == "silent" and "assuming" in caplog.text:
             alone = "assumed, and said"
         path.unlink()
         shown = name if kind == "timm" else " ".join(f"{k}={v}" for k, v in name.items())

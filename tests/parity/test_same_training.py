@@ -1,4 +1,4 @@
-"""Training as PyTorch trains: step by step, and a whole script's accuracy."""
+"""Training as in PyTorch: step by step, and the accuracy of a complete script."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The rows of timm's published weights, against the timm that is installed."""
+"""The rows of timm's published weights, against the installed timm."""
 
 import pytest
 import timm

@@ -1,4 +1,4 @@
-"""Live comparisons with torch and torchvision."""
+"""Comparisons with torch and torchvision."""
 
 import numpy as np
 import pytest

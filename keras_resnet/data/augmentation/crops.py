@@ -1,4 +1,4 @@
-"""Random parts of images: crops, mirroring, erasing; each draw fixed by a key."""
+"""Random crops, flips and erasing; the same key gives the same result."""
 
 import math
 
@@ -8,8 +8,8 @@ import tensorflow as tf
 from keras_resnet.decoding import decode, decode_window
 from keras_resnet.preprocessing import pair, resample
 
-ATTEMPTS = 10  # torchvision's: then it falls back
-ERASED_SCALE, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # of random erasing, as torchvision
+ATTEMPTS = 10  # as torchvision, before the fallback to a centre crop
+ERASED_SCALE, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # of random erasing, as in torchvision
 
 
 def random_resized_crop(
@@ -27,10 +27,10 @@ def random_resized_crop(
     Args:
         image_bytes: Scalar string tensor: an encoded image.
         size: Side of the result, in pixels, or (height, width).
-        key: int64 tensor (2,): equal keys give equal windows.
-        scale: Range of the window's share of the image's area.
-        ratio: Range of the window's width over its height; its logarithm is uniform.
-        exif: True to turn JPEGs as their EXIF orientation says.
+        key: int64 tensor (2,): the random seed.
+        scale: Range of the window's area, as a fraction of the image's.
+        ratio: Range of the window's aspect ratio, width / height; its logarithm is uniform.
+        exif: Whether to apply the EXIF orientation of JPEGs.
         interpolation: "bilinear" or "bicubic".
 
     Returns:
@@ -50,7 +50,7 @@ def random_resized_crop(
 
 
 def random_window(height_width, key, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
-    """(top, left, height, width) of a random window, int32; arguments as random_resized_crop."""
+    """Returns (top, left, height, width) of a random window, int32; see random_resized_crop."""
     sides = tf.cast(height_width, tf.float32)
     fits, windows = _draw_sides(sides, key, scale, ratio)
     height, width = tf.unstack(sides)
@@ -68,7 +68,7 @@ def _uniform(shape, key, number, low=0.0, high=1.0):
 
 
 def _draw_sides(sides, key, scale, ratio):
-    """Ten tries at a window's (height, width), float32 (10, 2), and which of them fit."""
+    """Draws ten windows' (height, width), float32 (10, 2); also returns which of them fit."""
     areas = tf.reduce_prod(sides) * _uniform((ATTEMPTS,), key, 0, *scale)
     ratios = tf.exp(_uniform((ATTEMPTS,), key, 1, *map(math.log, ratio)))
     windows = tf.round(tf.sqrt(tf.stack([areas / ratios, areas * ratios], 1)))
@@ -76,14 +76,14 @@ def _draw_sides(sides, key, scale, ratio):
 
 
 def random_padded_crop(image_bytes, size, key, padding, *, exif=False):
-    """A random part of an image with black pixels around it.
+    """Pads an image with black pixels and crops it at random.
 
     Args:
-        image_bytes: As of random_resized_crop.
-        size: As of random_resized_crop.
-        key: As of random_resized_crop.
-        exif: As of random_resized_crop.
-        padding: Black pixels on each side; more where the image is smaller than `size`.
+        image_bytes: As for random_resized_crop.
+        size: As for random_resized_crop.
+        key: As for random_resized_crop.
+        exif: As for random_resized_crop.
+        padding: Number of black pixels on each side; more if the image is smaller than `size`.
 
     Source: He et al., https://arxiv.org/abs/1512.03385, section 4.2.
     """
@@ -99,18 +99,18 @@ def random_padded_crop(image_bytes, size, key, padding, *, exif=False):
 
 
 def random_flip(image, key, share=0.5):
-    """Mirrors an image left to right, or not; `key` as of random_resized_crop."""
+    """Flips an image horizontally with a probability of `share`."""
     chosen = _uniform((), key, 0) < share
     return tf.cond(chosen, lambda: tf.reverse(image, [1]), lambda: image)
 
 
 def random_erasure(size, key, share):
-    """(top, left, height, width) of a rectangle to erase, int32; 0 for none.
+    """Draws a rectangle to erase, (top, left, height, width), int32; all 0 for none.
 
     Args:
         size: Side of the image, in pixels, or (height, width).
-        key: As of random_resized_crop.
-        share: How often there is one, 0 to 1.
+        key: As for random_resized_crop.
+        share: Probability of a rectangle, 0 to 1.
 
     Source: torchvision.transforms.RandomErasing (https://arxiv.org/abs/1708.04896).
     """
@@ -124,25 +124,25 @@ def random_erasure(size, key, share):
 
 
 def erase(images, erasures, ops=tf):
-    """Sets a rectangle of each image of a batch to 0, the mean where they are normalised.
+    """Sets a rectangle of each image in a batch to 0, the mean of normalised images.
 
     Args:
         images: float32 (batch, height, width, channels).
-        erasures: int32 (batch, 4), of `random_erasure`.
-        ops: `tf`, or `keras.ops` in a step of Keras' backend.
+        erasures: int32 (batch, 4), from `random_erasure`.
+        ops: `tf`, or `keras.ops` inside a step of Keras' backend.
     """
     corner, sides = ops.cast(erasures[:, :2], "float32"), ops.cast(erasures[:, 2:], "float32")
     return ops.where(inside(images.shape[1:3], corner, corner + sides, ops), 0.0, images)
 
 
 def inside(sides, low, high, ops=tf):
-    """Which pixels of each image lie in its box, bool (batch, height, width, 1).
+    """Returns a mask of the pixels inside each image's box, bool (batch, height, width, 1).
 
     Args:
         sides: The images' height and width.
-        low: (top, left) of each box in whole pixels, float32 (batch, 2).
-        high: (bottom, right), the first pixels behind it.
-        ops: As of `erase`.
+        low: (top, left) of each box in pixels, float32 (batch, 2).
+        high: (bottom, right), exclusive.
+        ops: As for `erase`.
     """
     rows, columns = (
         (low[:, axis, None] <= places) & (places < high[:, axis, None])

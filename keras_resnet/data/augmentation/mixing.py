@@ -1,6 +1,7 @@
-"""MixUp, CutMix and label smoothing, of whole batches.
+"""MixUp, CutMix and label smoothing of batches.
 
-What is drawn are some numbers a row; `blend` applies them to pixels, in the pipeline or in a step.
+`draw` draws the random numbers for each row; `blend` applies them to the pixels, in the pipeline
+or in the training step.
 """
 
 import tensorflow as tf
@@ -9,7 +10,7 @@ from keras_resnet.data.augmentation.crops import inside
 
 
 def smooth_labels(labels, classes, smoothing):
-    """Labels as shares of each class: float32 (batch, classes).
+    """Converts class indices to smoothed one-hot labels, float32 (batch, classes).
 
     Source: torch.nn.CrossEntropyLoss (https://arxiv.org/abs/1512.00567, section 7).
     """
@@ -17,20 +18,20 @@ def smooth_labels(labels, classes, smoothing):
 
 
 def mix(images, labels, key, mixup, cutmix, repeats=1):
-    """Mixes each image with the one before it in the batch, and their labels alike.
+    """Mixes each image with the previous one in the batch, and their labels accordingly.
 
-    Where an image comes `repeats` times in a row, the batch is taken for as many batches, rows
-    c, c + repeats, ..., that are mixed apart, each with draws of its own: those of the processes of
-    torchvision's repeated augmentation, of which none gets an image twice.
+    If each image is repeated `repeats` times in a row, rows c, c + repeats, ... are treated as one
+    of `repeats` separate batches with their own random numbers, which correspond to the processes
+    in torchvision's repeated augmentation. No image is mixed with its own copy.
 
     Args:
         images: float32 (batch, height, width, channels).
         labels: float32 (batch, classes).
-        key: int64 tensor (2,): equal keys, equal mixtures.
-        mixup: MixUp's alpha, 0 for none.
-        cutmix: CutMix's alpha, 0 for none; with both, one of them is drawn for the batch.
-        repeats: How many times in a row an image comes. A row that has no partner, since the batch
-            has less than twice as many rows, stays as it is.
+        key: int64 tensor (2,), the random seed.
+        mixup: Alpha of MixUp; 0 to disable.
+        cutmix: Alpha of CutMix; 0 to disable. With both, one of them is drawn for each batch.
+        repeats: Number of consecutive copies of each image. If the batch has fewer than twice as
+            many rows, rows without a partner are unchanged.
 
     Source: torchvision.transforms.v2.MixUp and CutMix (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899); RASampler in its references/classification.
@@ -43,12 +44,12 @@ def mix(images, labels, key, mixup, cutmix, repeats=1):
 
 
 def draw(images, key, mixup, cutmix, repeats=1):
-    """What mixes the rows of a batch; arguments as of `mix`.
+    """Draws the random numbers for mixing a batch; arguments as for `mix`.
 
     Returns:
-        For each row: the row that it is mixed with, int32; MixUp's share of its own pixels;
-        (top, left, bottom, right) of what CutMix takes from the other; and the share of its own
-        label, float32.
+        For each row: the index of the row to mix it with, int32; the weight of its own pixels in
+        MixUp; the box that CutMix takes from the other row, (top, left, bottom, right); and the
+        weight of its own label, float32.
     """
 
     def one_batch(key):
@@ -69,26 +70,26 @@ def draw(images, key, mixup, cutmix, repeats=1):
     drawn = zip(*map(one_batch, keys), strict=True)
     count = tf.shape(images)[0]
     rows = tf.range(count)
-    last = rows + (count - 1 - rows) // repeats * repeats  # of the same of the batches
+    last = rows + (count - 1 - rows) // repeats * repeats  # of the same separate batch
     partners = tf.where(rows < repeats, last, rows - repeats)
     return partners, *(tf.gather(tf.stack(column), rows % repeats) for column in drawn)
 
 
 def mix_labels(labels, partners, shares):
-    """The labels of a mixed batch, float32 (batch, classes); arguments as of `draw`."""
+    """Mixes the labels of a batch, float32 (batch, classes); see `draw`."""
     shares = shares[:, tf.newaxis]
     return labels * shares + tf.gather(labels, partners) * (1 - shares)
 
 
 def blend(images, others, shares, boxes, ops=tf):
-    """Mixes images with others; `shares` and `boxes` are those of `draw`.
+    """Mixes images with others; `shares` and `boxes` are from `draw`.
 
     Args:
         images: float32 (batch, height, width, channels).
-        others: What each is mixed with.
+        others: The images to mix with, in the same order.
         shares: float32 (batch,).
         boxes: float32 (batch, 4).
-        ops: `tf`, or `keras.ops` in a step of Keras' backend.
+        ops: `tf`, or `keras.ops` inside a step of Keras' backend.
     """
     cut = inside(images.shape[1:3], boxes[:, :2], boxes[:, 2:], ops)
     own = shares[:, None, None, None] * (1.0 - ops.cast(cut, "float32"))
@@ -96,7 +97,7 @@ def blend(images, others, shares, boxes, ops=tf):
 
 
 def cut_box(height_width, keys, alpha):
-    """(top, left, bottom, right) of what is cut out of an image, and the share that is left."""
+    """Draws CutMix's box, (top, left, bottom, right), and the fraction of the area outside it."""
     height, width = height_width
     half = 0.5 * tf.sqrt(1 - _beta(keys[:2], alpha))
     sides = tf.constant([height, width], tf.float32)
@@ -108,8 +109,8 @@ def cut_box(height_width, keys, alpha):
 
 
 def _beta(keys, alpha):
-    """A number of the distribution Beta(alpha, alpha), by two of Gamma(alpha)."""
-    # Small alphas draw numbers that underflow in float32.
+    """Draws from Beta(alpha, alpha), by way of two Gamma(alpha) variables."""
+    # With a small alpha, these may underflow in float32.
     first, second = (tf.random.stateless_gamma((), key, alpha, dtype=tf.float64) for key in keys)
     total = first + second
     return tf.cast(tf.where(total > 0, first / total, 0.5), tf.float32)

@@ -1,7 +1,7 @@
 """PIL's image operations in TensorFlow, on uint8 (height, width, 3).
 
-Keras' layers do not give PIL's pixels, and draw from a generator whose state depends on the order
-of the calls.
+Keras' own layers differ from PIL in their pixels, and their random state depends on the order of
+calls.
 """
 
 import math
@@ -14,35 +14,35 @@ def _float(image):
 
 
 def _blend(degenerate, image, factor):
-    """From `degenerate` (factor 0) to `image` (1) and beyond; fractions are cut off, as in PIL."""
+    """Interpolates from `degenerate` (factor 0) to `image` (1); truncates as PIL does."""
     low, high = _float(degenerate), _float(image)
     return tf.cast(tf.clip_by_value(low + factor * (high - low), 0.0, 255.0), tf.uint8)
 
 
 def grey(image):
-    """Luminance, uint8 (height, width, 1), by ITU-R 601-2."""
+    """Converts to luminance by ITU-R 601-2, uint8 (height, width, 1)."""
     weighted = tf.cast(image, tf.int32) * tf.constant([19595, 38470, 7471])
     return tf.cast((tf.reduce_sum(weighted, -1, keepdims=True) + 0x8000) // 65536, tf.uint8)
 
 
 def brightness(image, factor):
-    """Black at 0, unchanged at 1, brighter above."""
+    """Changes the brightness: 0 is black, 1 unchanged, more is brighter."""
     return _blend(tf.zeros_like(image), image, factor)
 
 
 def saturation(image, factor):
-    """Grey at 0, unchanged at 1, more colourful above (PIL's ImageEnhance.Color)."""
+    """Changes the saturation: 0 is grey, 1 unchanged (PIL's ImageEnhance.Color)."""
     return _blend(grey(image), image, factor)
 
 
 def contrast(image, factor):
-    """The mean luminance at 0, unchanged at 1, more contrast above."""
+    """Changes the contrast: 0 is the mean luminance, 1 unchanged, more has more contrast."""
     mean = tf.floor(tf.reduce_mean(_float(grey(image))) + 0.5)
     return _blend(mean, image, factor)
 
 
 def sharpness(image, factor):
-    """Smoothed at 0, unchanged at 1, sharper above; the outermost pixels stay."""
+    """Changes the sharpness: 0 is smoothed, 1 unchanged; border pixels do not change."""
     kernel = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     kernel = tf.tile(kernel[:, :, tf.newaxis, tf.newaxis], (1, 1, 3, 1))
     smooth = tf.nn.depthwise_conv2d(_float(image)[tf.newaxis], kernel, (1, 1, 1, 1), "VALID")[0]
@@ -53,7 +53,7 @@ def sharpness(image, factor):
 
 
 def hue(image, shift):
-    """Turns the hue by `shift`, -0.5 to 0.5 of the circle."""
+    """Rotates the hue by `shift`, -0.5 to 0.5 of the color circle."""
     turned = tf.image.adjust_hue(_float(image) / 255, shift)
     return tf.cast(tf.clip_by_value(turned * 255 + 0.5, 0.0, 255.0), tf.uint8)
 
@@ -101,30 +101,30 @@ def equalize(image):
 
 
 def invert(image):
-    """255 minus each value."""
+    """Subtracts each value from 255."""
     return 255 - image
 
 
 def solarize_add(image, amount):
-    """Adds to the values below 128, up to 255."""
+    """Adds `amount` to values below 128, at most up to 255."""
     added = tf.minimum(tf.cast(image, tf.int32) + amount, 255)
     return tf.where(image < 128, tf.cast(added, tf.uint8), image)
 
 
 def affine(image, matrix, *, interpolation="nearest", fill=(0, 0, 0)):
-    """Each pixel of the result from `matrix` of its place.
+    """Applies an affine transform.
 
     Args:
         image: The image.
-        matrix: (a, b, c, d, e, f): the point (x, y) is taken from (ax + by + c, dx + ey + f),
+        matrix: (a, b, c, d, e, f): output pixel (x, y) is input pixel (ax + by + c, dx + ey + f),
             where the centre of the first pixel is (0.5, 0.5), as in PIL.
         interpolation: "nearest", "bilinear" or "bicubic".
-        fill: RGB outside of the image, 0 to 255; black for "nearest".
+        fill: RGB color outside the image, 0 to 255; always black with "nearest".
     """
     if interpolation != "nearest":
         return _interpolated(image, matrix, KERNELS[interpolation], fill)
     a, b, c, d, e, f = (tf.cast(number, tf.float32) for number in matrix)
-    # TensorFlow counts from the centre of the first pixel.
+    # In TensorFlow, the centre of the first pixel is (0, 0).
     c, f = c + (a + b - 1) / 2, f + (d + e - 1) / 2
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
@@ -141,7 +141,7 @@ def _bilinear(part):
 
 
 def _bicubic(part):
-    """PIL's Image.transform has this kernel; that of its Image.resize is another."""
+    """The kernel of PIL's Image.transform, which differs from that of Image.resize."""
     square, cube = part**2, part**3
     return (
         2 * square - part - cube,
@@ -151,19 +151,19 @@ def _bicubic(part):
     )
 
 
-# Weights of the pixels around a place, from how far it is from the one before it, 0 to 1.
+# Weights of the neighboring pixels, from the fractional part of the coordinate.
 KERNELS = {"bilinear": _bilinear, "bicubic": _bicubic}
 
 
 def _interpolated(image, matrix, kernel, fill):
-    """`affine` between pixels, as PIL's Geometry.c: at the edge pixels repeat."""
+    """`affine` with interpolation, as in PIL's Geometry.c; edge pixels are repeated."""
     height, width = tf.unstack(tf.shape(image)[:2])
     a, b, c, d, e, f = (tf.cast(number, tf.float64) for number in matrix)
     x = tf.cast(tf.range(width), tf.float64)[tf.newaxis, :] + 0.5
     y = tf.cast(tf.range(height), tf.float64)[:, tf.newaxis] + 0.5
 
     def around(place, count):
-        """Which pixels of an axis are taken, int32 (height, width, taps), and their weights."""
+        """Indices of the neighbors on an axis, int32 (height, width, taps), and their weights."""
         before = tf.floor(place - 0.5)
         weights = tf.stack(kernel(tf.cast(place - 0.5 - before, tf.float32)), -1)
         taps = weights.shape[-1]
@@ -177,28 +177,28 @@ def _interpolated(image, matrix, kernel, fill):
     values = tf.gather(tf.reshape(_float(image), (-1, 3)), places)
     values = tf.reduce_sum(values * of_columns[..., tf.newaxis, :, tf.newaxis], 3)
     values = tf.reduce_sum(values * of_rows[..., tf.newaxis], 2)
-    # PIL cuts fractions off; a sum of weights may be a little less than 1.
+    # PIL truncates; rounding may have made the sum of the weights a little less than 1.
     values = tf.cast(tf.clip_by_value(values + 1e-3, 0.0, 255.0), tf.uint8)
     return tf.where((in_width & in_height)[..., tf.newaxis], values, tf.constant(fill, tf.uint8))
 
 
 def shear_x(image, amount, **sampling):
-    """Moves rows by `amount` of their height, to the left if positive."""
+    """Shears horizontally: shifts each row by `amount` times its y, to the left if positive."""
     return affine(image, (1, amount, 0, 0, 1, 0), **sampling)
 
 
 def shear_y(image, amount, **sampling):
-    """Moves columns by `amount` of their place, upwards if positive."""
+    """Shears vertically: shifts each column by `amount` times its x, upwards if positive."""
     return affine(image, (1, 0, 0, amount, 1, 0), **sampling)
 
 
 def translate_x(image, pixels, **sampling):
-    """Moves to the right by whole pixels."""
+    """Shifts the image to the right by whole pixels."""
     return affine(image, (1, 0, -_whole(pixels), 0, 1, 0), **sampling)
 
 
 def translate_y(image, pixels, **sampling):
-    """Moves down by whole pixels."""
+    """Shifts the image down by whole pixels."""
     return affine(image, (1, 0, 0, 0, 1, -_whole(pixels)), **sampling)
 
 
@@ -207,7 +207,7 @@ def _whole(number):
 
 
 def rotate(image, degrees, **sampling):
-    """Turns counter-clockwise around the centre."""
+    """Rotates counter-clockwise around the centre."""
     angle = -degrees * math.pi / 180
     cosine, sine = tf.cos(angle), tf.sin(angle)
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32) / 2)

@@ -1,4 +1,4 @@
-"""Random changes of colour and geometry: colour jitter, and torchvision's policies."""
+"""Random color and geometric transforms: color jitter, and torchvision's policies."""
 
 from typing import NamedTuple
 
@@ -10,28 +10,28 @@ GEOMETRY = {
     **{"shear_x": "shear", "shear_y": "shear", "translate_x": "shift", "translate_y": "shift"},
     "rotate": "angle",
 }
-ENHANCEMENTS = ("brightness", "saturation", "contrast", "sharpness")  # unchanged at 1, not at 0
-SIGNED = (*GEOMETRY, *ENHANCEMENTS)  # operations that have a direction
+ENHANCEMENTS = ("brightness", "saturation", "contrast", "sharpness")  # the identity is 1, not 0
+SIGNED = (*GEOMETRY, *ENHANCEMENTS)  # operations with a direction
 UNSIGNED = ("posterize", "solarize", "autocontrast", "equalize", "identity")
 OPERATIONS = (*SIGNED, *UNSIGNED)
 
 
 IDENTITY = OPERATIONS.index("identity")
-CHAINS, DEPTH, SEVERITY = 3, 3, 3  # of AugMix: chains, operations of one, magnitudes
+CHAINS, DEPTH, SEVERITY = 3, 3, 3  # AugMix: chains, maximum operations per chain, magnitudes
 
 
 class Ranges(NamedTuple):
-    """How far the operations of a policy go.
+    """Magnitudes of the operations of a policy.
 
     Args:
-        bins: How many magnitudes there are, from 0.
-        shear: The largest.
-        shift: The largest translation, in pixels, or below 1 as a share of the image's side.
-        angle: The largest rotation, in degrees.
-        enhancement: The largest change of an enhancement's factor.
-        bits: What "posterize" keeps at magnitude 0.
-        lost: How many of them it loses at most.
-        interpolation: Of shears, translations and rotations.
+        bins: Number of magnitudes, from 0.
+        shear: Maximum shear.
+        shift: Maximum translation, in pixels, or if below 1 as a fraction of the image's side.
+        angle: Maximum rotation, in degrees.
+        enhancement: Maximum change of the factor of an enhancement.
+        bits: Bits that "posterize" keeps at magnitude 0.
+        lost: Maximum number of bits that it removes.
+        interpolation: Interpolation of shears, translations and rotations.
     """
 
     bins: int
@@ -50,14 +50,14 @@ AUGMIX = Ranges(10, 0.3, 1 / 3, 30.0, 0.9, 4, 4, "bilinear")
 
 
 def apply(image, operation, level, sign, ranges):
-    """Does one operation of a policy.
+    """Applies one operation of a policy.
 
     Args:
         image: uint8 tensor (height, width, 3).
         operation: Scalar int32 tensor: an index into OPERATIONS.
         level: Scalar int32 tensor: the magnitude, from 0.
-        sign: Scalar float32 tensor, 1 or -1: the direction, for the operations that have one.
-        ranges: The policy's `Ranges`.
+        sign: Scalar float32 tensor, 1 or -1: the direction, for operations that have one.
+        ranges: The `Ranges` of the policy.
 
     Source: torchvision.transforms.RandAugment, TrivialAugmentWide and AugMix, their
     _augmentation_space.
@@ -90,22 +90,22 @@ def apply(image, operation, level, sign, ranges):
 
 
 def draw(key, number, high):
-    """A whole number below `high`, the number-th draw of a key."""
+    """Draws an integer below `high`."""
     return tf.random.stateless_uniform((), tf.add(key, [0, number]), 0, high, tf.int32)
 
 
 def draw_sign(key, number):
-    """1 or -1, likewise."""
+    """Draws 1 or -1."""
     return tf.cast(2 * draw(key, number, 2) - 1, tf.float32)
 
 
 def rand_augment(image, key, operations_each=2, magnitude=9):
-    """RandAugment: operations drawn at random, all at one magnitude.
+    """Applies RandAugment: random operations, all with the same magnitude.
 
     Args:
         image: uint8 tensor (height, width, 3).
-        key: int64 tensor (2,): equal keys, equal changes.
-        operations_each: How many are done, one after the other.
+        key: int64 tensor (2,), the random seed.
+        operations_each: Number of operations, applied one after another.
         magnitude: 0 to 30.
 
     Source: https://arxiv.org/abs/1909.13719; torchvision.transforms.RandAugment.
@@ -118,7 +118,7 @@ def rand_augment(image, key, operations_each=2, magnitude=9):
 
 
 def trivial_augment_wide(image, key):
-    """TrivialAugment: one operation at a random magnitude; arguments as of rand_augment.
+    """Applies TrivialAugmentWide: one random operation with a random magnitude.
 
     Source: https://arxiv.org/abs/2103.10158; torchvision.transforms.TrivialAugmentWide.
     """
@@ -127,13 +127,11 @@ def trivial_augment_wide(image, key):
 
 
 def augmix(image, key):
-    """AugMix: the image and three chains of operations at low magnitudes, mixed.
-
-    Its loss, which compares three such images, is not a part of this.
+    """AugMix: mixes an image with three randomly augmented copies. Without the consistency loss.
 
     Args:
         image: uint8 tensor (height, width, 3).
-        key: int64 tensor (2,): equal keys, equal changes.
+        key: int64 tensor (2,): equal keys give equal results.
 
     Source: https://arxiv.org/abs/1912.02781; torchvision.transforms.AugMix.
     """
@@ -150,12 +148,12 @@ def augmix(image, key):
 
 
 def augmix_draws(key):
-    """What `augmix` draws for an image.
+    """Draws the random numbers of `augmix`.
 
     Returns:
-        The chains' share of the result, and that of each chain in it, float32 () and (chains,);
-        the length of each, int32 (chains,); and of each operation its index, magnitude and
-        direction, (chains, length).
+        The share of the augmented copies in the result, float32 (); the weight of each of them,
+        float32 (chains,); their numbers of operations, int32 (chains,); and the index, magnitude
+        and direction of each operation, (chains, length).
     """
     keys = tf.unstack(tf.random.split(key, 6))
     shape = (CHAINS, DEPTH)
@@ -179,11 +177,11 @@ def color_jitter(image, key, brightness=0.0, contrast=0.0, saturation=0.0, hue=0
 
     Args:
         image: uint8 tensor (height, width, 3).
-        key: int64 tensor (2,): equal keys, equal changes.
-        brightness: The factor is uniform in 1 - this to 1 + this, not below 0.
+        key: int64 tensor (2,), the random seed.
+        brightness: The factor is uniform in [1 - brightness, 1 + brightness], but not below 0.
         contrast: Likewise.
         saturation: Likewise.
-        hue: The hue turns by -this to this of the circle, at most 0.5.
+        hue: The shift is uniform in [-hue, hue], at most 0.5 of the color circle.
 
     Source: torchvision.transforms.ColorJitter.
     """

@@ -1,13 +1,13 @@
-"""The files of `torch.save`, without PyTorch: `read` and `write` are the one door.
+"""Reads and writes files of `torch.save` without PyTorch: `read` and `write`.
 
-A reader of the package may skip what is behind it, from the file's bytes inwards:
+The modules, from the file's bytes inwards:
 
-    containers, tar   the three containers that torch.save has had
-    unpickler         the pickles in them, which are programs: read by a machine that runs nothing
-    tensors           what those may name, and the bounds of every tensor
-    writer            the newest container, written
+    containers, tar   the three containers of torch.save
+    unpickler         reads the pickles in them, which are programs, without executing anything
+    tensors           the objects that pickles may refer to, and bounds checks of every tensor
+    writer            writes the newest container
 
-Nothing here knows Keras or the networks.
+They are independent of Keras and of the networks.
 """
 
 from keras_resnet.weights.pytorch.containers import read

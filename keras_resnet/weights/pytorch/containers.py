@@ -1,10 +1,10 @@
-"""Reads the files of `torch.save` into numpy arrays, safely and without PyTorch.
+"""Reads files of `torch.save` as NumPy arrays, safely and without PyTorch.
 
-Three containers: the zip of torch >= 1.6, the legacy one of torch 0.2 to 1.5, a row of pickles and
-then the raw storages, and the tar of torch 0.1. And two that hold no torch.save: a TorchScript
-archive, whose tensors lie as in the zip, and a plain pickle of numpy arrays. Nothing that a file
-names is imported or called, and every size that a file claims is compared with the file's own
-before it is used.
+There are three containers: the zip file of torch >= 1.6; the legacy format of torch 0.2 to 1.5, a
+sequence of pickles followed by raw storages; and the tar file of torch 0.1. Two other formats are
+supported: TorchScript archives, with tensors as in the zip file, and pickles of NumPy arrays. No
+object that a file refers to is imported or called, and every declared size is checked against that
+of the file before it is used.
 
 Source: torch/serialization.py of PyTorch, `_load` and `_legacy_load`.
 """
@@ -47,12 +47,12 @@ def read(mapped: mmap.mmap) -> tuple[str, Any, list[Opaque]]:
         mapped: The file.
 
     Returns:
-        The container, "zip", "legacy", "tar", "torchscript" or "pickle"; what was saved, with numpy
-        arrays (read-only views of the file, but for a pickle's) for the tensors of its dicts and
-        lists; and what was passed over, by name.
+        The container, "zip", "legacy", "tar", "torchscript" or "pickle"; the saved object, with
+        NumPy arrays (read-only views of the file, except for pickles) instead of the tensors in its
+        dicts and lists; and the objects that were ignored.
 
     Raises:
-        UnsafeFileError: if the file is not of this kind, is damaged, or holds what it should not.
+        UnsafeFileError: if the file has another format, is damaged, or has unexpected content.
     """
     start = mapped[:BLOCK]
     container = "legacy"
@@ -62,8 +62,7 @@ def read(mapped: mmap.mmap) -> tuple[str, Any, list[Opaque]]:
         container = "tar"
     elif not start.startswith(b"\x80"):
         raise UnsafeFileError(
-            "it is not a PyTorch file, nor one of safetensors or Keras: it starts with "
-            f"{start[:16]!r}",
+            f"it is not a PyTorch, safetensors or Keras file: it starts with {start[:16]!r}",
             "If it was downloaded, open it as text to see what it is, and download it again.",
         )
     elif LEGACY_START not in start[:32]:
@@ -98,7 +97,7 @@ def _read_zip(mapped):
             else "Save it again with torch.save, which does not compress.",
         )
     if len(pickles) != 1:
-        raise UnsafeFileError("it is a zip, but has no data.pkl in its top folder")
+        raise UnsafeFileError("it is a zip file without data.pkl in its top folder")
     top = pickles[0].removesuffix("data.pkl")
     order = {b"little": "<", b"big": ">"}.get(bytes(members.get(f"{top}byteorder", b"little")[:8]))
     if order is None:
@@ -115,7 +114,7 @@ def _read_zip(mapped):
 
 
 def _read_pickle(mapped):
-    """A pickle of numpy arrays, which holds their numbers, and so is as long as the file."""
+    """Reads a pickle of NumPy arrays, which contains their data, so it is as long as the file."""
 
     def no_storage(_):
         raise UnsafeFileError("it refers to data outside the file")
@@ -123,35 +122,34 @@ def _read_pickle(mapped):
     reader = Unpickler(memoryview(mapped), find_global, no_storage, max_bytes=len(mapped))
     saved = reader.load()
     if mapped.find(b"numpy") < 0:
-        named = "".join(f", and names {name[:100]!r}" for name in [*reader.passed_over][:1])
+        named = "".join(f", refers to {name[:100]!r}" for name in [*reader.passed_over][:1])
         raise UnsafeFileError(
-            f"it is a pickle, but not one of torch.save nor of numpy arrays{named}; it was not "
-            "executed",
+            f"it is a pickle, but not of torch.save or of NumPy arrays{named}; it was not executed",
             SAVE_A_STATE_DICT,
         )
     return saved, {}, "<", reader.passed_over
 
 
 def _read_legacy(mapped):
-    found: dict[str, Storage] = {}  # one for each key, for its dtype and count
+    found: dict[str, Storage] = {}  # the first one with each key, for its dtype and count
 
     def storage_of(pid):
         storage = find_storage(pid)
         if isinstance(storage, Storage):
-            # Untyped ones are counted in bytes.
+            # Untyped storages are counted in bytes.
             whole = Storage(storage.key, storage.dtype or BYTES, pid[4])
             if found.setdefault(storage.key, whole) != whole:
                 raise UnsafeFileError(
-                    f"it describes its storage {storage.key[:60]!r} twice, differently"
+                    f"it has two different descriptions of its storage {storage.key[:60]!r}"
                 )
         return storage
 
     reader = Unpickler(memoryview(mapped), find_global, storage_of)
     if reader.load() != LEGACY_MAGIC:
-        raise UnsafeFileError("it is a pickle, but not one of torch.save")
+        raise UnsafeFileError("it is a pickle, but not of torch.save")
     if reader.load() != LEGACY_VERSION:
         raise UnsafeFileError(f"its version is not {LEGACY_VERSION}")
-    reader.load()  # How the machine that wrote it stores numbers; the counts say it better.
+    reader.load()  # The writer's number format; counts show the byte order.
     saved, keys = reader.load(), reader.load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise UnsafeFileError("it has no list of storages")
@@ -159,18 +157,18 @@ def _read_legacy(mapped):
 
 
 def _legacy_storages(reader, keys, found):
-    """Key to bytes of the storages that stand behind the pickles, and which byte comes first."""
+    """Reads the storages after the pickles; returns bytes by key, and the byte order."""
     storages, order = {}, "<"
     for key in keys:
         if key not in found:
             raise UnsafeFileError(f"it has a storage {key[:60]!r} that no tensor uses")
         counted, expected = reader.read(INT64.size), found[key].count
-        # torch writes its numbers with the low byte first, on any machine; other writers may not.
+        # torch always writes little-endian numbers; other writers may not.
         if expected and counted == struct.pack(">q", expected):
             order = ">"
         elif INT64.unpack(counted)[0] != expected:
             raise UnsafeFileError(
-                f"its storage {key[:60]!r} should have {expected} elements and says "
+                f"its storage {key[:60]!r} should have {expected} elements, but declares "
                 f"{INT64.unpack(counted)[0]}"
             )
         storages[key] = raw_storage(reader, expected, found[key].dtype or BYTES)
@@ -178,12 +176,12 @@ def _legacy_storages(reader, keys, found):
 
 
 def _with_arrays(saved, storages, order):
-    """Puts an array in the place of each tensor in the nested dicts and lists of `saved`.
+    """Replaces each tensor in the nested dicts and lists of `saved` by an array.
 
     Args:
-        saved: What was pickled, with Tensors in it.
-        storages: Key to bytes.
-        order: "<" or ">": which byte of their numbers comes first.
+        saved: The pickled object, with Tensors.
+        storages: Bytes by key.
+        order: Byte order, "<" or ">".
     """
     swapped: dict[tuple, np.ndarray] = {}
     arrays: dict[Tensor | Array, Any] = {}
@@ -196,7 +194,7 @@ def _with_arrays(saved, storages, order):
         if order == NATIVE_ORDER or dtype.itemsize == 1:
             return storages[key]
         kind = (key, dtype.itemsize, dtype.kind == "c")
-        if kind not in swapped:  # once: many tensors may share it
+        if kind not in swapped:  # once, since many tensors may share it
             swapped[kind] = byte_swapped(storages[key], dtype)
         return swapped[kind]
 
@@ -205,7 +203,7 @@ def _with_arrays(saved, storages, order):
         value = value.state if isinstance(value, ScriptObject) else value
         if not isinstance(value, Tensor | Array):
             return value
-        if value not in arrays:  # once: it may be named many times
+        if value not in arrays:  # once, since it may occur many times
             if isinstance(value, Array):
                 arrays[value] = value.made(encoded)
             else:
@@ -218,7 +216,7 @@ def _with_arrays(saved, storages, order):
 
 
 def _replace_values(saved, replacement):
-    """Replaces each value in nested dicts and lists, which may hold one another in circles."""
+    """Replaces each value in nested dicts and lists, which may contain cycles."""
     seen, waiting = set(), [saved]
     while waiting:
         container = waiting.pop()

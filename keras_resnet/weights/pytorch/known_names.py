@@ -1,6 +1,6 @@
-"""What the pickles of torch.save may name, and what stands for it here: `find_global`.
+"""The globals that pickles of torch.save may refer to, and their replacements: `find_global`.
 
-Tensors, and what they are made of. Anything else is passed over: see `unpickler.Opaque`.
+These are tensors and their parts. Anything else is ignored: see `unpickler.Opaque`.
 """
 
 from typing import Any
@@ -20,13 +20,13 @@ from keras_resnet.weights.pytorch.unpickler import make_dict
 
 
 class ScriptObject:
-    """A module of TorchScript: its class, which is the file's own, is nothing here but a dict."""
+    """A TorchScript module, whose class is defined in the file; here it is just a dict."""
 
     def __init__(self, *_: Any) -> None:
         self.state: Any = {}
 
     def set_state(self, state: Any) -> None:
-        """Takes what it holds, by name."""
+        """Sets its attributes by name."""
         self.state = state
 
 
@@ -70,5 +70,5 @@ GLOBALS: dict[str, Any] = {
 
 
 def find_global(name: str) -> Any:
-    """What stands for a global that tensors are made of; None for any other."""
+    """Returns the replacement of a global that tensors need; None for any other."""
     return ScriptObject if name.startswith("__torch__.") else GLOBALS.get(name)

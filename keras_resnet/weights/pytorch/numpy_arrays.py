@@ -1,4 +1,4 @@
-"""The numpy arrays in a pickle, of plain numbers: described, and made of the pickle's own bytes.
+"""Numeric NumPy arrays in pickles, created from the pickle's own bytes.
 
 Source: numpy/_core/src/multiarray/methods.c, `array_reduce` and `array_setstate`.
 """
@@ -17,35 +17,35 @@ PLAIN = re.compile(r"[iuf][1248]|b1|c8|c16")
 
 
 class Dtype:
-    """A type of numbers as it is unpickled: first its kind and size, then its byte order."""
+    """A dtype during unpickling: first its kind and size, then its byte order."""
 
     def __init__(self, kind: Any = None, *_: Any) -> None:
         plain = isinstance(kind, str) and PLAIN.fullmatch(kind) and kind != "f1"
         self.dtype = np.dtype(kind) if plain else None
 
     def set_state(self, state: Any) -> None:
-        """Takes the byte order, which stands second."""
+        """Sets the byte order, the second item."""
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         if self.dtype is not None and isinstance(order, str) and order in ("<", ">"):
             self.dtype = self.dtype.newbyteorder("<" if order == "<" else ">")
 
 
 class Array:
-    """An array as it is unpickled: empty first, then given its state."""
+    """An array during unpickling: first empty, then with its state."""
 
     dtype: np.dtype | None = None
     shape: tuple[int, ...] = ()
     fortran = False
-    data: str | bytes | bytearray = b""  # a text has a byte in each character
+    data: str | bytes | bytearray = b""  # a string has a byte in each character
 
     def set_state(self, state: Any) -> None:
-        """Takes (version, shape, dtype, whether Fortran's order, data)."""
+        """Sets (version, shape, dtype, whether in Fortran order, data)."""
         if not isinstance(state, tuple) or len(state) != 5:
             raise UnsafeFileError("it has a NumPy array in an unknown encoding")
         self.fill(state[4], state[2], state[1], state[3] is True)
 
     def fill(self, data: Any, dtype: Any, shape: Any, fortran: bool) -> None:
-        """Takes its parts, if they fit one another; of other types than plain ones, nothing."""
+        """Sets its parts, if they are consistent; dtypes other than numbers are ignored."""
         plain = dtype.dtype if isinstance(dtype, Dtype) else None
         if plain is None and isinstance(dtype, Opaque | Dtype):
             return
@@ -57,14 +57,14 @@ class Array:
         self.fortran, self.data = fortran, data
         if math.prod(self.shape) * plain.itemsize != len(data):
             raise UnsafeFileError(
-                f"it has a numpy array of shape {self.shape} and {len(data)} bytes"
+                f"it has a NumPy array of shape {self.shape} with {len(data)} bytes"
             )
 
     def made(self, encoded: dict[int, bytes]) -> "np.ndarray | Opaque":
-        """The array, a view of its data.
+        """Returns the array, a view of its data.
 
         Args:
-            encoded: What texts are as bytes, by their ids: many arrays may share one.
+            encoded: Bytes of strings by their ids, since many arrays may share one.
         """
         if self.dtype is None:
             return Opaque("numpy.ndarray of objects")
@@ -86,7 +86,7 @@ def _from_buffer(data=None, dtype=None, shape=None, order=None, *_):
 GLOBALS: dict[str, Any] = {
     "numpy.dtype": Dtype,
     "numpy.ndarray": Array,
-    "_codecs.encode": lambda text="", *_: text,  # of bytes in protocol 2, as text
+    "_codecs.encode": lambda text="", *_: text,  # bytes are strings in protocol 2
     **{
         f"numpy.{core}.{name}": function
         for core in ("core", "_core")

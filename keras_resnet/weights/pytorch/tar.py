@@ -1,6 +1,6 @@
-"""The tar container of torch 0.1: its members, and the storages and tensors that they describe.
+"""The tar container of torch 0.1: its members, storages and tensors.
 
-Python's tarfile copies what a file claims to hold. Here a member is a slice of the file or an
+Python's tarfile allocates as much as a file declares. Here, a member is a slice of the file, or an
 error.
 
 Sources: POSIX.1-2017, pax, "ustar Interchange Format"; torch/serialization.py of PyTorch 0.1.
@@ -30,7 +30,7 @@ REGULAR = (b"0", b"\0")
 
 
 def is_tar_header(header: bytes) -> bool:
-    """Whether 512 bytes are the header of a tar member, by their checksum."""
+    """Whether 512 bytes are the header of a tar member, by the checksum."""
     if len(header) < BLOCK:
         return False
     blanked = header[:148] + b" " * 8 + header[156:BLOCK]
@@ -41,11 +41,11 @@ def is_tar_header(header: bytes) -> bool:
 
 
 def read_tar(view: memoryview) -> tuple[Any, dict[str, memoryview], dict[str, Opaque]]:
-    """What was saved, with Tensors in it; the storages under their keys; what was passed over."""
+    """Returns the saved object, with Tensors; the storages by key; and ignored objects."""
     members = _members(view)
     missing = {"storages", "tensors", "pickle"} - members.keys()
     if missing:
-        raise UnsafeFileError(f"it is a tar, but has no member {', '.join(sorted(missing))}")
+        raise UnsafeFileError(f"it is a tar file without {', '.join(sorted(missing))}")
     numbered = _Numbered()
     contents = _read_storages(members["storages"], numbered)
     _read_tensors(members["tensors"], numbered)
@@ -54,7 +54,7 @@ def read_tar(view: memoryview) -> tuple[Any, dict[str, memoryview], dict[str, Op
 
 
 def _members(view):
-    """Name to content of each regular file."""
+    """Returns the content of each regular file by name."""
     members: dict[str, memoryview] = {}
     position = 0
     while position + BLOCK <= len(view):
@@ -84,7 +84,7 @@ def _octal(digits):
 
 
 class _Numbered:
-    """The storages and tensors that the file describes, each under a number of its own."""
+    """The storages and tensors of a file, by their numbers."""
 
     def __init__(self):
         self.objects: dict[str, Storage | Tensor] = {}
@@ -105,7 +105,7 @@ class _Numbered:
 
 
 def _read_storages(member, numbered):
-    """Notes the storages that a member holds, and the views of them; returns their contents."""
+    """Registers the storages in a member, and views of them; returns their contents."""
     contents = {}
     reader = Unpickler(member, find_global, numbered.find)
     for _ in range(checked_count(reader.load())):
@@ -125,11 +125,11 @@ def _read_storages(member, numbered):
 
 
 def _read_tensors(member, numbered):
-    """Notes the tensors that a member describes."""
+    """Registers the tensors in a member."""
     reader = Unpickler(member, find_global, numbered.find)
     for _ in range(checked_count(reader.load())):
         key, storage, _ = _described(reader.load(), 3)
-        dimensions = _int64(reader) & 0xFFFFFFFF  # four bytes and four of padding
+        dimensions = _int64(reader) & 0xFFFFFFFF  # four bytes, and four of padding
         if dimensions > MAX_DIMENSIONS:
             raise UnsafeFileError(f"it has a tensor of {dimensions} dimensions")
         shape, strides = (
@@ -141,7 +141,7 @@ def _read_tensors(member, numbered):
 
 
 def _described(value, size):
-    """The `size` parts of a description, the first of them, a number, as its key."""
+    """Returns the `size` parts of a description; the first one, a number, is its key."""
     if not isinstance(value, tuple) or len(value) != size or not isinstance(value[0], int):
         raise UnsafeFileError("it describes a storage or a tensor in an unknown way")
     return str(value[0]), *value[1:]

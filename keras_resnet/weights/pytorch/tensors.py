@@ -1,4 +1,4 @@
-"""The tensors in a pickle of torch.save, described and bounds-checked, and made into arrays.
+"""The tensors in pickles of torch.save: descriptions, bounds checks, and conversion to arrays.
 
 Source: torch/_utils.py and torch/serialization.py of PyTorch.
 """
@@ -15,11 +15,11 @@ import numpy as np
 from keras_resnet.weights.errors import UnsafeFileError
 from keras_resnet.weights.pytorch.unpickler import Opaque, Unpickler
 
-INT64 = struct.Struct("<q")  # counts between the pickles, and sizes in tar files
+INT64 = struct.Struct("<q")  # counts between pickles, and sizes in tar files
 MAX_DIMENSIONS = 16
 NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
 
-# Under the names of the storage classes; a dtype's own name is torch's for it.
+# By storage class; the names of the dtypes are the same as in torch.
 DTYPES = {
     "Float": np.dtype("float32"),
     "Double": np.dtype("float64"),
@@ -34,13 +34,13 @@ DTYPES = {
     "ComplexFloat": np.dtype("complex64"),
     "ComplexDouble": np.dtype("complex128"),
 }
-# Read over: their numbers mean something by scales that stand beside.
+# Ignored, as their values need separate scales.
 QUANTIZED = {
     "QInt8": np.dtype("int8"),
     "QUInt8": np.dtype("uint8"),
     "QInt32": np.dtype("int32"),
 }
-# Those that have no storage class; their tensors name them themselves.
+# Without a storage class; the tensors have the dtype.
 NEWER_DTYPES = [
     np.dtype(dtype)
     for dtype in ("uint16", "uint32", "uint64", ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
@@ -49,19 +49,19 @@ NEWER_DTYPES = [
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A run of `count` elements in the file, to be found under `key`."""
+    """A range of `count` elements in the file, with a key."""
 
     key: str
     dtype: np.dtype | None  # None: untyped, counted in bytes
     count: int
-    start: int = 0  # first element within the storage called `key` (views of legacy files)
+    start: int = 0  # first element within the storage `key` (for views in legacy files)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor as the file describes it; offset and strides count elements.
+    """A tensor as described in the file; offset and strides are in elements.
 
-    Equal to itself alone: sizes can be chosen to share one hash.
+    Compared by identity, since sizes could be chosen to have equal hashes.
     """
 
     storage: Storage
@@ -72,21 +72,21 @@ class Tensor:
 
 
 class Parameter:
-    """A parameter of torch 0.1 as it is unpickled: empty first, then given its state."""
+    """A parameter of torch 0.1 during unpickling: first empty, then with its state."""
 
     tensor: Tensor | None = None
 
     def set_state(self, state: Any) -> None:
-        """Takes the tensor, which stands first."""
+        """Sets the tensor, the first item."""
         if isinstance(state, tuple) and state and isinstance(state[0], Tensor):
             self.tensor = state[0]
 
 
 def find_storage(pid: Any) -> Storage | Opaque:
-    """What a persistent id stands for: (storage, type, key, location, count, and a view or None).
+    """Resolves a persistent id, ("storage", type, key, location, count, view or None).
 
-    Zip files leave the view out. Of a type that is not known, and of ("module", class, file, text),
-    it is an Opaque.
+    Zip files have no view. The result is an Opaque for unknown types, and for ("module", class,
+    file, text).
     """
     if isinstance(pid, tuple) and len(pid) > 1 and isinstance(pid[1], Opaque):
         return pid[1]
@@ -107,7 +107,7 @@ def find_storage(pid: Any) -> Storage | Opaque:
 
 
 def view_of(whole: Storage, start: Any, count: Any) -> Storage:
-    """`count` elements of a storage from `start` on, if it has as many."""
+    """Returns a view of `count` elements of a storage from `start` on, bounds-checked."""
     start, count = checked_count(start), checked_count(count)
     if start + count > whole.count:
         raise UnsafeFileError("it has a view that reaches beyond its storage")
@@ -115,7 +115,7 @@ def view_of(whole: Storage, start: Any, count: Any) -> Storage:
 
 
 def raw_storage(reader: Unpickler, count: int, dtype: np.dtype) -> memoryview:
-    """The bytes of `count` numbers, where the reader stands; not copied."""
+    """Returns the bytes of `count` numbers at the reader's position, without copying."""
     start = reader.position
     reader.position += count * dtype.itemsize
     if reader.position > len(reader.view):
@@ -128,13 +128,13 @@ def raw_storage(reader: Unpickler, count: int, dtype: np.dtype) -> memoryview:
 
 @dataclasses.dataclass(frozen=True)
 class StorageType:
-    """Stands for a storage class, `torch.FloatStorage` for example; is never called."""
+    """Replacement of a storage class, `torch.FloatStorage` for example; never called."""
 
     dtype: np.dtype | None
 
 
 def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
-    """Stands for `_rebuild_tensor` and `_rebuild_tensor_v2`."""
+    """Replacement of `_rebuild_tensor` and `_rebuild_tensor_v2`."""
     if isinstance(storage, Opaque):
         return storage
     if not isinstance(storage, Storage) or storage.dtype is None:
@@ -152,7 +152,7 @@ def rebuild_tensor_v3(
     dtype: Any,
     *_: Any,
 ) -> Any:
-    """Stands for `_rebuild_tensor_v3`, whose storages have no type."""
+    """Replacement of `_rebuild_tensor_v3`, whose storages are untyped."""
     if isinstance(storage, Opaque) or isinstance(dtype, Opaque):
         return storage if isinstance(storage, Opaque) else dtype
     if not isinstance(storage, Storage) or not isinstance(dtype, StorageType) or not dtype.dtype:
@@ -161,7 +161,7 @@ def rebuild_tensor_v3(
 
 
 def make_tensor(storage: Storage, dtype: np.dtype, offset: Any, shape: Any, strides: Any) -> Tensor:
-    """The tensor, if its offset, shape and strides stay inside of its storage."""
+    """Returns the tensor if its offset, shape and strides are within its storage."""
     if not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise UnsafeFileError("it has a tensor whose shape is not a tuple")
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
@@ -190,9 +190,9 @@ def make_tensor(storage: Storage, dtype: np.dtype, offset: Any, shape: Any, stri
 
 
 def checked_count(value: Any) -> int:
-    """`value` if it is a whole number that a size can be; anything else is refused."""
+    """Returns `value` if it is a valid size; raises an UnsafeFileError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int):
-        # Not shown: a nested tuple may take for ever to write out.
+        # Without the value, as a nested tuple may take forever to format.
         raise UnsafeFileError(f"it has a {type(value).__name__} where a size should be")
     if not 0 <= value < 2**62:
         raise UnsafeFileError("it has a size that is negative or too large")
@@ -200,7 +200,7 @@ def checked_count(value: Any) -> int:
 
 
 def as_array(tensor: Tensor, buffer: memoryview | np.ndarray) -> np.ndarray:
-    """The tensor as a view of `buffer`, the bytes of its storage in this machine's order."""
+    """Returns the tensor as a view of `buffer`, its storage's bytes in native byte order."""
     storage, itemsize = tensor.storage, tensor.dtype.itemsize
     unit = 1 if storage.dtype is None else itemsize
     held = buffer[storage.start * unit : (storage.start + storage.count) * unit]
@@ -221,6 +221,6 @@ def as_array(tensor: Tensor, buffer: memoryview | np.ndarray) -> np.ndarray:
 
 
 def byte_swapped(buffer: memoryview, dtype: np.dtype) -> np.ndarray:
-    """A copy of `buffer`, numbers of `dtype`, with the bytes of each reversed."""
-    size = dtype.itemsize // (2 if dtype.kind == "c" else 1)  # a complex number is two
+    """Copies `buffer`, numbers of `dtype`, with their bytes swapped."""
+    size = dtype.itemsize // (2 if dtype.kind == "c" else 1)  # a complex number has two parts
     return np.frombuffer(buffer, f"u{size}").byteswap().view(np.uint8)

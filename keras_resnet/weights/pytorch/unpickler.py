@@ -1,9 +1,9 @@
-"""Reads pickles without Python's unpickler: a small stack machine that runs nothing.
+"""Reads pickles without Python's unpickler, with a small stack machine that executes nothing.
 
-`pickle.Unpickler` imports and calls what the file names, hashes what it holds and allocates what
-it claims. Here each opcode is one step on plain lists and dicts. Names are looked up in the
-caller's table, and what is not there becomes an `Opaque`, with which nothing can be done: the
-machine has no operation that imports, or that calls anything but the table's functions.
+`pickle.Unpickler` imports and calls the objects that a file refers to, hashes its content, and
+allocates as much as it declares. Here, each opcode is an operation on plain lists and dicts.
+Globals are looked up in the caller's table; any other becomes an inert `Opaque`. The machine has no
+operation that imports, or that calls anything but the functions in the table.
 """
 
 import pickletools
@@ -12,45 +12,45 @@ from typing import IO, Any, Self, cast
 
 from keras_resnet.weights.errors import UnsafeFileError
 
-# An honest checkpoint of the deepest network takes some 30,000 steps, with its optimizer 100,000.
+# A checkpoint of the deepest network takes about 30,000 steps, with the optimizer 100,000.
 MAX_STEPS = 400_000
-MAX_BYTES = 16 * 2**20  # of one pickle; the numbers of the tensors are outside of it
+MAX_BYTES = 16 * 2**20  # of one pickle, which does not include the tensors' data
 MAX_LINE = 1024  # of a global's name
 MAX_NAME = 1024  # characters of a key
 
 
 class Opaque:
-    """Stands for what a file names and weights have no need of: never imported, called or rebuilt.
+    """Placeholder for an object that weights do not need: never imported, called or rebuilt.
 
     Args:
-        name: Its dotted name, as the file has it.
+        name: Its dotted name in the file.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.is_module = False  # whether it was given the weights of an nn.Module
+        self.is_module = False  # whether it got the state of an nn.Module
 
     def __call__(self, *args: Any) -> Self:
-        """Returns itself, whatever it is called with."""
+        """Returns itself."""
         for arg in args:
             self.set_state(arg)
         return self
 
     def set_state(self, state: Any) -> None:
-        """Forgets the state, but for whether it is that of a module."""
+        """Ignores the state, but records whether it is that of a module."""
         if isinstance(state, dict) and (state.get("_parameters") or state.get("_modules")):
             self.is_module = True
 
 
 class Unpickler:
-    """Reads the pickles that follow one another in a buffer, and the bytes between them.
+    """Reads consecutive pickles in a buffer, and the bytes between them.
 
     Args:
         view: The file.
-        find_global: Function from a global's dotted name to what stands for it, if that is called
-            with any arguments too; None for a name that is not known, which gets an `Opaque`.
-        persistent_load: Function from a persistent id, any object, to what it stands for.
-        max_bytes: The longest pickle.
+        find_global: Function from the dotted name of a global to its replacement, which has to be
+            safe to call with any arguments; None for unknown names, which become an `Opaque`.
+        persistent_load: Function from a persistent id, any object, to its replacement.
+        max_bytes: Maximum length of a pickle.
     """
 
     def __init__(
@@ -70,55 +70,55 @@ class Unpickler:
         self.end = len(view)
 
     def load(self) -> Any:
-        """Reads the pickle at `position` and leaves `position` behind it.
+        """Reads the pickle at `position`, and moves `position` to its end.
 
         Returns:
-            The object: dicts with strings as keys, lists, tuples, numbers, strings, bytes, and
-            whatever the two functions return, and an Opaque for anything else.
+            The object: dicts with strings as keys, lists, tuples, numbers, strings, bytes, results
+            of the two functions, and an Opaque for anything else.
 
         Raises:
-            UnsafeFileError: whatever is wrong with the pickle.
+            UnsafeFileError: if the pickle is damaged or not supported.
         """
         self.end = min(self.position + self.max_bytes, len(self.view))
         try:
             return self._run()
         except UnsafeFileError:
             raise
-        # What pickletools and the steps below raise on bytes that are no pickle.
+        # Raised by pickletools and the operations below if the bytes are not a pickle.
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise UnsafeFileError(f"it is not a pickle, or a damaged one ({error})") from error
         finally:
             self.end = len(self.view)
 
-    # The three methods that pickletools.genops asks of a file.
+    # The three methods of a file that pickletools.genops needs.
 
     def read(self, size: int) -> bytes:
-        """Up to `size` of the next bytes."""
+        """Returns up to `size` of the next bytes."""
         content = bytes(self.view[self.position : min(self.position + size, self.end)])
         self.position += len(content)
         return content
 
     def readline(self) -> bytes:
-        """The next bytes up to a newline."""
+        """Returns the next bytes up to a newline."""
         line, newline, _ = bytes(self.view[self.position : self.end][:MAX_LINE]).partition(b"\n")
         if not newline or b"\\" in line:
-            raise UnsafeFileError("it names something that is no name")
+            raise UnsafeFileError("it has an invalid global name")
         self.position += len(line) + 1
         return line + newline
 
     def tell(self) -> int:
-        """Where the next byte is."""
+        """Returns the position of the next byte."""
         return self.position
 
     def count(self, steps: int) -> None:
-        """Notes steps that are taken; refuses too many."""
+        """Counts steps; raises an error if there are too many."""
         self.steps += steps
         if self.steps > MAX_STEPS:
             raise UnsafeFileError(f"its pickles take more than {MAX_STEPS} steps")
 
     def _run(self):
         machine = _Machine(self)
-        # All that it asks of a file is read, readline and tell.
+        # genops only needs read, readline and tell.
         for opcode, arg, _ in pickletools.genops(cast(IO[bytes], self)):
             self.count(1)
             if opcode.name == "STOP":
@@ -133,7 +133,7 @@ class Unpickler:
 
 
 class _Machine:
-    """What one pickle works on: a stack, the places of marks in it, and what it has numbered."""
+    """The state of reading one pickle: a stack, the positions of marks in it, and the memo."""
 
     def __init__(self, unpickler: Unpickler):
         self.unpickler = unpickler
@@ -158,7 +158,7 @@ class _Machine:
         return items
 
     def put(self, number):
-        if number > MAX_STEPS:  # honest ones are counted up from 0
+        if number > MAX_STEPS:  # valid ones are consecutive, from 0
             raise UnsafeFileError("it has an invalid memo index")
         self.memo[number] = self.stack[-1]
 
@@ -179,18 +179,18 @@ class _Machine:
 
     def find_on_stack(self):
         module, attribute = (_of_type(part, str) for part in self.pop(2))
-        if len(module) + len(attribute) > MAX_LINE:  # before they are put together
-            raise UnsafeFileError("it names something that is no name")
+        if len(module) + len(attribute) > MAX_LINE:  # before they are joined
+            raise UnsafeFileError("it has an invalid global name")
         self.find(f"{module}.{attribute}")
 
     def call(self):
         function, args = self.pop(2)
-        # A call may look at every item of its arguments, and they can be used again.
+        # A call may iterate over its arguments, which can be reused many times.
         self.unpickler.count(sum(map(_length, _of_type(args, tuple))) + len(args))
         self.push(function(*args))
 
     def pass_over(self, items):
-        """Of the ways to make an object, those that only objects of unknown classes need."""
+        """Handles opcodes that create objects of unknown classes only."""
         self.push(_of_type(items[0], Opaque)(*items[1:]))
 
     def build(self):
@@ -202,7 +202,7 @@ class _Machine:
         self.push(self.unpickler.persistent_load(self.stack.pop()))
 
 
-# What an opcode does to a machine, given its argument. An opcode that is not here is refused.
+# The effect of each opcode, given its argument; any other opcode is an error.
 PUSHED = (
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
     *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
@@ -247,9 +247,9 @@ STEPS: dict[str, Callable] = {
 
 
 def make_dict(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-    """A dict of the pairs whose keys can be names; nothing else is looked for.
+    """Makes a dict of the pairs whose keys are strings; others are not needed.
 
-    Other keys can be made to take for ever: tuples to hash, numbers to tell apart.
+    Other keys could be made to take forever: tuples to hash, numbers to compare.
     """
     return {key: value for key, value in pairs if isinstance(key, str) and len(key) <= MAX_NAME}
 

@@ -1,6 +1,6 @@
-"""Writes a state_dict as torch.save does, without PyTorch.
+"""Writes a state_dict in the format of torch.save, without PyTorch.
 
-The pickle is written opcode by opcode, since Python's pickler wants to import what it names.
+The pickle is written opcode by opcode, since Python's pickler would import the classes.
 
 Source: torch/serialization.py of PyTorch, `_save`; Python's pickletools for the opcodes.
 """
@@ -15,13 +15,13 @@ import numpy as np
 
 from keras_resnet.weights.pytorch.tensors import DTYPES
 
-ALIGNMENT = 64  # of the numbers within the file, for torch.load(mmap=True)
+ALIGNMENT = 64  # of the data within the file, for torch.load(mmap=True)
 EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
 STORAGE_NAMES = {dtype: f"{name}Storage" for name, dtype in DTYPES.items()}
 
 
 def write(state: dict[str, np.ndarray], path: Path) -> None:
-    """Writes names and arrays, of the types of `DTYPES`, to a zip file of torch.save."""
+    """Writes arrays by name, with dtypes in `DTYPES`, to a zip file of torch.save."""
     with (
         path.open("wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
@@ -29,7 +29,7 @@ def write(state: dict[str, np.ndarray], path: Path) -> None:
 
         def add(name, content):
             entry = zipfile.ZipInfo(f"archive/{name}")
-            # An extra field, of PyTorch's own kind "FB", up to where the content should start.
+            # An extra field "FB", as in PyTorch, pads up to the start of the content.
             start = file.tell() + 30 + len(entry.filename) + 4
             padding = -start % ALIGNMENT
             entry.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
@@ -62,7 +62,7 @@ def _pickle(state):
             _integers(array.shape),
             _integers(strides),
             pickle.NEWFALSE,  # requires_grad
-            EMPTY_ORDERED_DICT,  # of hooks
+            EMPTY_ORDERED_DICT,  # the hooks
             pickle.TUPLE,
             pickle.REDUCE,
         ]

@@ -1,0 +1,6 @@
+"""Embeddings and predictions of many images, as Parquet: in parts that can be continued."""
+
+from keras_resnet.bulk.jobs import Settings, Written, embed, predict
+from keras_resnet.bulk.similar import Duplicates, Index
+
+__all__ = ["Duplicates", "Index", "Settings", "Written", "embed", "predict"]
