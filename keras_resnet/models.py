@@ -213,7 +213,8 @@ def at_size(model: keras.Model, size: int | tuple[int, int] | None) -> keras.Mod
         copy.set_weights(model.get_weights())
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{model.name} supports only images of {model.input_shape[1:3]} pixels. Received: {sides}"
+            f"{model.name} supports only images of {model.input_shape[1:3]} pixels. Received: "
+            f"{sides}"
         ) from error
     return copy
 

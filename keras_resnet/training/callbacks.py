@@ -271,7 +271,7 @@ class SharedValidation(keras.callbacks.Callback):
         distribution = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
-            copy_validated(self.model, self.model, training.plain)
+            copy_validated(self.model, training.model, training.plain)
             found = evaluate(
                 training.plain,
                 training.sources[1],

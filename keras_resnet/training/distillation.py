@@ -31,7 +31,7 @@ class Distillation(keras.layers.Layer):
         super().__init__(name="distillation", dtype="float32")
         teacher.trainable = False
         self.teacher, self.share, self.temperature = teacher, share, temperature
-        self.scale, self.offset = scale, offset
+        self.scale, self.offset = np.float32(scale), np.float32(offset)
         self.built = True  # like the teacher
 
     def call(self, images, logits):
@@ -92,9 +92,7 @@ def create_distillation(recipe, class_names) -> Distillation | None:
     ours, theirs = recipe.preprocessing, network.preprocessing
     scale = np.float32(ours.std) / np.float32(theirs.std)
     offset = (np.float32(ours.mean) - np.float32(theirs.mean)) / np.float32(theirs.std)
-    return Distillation(
-        model, recipe.teacher_share, recipe.temperature, scale.tolist(), offset.tolist()
-    )
+    return Distillation(model, recipe.teacher_share, recipe.temperature, scale, offset)
 
 
 def _open(recipe):

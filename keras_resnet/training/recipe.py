@@ -254,8 +254,8 @@ class Recipe:
         None,
         Rule(lambda factor: is_number(factor) and 0 < factor <= 1, "more than 0 and at most 1"),
         "Layer-wise decay of the learning rate: its factor from each block to the one before it, "
-        "starting from `fc`, which has `learning_rate` (https://arxiv.org/abs/2106.08254). None for "
-        "the same learning rate in all layers.",
+        "starting from `fc`, with `learning_rate` (https://arxiv.org/abs/2106.08254). None for the "
+        "same learning rate in all layers.",
     )
     head_epochs: int = field(
         0,
