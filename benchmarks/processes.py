@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 CASES = {"one process, one core": [{0}], "one process, two cores": [{0, 1}]}
@@ -43,11 +44,21 @@ def run(cores, folder, output, options):
                 preexec_fn=lambda chosen=chosen: os.sched_setaffinity(0, chosen),
             )
         )
-    if any(process.wait() for process in processes):
-        sys.exit("A training failed.")
-    with open(f"{output}/history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))[1:]
-    return statistics.median(float(row["images_per_second"]) for row in rows)
+    history = Path(output) / "history.csv"
+    try:
+        while True:  # the rest, reports and exports, is not waited for
+            time.sleep(1)
+            rows = history.read_text().splitlines() if history.exists() else []
+            if len(rows) > EPOCHS:
+                break
+            if any(process.poll() is not None for process in processes):
+                sys.exit("A training failed.")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    speeds = [float(row["images_per_second"]) for row in csv.DictReader(rows)]
+    return statistics.median(speeds[1:])
 
 
 def main():
@@ -56,10 +67,10 @@ def main():
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--images", type=int, default=1280)
+    parser.add_argument("--images", type=int, default=640)
     arguments = parser.parse_args()
     options = ("--model", arguments.model, "--image-size", arguments.image_size)
-    options += ("--batch-size", arguments.batch_size, "--epochs", EPOCHS)
+    options += ("--batch-size", arguments.batch_size, "--epochs", 100)
     with tempfile.TemporaryDirectory() as temporary:
         from keras_resnet import data
 

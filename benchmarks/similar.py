@@ -1,10 +1,10 @@
 """What an approximate index of embeddings gains and loses, against comparing with all of them.
 
-    python benchmarks/similar.py PHOTOS WEIGHTS [--rows 50000] [--threshold 0.99]
+    python benchmarks/similar.py PHOTOS WEIGHTS [--rows 30000] [--threshold 0.95]
 
 The embeddings are those of random patches of photographs, by the network of a file of weights. The
 queries are 1,000 further patches. Recall is the share of the ten nearest, by NumPy, that are found.
-Of 1,000 patches there is a copy, saved as JPEG of quality 75; it is said how many of these are
+Of 1,000 patches there is a copy, saved as JPEG of quality 95; it is said how many of these are
 found among the duplicates at the threshold, and how many duplicates there are. Needs the similar
 extra.
 """
@@ -39,7 +39,7 @@ def patches(folder, count):
             pixels[place] = np.asarray(photo.resize((SIDE, SIDE), box=box))
     for place in range(COPIES):
         saved = io.BytesIO()
-        Image.fromarray(pixels[QUERIES + place]).save(saved, "JPEG", quality=75)
+        Image.fromarray(pixels[QUERIES + place]).save(saved, "JPEG", quality=95, subsampling=0)
         pixels[place - COPIES] = np.asarray(Image.open(saved))
     return pixels
 
@@ -53,8 +53,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", help="folder of .jpg files")
     parser.add_argument("weights", help="file of weights")
-    parser.add_argument("--rows", type=int, default=50_000)
-    parser.add_argument("--threshold", type=float, default=0.99)
+    parser.add_argument("--rows", type=int, default=30_000)
+    parser.add_argument("--threshold", type=float, default=0.95)
     arguments = parser.parse_args()
     network = trained.open_network(weights=arguments.weights)
     with tempfile.TemporaryDirectory() as temporary:

@@ -34,9 +34,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="A folder, a .npz file with x and y, or the name of a tensorflow-datasets data "
-            "set. Of a folder with train/ and val/, val/ is used; of the run's own training data, "
-            "the images set aside for validation."
+            help="A folder, a .csv or .parquet file, a .npz file with x and y, or the name of a "
+            "tensorflow-datasets data set. Of a folder with train/ and val/, val/ is used; of the "
+            "run's own training data, the images set aside for validation."
         ),
     ],
     output: Annotated[
@@ -46,7 +46,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ):
-    """Report top-1 and top-5 accuracy on labelled images.
+    """Report top-1 and top-5 accuracy on labelled images; mAP and F1 for several labels.
 
     [bold]Example:[/bold] keras-resnet evaluate --run runs/flowers --data photos
     """
@@ -59,21 +59,29 @@ def evaluate(
         "counted": found.counted,
         "trained": found.trained,
         "left_out": len(found.skipped),
-        "top1": found.top1,
-        "top5": found.top5,
         **_at_the_usual_size(network, chosen, data, flip),
     }
+    summary |= _figures(found)
+    if hasattr(found, "of_classes"):
+        summary["classes"] = found.of_classes
     if as_json:
         print(json.dumps({**summary, "skipped": found.skipped}, indent=2))
         return
     print(found)
+    for name, figures in getattr(found, "of_classes", {}).items():
+        ap, f1 = (
+            "none  " if figures[key] is None else f"{figures[key]:.4f}"
+            for key in ("average_precision", "f1")
+        )
+        print(printable(f"  AP {ap}, F1 {f1}  {name}"))
     if found.counted:
         print(f"Images used: {found.counted}.")
-    if "usual_top1" in summary:
+    if "usual_image_size" in summary:
+        name, key = ("top-1", "top1") if "top1" in summary else ("mAP", "mean_average_precision")
         print(
-            f"At the usual image size, {summary['usual_image_size']}: top-1 "
-            f"{summary['usual_top1']:.4f}. The change of size: "
-            f"{found.top1 - summary['usual_top1']:+.4f}."
+            f"At the usual image size, {summary['usual_image_size']}: {name} "
+            f"{summary[f'usual_{key}']:.4f}. The change of size: "
+            f"{summary[key] - summary[f'usual_{key}']:+.4f}."
         )
 
 
@@ -85,7 +93,15 @@ def _at_the_usual_size(network, chosen, data, flip):
     if usual.preprocessing.sides == chosen.preprocessing.sides:
         return {}
     size = usual.preprocessing.crop
-    return {"usual_image_size": size, "usual_top1": usual.evaluate(data, flip=flip).top1}
+    figures = _figures(usual.evaluate(data, flip=flip))
+    return {"usual_image_size": size, **{f"usual_{key}": figures[key] for key in figures}}
+
+
+def _figures(found):
+    """The accuracies of an evaluation, or what stands for them where labels are several."""
+    if hasattr(found, "top1"):
+        return {"top1": found.top1, "top5": found.top5}
+    return found.figures
 
 
 @with_network
@@ -97,12 +113,19 @@ def predict(
         list[str],
         typer.Argument(help=f"Image files, or folders of them. With --output: {bulk.INPUTS}"),
     ],
-    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 5,
-    flip: Flip = False,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of classes to show. \\[default: 5; of several labels, those that reach "
+            "their thresholds]",
+            min=1,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         output_folder("Folder to write, of Parquet files. An interrupted command is resumed."),
     ] = None,
+    flip: Flip = False,
     as_json: Json = False,
     debug: Debug = False,
 ):
@@ -110,9 +133,9 @@ def predict(
 
     [bold]Example:[/bold] keras-resnet predict rose.jpg --run runs/flowers
     """
-    if output is not None and flip:
-        raise ValueError("flip is not supported with output: remove one of them.")
     if output is not None:
+        if flip:
+            raise ValueError("flip is not supported with output: remove one of them.")
         bulk.run("predict", network(), images, output, as_json, top=top, **settings)
         return
     if settings:
@@ -121,7 +144,7 @@ def predict(
     skipped, rows = subpackage("data").Skipped(), []
     for file, answer in network().predict(images, top=top, skipped=skipped, flip=flip):
         if as_json:
-            names, probabilities = zip(*answer, strict=True)
+            names, probabilities = zip(*answer, strict=True) if answer else ((), ())
             rows.append({"file": str(file), "classes": names, "probabilities": probabilities})
             continue
         print(printable(f"{file}:"))

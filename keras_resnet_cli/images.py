@@ -13,7 +13,7 @@ from keras_resnet_cli.terminal import printable, progress, subpackage
 
 
 def shards(
-    directory: Annotated[Path, typer.Argument(help="A folder of class folders.")],
+    directory: Annotated[Path, typer.Argument(help="A folder of class folders, or a table.")],
     output: Annotated[Path, output_folder("Folder to write.")],
     number: Annotated[int, typer.Option("--shards", help="Number of files.", min=1)] = 128,
     seed: Annotated[int, typer.Option(help="Random seed of the order of the images.")] = 0,
@@ -62,7 +62,11 @@ def shards(
 
 def check_data(
     directory: Annotated[
-        Path, typer.Argument(help="A folder of class folders, or with train/ and val/.")
+        Path,
+        typer.Argument(
+            help="A folder of class folders, a .csv or .parquet file with the columns file and "
+            "label(s), or a folder with train and val parts of these kinds."
+        ),
     ],
     as_json: Json = False,
     debug: Debug = False,
@@ -77,7 +81,7 @@ def check_data(
     with progress("checking images") as on_progress:
         found = data.check_data(directory, on_progress=on_progress)
     if as_json:
-        print(json.dumps({**dataclasses.asdict(found), "total": found.total}, indent=2))
+        print(json.dumps(dataclasses.asdict(found), indent=2))
     else:
         for part, classes in found.counts.items():
             for name, count in classes.items():

@@ -196,7 +196,10 @@ def test_processes_share_the_parts(network, photos, tmp_path):
         bulk.embed(network, photos, tmp_path / "two", **settings, processes=2, process_id=process)
         for process in (1, 0)
     ]
-    assert [done.computed for done in computed] == [10, 13]
+    assert [(done.computed, done.rows, done.errors) for done in computed] == [
+        (10, 10, 1),
+        (13, COUNT, 3),
+    ]
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 

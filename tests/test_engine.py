@@ -1,5 +1,6 @@
 """Jobs on Ray, and inputs of other file systems; needs the engine-test extra."""
 
+import logging
 import os
 import signal
 import threading
@@ -31,15 +32,16 @@ def network():
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """150 images, of which one is none."""
+def photos(tmp_path, monkeypatch):
+    """150 images, of which one is none; by a relative path."""
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for number in range(150):
         pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:03}.png")
     (tmp_path / "photos" / "077.png").write_bytes(b"\x89PNG\r\n\x1a\n rubbish")
-    return tmp_path / "photos"
+    return Path("photos")
 
 
 def contents(folder):
@@ -66,7 +68,7 @@ def processors(monkeypatch):
 def test_two_workers_write_the_same_bytes(network, photos, tmp_path, alone):
     seen = []
     done = bulk.embed(
-        *(network, photos, tmp_path / "ray"),
+        *(network, photos, "ray"),
         **{**SETTINGS, "engine": "ray", "workers": 2},
         on_progress=lambda *progress: seen.append(progress),
     )
@@ -115,7 +117,8 @@ def s3():
     """A server of S3 on this machine, and a client."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", 0)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     variables = {
@@ -157,7 +160,7 @@ def test_urls(s3, network, photos, tmp_path, alone):
         "query": f"s3://bucket/some photos{query}",
         "list": str(tmp_path / "list.txt"),
         "tables": "s3://bucket/tables",
-        "file": f"file://{photos}",
+        "file": f"file://{photos.resolve()}",
     }
     for name, words in inputs.items():
         bulk.embed(network, words, tmp_path / name, **SETTINGS)

@@ -18,7 +18,7 @@ from keras_resnet.training import Distribution, Recipe
 ARGUMENTS = (
     *("train", "--data", "flowers", "--model", "resnet18", "--image-size", "32"),
     *("--batch-size", "8", "--learning-rate", "1e-6", "--set", "optimizer=sgd"),
-    *("--save-every", "2"),
+    *("--save-every", "2", "--set", 'class_weights={"rose": 3}'),
 )
 
 

@@ -16,6 +16,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from labelled_flowers import write_tables
 
 from keras_resnet import data
 from keras_resnet.models import create
@@ -32,12 +33,17 @@ ARGUMENTS = (
     *("--set", "augmentation.mixup=0.2", "--set", "dropout=0.2", "--set", "drop_path=0.2"),
     *("--set", "schedule=cosine", "--set"),
 )
-SGD_ARGUMENTS = (*ARGUMENTS, "optimizer=sgd", "--set", "ema_momentum=0.9")
+SGD_ARGUMENTS = (
+    *(*ARGUMENTS, "optimizer=sgd", "--set", "ema_momentum=0.9"),
+    *("--set", 'class_weights={"rose": 2}'),
+)
 LAMB_ARGUMENTS = (
     *(*ARGUMENTS, "optimizer=lamb", "--set", "teacher=teacher.pth", "--set", "swa_start=2"),
     *("--set", "train_sizes=[32, 40]", "--set", "loss=binary_cross_entropy"),
     *("--set", "augmentation.policy=rand-m7-mstd0.5-inc1"),
 )
+# The images of its tables have weights.
+LABELS_ARGUMENTS = (*ARGUMENTS, "optimizer=sgd", "--set", "loss=binary_cross_entropy")
 
 
 def killed_once(arguments, reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGKILL):
@@ -63,9 +69,15 @@ def killed_once(arguments, reached, folder, delay=0.0, by=signal.SIGKILL, code=-
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [SGD_ARGUMENTS, LAMB_ARGUMENTS], ids=["sgd", "lamb"])
+@pytest.mark.parametrize(
+    "arguments",
+    [SGD_ARGUMENTS, LAMB_ARGUMENTS, LABELS_ARGUMENTS],
+    ids=["sgd", "lamb", "several labels"],
+)
 def test_killed_at_random_moments(arguments, tmp_path, run_python):
     data.drawn_flowers(tmp_path / "flowers", train=8, val=2)
+    if arguments == LABELS_ARGUMENTS:
+        write_tables(tmp_path / "flowers")
     save(create("resnet18", classes=5), tmp_path / "teacher.pth")
     whole = run_python("-m", "keras_resnet_cli", *arguments, "--output", "whole")
     assert whole.returncode == 0, whole.stderr

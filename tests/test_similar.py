@@ -106,15 +106,18 @@ def test_duplicates(folder, command_here):
 
 
 def written(folder, vectors, dtype=np.float32):
-    """A folder of embeddings as `embed` writes it, in three parts."""
+    """A folder of embeddings as `embed` writes it, in three parts, and a fourth without any."""
     folder.mkdir()
     job = {"writes": "embeddings", "layer": "avgpool", "weights_sha256": "0", "preprocessing": {}}
-    (folder / "_job.json").write_text(json.dumps({**job, "rows": len(vectors)}))
+    job |= {"export": None, "rows": len(vectors) + 1}
+    (folder / "_job.json").write_text(json.dumps(job))
     for part, rows in enumerate(np.array_split(np.arange(len(vectors)), 3)):
         values = pa.array(vectors[rows].astype(dtype).ravel())
         column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
         table = pa.table({"path": pa.array(list(map(str, rows)), pa.string()), "embedding": column})
         pq.write_table(table, folder / f"part-{part:05}.parquet")
+    bad = pa.table({"path": ["bad"], "embedding": pa.nulls(1, column.type)})
+    pq.write_table(bad, folder / "part-00003.parquet")
     return folder
 
 
@@ -141,6 +144,7 @@ def test_an_approximate_index_finds_what_brute_force_finds(tmp_path):
     assert {(group.path, *(path for path, _ in group.copies)) for group in groups} == pairs
 
 
+@pytest.mark.filterwarnings("ignore")  # the converter warns of its own code
 def test_what_cannot_be_searched(folder, tmp_path, command_here, monkeypatch):
     """Another network, other preprocessing, no embeddings, damaged files, and no faiss."""
     photo, index = folder / "photos" / "05.png", folder / "embeddings"
@@ -165,6 +169,10 @@ def test_what_cannot_be_searched(folder, tmp_path, command_here, monkeypatch):
         assert done.returncode == 1 and said in done.stderr, done.stderr
     done = command_here("similar", photo, "--index", "unfinished", *run)
     assert done.returncode == 0 and "has 22 of 30 rows" in done.stderr
+    trained.open_network(folder / "run").export("onnx", tmp_path / "m.onnx", layer="avgpool")
+    done = command_here("similar", photo, "--index", index, *run, "--runtime", "m.onnx")
+    assert done.returncode == 0 and "by another runtime or export" in done.stderr
+    assert f"1.0000  {photo}" in done.stdout
     done = command_here("duplicates", index, "--threshold", 0)
     assert done.returncode == 1 and "more than 0 and at most 1" in done.stderr
     with pytest.raises(ValueError, match=r"\(queries, 32\)\. Received: \(2, 3\)"):

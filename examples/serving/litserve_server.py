@@ -110,7 +110,7 @@ class Classifier(litserve.LitAPI):
     def encode_response(self, outputs):
         """Formats the response like TensorFlow Serving, with a row for each image."""
         outputs["classes"] = [[name.decode() for name in row] for row in outputs["classes"]]
-        outputs |= {name: outputs[name].tolist() for name in ("scores", "probabilities")}
+        outputs |= {name: outputs[name].tolist() for name in outputs.keys() - {"classes"}}
         rows = zip(*outputs.values(), strict=True)
         return {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
 

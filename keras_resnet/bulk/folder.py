@@ -37,10 +37,13 @@ class Parts:
         start = number * self.rows_per_part
         return start, min(start + self.rows_per_part, self.count)
 
-    def missing(self, process=0, processes=1) -> list[int]:
-        """The parts of one of several processes that are not there yet."""
-        mine = range(process, len(self), processes)
-        return [number for number in mine if not self.file(number).exists()]
+    def rows(self, numbers) -> int:
+        """How many rows some parts have."""
+        return sum(stop - start for start, stop in map(self.bounds, numbers))
+
+    def there(self) -> list[int]:
+        """The parts that are complete."""
+        return [number for number in range(len(self)) if self.file(number).exists()]
 
     def write(self, number, table):
         """Writes a part, which has its name once it is whole."""
@@ -82,9 +85,11 @@ class Parts:
         """Removes what a killed process left half-written."""
         remove_leftovers(self.folder)
 
-    def errors(self) -> int:
-        """How many rows have an error."""
+    def errors(self, numbers) -> int:
+        """How many rows of some parts have an error."""
         from pyarrow import compute, dataset
 
-        written = dataset.dataset(self.folder, format="parquet")
+        if not numbers:
+            return 0
+        written = dataset.dataset([str(self.file(number)) for number in numbers])
         return written.count_rows(filter=~compute.is_null(compute.field("error")))

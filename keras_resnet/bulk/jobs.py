@@ -31,10 +31,10 @@ class Written:
 
     Args:
         folder: The folder of Parquet files.
-        rows: Number of rows in all parts.
-        errors: Number of rows without a result, which say why.
-        parts: Number of parts.
-        computed: Number of rows that this call computed; the others were there already.
+        rows: Number of rows in the folder, those of earlier calls and other processes too.
+        errors: Number of these without a result, which say why.
+        parts: Number of files.
+        computed: Number of rows that this call computed.
         seconds: How long that took.
     """
 
@@ -213,12 +213,13 @@ def _run(network, layer, columns, said, inputs, output, settings, on_progress):
         parts.begin(said)
         if settings.processes == 1:
             parts.clean()  # others' are no leftovers
-        numbers = parts.missing(settings.process_id, settings.processes)
-        total = sum(stop - start for start, stop in map(parts.bounds, numbers))
-        _compute(job, numbers, settings, _Progress(rows.count, total, on_progress))
-    return Written(
-        *(output, rows.count, parts.errors(), len(parts), total, time.perf_counter() - began)
-    )
+        mine, there = range(len(parts))[settings.process_id :: settings.processes], parts.there()
+        numbers = sorted({*mine} - {*there})
+        computed = parts.rows(numbers)
+        _compute(job, numbers, settings, _Progress(parts.rows(mine), computed, on_progress))
+        there = parts.there()
+    seconds = time.perf_counter() - began
+    return Written(*(output, parts.rows(there), parts.errors(there), len(there), computed, seconds))
 
 
 def _compute(job, numbers, settings, progress):

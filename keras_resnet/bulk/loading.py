@@ -67,6 +67,6 @@ class Loader:
         except OSError as error:
             if error.errno not in OF_A_FILE:
                 raise
-            return Loaded(name, error=error.strerror or str(error))
+            return Loaded(name, error=os.strerror(error.errno))
         except ValueError as error:
             return Loaded(name, error=str(error))

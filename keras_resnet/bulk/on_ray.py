@@ -9,9 +9,10 @@ VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "KERAS_BACKEND")  # they decide about the 
 class Worker:
     """An actor's side: computes the part of each row that it gets."""
 
-    def __init__(self, job):
+    def __init__(self, job, folder):
         import ray
 
+        os.chdir(folder)  # paths may be relative to it
         self.job = ray.get(job)
 
     def __call__(self, row):
@@ -50,14 +51,15 @@ def run(job, numbers, address, workers):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         workers = workers or len(ray.nodes())
-        cores = ray.cluster_resources().get("CPU", 1)
+        cores, gpus = (ray.cluster_resources().get(kind, 0) / workers for kind in ("CPU", "GPU"))
         done = ray.data.from_items(
             [{"part": number} for number in numbers], override_num_blocks=len(numbers)
         ).map(
             Worker,  # type: ignore[arg-type]  # each actor makes an instance of it
-            fn_constructor_args=(ray.put(job),),
+            fn_constructor_args=(ray.put(job), os.getcwd()),
             compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=max(cores // workers, 1),
+            num_cpus=int(cores) or cores,  # parts of one, or whole ones
+            num_gpus=min(int(gpus) or gpus, 1),
         )
         for row in done.iter_rows():
             yield row["rows"]

@@ -20,6 +20,7 @@ from keras_resnet.data.unreadable import why_bad_file
 from keras_resnet.export.record import weights_hash
 from keras_resnet.files import read_json
 from keras_resnet.trained import Network, open_runtime
+from keras_resnet.trained.runtimes import find_export
 
 logger = logging.getLogger("keras_resnet")
 
@@ -30,6 +31,7 @@ SEARCHED = 128  # rows whose duplicates are looked for at once
 LEAST, TRAINED_ON = 20_000, 64
 NEAREST_CELLS, DUPLICATES_CELLS = 24, 4
 ROUNDING = 1e-6
+JOB_KEYS = ("layer", "weights_sha256", "rows", "preprocessing", "export")
 ADVICE = "Write it again: keras-resnet embed."
 
 
@@ -195,6 +197,13 @@ class Index:
                 f"The embeddings in {self.folder} were computed with other preprocessing. Pass the "
                 f"same.\nExpected: {self.job['preprocessing']}\nReceived: {used}"
             )
+        export = find_export(network, runtime, self.job["layer"])
+        if (export and export[1]["files_sha256"]) != self.job["export"]:
+            logger.warning(
+                "The embeddings in %s were computed by another runtime or export: similarities "
+                "differ a little. Pass the same as runtime.",
+                self.folder,
+            )
         answer = open_runtime(network, runtime, layer=self.job["layer"])
         return lambda name, content: answer(network.preprocessing.batch({name: content}))
 
@@ -231,6 +240,8 @@ class Index:
             for first in range(start, start + len(vectors), SEARCHED):
                 rows = np.arange(first, min(first + SEARCHED, start + len(vectors)))
                 rows = rows[~copies[rows]]
+                if not len(rows):
+                    continue
                 ends, similarities, places = self.index.range_search(
                     vectors[rows - start], threshold - ROUNDING, params=few
                 )
@@ -267,7 +278,7 @@ class Index:
                     for batch in part.iter_batches(AT_A_TIME, columns=["path", "embedding"]):
                         batch = batch.filter(compute.is_valid(batch["embedding"]))
                         values = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
-                        vectors = values.reshape(len(batch), -1).astype(np.float32)
+                        vectors = values.reshape(len(batch), self.index.d).astype(np.float32)
                         finite = np.isfinite(vectors).all(axis=1)
                         if finite.any():
                             names = batch["path"].cast(pa.string()).filter(pa.array(finite))
@@ -288,7 +299,7 @@ def _job(values) -> dict[str, Any]:
     texts = (values["layer"], values["weights_sha256"])
     if not all(isinstance(text, str) for text in texts) or not isinstance(values["rows"], int):
         raise TypeError("layer and weights_sha256 should be texts, rows a number")
-    return {key: values[key] for key in ("layer", "weights_sha256", "rows", "preprocessing")}
+    return {key: values[key] for key in JOB_KEYS}
 
 
 def _sizes(files) -> tuple[int, int]:

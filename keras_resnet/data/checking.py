@@ -28,6 +28,7 @@ class Check:
         duplicates: Groups of identical files that are in both train and val.
         unread: {file: reason} of images in formats that TensorFlow does not read; not counted.
         ignored: Number of files that are not images.
+        total: How many images there are, the bad ones too; several classes may count one.
     """
 
     counts: dict[str, dict[str, int]]
@@ -35,11 +36,7 @@ class Check:
     duplicates: list[tuple[str, ...]]
     unread: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: int = 0
-
-    @property
-    def total(self) -> int:
-        """Number of images, including unreadable ones."""
-        return sum(sum(classes.values()) for classes in self.counts.values())
+    total: int = 0
 
 
 def check_data(
@@ -48,7 +45,8 @@ def check_data(
     """Finds unreadable and duplicate images in a folder; decodes all images in parallel.
 
     Args:
-        directory: A folder of class folders, or with `train` and `val` folders of those.
+        directory: A folder of class folders, a table, or a folder with `train` and `val` parts of
+            these kinds; as for `data.image_folder`.
         on_progress: Function of (number of images done, total number), called repeatedly.
 
     Raises:
@@ -78,7 +76,7 @@ def check_data(
     }
     unread = {file: why for images in parts.values() for file, why in images.unread.items()}
     ignored = sum(images.ignored for images in parts.values())
-    return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored)
+    return Check(counts, bad, _duplicates(parts, hashes, bad), unread, ignored, total)
 
 
 def in_turn(pool, function, items, most):

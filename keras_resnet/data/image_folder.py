@@ -1,4 +1,4 @@
-"""Folders of images, one folder a class."""
+"""Folders of images: one folder a class, or a table of files and labels."""
 
 import dataclasses
 import json
@@ -12,8 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.images import Images, list_images
+from keras_resnet.data.label_sets import LabelSets
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.source import DataError, check_split
+from keras_resnet.data.tables import is_table, list_table, table_of
 from keras_resnet.files import write_text
 
 TRAINS = ("train", "training")
@@ -24,50 +26,76 @@ VALIDATES = (
 
 
 def part_folders(directory) -> dict[str, Path]:
-    """Finds the training and validation folders, {"train": ..., "val": ...}; {} without them.
+    """Finds the training and validation parts, {"train": ..., "val": ...}; {} without them.
 
-    Their names may be train, Training or train_set, val, Validation, Test and so on; a test folder
-    is used if there is no validation folder.
+    They are tables, train.csv and val.csv for example, or folders. Their names may be train,
+    Training or train_set, val, Validation, Test and so on; a test part is used if there is no
+    validation part.
 
     Raises:
-        DataError: if two folders have names of the same part.
+        DataError: if two tables or folders have names of the same part.
     """
+    directory = Path(directory)
+    if not directory.is_dir() or table_of(directory):
+        return {}
+    entries = sorted(directory.glob("[!.]*"))
+    tables = [entry for entry in entries if is_table(entry) and entry.is_file()]
+    folders = [entry for entry in entries if entry.is_dir()]
+    return _parts(directory, tables) or _parts(directory, folders)
+
+
+def _parts(directory, entries):
     found: dict[str, list[Path]] = {}
-    for entry in sorted(Path(directory).glob("[!.]*")):
-        if entry.is_dir():
-            name = re.sub("[-_ ]?set$", "", entry.name.casefold())
-            found.setdefault(name, []).append(entry)
+    for entry in entries:
+        stem = entry.name if entry.is_dir() else entry.stem
+        name = re.sub("[-_ ]?set$", "", stem.casefold())
+        found.setdefault(name, []).append(entry)
     train, val, test = (
-        [folder for name in names for folder in found.get(name, [])]
-        for names in (TRAINS, *VALIDATES)
+        [entry for name in names for entry in found.get(name, [])] for names in (TRAINS, *VALIDATES)
     )
     val = val or test
     if not (train and val):
         return {}
-    for folders in (train, val):
-        if len(folders) > 1:
+    for entries in (train, val):
+        if len(entries) > 1:
             raise DataError(
-                f"{' and '.join(folder.name for folder in folders)} in {directory} are names of "
+                f"{' and '.join(entry.name for entry in entries)} in {directory} are names of "
                 "the same part of the data. Keep only one of them."
             )
     return {"train": train[0], "val": val[0]}
+
+
+def list_labelled(path, *, least=2, class_names=None) -> Images:
+    """The images of a table, of a folder with a labels.csv or labels.parquet, or of class folders.
+
+    Args:
+        path: The table or the folder.
+        least: As for `list_images`, which reads class folders.
+        class_names: As for `list_table`, which reads tables.
+    """
+    table = table_of(path)
+    if table is not None:
+        return list_table(table, class_names)
+    if is_table(Path(path)) and not Path(path).exists():
+        raise DataError(f"The file {path} does not exist. The current folder is {Path.cwd()}.")
+    return list_images(path, least=least)
 
 
 def list_parts(directory) -> dict[str, Images]:
     """Lists all images of a folder: {"train": ..., "val": ...}, or {"": ...} without parts."""
     if part_folders(directory):
         return dict(zip(("train", "val"), split_images(directory), strict=True))
-    return {"": list_images(directory)}
+    return {"": list_labelled(directory)}
 
 
 def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, Images]:
     """Returns the training and the validation images of a folder.
 
     Args:
-        directory: A folder with `train` and `val` folders of class folders, or one folder of
-            class folders.
+        directory: A folder with `train` and `val` folders of class folders, or with `train` and
+            `val` tables; or one folder of class folders, or one table.
         validation_split: In the second case, the fraction of each class to set aside for
-            validation, 0 to 1.
+            validation, 0 to 1; for multi-label images, the fraction of all images.
         seed: Random seed of the split.
 
     Raises:
@@ -83,7 +111,13 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
                 f"{directory} already has validation images, in {validation}. Remove "
                 f"validation_split. Received: validation_split={validation_split}"
             )
-        train, val = list_images(parts["train"]), list_images(parts["val"], least=1)
+        train = list_labelled(parts["train"])
+        val = list_labelled(parts["val"], least=1, class_names=train.class_names)
+        if isinstance(train.labels, LabelSets) != isinstance(val.labels, LabelSets):
+            raise DataError(
+                f"{training} and {validation} in {directory} should both have one label for each "
+                "image, or both several."
+            )
         if train.class_names != val.class_names:
             raise DataError(
                 f"{training} and {validation} in {directory} should have the same classes. These "
@@ -91,26 +125,34 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
                 f"{', '.join(sorted(set(train.class_names) ^ set(val.class_names)))}."
             )
         return train, val
-    images = list_images(directory)
+    images = list_labelled(directory)
     if validation_split is None:
         raise DataError(
-            f"{directory} has no train and val folders. Create them, or pass validation_split, "
+            f"{directory} has no train and val parts. Create them, or pass validation_split, "
             f"for example 0.2, to set aside a part of its {len(images)} images."
         )
     check_split(validation_split)
     validates = np.zeros(len(images), bool)
-    ends = np.cumsum(images.counts)
-    for label, count in enumerate(images.counts):
+    for label, (name, indices) in enumerate(_groups(images)):
+        count = len(indices)
         if count < 2:
             raise DataError(
-                f"The class {images.class_names[label]!r} has only one image; training and "
-                "validation need one each. Add images or remove the class."
+                f"{name} has only one image; training and validation need one each. Add images or "
+                "remove the class."
             )
         share = min(max(round(validation_split * count), 1), count - 1)
-        indices = np.arange(ends[label] - count, ends[label])
         validates[np.random.default_rng((seed, label)).permutation(indices)[:share]] = True
     train, val = images.subset(np.flatnonzero(~validates)), images.subset(np.flatnonzero(validates))
     return train, dataclasses.replace(val, unusable={}, unread={}, ignored=0)
+
+
+def _groups(images):
+    """(name, indices) of the images of each class; of all, where they may show several."""
+    if isinstance(images.labels, LabelSets):
+        return [(os.fsdecode(images.folder), np.arange(len(images)))]
+    order = np.argsort(images.labels, kind="stable")
+    parts = np.split(order, np.cumsum(images.counts)[:-1])
+    return [(f"The class {n!r}", part) for n, part in zip(images.class_names, parts, strict=True)]
 
 
 def save_class_indices(class_names: Sequence[str], path: str | os.PathLike) -> None:
@@ -128,14 +170,15 @@ def image_folder(
     seed: int = 0,
     **options: Any,
 ) -> tuple[tf.data.Dataset, list[str]]:
-    """Makes batches of images from a folder of class folders.
+    """Makes batches of images from a folder of class folders, or from a table.
 
     Args:
-        directory: A folder with one subfolder per class, or with `train` and `val` folders of class
-            folders.
+        directory: A folder with one subfolder per class; a .csv or .parquet file with the columns
+            `file` and `label`, or `labels`, or a column of 0 and 1 for each class; a folder with
+            such a labels.csv; or a folder with `train` and `val` parts of these kinds.
         split: "train" or "val" for one of the two parts, None for all images in the folder.
         validation_split: Fraction of each class to set aside for validation, 0 to 1, if there are
-            no `train` and `val` folders.
+            no `train` and `val` parts; of multi-label images, fraction of all.
         seed: Random seed of the split, the order and the augmentation.
         **options: Arguments of `data.batches`: training, image_size, batch_size, augmentation,
             skipped, ....
@@ -156,7 +199,7 @@ def image_folder(
             f"{directory} has training and validation images. Pass split='train' or split='val'."
         )
     if split is None:
-        images = list_images(directory)
+        images = list_labelled(directory)
     elif split in ("train", "val"):
         parts = split_images(directory, validation_split=validation_split, seed=seed)
         images = parts[split == "val"]

@@ -1,4 +1,4 @@
-"""Lists the images in a folder of class folders."""
+"""Lists the images of a folder of class folders or of a table, and reads them."""
 
 import collections
 import dataclasses
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.data.label_sets import LabelSets
 from keras_resnet.data.source import DataError, Source
 from keras_resnet.data.unreadable import HEAD, READ, kind_of, why_bad_file, why_unread
 from keras_resnet.decoding import plainly
@@ -25,22 +26,27 @@ class Images:
         class_names: Names of the classes.
         names: All paths relative to the folder, as a string tensor, since TensorFlow needs one and
             a second copy would double the memory.
-        labels: Index of each file's class, int32, ascending.
+        labels: Index of each file's class, int32; or the classes that each shows.
         chosen: Indices of the selected files, int64, in order.
         folder: The folder, with a slash at the end.
         unusable: Entries that are named like images but are not files, {path: reason}.
         unread: Images in formats that TensorFlow does not read, {path: reason}.
         ignored: Number of files that are not images.
+        weights: Weight of each file's loss in training, a float32 tensor; None if all weigh the
+            same.
+        digest: A hash of the labels, which the paths of a table's files do not tell.
     """
 
     class_names: tuple[str, ...]
     names: tf.Tensor
-    labels: np.ndarray
+    labels: np.ndarray | LabelSets
     chosen: np.ndarray
     folder: bytes
     unusable: dict[str, str]
     unread: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: int = 0
+    weights: tf.Tensor | None = None
+    digest: str = ""
 
     def __len__(self):
         """Number of images."""
@@ -57,10 +63,14 @@ class Images:
     @property
     def counts(self):
         """Number of images of each class."""
+        if isinstance(self.labels, LabelSets):
+            return self.labels.counts(self.chosen)
         return np.bincount(self.labels[self.chosen], minlength=len(self.class_names))
 
     def listed(self):
         """Yields (relative path, size, 1) of each image file; see `Source`."""
+        if self.digest:
+            yield f"labels {self.digest}", 0, 0
         for start in range(0, len(self), LOOKED_UP):
             for name in tf.gather(self.names, self.chosen[start : start + LOOKED_UP]).numpy():
                 try:
@@ -71,13 +81,19 @@ class Images:
 
     def source(self) -> Source:
         """Returns the images as a `Source`."""
-        labels, chosen = tf.constant(self.labels), tf.constant(self.chosen)
-        count = len(self)
+        chosen, count = tf.constant(self.chosen), len(self)
+        label_sets = self.labels if isinstance(self.labels, LabelSets) else None
+        labels = None if label_sets else tf.constant(self.labels)
+        weights = [] if self.weights is None else [self.weights]
 
-        def example(index):
-            place = tf.gather(chosen, index)
-            path = self.folder + tf.gather(self.names, place)
-            return path, path, tf.cast(tf.gather(labels, place), tf.int64)
+        def examples_at(indices):
+            places = tf.gather(chosen, indices)
+            paths = self.folder + tf.gather(self.names, places)
+            if label_sets:
+                shown = label_sets.multi_hot(places)
+            else:
+                shown = tf.cast(tf.gather(labels, places), tf.int64)
+            return paths, paths, shown, *(tf.gather(column, places) for column in weights)
 
         @plainly
         def examples(key, start):
@@ -86,12 +102,13 @@ class Images:
                     # index_shuffle uses only the low bits of its seed, which hold the epoch.
                     mixed = tf.random.stateless_uniform((2,), key, None, None, tf.int64)
                     indices = tf.random.experimental.index_shuffle(indices, mixed, count - 1)
-                return example(indices)
+                return examples_at(indices)
 
             return tf.data.Dataset.range(start, count).batch(LOOKED_UP).map(many).unbatch()
 
         def replacement(key):
-            return example(tf.random.stateless_uniform((), key, 0, count, tf.int64))
+            drawn = tf.random.stateless_uniform((), key, 0, count, tf.int64)
+            return tuple(column[0] for column in examples_at(drawn[tf.newaxis]))
 
         return Source(
             self.class_names,
@@ -105,6 +122,7 @@ class Images:
             counts=tuple(map(int, self.counts)),
             listed=self.listed,
             folder=os.fsdecode(self.folder),
+            multi_label=label_sets is not None,
         )
 
 

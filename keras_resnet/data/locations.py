@@ -1,15 +1,15 @@
-"""Finds the data that a path or name refers to: a folder, shards, an array file or a data set."""
+"""Finds the data of a path or name: a folder, a table, shards, an array file or a data set."""
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import datasets
-from keras_resnet.data.image_folder import part_folders, split_images
-from keras_resnet.data.images import list_images
+from keras_resnet.data.image_folder import list_labelled, part_folders, split_images
 from keras_resnet.data.shards import shards_source
 from keras_resnet.data.source import DataError, Source
 
@@ -26,8 +26,9 @@ def training_sources(
     """Finds the training and the validation images.
 
     Args:
-        data: A folder with `train` and `val` folders, of class folders or of shards; a folder of
-            class folders, or of shards; or the name of a tensorflow-datasets data set.
+        data: A folder with `train` and `val` parts: folders of class folders or of shards, or
+            tables; a single folder of class folders, or table; or the name of a tensorflow-datasets
+            data set. Tables are as for `data.image_folder`.
         validation_split: Fraction of the images to set aside for validation, 0 to 1, if the images
             are in one folder.
         seed: Random seed of this split.
@@ -62,7 +63,11 @@ def training_sources(
 
 
 def evaluation_source(
-    data: str | os.PathLike, *, validation_split: float | None = None, seed: int = 0
+    data: str | os.PathLike,
+    *,
+    validation_split: float | None = None,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
 ) -> Source:
     """Finds the images to evaluate a network on.
 
@@ -73,6 +78,7 @@ def evaluation_source(
         validation_split: As for `training_sources`. By default, all images of a folder without
             parts are used.
         seed: As for `training_sources`.
+        class_names: The classes of a table, some of which it may lack. Default: those that it has.
 
     Returns:
         The images, for `data.batches` and `training.evaluate`.
@@ -89,7 +95,9 @@ def evaluation_source(
         folder = parts["val"]
     elif validation_split is not None:
         return split_images(folder, validation_split=validation_split, seed=seed)[1].source()
-    return shards_source(folder) if _has_shards(folder) else list_images(folder).source()
+    if _has_shards(folder):
+        return shards_source(folder)
+    return list_labelled(folder, class_names=class_names).source()
 
 
 def _folder_or_builder(data):
@@ -107,7 +115,7 @@ def _folder_or_builder(data):
 
 
 def _has_shards(folder):
-    return any(folder.glob("*.tfrecord"))
+    return folder.is_dir() and any(folder.glob("*.tfrecord"))
 
 
 def _arrays(file) -> Source:

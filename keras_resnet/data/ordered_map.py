@@ -89,12 +89,13 @@ def _elements(epochs, order, count, slots, endless):
         first, base = tf.cast(first, tf.int64), epoch * slots
         stop = base + slots
         kinds = constant(IMAGE).repeat(count - first).concatenate(constant(EMPTY).repeat())
-        examples = order(epoch, first).concatenate(constant(nothing).repeat())
+        examples = order(epoch, first)
+        nothing = tuple(tf.zeros(spec.shape, spec.dtype) for spec in examples.element_spec)
+        examples = examples.concatenate(constant(nothing).repeat())
         elements = tf.data.Dataset.zip(kinds, tf.data.Dataset.range(base + first, stop), examples)
         # The last element is not an image, but shows whether positions before it are missing.
         return elements if endless else elements.concatenate(constant((END, stop, nothing)))
 
-    nothing = tf.constant(""), tf.constant(""), tf.constant(0, tf.int64)
     return epochs.flat_map(elements_of)
 
 

@@ -24,14 +24,15 @@ def training_batches(source: Source, *, preprocessing: Preprocessing, augmentati
 
     Returns:
         `tf.data.Dataset` of (images, labels): float32 (batch, height, width, 3), normalised; int64
-        (batch,), or float32 (batch, classes) if `augmentation.mixes_labels`.
+        (batch,), or float32 (batch, classes) if `augmentation.mixes_labels` or the source is
+        multi-label. With weights, of (images, labels, weights), float32 (batch,).
     """
     augmentation = augmentation or Augmentation()
     batches = drawn_batches(
         source, preprocessing=preprocessing, augmentation=augmentation, **options
     )
     return prefetched(
-        batches.map(lambda batch, labels: (augmentation.apply(batch, preprocessing), labels))
+        batches.map(lambda batch, *labels: (augmentation.apply(batch, preprocessing), *labels))
     )
 
 
@@ -65,7 +66,11 @@ def drawn_batches(
 
     Returns:
         `tf.data.Dataset` of what `augmentation.drawn` returns.
+
+    Raises:
+        DataError: if the augmentation does not go with the source's labels.
     """
+    check_labels(source, augmentation)
     classes = len(source.class_names)
     steps = steps_per_epoch(source, batch_size)
 
@@ -81,12 +86,13 @@ def drawn_batches(
 
     @tf.function(autograph=False)  # traced once, called four times
     def load(place, example):
-        _, item, label = example
+        _, item, *labels = example
         key = source.key(seed, 0, place)
-        return *augmentation.image(source.read(item), preprocessing, key), label
+        return *augmentation.image(source.read(item), preprocessing, key), *labels
 
-    def finish(place, pixels, erasures, labels):
-        return augmentation.drawn(pixels, labels, erasures, source.key(seed, 2, place[0]), classes)
+    def finish(place, pixels, erasures, labels, *weights):
+        key = source.key(seed, 2, place[0])
+        return augmentation.drawn(pixels, labels, erasures, key, classes, *weights)
 
     if first_step is None:
         # Each iteration of the dataset is another epoch.
@@ -115,6 +121,16 @@ def drawn_batches(
     return batched
 
 
+def check_labels(source: Source, augmentation: Augmentation):
+    """Refuses label smoothing where there is no one label to take it from."""
+    if source.multi_label and augmentation.label_smoothing:
+        raise DataError(
+            "label_smoothing spreads the one label of an image over all classes; multi-label "
+            "images have none to spread. Set label_smoothing to 0. Received: "
+            f"label_smoothing={augmentation.label_smoothing}"
+        )
+
+
 def prefetched(batched):
     """Loads the next batches in the background."""
     # Without autotuning, whose thread often delayed the end of an epoch by 9 s in Keras.
@@ -135,8 +151,9 @@ def evaluation_batches(source: Source, preprocessing: Preprocessing, **options):
         **options: batch_size and skipped.
 
     Returns:
-        `tf.data.Dataset` of (images, labels, names): float32 (batch, height, width, 3), int64
-        (batch,), string (batch,), the image's name in the source.
+        `tf.data.Dataset` of (images, labels, names, *weights): float32 (batch, height, width, 3),
+        int64 (batch,) or float32 (batch, classes), string (batch,), the image's name in the
+        source; float32 (batch,), if the source has weights.
     """
     batches = pixel_batches(source, preprocessing, **options)
     return prefetched(
@@ -156,13 +173,14 @@ def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, s
         skipped: Collects unreadable images.
 
     Returns:
-        `tf.data.Dataset` of (pixels, labels, names), as `evaluation_batches`, but uint8.
+        `tf.data.Dataset` of (pixels, labels, names, *weights), as `evaluation_batches`, but
+        uint8.
     """
 
     @tf.function(autograph=False)
     def load(place, example):
-        name, item, label = example
-        return preprocessing.pixels(source.read(item)), label, name
+        name, item, label, *weights = example
+        return preprocessing.pixels(source.read(item)), label, name, *weights
 
     batched = ordered_map(
         tf.data.Dataset.from_tensors((tf.constant(0, tf.int64), tf.constant(0, tf.int64))),
@@ -182,7 +200,7 @@ def pixel_batches(source: Source, preprocessing: Preprocessing, *, batch_size, s
 @plainly
 def without_names(batches):
     """Removes the names from evaluation batches: (images, labels), as Keras expects."""
-    return batches.map(lambda images, labels, _: (images, labels))
+    return batches.map(lambda images, labels, _, *weights: (images, labels, *weights))
 
 
 def batches(
@@ -226,7 +244,8 @@ def batches(
     Returns:
         (`tf.data.Dataset` of (images, labels), class names): float32 (batch, image_size,
         image_size, 3), normalised RGB; int64 (batch,), or float32 (batch, classes) if the
-        augmentation mixes labels.
+        augmentation mixes labels or images show several classes. With a table that has weights, of
+        (images, labels, weights), float32 (batch,), which `model.fit` takes.
 
     Raises:
         DataError: if too many images are unreadable, or an argument is out of range.

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_resnet.data.datasets import shuffled
 from keras_resnet.data.image_folder import list_parts, save_class_indices
 from keras_resnet.data.images import Images
+from keras_resnet.data.label_sets import LabelSets
 from keras_resnet.data.pipeline import batches
 from keras_resnet.data.skipped import PARALLEL, Skipped
 from keras_resnet.data.smaller import smaller, smaller_options
@@ -51,8 +52,8 @@ def write_shards(
     interruption, another call writes only the missing shards.
 
     Args:
-        directory: A folder of class folders; or with `train` and `val` folders of those, which
-            become `train` and `val` folders of shards.
+        directory: A folder of class folders, or a table with one label for each image; or a folder
+            with `train` and `val` parts of those, which become `train` and `val` folders of shards.
         output: The folder to write: `00000-of-00128.tfrecord`, ..., `shards.json`,
             `class_indices.json`.
         shards: Number of files; fewer if there are fewer images.
@@ -76,6 +77,12 @@ def write_shards(
         raise ValueError(f"shards should be 1 or more. Received: shards={shards}")
     stored = smaller_options(max_side, quality)
     output, parts = Path(output), list_parts(directory)
+    for images in parts.values():
+        if isinstance(images.labels, LabelSets) or images.weights is not None:
+            raise DataError(
+                f"{directory} has images with several labels or with weights. Shards have one "
+                "label for each image; train from the table itself."
+            )
     skipped, total, done = Skipped(), sum(min(shards, len(part)) for part in parts.values()), 0
     busy = DataError(
         f"Another process is writing shards to {output}. Wait for it, or choose another folder."
@@ -100,7 +107,7 @@ def write_shards(
 def _write_part(images: Images, output, shards, seed, stored, skipped):
     """Writes one folder of shards, yielding after each."""
     names = tf.strings.reduce_join(images.names, separator="\0").numpy()
-    content = hashlib.sha256(names + images.labels.tobytes() + f"{seed}".encode())
+    content = hashlib.sha256(names + np.asarray(images.labels).tobytes() + f"{seed}".encode())
     plan = {
         "content": content.hexdigest(),
         "shards": shards,
@@ -187,7 +194,7 @@ def _write_json(path, content):
 
 def _write_shard(images, chosen, file, max_side, quality):
     """Writes the images of one shard; returns their number, and {name: reason} of skipped ones."""
-    count, bad = 0, {}
+    count, bad, labels = 0, {}, np.asarray(images.labels)
     with replacing(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for place in chosen:
             name = images.file(place)
@@ -201,7 +208,7 @@ def _write_shard(images, chosen, file, max_side, quality):
                 continue
             if max_side is not None:
                 content = smaller(content, max_side, quality)
-            label = int(images.labels[images.chosen[place]])
+            label = int(labels[images.chosen[place]])
             below = os.fsencode(name)[len(images.folder) :]
             values = {
                 "image/encoded": tf.train.Feature(bytes_list={"value": [content]}),

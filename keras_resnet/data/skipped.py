@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.source import DataError, Source
@@ -114,17 +115,19 @@ def check_sample(source: Source, skipped: Skipped, *, max_bad, seed):
     # In threads, since tf.data needs a separate data set to catch the error of an image.
     sample = source.examples(key, 0).take(SAMPLE).batch(4 * PARALLEL)
     labels: dict[bool, list[int]] = {False: [], True: []}
+    tried = bad = 0
     try:
         with ThreadPoolExecutor(PARALLEL) as pool:
-            for names, items, numbers in sample.as_numpy_iterator():
+            for names, items, numbers, *_ in sample.as_numpy_iterator():
                 found = pool.map(good, items)
+                tried += len(names)
                 for fine, name, label in zip(found, names, numbers, strict=True):
-                    labels[fine].append(int(label))
+                    labels[fine] += np.flatnonzero(label).tolist() if label.ndim else [int(label)]
                     if not fine:
+                        bad += 1
                         skipped.note(source, name)
     except tf.errors.OpError as error:
         raise DataError(f"The data cannot be read: {error.message}") from error
-    bad, tried = len(labels[False]), len(labels[False]) + len(labels[True])
     if not tried:
         raise DataError(f"None of the {source.count} images can be found. Write the shards again.")
     share = listed / (source.count + listed) + bad / tried

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 
@@ -20,7 +20,9 @@ class Source:
     """Encoded images with their labels.
 
     An example is (name, item, label): a name for reports, scalar string; the argument of `read`,
-    scalar string; the index into `class_names`, int64.
+    scalar string; the index into `class_names`, int64, or if `multi_label` float32 (classes,), 1
+    for each class that the image shows and 0 for others. A fourth part, if there is one, is the
+    weight of the image's loss in training, float32.
 
     Args:
         class_names: Names of the classes.
@@ -37,10 +39,12 @@ class Source:
             examples.
         worker: (index, number of workers): this source has every such example, starting at the
             index.
-        counts: Number of examples of each class; None if it is unknown without reading them all.
+        counts: Number of examples that show each class; None if it is unknown without reading them
+            all.
         listed: Function that lists (name, size in bytes, number of images) of each data file,
             without reading its content; empty if there are no files.
         folder: Folder that these names are relative to, if each file is an image; else "".
+        multi_label: Whether an image may show several classes, or none.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +59,7 @@ class Source:
     counts: tuple[int, ...] | None = None
     listed: Callable[[], Iterable[tuple[str, int, int]]] = tuple
     folder: str = ""
+    multi_label: bool = False
 
     def part(self, worker: int, workers: int, *, equal: bool = True) -> "Source":
         """Returns the examples of one of several workers.
@@ -92,6 +97,23 @@ class Source:
                 "batch_size."
             )
         return dataclasses.replace(self, count=self.count // batch_size * batch_size)
+
+    def weighted(self, class_weights: Sequence[float]) -> "Source":
+        """Returns the source with the weight of each image multiplied by that of its class.
+
+        Args:
+            class_weights: A number for each class.
+        """
+        table = tf.constant(class_weights, tf.float32)
+
+        def weigh(name, item, label, *weights):
+            return name, item, label, tf.reduce_prod([tf.gather(table, label), *weights])
+
+        return dataclasses.replace(
+            self,
+            examples=lambda key, start: self.examples(key, start).map(weigh),
+            replacement=lambda key: weigh(*self.replacement(key)),
+        )
 
     def key(self, seed: int, purpose: int, place: tf.Tensor) -> tf.Tensor:
         """Returns the random seed for a position of the training order, the same on every worker.

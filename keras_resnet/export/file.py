@@ -19,6 +19,7 @@ from keras_resnet.export.network import (
     check_backend,
     check_sizes,
     checked_names,
+    fitting_thresholds,
     inference_network,
     laid_out,
     named_outputs,
@@ -62,6 +63,7 @@ def write_file(
     *,
     preprocessing: Preprocessing | None,
     class_names: Sequence[str] | None,
+    thresholds: Sequence[float] | None,
     image_size: int | tuple[int, int] | None,
     source: str | os.PathLike[str] | None,
     layer: str | None,
@@ -86,6 +88,7 @@ def write_file(
     _check(format, model, path, preprocessing, with_preprocessing, quantize)
     model = model if layer is None else features.pooled(model, layer)
     names = checked_names(model, class_names)
+    least = fitting_thresholds(model, thresholds)
     check_sizes(model, image_size, preprocessing)
     normalise = preprocessing if with_preprocessing else None
     network = inference_network(model, image_size=image_size, normalise=normalise)
@@ -96,7 +99,12 @@ def write_file(
         raise ValueError(f"calibration_data needs quantize='int8'. Received: quantize={quantize!r}")
     inside = "normalisation" if with_preprocessing else "none"
     metadata = record.metadata(
-        model, preprocessing=preprocessing, inside=inside, class_names=names, layer=layer
+        model,
+        preprocessing=preprocessing,
+        inside=inside,
+        class_names=names,
+        layer=layer,
+        thresholds=least,
     )
     with replacing(path) as temporary:
         # OpenVINO's weights are in a second file.
@@ -115,6 +123,7 @@ def write_file(
                 inside=inside,
                 class_names=names,
                 layer=layer,
+                thresholds=least,
                 comparison=compared,
                 source=source,
                 modules=("keras", "tensorflow", *format.packages),

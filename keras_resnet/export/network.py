@@ -8,6 +8,7 @@ import keras
 from keras_resnet.builder import channels_first, family_of
 from keras_resnet.export.folding import NETWORKS, fold
 from keras_resnet.preprocessing import Preprocessing, affine, pair
+from keras_resnet.weights.description import checked_thresholds
 
 
 def check_backend() -> None:
@@ -93,6 +94,24 @@ def checked_names(model: keras.Model, class_names: Sequence[object] | None) -> A
             f"class_names[{names.index('')}]=''"
         )
     return names
+
+
+def fitting_thresholds(
+    model: keras.Model, thresholds: Sequence[float] | None
+) -> tuple[float, ...] | None:
+    """The thresholds of a network's classes.
+
+    Raises:
+        ValueError: if they are no numbers, 0 to 1, one for each class, or the network does not give
+            a probability of each class by itself.
+    """
+    if thresholds is None:
+        return None
+    if activation(model) is not keras.activations.sigmoid:
+        raise ValueError(
+            f"thresholds need a network that ends in a sigmoid; {model.name} does not. Remove them."
+        )
+    return checked_thresholds(list(thresholds), model.output_shape[-1])
 
 
 def every_layer(model: keras.Model) -> list[keras.layers.Layer]:

@@ -63,6 +63,7 @@ def describe(
     inside: str,
     class_names: list[str] | None,
     layer: str | None,
+    thresholds: tuple[float, ...] | None,
     comparison: Comparison,
     source: str | os.PathLike[str] | None,
     modules: Iterable[str],
@@ -81,6 +82,7 @@ def describe(
         "preprocessing_inside": inside,
         "class_names": class_names,
         "layer": layer,
+        "thresholds": thresholds,
         "files_sha256": file_hashes(artefact),
         "weights_sha256": weights_hash(model),
         "source": source and {"file": Path(source).name, "sha256": sha256(Path(source))},
@@ -99,6 +101,7 @@ def metadata(
     inside: str,
     class_names: list[str] | None,
     layer: str | None,
+    thresholds: tuple[float, ...] | None,
 ) -> dict[str, str]:
     """Returns the metadata to write into a file; values are JSON, except for the model's name."""
     values = {
@@ -106,6 +109,7 @@ def metadata(
         "preprocessing_inside": inside,
         "class_names": class_names,
         "layer": layer,
+        "thresholds": thresholds,
     }
     said = {name: json.dumps(value) for name, value in values.items()}
     return {"model": model.name, **said}

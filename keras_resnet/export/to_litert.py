@@ -22,6 +22,7 @@ def litert(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
@@ -44,6 +45,7 @@ def litert(
         preprocessing: As for `export.onnx`; likewise `class_names`, `image_size`, `source` and
             `layer`.
         class_names: Likewise.
+        thresholds: Likewise.
         image_size: Likewise.
         quantize: None; "dynamic" for 8-bit kernels, a quarter of the size; or "int8" for 8-bit
             kernels, with a scale for each channel, and 8-bit activations.
@@ -67,6 +69,7 @@ def litert(
         path,
         preprocessing=preprocessing,
         class_names=class_names,
+        thresholds=thresholds,
         image_size=image_size,
         quantize=quantize,
         calibration_data=calibration_data,

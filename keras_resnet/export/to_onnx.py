@@ -23,6 +23,7 @@ def onnx(
     preprocessing: Preprocessing | None = None,
     with_preprocessing: bool = False,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     quantize: str | None = None,
     calibration_data: np.ndarray | None = None,
@@ -47,6 +48,8 @@ def onnx(
         with_preprocessing: Whether to include its normalisation in the network, whose input is then
             uint8 pixels, 0..255.
         class_names: Class names, for the record and the metadata. Default: the class indices.
+        thresholds: Least probability at which each class is predicted, for a network that ends in a
+            sigmoid; for the record and the metadata.
         image_size: Image size in pixels, or (height, width), if the model accepts any.
         quantize: None, or "int8" for ONNX Runtime's static 8-bit quantization, with a scale for
             each channel of the kernels.
@@ -76,6 +79,7 @@ def onnx(
         preprocessing=preprocessing,
         with_preprocessing=with_preprocessing,
         class_names=class_names,
+        thresholds=thresholds,
         image_size=image_size,
         quantize=quantize,
         calibration_data=calibration_data,

@@ -16,6 +16,7 @@ def openvino(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     source: str | os.PathLike[str] | None = None,
     layer: str | None = None,
@@ -32,6 +33,7 @@ def openvino(
         path: File to write, `resnet.xml` for example. The weights are written to `resnet.bin`.
         preprocessing: As for `export.onnx`, like the other arguments.
         class_names: Likewise.
+        thresholds: Likewise.
         image_size: Likewise.
         source: Likewise.
         layer: Likewise.
@@ -50,6 +52,7 @@ def openvino(
         path,
         preprocessing=preprocessing,
         class_names=class_names,
+        thresholds=thresholds,
         image_size=image_size,
         source=source,
         layer=layer,

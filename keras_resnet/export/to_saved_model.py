@@ -22,6 +22,7 @@ from keras_resnet.export.network import (
     check_backend,
     check_sizes,
     checked_names,
+    fitting_thresholds,
     gives_logits,
     laid_out,
     named_outputs,
@@ -42,6 +43,7 @@ def saved_model(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     top_k: int = 5,
     fold: bool = True,
     warmup: bool = False,
@@ -54,7 +56,8 @@ def saved_model(
     channels first if the model is. With `preprocessing`, `serving_default` accepts `image_bytes`,
     string (batch,), the contents of JPEG, PNG, GIF, BMP or WebP files; without, it is the same as
     `tensor`. A classifier returns `classes`, string (batch, top_k), and `scores`, float32 (batch,
-    top_k), highest first, and `probabilities`, float32 (batch, classes). A backbone returns
+    top_k), highest first, and `probabilities`, float32 (batch, classes); with `thresholds` also
+    `predicted`, bool (batch, classes), which classes reach them. A backbone returns
     `features`, a pyramid its levels by name, and both have a third signature, `features`, which is
     the same as `tensor`. One unreadable image fails its whole batch.
 
@@ -66,6 +69,8 @@ def saved_model(
         preprocessing: The `Preprocessing` to include.
         class_names: Class names, also written to the asset class_names.txt, one per line. Default:
             the class indices.
+        thresholds: Least probability at which each class is predicted, for a network that ends in a
+            sigmoid.
         top_k: Number of classes in `classes` and `scores`.
         fold: Whether to fold batch normalization into the convolutions.
         warmup: Whether to add warm-up requests, as `write_warmup` does.
@@ -83,7 +88,7 @@ def saved_model(
     """
     check_backend()
     model = model if layer is None else features.pooled(model, layer)
-    names = checked_names(model, class_names)
+    names, least = checked_names(model, class_names), fitting_thresholds(model, thresholds)
     check_sizes(model, None, preprocessing)
     if top_k < 1:
         raise ValueError(f"top_k should be 1 or more. Received: top_k={top_k}")
@@ -100,7 +105,7 @@ def saved_model(
         with disk_errors(directory), tempfile.TemporaryDirectory() as folder:
             network = folding.fold(model) if fold else model
             table = None if names is None else _name_table(names, Path(folder))
-            predict = _predict(model, network, table, top_k)
+            predict = _predict(model, network, table, top_k, least)
             signature = _write(model, predict, unfinished, preprocessing, table)
         compared = _try(unfinished, model, preprocessing, names)
         said = record.describe(
@@ -112,6 +117,7 @@ def saved_model(
             inside="all" if preprocessing else "none",
             class_names=names,
             layer=layer,
+            thresholds=least,
             comparison=compared,
             source=source,
             modules=("keras", "tensorflow"),
@@ -184,7 +190,7 @@ def _name_table(names, folder):
     return tf.lookup.StaticHashTable(numbered, default_value="")
 
 
-def _predict(model, network, table, top_k):
+def _predict(model, network, table, top_k, thresholds):
     """Returns a function from normalised images to the outputs of a signature."""
 
     def outputs(images):
@@ -199,11 +205,14 @@ def _predict(model, network, table, top_k):
         if gives_logits(model):
             probabilities = tf.nn.softmax(probabilities)
         scores, indices = tf.math.top_k(probabilities, min(top_k, probabilities.shape[-1]))
-        return {
+        answer = {
             "classes": table.lookup(tf.cast(indices, tf.int64)),
             "scores": scores,
             "probabilities": probabilities,
         }
+        if thresholds is not None:
+            answer["predicted"] = probabilities >= tf.constant(thresholds, tf.float32)
+        return answer
 
     return predict
 

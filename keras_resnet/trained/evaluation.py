@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from keras_resnet.data.source import Source
 from keras_resnet.files import write_csv
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained.fingerprint import Fingerprint, some
+from keras_resnet.trained.multi_label import MultiLabelEvaluation
 from keras_resnet.trained.prediction import answers
 
 TOP5_CLASSES = 10  # minimum number of classes for which top-5 accuracy is shown
@@ -47,10 +49,17 @@ class Evaluation:
     counted: str = ""
     trained: int | None = None
 
+    header = ("file", "label", "predicted", "probability")
+
     @property
     def top1(self) -> float:
         """Top-1 accuracy, 0 to 1."""
         return float(np.trace(self.matrix) / self.matrix.sum())
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """loss, accuracy and top5."""
+        return {"loss": self.loss, "accuracy": self.top1, "top5": self.top5}
 
     @property
     def mistakes(self) -> list[tuple[str, str, str, str]]:
@@ -65,7 +74,7 @@ class Evaluation:
 
     def write(self, path: str | Path) -> None:
         """Writes the rows as a CSV file: file, label, predicted, probability."""
-        write_csv(path, ("file", "label", "predicted", "probability"), self.rows)
+        write_csv(path, self.header, self.rows)
 
 
 def evaluate(
@@ -77,8 +86,9 @@ def evaluate(
     skipped: Skipped | None = None,
     pictured: int = 0,
     order: list[int] | None = None,
+    thresholds: Sequence[float] | None = None,
     flip: bool = False,
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     """Evaluates a network on the images of a source.
 
     Args:
@@ -87,35 +97,36 @@ def evaluate(
         preprocessing: The evaluation transform.
         batch_size: Number of images per batch.
         skipped: Collects the images that cannot be decoded.
-        pictured: Number of misclassified images to keep.
+        pictured: Number of misclassified images to keep; not of a multi-label source.
         order: Index of the model's class for each class of the source, if their order differs.
+        thresholds: For a multi-label source, the least probability at which each class of the model
+            is predicted. Default: 0.5.
         flip: Whether to average the probabilities with those of the mirrored images.
 
     Returns:
-        The result, an `Evaluation`.
+        The result, an `Evaluation`, or a `MultiLabelEvaluation` if the source is multi-label.
+        Weights of images play no part.
     """
+    batches = _answered(model, source, preprocessing, batch_size, skipped, order, flip)
+    if source.multi_label:
+        files, *columns = zip(*((*row[:3],) for rows in batches for row in rows), strict=True)
+        if thresholds is not None and order is not None:
+            thresholds = [thresholds[index] for index in order]
+        targets, scores = map(np.stack, columns)
+        return MultiLabelEvaluation.of(source.class_names, files, targets, scores, thresholds)
     classes = source.class_names
     matrix = np.zeros((len(classes), len(classes)), int)
     rows, near, loss = [], 0, 0.0
     wrong: list[tuple] = []
     scale, offset = 255 * np.array(preprocessing.std), 255 * np.array(preprocessing.mean)
-    seen = set()  # an image may occur twice if a whole batch was unreadable
-    batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
-    for images, labels, names in batches:
-        pixels = images.numpy()
-        rows_of_batch = answers(model, pixels, flip)
-        rows_of_batch = rows_of_batch if order is None else rows_of_batch[:, order]
-        columns = (names.numpy(), labels.numpy(), rows_of_batch, pixels)
-        for name, label, answer, image in zip(*columns, strict=True):
-            if name in seen:
-                continue
-            seen.add(name)
+    for batch in batches:
+        for name, label, answer, image in batch:
             best = np.argsort(-answer, kind="stable")[:5]
             matrix[label, best[0]] += 1
             near += int(label in best)
             loss -= math.log(max(answer[label], 1e-7))  # as Keras does
             probability = f"{answer[best[0]]:.6f}"
-            rows.append((os.fsdecode(name), classes[label], classes[best[0]], probability))
+            rows.append((name, classes[label], classes[best[0]], probability))
             if pictured and label != best[0]:
                 wrong.append((rows[-1], image))
         # Copies, since a view would keep its whole batch in memory.
@@ -127,13 +138,33 @@ def evaluate(
     return Evaluation(rows, matrix, loss / len(rows), near / len(rows), pictures)
 
 
+def _answered(model, source, preprocessing, batch_size, skipped, order, flip):
+    """[(name, label, answer, pixels), ...] of the images of each batch."""
+    seen: set[str] = set()  # where a whole batch is bad, another image comes twice
+    batches = evaluation_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
+    for images, labels, names, *_ in batches:
+        pixels = images.numpy()
+        given = answers(model, pixels, flip)
+        given = given if order is None else given[:, order]
+        columns = (map(os.fsdecode, names.numpy()), labels.numpy(), given, pixels)
+        rows = [row for row in zip(*columns, strict=True) if row[0] not in seen]
+        seen.update(row[0] for row in rows)
+        yield rows
+
+
 def _certainty(mistake):
     return -float(mistake[0][3])
 
 
-def evaluate_on(data, network, flip=False) -> Evaluation:
+def evaluate_on(data, network, flip=False) -> Evaluation | MultiLabelEvaluation:
     """Implements `Network.evaluate`."""
     source, counted, trained = _chosen(data, network.run)
+    if source.multi_label != (network.thresholds is not None):
+        predicts, has = ("one class", "several")[:: 1 if source.multi_label else -1]
+        raise ValueError(
+            f"{network.file} predicts {predicts} for each image, but the labels of {data} are "
+            f"{has} for each. Pass data of the network's kind."
+        )
     classes, names = network.model.output_shape[-1], network.class_names
     if network.run is None and classes != len(source.class_names):
         raise ValueError(
@@ -153,7 +184,7 @@ def evaluate_on(data, network, flip=False) -> Evaluation:
             f"{some(names, 10)}. {data}: {some(source.class_names, 10)}. Rename the folders to "
             "the class names."
         )
-    options = {"skipped": skipped, "order": order, "flip": flip}
+    options = {"skipped": skipped, "order": order, "thresholds": network.thresholds, "flip": flip}
     found = evaluate(network.model, source, network.preprocessing, **options)
     return dataclasses.replace(found, skipped=skipped.reasons, counted=counted, trained=trained)
 
@@ -176,7 +207,7 @@ def _chosen(data, run):
             aside, trained = known.find(source)
             if aside:
                 return source, _counted(source, aside, trained), trained
-    source = evaluation_source(data)
+    source = evaluation_source(data, class_names=run.class_names)
     aside, trained = (False, None) if known is None else known.find(source)
     return source, _counted(source, aside, trained), trained
 

@@ -34,6 +34,7 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
         output,
         preprocessing=network.preprocessing,
         class_names=None if options.get("layer") else network.class_names,
+        thresholds=network.thresholds,
         source=network.file,
         **options,
     )

@@ -30,7 +30,7 @@ def _look(source):
     for name, size, count in source.listed():
         files += hashlib.blake2b(os.fsencode(f"{size}/{name}"), digest_size=8).digest()
         images.append(count)
-        folder, same = name.partition("/")[0], 0
+        folder, same = name.partition("/")[0] if "/" in name or count != 1 else "the folder", 0
         if folders and folders[-1][0] == folder:
             same = folders.pop()[1]
         folders.append((folder, same + 1))

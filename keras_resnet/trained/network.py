@@ -18,10 +18,11 @@ from keras_resnet.models import at_size
 from keras_resnet.preprocessing import Preprocessing, imagenet_classes
 from keras_resnet.trained import exporting, prediction
 from keras_resnet.trained.evaluation import Evaluation, evaluate_on
+from keras_resnet.trained.multi_label import MultiLabelEvaluation
 from keras_resnet.trained.run import BEST, Run, newest_run
 from keras_resnet.weights import CheckpointError
 from keras_resnet.weights.assigning import assign
-from keras_resnet.weights.description import class_names_of, preprocessing_of
+from keras_resnet.weights.description import class_names_of, preprocessing_of, thresholds_of
 from keras_resnet.weights.loading import locate
 from keras_resnet.weights.registry import is_name
 from keras_resnet.weights.sharing import save_hub
@@ -54,6 +55,8 @@ class Network:
         class_names: Class names; None if unknown.
         file: File of its weights.
         run: Its run folder, if it has one.
+        thresholds: Least probability at which each class is predicted, for a network that was
+            trained on images with several labels; else None.
 
     Example:
     >>> network = keras_resnet.trained.Network.from_run("runs/flowers")  # doctest: +SKIP
@@ -66,6 +69,7 @@ class Network:
     class_names: tuple[str, ...] | None
     file: Path
     run: Run | None = None
+    thresholds: tuple[float, ...] | None = None
 
     @classmethod
     def from_run(
@@ -87,7 +91,7 @@ class Network:
         run = Run.open(newest_run() if folder is None else folder)
         used = _changed(run.preprocessing, preprocessing)
         model = at_size(run.model(), used.crop)
-        return cls(model, used, run.class_names, run.folder / BEST, run)
+        return cls(model, used, run.class_names, run.folder / BEST, run, run.thresholds)
 
     @classmethod
     def from_weights(
@@ -122,7 +126,7 @@ class Network:
         if model is None and is_name(weights):
             raise ValueError(f"Several networks have weights named {weights}. Pass model.")
         file = locate(weights, str(model))
-        network, variant, pixels, other = _classifier(file, model, version, prefix)
+        network, variant, thresholds, pixels, other = _classifier(file, model, version, prefix)
         if isinstance(preprocessing, Preprocessing):
             said, given = None, True
         else:
@@ -154,13 +158,13 @@ class Network:
             )
         if names is None and classes == len(imagenet_classes()):
             names = tuple(name for _, name in imagenet_classes())
-        return cls(network, used, names, file)
+        return cls(network, used, names, file, thresholds=thresholds)
 
     def predict(
         self,
         files: Iterable[str | Path],
         *,
-        top: int = 5,
+        top: int | None = None,
         skipped: Skipped | None = None,
         flip: bool = False,
     ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
@@ -168,7 +172,8 @@ class Network:
 
         Args:
             files: Paths of image files, or of folders of images.
-            top: Number of classes for each image.
+            top: Number of classes for each image. Default: 5; of a multi-label network, those that
+                reach their thresholds.
             skipped: Collects images that cannot be decoded, which are skipped. Without it they are
                 logged.
             flip: Whether to average the probabilities with those of the mirrored images, which
@@ -182,7 +187,9 @@ class Network:
             ValueError: if there are no files, or, without `skipped`, if none can be decoded.
         """
         names = checked_names(self.model, self.class_names)
-        return prediction.predict(self.model, self.preprocessing, names, files, top, skipped, flip)
+        return prediction.predict(
+            self.model, self.preprocessing, names, files, top, skipped, self.thresholds, flip
+        )
 
     def probabilities(self, images: Iterable[bytes], *, flip: bool = False) -> np.ndarray:
         """Computes the class probabilities of encoded images.
@@ -200,18 +207,25 @@ class Network:
         """
         return prediction.probabilities(self.model, self.preprocessing, images, flip)
 
-    def evaluate(self, data: str | Path, *, flip: bool = False) -> Evaluation:
+    def evaluate(
+        self, data: str | Path, *, flip: bool = False
+    ) -> Evaluation | MultiLabelEvaluation:
         """Evaluates the network on labelled images.
 
         Args:
-            data: A folder, a `.npz` file or the name of a tensorflow-datasets data set. If it has a
-                validation part, that is used. Of a folder without parts that the network was
-                trained on, even if it was moved, the images set aside for validation are used; of
-                another folder, all images. `counted` and `trained` of the result describe them.
+            data: A folder, a table (`.csv` or `.parquet`), a `.npz` file or the name of a
+                tensorflow-datasets data set. If it has a validation part, that is used. Of a folder
+                without parts that the network was trained on, even if it was moved, the images set
+                aside for validation are used; of another folder, all images. `counted` and
+                `trained` of the result describe them.
             flip: As for `predict`.
 
+        Returns:
+            An `Evaluation`, or of a multi-label network a `MultiLabelEvaluation`.
+
         Raises:
-            ValueError: if the data does not exist, or its classes differ from the network's.
+            ValueError: if the data does not exist, its classes differ from the network's, or only
+                one of them is multi-label.
         """
         return evaluate_on(data, self, flip)
 
@@ -269,6 +283,7 @@ class Network:
             folder,
             preprocessing=self.preprocessing,
             class_names=self.class_names,
+            thresholds=self.thresholds,
             **said,
         )
 
@@ -352,12 +367,15 @@ def _refuse_or_warn(file, other, assumed):
 
 
 def _classifier(file, model, version, prefix):
-    """Builds the classifier of a weights file; also returns its name and other preprocessing."""
+    """Builds the classifier of a weights file; also returns its name, thresholds and images."""
     checkpoint, state, found, version = look_into(file, model, version, prefix)
     if found.classes is None:
         raise CheckpointError(
             f"{file} has no classifier. Load it into a model with include_top=False."
         )
-    network = build_found(found, version, classifier_activation="softmax")
+    thresholds = thresholds_of(file, found.classes)
+    probabilities = "softmax" if thresholds is None else "sigmoid"  # of each class by itself
+    network = build_found(found, version, classifier_activation=probabilities)
     assign(network, state, file.name)
-    return network, found.variant, checkpoint.origin.pixels, checkpoint.other_images(version)
+    images = checkpoint.origin.pixels, checkpoint.other_images(version)
+    return network, found.variant, thresholds, *images

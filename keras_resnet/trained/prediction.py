@@ -14,15 +14,16 @@ from keras_resnet.data.source import Source
 from keras_resnet.data.unreadable import why_bad_file, why_bad_image
 
 BATCH_SIZE = 32
+TOP = 5  # classes of an image
 
 
 def answers(model, images, flip=False) -> np.ndarray:
-    """Computes the class probabilities of a batch.
+    """Computes class probabilities; with `flip`, the mean with those of the mirrored images.
 
     Args:
-        model: A model from normalised images to probabilities.
+        model: The model, from normalised images to probabilities.
         images: float32 (batch, height, width, 3).
-        flip: Whether to average them with those of the mirrored images (Krizhevsky et al., 2012,
+        flip: Whether to also use horizontally mirrored images (Krizhevsky et al., 2012,
             section 4.1).
     """
     rows = np.asarray(model.predict_on_batch(images))
@@ -43,7 +44,7 @@ def probabilities(model, preprocessing, images, flip=False) -> np.ndarray:
 
 
 def predict(
-    model, preprocessing, class_names, files, top, skipped=None, flip=False
+    model, preprocessing, class_names, files, top, skipped=None, thresholds=None, flip=False
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
     """Implements `Network.predict`."""
     bad, none = Skipped() if skipped is None else skipped, True
@@ -54,7 +55,11 @@ def predict(
     paths = [os.fsencode(file) for file in files]
     source = _source(paths, paths, tf.io.read_file, why_bad_file)
     for place, row in _answers(model, preprocessing, source, bad, flip):
-        best, none = np.argsort(-row)[:top], False
+        none = False
+        if top is None and thresholds is not None:
+            best = [index for index in np.argsort(-row) if row[index] >= thresholds[index]]
+        else:
+            best = [*np.argsort(-row)[: TOP if top is None else top]]
         yield files[place], [(class_names[index], float(row[index])) for index in best]
     if none and skipped is None:
         _refuse(bad)

@@ -10,10 +10,16 @@ import keras
 
 from keras_resnet.files import read_json
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.weights.description import RECIPE, of_recipe
+from keras_resnet.weights.description import (
+    MULTI_LABEL,
+    RECIPE,
+    of_recipe,
+    thresholds_of_run,
+)
 
 BEST, LAST, CLASSES = "best.keras", "last.keras", "class_indices.json"
-REPORT, PREDICTIONS = "report.md", "predictions.csv"
+REPORT, PREDICTIONS, HISTORY = "report.md", "predictions.csv", "history.csv"
+MEAN_AP = "mean_average_precision"
 ADVICE = "Copy the run folder again from where it was trained, or train again."
 
 
@@ -41,12 +47,15 @@ class Run:
         class_names: Class names.
         preprocessing: The evaluation transform that the network was trained for.
         split: How the data was split: arguments of `evaluation_source`.
+        thresholds: Least probability at which each class is predicted, if images may show several
+            classes; else None.
     """
 
     folder: Path
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     split: dict
+    thresholds: tuple[float, ...] | None = None
 
     @classmethod
     def open(cls, folder) -> "Run":
@@ -63,7 +72,9 @@ class Run:
                 "that the training printed, for example runs/flowers."
             )
         class_names = read_json(folder / CLASSES, _class_names, advice=ADVICE)
-        return cls(folder, class_names, *read_json(folder / RECIPE, _data, advice=ADVICE))
+        preprocessing, split = read_json(folder / RECIPE, _data, advice=ADVICE)
+        thresholds = thresholds_of_run(folder, len(class_names))
+        return cls(folder, class_names, preprocessing, split, thresholds)
 
     def model(self) -> keras.Model:
         """The network of the best epoch.
@@ -85,7 +96,7 @@ class Run:
         """The run's entries for a model card, without paths: arguments of `weights.save_hub`."""
         recipe = read_json(self.folder / RECIPE, advice=ADVICE)
         data, weights = recipe.get("data"), recipe.get("weights")
-        left_out = ("data", "weights", "classes", "command")
+        left_out = ("data", "weights", "classes", "command", MULTI_LABEL)
         said = {key: value for key, value in recipe.items() if key not in left_out}
         if weights:
             said["weights"] = weights if "://" in weights else Path(weights).name
@@ -93,9 +104,15 @@ class Run:
         if not rows.is_file():
             return {"recipe": said}
         with rows.open(newline="", encoding="utf-8") as file:
-            right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
+            name = "label" if self.thresholds is None else "labels"
+            right = [row[name] == row["predicted"] for row in csv.DictReader(file)]
         counted = f"{len(right)} validation images" + (f" of {Path(data).name}" if data else "")
-        return {"metrics": {"accuracy": sum(right) / len(right)}, "data": counted, "recipe": said}
+        metrics = {"accuracy": sum(right) / len(right)}
+        if self.thresholds is not None:
+            with (self.folder / HISTORY).open(newline="", encoding="utf-8") as file:
+                found = [float(row[f"val_{MEAN_AP}"]) for row in csv.DictReader(file)]
+            metrics = {MEAN_AP: max(found), "exact_match": metrics["accuracy"]}
+        return {"metrics": metrics, "data": counted, "recipe": said}
 
 
 def load_best(folder) -> keras.Model:

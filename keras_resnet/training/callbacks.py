@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_resnet.files import replacing
 from keras_resnet.trained.evaluation import evaluate
+from keras_resnet.trained.multi_label import MultiLabelEvaluation
 from keras_resnet.trained.run import BEST, LAST
 from keras_resnet.training import checkpoint
 from keras_resnet.training.errors import TrainingError, WritingError
@@ -96,7 +97,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         phase: A `Phase`.
         state: A `TrainingState`, which is updated.
         bar: The `ProgressBar`, which measures the speed.
-        averaging: A `WeightAveraging`, whose average is saved too, or None.
+        averaging: A `WeightAveraging`, whose average is saved too; None without averaging.
     """
 
     def __init__(self, training, phase, state, bar, averaging=None):
@@ -142,7 +143,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             self._refuse(f"validation loss became {logs['val_loss']}", self.state.step)
         history = self.state.history
         self._judge_data()
-        best = logs["val_accuracy"] > self.state.best
+        best = checkpoint.score(logs) > self.state.best
         self.state.step, self.state.logs = self.phase.steps, {}
         logs.update(self._over_the_epoch(logs))  # also for the callbacks after this one
         row = {"epoch": epoch + 1, "phase": self.phase.name, **logs}
@@ -190,6 +191,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         return {
             name: share * self.logs_before.get(name, 0.0) + (1 - share) * logs[name]
             for name in ("loss", "accuracy", "top5")
+            if name in logs
         }
 
     def save_network(self, name):
@@ -255,6 +257,34 @@ class Averages(keras.callbacks.Callback):
         del logs[CROSS_ENTROPY]
 
 
+class LabelValidation(Averages):
+    """Validates a network of several labels by its mean average precision, after each epoch.
+
+    That is no mean over batches, as Keras' metrics are: it takes the answers for all images.
+
+    Args:
+        validation: The batches, as for `model.fit`; rows of weight 0 are left out.
+    """
+
+    def __init__(self, validation):
+        super().__init__()
+        self.validation = validation
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds val_loss, val_mean_average_precision, and F1 at thresholds of 0.5, to the logs."""
+        self.on_test_begin()
+        targets, scores = [], []
+        for inputs, labels, weights in self.validation:
+            inputs = keras.tree.map_structure(np.asarray, inputs)
+            logits = np.asarray(self.model.predict_on_batch(inputs), np.float64)
+            counts = weights.numpy() > 0
+            targets.append(labels.numpy()[counts])
+            scores.append(1 / (1 + np.exp(-logits[counts])))
+        self.on_test_end()
+        found = MultiLabelEvaluation.of((), [], *map(np.concatenate, (targets, scores)))
+        logs |= {f"val_{name}": value for name, value in found.figures.items()}
+
+
 class SharedValidation(keras.callbacks.Callback):
     """Validates a part of the images in each process, on one device, and adds up the results.
 
@@ -266,7 +296,7 @@ class SharedValidation(keras.callbacks.Callback):
         self.training = training
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds val_loss, val_accuracy and val_top5 to the logs."""
+        """Adds val_loss and val_accuracy, and the like, to the logs."""
         training, recipe = self.training, self.training.recipe
         distribution = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
@@ -281,8 +311,8 @@ class SharedValidation(keras.callbacks.Callback):
             )
         finally:
             keras.distribution.set_distribution(distribution)
-        means = np.array([found.loss, found.top1, found.top5])
+        means = np.array([*found.figures.values()])
         count, *sums = training.distribution.total([1, *means] * np.array(len(found.rows)))
-        del logs[CROSS_ENTROPY]
-        names = ("val_loss", "val_accuracy", "val_top5")
+        logs.pop(CROSS_ENTROPY, None)
+        names = map("val_{}".format, found.figures)
         logs.update(zip(names, (float(value / count) for value in sums), strict=True))

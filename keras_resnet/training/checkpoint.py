@@ -10,9 +10,15 @@ import safetensors.numpy
 from keras import ops
 
 from keras_resnet.files import read_safetensors, replacing
+from keras_resnet.trained.run import MEAN_AP
 from keras_resnet.training.errors import TrainingError
 
 NAME = "checkpoint.safetensors"
+
+
+def score(row) -> float:
+    """What the best epoch is chosen by: validation accuracy, or mean average precision."""
+    return row["val_accuracy"] if "val_accuracy" in row else row[f"val_{MEAN_AP}"]
 
 
 @dataclasses.dataclass
@@ -40,8 +46,8 @@ class TrainingState:
 
     @property
     def best(self):
-        """The best validation accuracy so far, -1 before the first epoch."""
-        return max((row["val_accuracy"] for row in self.history), default=-1.0)
+        """The best validation score so far, -1 before the first epoch."""
+        return max(map(score, self.history), default=-1.0)
 
     def ends(self, recipe) -> bool:
         """Whether the training is complete."""
@@ -55,8 +61,8 @@ class TrainingState:
         first = recipe.head_epochs
         if recipe.early_stopping is None or self.epoch <= first:
             return False
-        accuracies = [row["val_accuracy"] for row in self.history]
-        best = accuracies.index(max(accuracies))
+        scores = [score(row) for row in self.history]
+        best = scores.index(max(scores))
         return self.epoch - max(best + 1, first) >= recipe.early_stopping
 
     def __str__(self):

@@ -19,7 +19,7 @@ class FedNetwork(keras.Model):
         network: The network, from normalised images to logits.
         augmentation: The `Augmentation` of the training batches.
         preprocessing: A `Preprocessing` with the mean and the standard deviation.
-        distillation: A `Distillation`, whose loss is added, or None.
+        distillation: A `Distillation`, whose loss is added; None without a teacher.
     """
 
     def __init__(self, network, augmentation, preprocessing, distillation=None):
@@ -66,7 +66,7 @@ def training_feed(source, *, augmentation, shared=False, **options):
         **options: The other arguments.
     """
 
-    def with_others(batch, labels):
+    def with_others(batch, *labels):
         pairs = {"pixels": "others", "erasures": "other_erasures"}
         partners = batch.pop("partners")
         others = {
@@ -74,7 +74,7 @@ def training_feed(source, *, augmentation, shared=False, **options):
             for name, other in pairs.items()
             if name in batch
         }
-        return {**batch, **others}, labels
+        return {**batch, **others}, *labels
 
     batches = drawn_batches(source, augmentation=augmentation, **options)
     if shared and augmentation.mixes_images:
@@ -89,7 +89,7 @@ def validation_feed(source, preprocessing, *, batch_size, skipped):
     Smaller batches, the last one or those with unreadable images, are padded with rows of weight 0.
     """
     batches = pixel_batches(source, preprocessing, batch_size=batch_size, skipped=skipped)
-    batches = batches.map(lambda pixels, labels, _: ({"pixels": pixels}, labels))
+    batches = batches.map(lambda pixels, labels, *_: ({"pixels": pixels}, labels))
     return prefetched(padded(_one_hot(batches, source), batch_size))
 
 
@@ -110,11 +110,13 @@ def padded(batches, batch_size):
 
 
 def _one_hot(batches, source):
-    """One-hot encodes the labels, unless augmentation has already done so."""
+    """One-hot encodes the labels, unless they are, or augmentation has already done so."""
     if batches.element_spec[1].dtype.is_floating:
         return batches
     classes = len(source.class_names)
-    return batches.map(lambda inputs, labels: (inputs, tf.one_hot(labels, classes)))
+    return batches.map(
+        lambda inputs, labels, *weights: (inputs, tf.one_hot(labels, classes), *weights)
+    )
 
 
 def _of_one_size(batches, batch_size):

@@ -21,6 +21,7 @@ from keras_resnet.training.callbacks import (
     Averages,
     CallbackList,
     CheckpointCallback,
+    LabelValidation,
     SharedValidation,
     seeds,
 )
@@ -74,7 +75,7 @@ class Phase:
         optimizer: Its optimizer.
         learning_rate: A number or a schedule.
         epochs: Range of this phase's epochs, from 0, in the whole training.
-        spans: The same in parts, one for each image size.
+        spans: The same range in parts, each with images of one size.
         steps: Number of steps per epoch.
         batch_size: Number of images per step, over all processes.
         batches: Function from a step of the phase to endless training batches from this step on.
@@ -165,7 +166,8 @@ class Features:
     """The inputs of the network's last layer for all images, computed once, in temporary files.
 
     As a context manager, it returns (features, labels) of the training and of the validation
-    images: float32 (images, channels) and (images, classes).
+    images: float32 (images, channels) and (images, classes); and the images' weights if they have
+    some.
     """
 
     def __init__(self, training):
@@ -190,24 +192,28 @@ class Features:
         recipe = self.training.recipe
         shape = (source.count, backbone.output.shape[-1])
         found = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-        labels: list[int] = []
+        done, labels = 0, []
         if hasattr(os, "posix_fallocate"):  # otherwise a full disk would raise a signal later
             with file.open("r+b") as allocated:
                 os.posix_fallocate(allocated.fileno(), 0, file.stat().st_size)
         batches = evaluation_batches(
             source, recipe.preprocessing, batch_size=recipe.batch_size, skipped=skipped
         )
-        for images, batch_labels, _ in batches:
+        for images, batch_labels, _, *weights in batches:
             answers = backbone.predict_on_batch(images.numpy())
-            found[len(labels) : len(labels) + len(answers)] = answers
-            labels += batch_labels.numpy().tolist()
-        return found[: len(labels)], np.eye(len(source.class_names), dtype=np.float32)[labels]
+            found[done : done + len(answers)] = answers
+            done += len(answers)
+            labels.append([part.numpy() for part in (batch_labels, *weights)])
+        shown, *weighing = (np.concatenate(column) for column in zip(*labels, strict=True))
+        if not source.multi_label:
+            shown = np.eye(len(source.class_names), dtype=np.float32)[shown]
+        return found[:done], shown, *weighing
 
 
 def head_phase(training, cached) -> Phase:
     """Makes the phase that trains the head alone, on the features from `Features`."""
     recipe, plain = training.recipe, training.plain
-    (x, y), validation = cached
+    (x, *labels), validation = cached
     batch_size = min(recipe.batch_size, len(x))
     steps = len(x) // batch_size
 
@@ -218,9 +224,11 @@ def head_phase(training, cached) -> Phase:
                     order = np.random.default_rng((recipe.seed, step // steps)).permutation(len(x))
                 start = step % steps * batch_size
                 chosen = order[start : start + batch_size]
-                yield x[chosen], y[chosen]
+                yield x[chosen], *(part[chosen] for part in labels)
 
-        specs = tuple(tf.TensorSpec((batch_size, part.shape[1]), tf.float32) for part in (x, y))
+        specs = tuple(
+            tf.TensorSpec((batch_size, *part.shape[1:]), tf.float32) for part in (x, *labels)
+        )
         return tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
 
     return Phase(
@@ -234,7 +242,7 @@ def head_phase(training, cached) -> Phase:
         steps,
         batch_size,
         batches,
-        padded(tf.data.Dataset.from_tensor_slices(validation).batch(256), 256),
+        padded(tf.data.Dataset.from_tensor_slices(validation[:2]).batch(256), 256),
     )
 
 
@@ -266,7 +274,13 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
         first_step=state.step,
         shown=training.distribution.writes,
     )
-    validating = SharedValidation(training) if phase.validation is None else Averages()
+    validation = phase.validation
+    if validation is None:
+        validating: keras.callbacks.Callback = SharedValidation(training)
+    elif training.sources[1].multi_label:
+        validating, validation = LabelValidation(validation), None
+    else:
+        validating = Averages()
     keeping = CheckpointCallback(training, phase, state, bar, averaging)
 
     def fit_epochs(first, last, steps):
@@ -275,7 +289,7 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
             steps_per_epoch=steps,
             initial_epoch=first,
             epochs=last,
-            validation_data=phase.validation,
+            validation_data=validation,
             shuffle=False,  # the pipeline shuffles
             verbose=0,
             callbacks=CallbackList(
@@ -304,17 +318,18 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
 
 
 def _compile(training, phase):
-    classes = len(training.sources[0].class_names)
+    source = training.sources[0]
+    metrics = [
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        keras.metrics.TopKCategoricalAccuracy(min(5, len(source.class_names)), name="top5"),
+        # Keras' mean of the loss counts the rows that fill a batch up.
+        keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True),
+    ]
     phase.model.compile(
         optimizer=phase.optimizer,
         loss=create_loss(training.recipe),
         loss_weights=phase.loss_weight,
-        weighted_metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5"),
-            # Keras' mean of the loss includes padding.
-            keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True),
-        ],
+        weighted_metrics=None if source.multi_label else metrics,
         jit_compile=training.recipe.jit_compile,
     )
     phase.model.optimizer.build(phase.model.trainable_variables)

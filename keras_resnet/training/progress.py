@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_resnet.trained.evaluation import TOP5_CLASSES
+from keras_resnet.trained.run import MEAN_AP
 
 logger = logging.getLogger("keras_resnet")
 
@@ -97,8 +98,10 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 def _said(logs, top5=False):
-    said = "loss {loss:.3f}, top-1 {accuracy:.3f}" + ", top-5 {top5:.3f}" * top5
-    return said.format(**numbers(logs))
+    figures = {"loss": "loss", "accuracy": "top-1", MEAN_AP: "mAP"}
+    figures |= {"top5": "top-5"} if top5 else {}
+    values = numbers(logs)
+    return ", ".join(f"{name} {values[key]:.3f}" for key, name in figures.items() if key in values)
 
 
 def numbers(logs):

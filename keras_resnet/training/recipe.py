@@ -25,9 +25,10 @@ from keras_resnet.fields import (
     whole,
 )
 from keras_resnet.preprocessing import CROP_MODE, INTERPOLATION, MEAN, STD, Preprocessing
+from keras_resnet.weights.description import MULTI_LABEL
 
 # Keys that a run adds to its recipe.json.
-ADDED = ("classes", "command")
+ADDED = ("classes", "command", MULTI_LABEL)
 # Fields of the evaluation transform that the weights determine if the recipe leaves them None.
 PIXELS = ("resize", "mean", "std", "interpolation", "crop_mode")
 
@@ -44,8 +45,9 @@ class Recipe:
     data: str | None = field(
         None,
         a(str),
-        "A folder with train/ and val/, each with class folders or shards; a single folder of "
-        "class folders; or the name of a tensorflow-datasets data set.",
+        "A folder with train/ and val/, each with class folders or shards, or with train.csv and "
+        "val.csv; a single folder of class folders; a .csv or .parquet file with the columns file "
+        "and label or labels; or the name of a tensorflow-datasets data set.",
     )
     validation_split: float | None = field(
         None,
@@ -57,6 +59,23 @@ class Recipe:
         0.1,
         FRACTION,
         "Maximum fraction of unreadable images, 0 to 1; training stops with an error above it.",
+    )
+    class_weights: str | dict[str, float] | None = field(
+        None,
+        Rule(
+            lambda weights: (
+                weights == "balanced"
+                or (
+                    isinstance(weights, dict)
+                    and all(is_number(weight) and weight >= 0 for weight in weights.values())
+                )
+            ),
+            '"balanced" or {class name: weight}, numbers of 0 or more',
+        ),
+        'Weights of the classes in the training loss: {"rose": 2.0} for example, 1 for others; or '
+        '"balanced", inversely proportional to the number of training images. None for equal '
+        "weights.",
+        hash=False,
     )
     model: str = field(
         "resnet34",

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import platform
@@ -17,11 +18,12 @@ import tensorflow as tf
 from keras_resnet import export, visualize, weights
 from keras_resnet.export import verification
 from keras_resnet.files import write_csv, write_text
-from keras_resnet.trained import Network, evaluate
+from keras_resnet.trained import Evaluation, MultiLabelEvaluation, Network, evaluate
 from keras_resnet.trained.evaluation import TOP5_CLASSES
-from keras_resnet.trained.run import PREDICTIONS, REPORT, load_best
-from keras_resnet.training import adornments
+from keras_resnet.trained.run import MEAN_AP, PREDICTIONS, REPORT, load_best
+from keras_resnet.training import adornments, checkpoint
 from keras_resnet.training.adornments import adorning
+from keras_resnet.weights.description import THRESHOLDS
 
 logger = logging.getLogger("keras_resnet")
 
@@ -60,24 +62,28 @@ def finish(training, state, *, note, command):
         skipped=training.skipped[1],
         pictured=PICTURED,
     )
+    if isinstance(found, MultiLabelEvaluation):
+        found = found.with_best_thresholds()
+        said = dict(zip(found.class_names, map(float, found.thresholds), strict=True))
+        write_text(folder / THRESHOLDS, json.dumps(said, indent=2, ensure_ascii=False))
+    else:
+        with adorning("confusion_matrix.png", missing):
+            path = folder / "confusion_matrix.png"
+            visualize.confusion_matrix(found.matrix, val.class_names, path)
+        with adorning("mistakes.png", missing):
+            _draw_mistakes(found, folder / "mistakes.png")
     found.write(folder / PREDICTIONS)
-    with adorning("confusion_matrix.png", missing):
-        visualize.confusion_matrix(found.matrix, val.class_names, folder / "confusion_matrix.png")
-    with adorning("mistakes.png", missing):
-        _draw_mistakes(found, folder / "mistakes.png")
     with adorning("images in TensorBoard", missing):
         adornments.write_pictures(recipe, train, folder, len(history["loss"]))
     error = _export(best, recipe, val, folder)
 
     left_out = write_skipped(training.skipped, folder)
-    shows_top5 = len(val.class_names) >= TOP5_CLASSES
-    best_epoch = int(np.argmax(history["val_accuracy"])) + 1
+    best_epoch = int(np.argmax([checkpoint.score(row) for row in state.history])) + 1
     averaged = recipe.swa_start is not None
     kept = "the averaged weights" if averaged else "the best epoch"
     facts = [
         *([("note", note)] if note else []),
-        (f"validation accuracy of {kept}", f"{found.top1:.4f}"),
-        *([(f"top-5 accuracy of {kept}", f"{found.top5:.4f}")] if shows_top5 else []),
+        *_figures(found, kept),
         *([] if averaged else [("best epoch", f"{best_epoch} of {len(history['loss'])}")]),
         ("largest difference between the SavedModel and the model", f"{error:.1e}"),
         ("device", str(training.distribution)),
@@ -86,10 +92,10 @@ def finish(training, state, *, note, command):
     text = report(
         folder.name,
         facts=facts,
-        classes=_classes(train, found.matrix),
+        classes=_classes(train, found),
         missing=missing,
         skipped=left_out,
-        mistakes=found.mistakes,
+        found=found,
         command=command,
     )
     write_text(folder / REPORT, text)
@@ -97,7 +103,7 @@ def finish(training, state, *, note, command):
         logger.warning("Skipped %s: %s.", file, reason)
     if left_out:
         logger.warning("%d images were skipped: see %s.", len(left_out), folder / "skipped.csv")
-    logger.info("Validation accuracy %.4f. Run folder: %s.", found.top1, folder)
+    logger.info("Validation: %s. Run folder: %s.", found, folder)
 
 
 def write_skipped(skipped, folder):
@@ -123,13 +129,35 @@ def _said(recipe):
             yield name, value
 
 
-def _classes(train, matrix):
+def _figures(found, kept):
+    """(name, value) of what the network reached that is kept."""
+    if isinstance(found, MultiLabelEvaluation):
+        yield f"mean average precision of {kept}", f"{found.figures[MEAN_AP]:.4f}"
+        for mean in ("micro", "macro"):
+            value = found.figures[f"f1_{mean}"]
+            yield f"F1, {mean}, at thresholds chosen on these images", f"{value:.4f}"
+        return
+    yield f"validation accuracy of {kept}", f"{found.top1:.4f}"
+    if len(found.matrix) >= TOP5_CLASSES:
+        yield f"top-5 accuracy of {kept}", f"{found.top5:.4f}"
+
+
+def _classes(train, found):
     """Returns the columns of the report's table of classes, {header: a cell for each class}."""
-    totals = matrix.sum(axis=1)
+
+    def written(values):
+        return [f"{value:.3f}" for value in values]
+
     # Without the training counts, if all images would have to be read again to count them.
     counts = {} if train.counts is None else {"train": train.counts}
-    right = [f"{share:.3f}" for share in np.diag(matrix) / np.maximum(totals, 1)]
-    return {"class": train.class_names, **counts, "validate": totals, "right": right}
+    if isinstance(found, MultiLabelEvaluation):
+        totals = found.targets.sum(0)
+        columns = {"AP": found.average_precisions, "F1": found.f1, "threshold": found.thresholds}
+        others = {name: written(values) for name, values in columns.items()}
+    else:
+        totals = found.matrix.sum(axis=1)
+        others = {"right": written(np.diag(found.matrix) / np.maximum(totals, 1))}
+    return {"class": train.class_names, **counts, "validate": totals, **others}
 
 
 def _draw_mistakes(found, path):
@@ -161,7 +189,7 @@ def _export(model, recipe, source, folder):
 
     key = tf.constant([recipe.seed, -2], tf.int64)  # a random order, without reading all images
     images, inputs = [], []
-    for _, item, _ in source.examples(key, 0).take(VERIFIED).ignore_errors():
+    for _, item, *_ in source.examples(key, 0).take(VERIFIED).ignore_errors():
         with contextlib.suppress(tf.errors.OpError):  # unreadable
             content = source.read(item)
             inputs.append(recipe.preprocessing(content).numpy())
@@ -179,7 +207,7 @@ def _export(model, recipe, source, folder):
     return compared.error
 
 
-def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str:
+def report(title, *, facts, classes, skipped, found, missing, command) -> str:
     """Returns the text of report.md.
 
     Args:
@@ -187,7 +215,8 @@ def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str
         facts: (name, value) pairs.
         classes: The columns of the table of classes, {header: cells}.
         skipped: (file, reason) rows.
-        mistakes: (file, label, predicted, probability) rows, highest probability first.
+        found: The evaluation of the validation images, an `Evaluation` or a
+            `MultiLabelEvaluation`.
         missing: {file: reason} of pictures that could not be created.
         command: The command line of the training.
     """
@@ -199,11 +228,15 @@ def report(title, *, facts, classes, skipped, mistakes, missing, command) -> str
     if missing:
         lines += ["## Missing", "", *_table(("what", "why"), missing.items()), ""]
     lines += ["## Classes", "", *_table(classes, zip(*classes.values(), strict=True)), ""]
-    lines += picture("Confusion matrix", "confusion_matrix.png")
-    lines += ["## Misclassified validation images, most confident first", ""]
-    header = ("file", "label", "predicted", "probability")
-    lines += _table(header, mistakes[:SHOWN]) if mistakes else ["None."]
-    lines += ["", *(picture("Mistakes", "mistakes.png") if mistakes else [])]
+    mistakes = found.mistakes
+    if isinstance(found, MultiLabelEvaluation):
+        lines += ["## Validation images with a class missing or wrong", ""]
+    else:
+        lines += picture("Confusion matrix", "confusion_matrix.png")
+        lines += ["## Misclassified validation images, most confident first", ""]
+    lines += _table(found.header, mistakes[:SHOWN]) if mistakes else ["None."]
+    pictured = mistakes and isinstance(found, Evaluation)
+    lines += ["", *(picture("Mistakes", "mistakes.png") if pictured else [])]
     lines += ["All predictions are in predictions.csv.", "", "## Skipped files", ""]
     lines += _table(("file", "reason"), skipped[:SHOWN]) if skipped else ["None."]
     if len(skipped) > SHOWN:

@@ -29,7 +29,7 @@ from keras_resnet.files import write_text
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.trained.fingerprint import Fingerprint
 from keras_resnet.trained.run import BEST, CLASSES, LAST, RECIPE
-from keras_resnet.training import adornments, checkpoint
+from keras_resnet.training import adornments, checkpoint, labels
 from keras_resnet.training.adornments import adorning
 from keras_resnet.training.callbacks import copy_weights, write_network
 from keras_resnet.training.checkpoint import TrainingState
@@ -39,7 +39,7 @@ from keras_resnet.training.recipe import Recipe
 from keras_resnet.training.report import finish, write_skipped
 from keras_resnet.training.run_folder import locked, recipe_of, run_folder
 from keras_resnet.training.weight_averaging import copy_average
-from keras_resnet.weights.description import preprocessing_of
+from keras_resnet.weights.description import MULTI_LABEL, preprocessing_of
 
 logger = logging.getLogger("keras_resnet")
 
@@ -131,7 +131,7 @@ def _train_in(folder, recipe, distribution, save_every, note, command, begun):
     recipe = recipe.with_pixels_of(usual)
     recipe = distribution.resolved(recipe, recipe.epochs * sources[0].count // recipe.batch_size)
     weights = None if found else recipe.weights
-    plain, model = _networks(recipe, weights, sources[0].class_names, scope, distribution)
+    plain, model = _networks(recipe, weights, sources[0], scope, distribution)
     state, arrays = _state(found, folder, sources, distribution)
     for bad, known in zip(skipped, state.skipped, strict=True):
         bad.reasons.update(known)
@@ -158,18 +158,23 @@ def _data(recipe, distribution):
     sources = parts = training_sources(recipe.data, **split)
     if distribution.processes > 1:
         parts = training_sources(recipe.data, worker=distribution.worker, **split)
+    labels.check(recipe, sources, distribution.processes)
+    if recipe.class_weights is not None:
+        weights = labels.class_weights(recipe.class_weights, sources[0])
+        parts = parts[0].weighted(weights), parts[1]
     skipped = Skipped(), Skipped()
     for source, bad in zip(parts, skipped, strict=True):
         check_sample(source, bad, max_bad=recipe.max_bad, seed=recipe.seed)
     return sources, parts, skipped
 
 
-def _networks(recipe, weights, class_names, scope, distribution):
+def _networks(recipe, weights, source, scope, distribution):
     """Builds the network to save, and the network to train, which returns logits."""
     plain = models.create(
         recipe.model,
         weights=weights,
-        classes=len(class_names),
+        classes=len(source.class_names),
+        classifier_activation="sigmoid" if source.multi_label else "softmax",
         input_shape=(recipe.image_size, recipe.image_size, 3),
         zero_init_residual=recipe.zero_init_residual,
         dtype="float32",
@@ -178,7 +183,7 @@ def _networks(recipe, weights, class_names, scope, distribution):
     with scope():
         model = models.create(
             recipe.model,
-            classes=len(class_names),
+            classes=len(source.class_names),
             classifier_activation=None,
             input_shape=(side, side, 3),
             dropout=recipe.dropout,
@@ -242,6 +247,7 @@ def _write_beginning(training, sources, command):
     recipe, folder, classes = training.recipe, training.folder, sources[0].class_names
     if not (folder / RECIPE).exists():
         content = {**dataclasses.asdict(recipe), "classes": list(classes), "command": command}
+        content |= {MULTI_LABEL: True} if sources[0].multi_label else {}
         write_text(folder / RECIPE, json.dumps(content, indent=2))
     save_class_indices(classes, folder / CLASSES)
     write_skipped(training.skipped, folder)

@@ -72,7 +72,7 @@ def copy_average(training, folder):
         first_step=recipe.epochs * steps,
         skipped=training.skipped[0],
     )
-    recompute_statistics(network, (images for images, _ in itertools.islice(batches, steps)))
+    recompute_statistics(network, (images for images, *_ in itertools.islice(batches, steps)))
     copy_weights(network, plain)
 
 

@@ -39,21 +39,24 @@ def curves(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str])
     """Draws loss and accuracy over the epochs.
 
     Args:
-        history: Lists of values per epoch, under "loss", "val_loss", "accuracy" and "val_accuracy".
+        history: Lists of values per epoch, under "loss", "val_loss", "accuracy" and "val_accuracy";
+            or, instead of the accuracies, under "val_mean_average_precision".
         path: The picture to write.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6))
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        epochs = range(1, len(history[quantity]) + 1)
+    second = "accuracy" if "accuracy" in history else "mean_average_precision"
+    epochs = range(1, len(history["loss"]) + 1)
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", second), strict=True):
         for name, label in ((quantity, "training"), (f"val_{quantity}", "validation")):
-            axes.plot(epochs, history[name], "o-", markersize=3, label=label, clip_on=False)
+            if name in history:
+                axes.plot(epochs, history[name], "o-", markersize=3, label=label, clip_on=False)
         axes.update_datalim([(1, 0)])  # leaves room above the highest loss
-        axes.set(xlabel="epoch", ylabel=quantity)
+        axes.set(xlabel="epoch", ylabel=quantity.replace("_", " "))
         axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.set_ylim(0, 1.02 if quantity == "accuracy" else None)
+        axes.set_ylim(0, None if quantity == "loss" else 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.configs import IMAGENET_MEAN, IMAGENET_STD
+from keras_resnet.fields import is_number
 from keras_resnet.files import read_json
 from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights import hub, registry
 from keras_resnet.weights.errors import CheckpointError
 
 RECIPE, STEMS = "recipe.json", ("best", "last")  # of a run folder, and its weights files
+THRESHOLDS, MULTI_LABEL = (
+    "thresholds.json",
+    "multi_label",
+)  # its other file, and a key of recipe.json
+ADVICE = "Correct it, or move it elsewhere."
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # Defaults of ConvNextImageProcessor, which transformers uses for its ResNets.
 CONVNEXT = {
@@ -55,13 +61,59 @@ def preprocessing_of(
         return row.preprocessing
     recipe = path.with_name(RECIPE)
     if path.stem in STEMS and recipe.is_file():
-        return read_json(recipe, _of_run, advice="Correct it, or move it elsewhere.")
+        return read_json(recipe, _of_run, advice=ADVICE)
     return _described(source, hub.CONFIG, lambda config: _of_config(config, source))
 
 
 def class_names_of(source: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """Returns the class names in a config.json; None if it has none. See `preprocessing_of`."""
     return _described(source, hub.CONFIG, _class_names)
+
+
+def thresholds_of(source: str | os.PathLike[str], classes: int) -> tuple[float, ...] | None:
+    """The least probability at which each class is predicted; None of a single-label network.
+
+    Args:
+        source: As for `preprocessing_of`.
+        classes: Number of classes.
+    """
+    path = Path(source)
+    if path.stem in STEMS and path.with_name(RECIPE).is_file():
+        return thresholds_of_run(path.parent, classes)
+
+    def understand(config):
+        own = config.get("keras_resnet")
+        values = own.get("thresholds") if isinstance(own, dict) else None
+        return None if values is None else checked_thresholds(values, classes)
+
+    return _described(source, hub.CONFIG, understand)
+
+
+def thresholds_of_run(folder, classes):
+    """Those of a run folder: 0.5 where training has not chosen any yet."""
+    if not read_json(folder / RECIPE, lambda recipe: recipe.get(MULTI_LABEL), advice=ADVICE):
+        return None
+    if not (folder / THRESHOLDS).is_file():
+        return (0.5,) * classes
+    return read_json(
+        folder / THRESHOLDS,
+        lambda values: checked_thresholds(list(values.values()), classes),
+        advice=ADVICE,
+    )
+
+
+def checked_thresholds(values, classes):
+    """Thresholds as a tuple.
+
+    Raises:
+        ValueError: if they are no numbers, 0 to 1, one for each class.
+    """
+    if len(values) != classes or not all(is_number(value) and 0 <= value <= 1 for value in values):
+        raise ValueError(
+            f"thresholds should be {classes} numbers, 0 to 1, one for each class. Received: "
+            f"{values!r:.80}"
+        )
+    return tuple(map(float, values))
 
 
 def _described(source, name, understand):

@@ -19,6 +19,7 @@ from keras_resnet.configs import CONFIGS, IMAGENET
 from keras_resnet.files import write_text
 from keras_resnet.preprocessing import Preprocessing, pair
 from keras_resnet.weights.architecture import recognise
+from keras_resnet.weights.description import checked_thresholds
 from keras_resnet.weights.hub import CONFIG, FILES
 from keras_resnet.weights.saving import save
 from keras_resnet.weights.state_dict import (
@@ -39,6 +40,7 @@ def save_hub(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     metrics: Mapping[str, float] | None = None,
     data: str | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -57,6 +59,9 @@ def save_hub(
         preprocessing: The evaluation transform. Default: `model.preprocessing` of `create`, or the
             usual one for such networks.
         class_names: Class names, in order.
+        thresholds: For a network whose images show several classes, the least probability at which
+            each is predicted. This package then takes the sigmoid of the logits; timm, which has
+            no such setting, the softmax.
         metrics: {name: value} for the model card: {"accuracy": 0.91}.
         data: Description of the data that the metrics were measured on.
         recipe: Fields of the recipe by name, for the model card.
@@ -95,6 +100,8 @@ def save_hub(
     of_timm = family is IMAGENET and version != "v1" and not config.like_applications
     said = _of_timm(found, used) if of_timm else {"num_classes": found.classes}
     own = {"model": found.variant, "version": version, "preprocessing": dataclasses.asdict(used)}
+    if thresholds is not None:
+        own["thresholds"] = checked_thresholds(list(thresholds), found.classes)
     said |= {"keras_resnet": own}
     said |= {"label_names": list(class_names)} if class_names is not None else {}
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,8 @@
 """The article's training script, in PyTorch: a folder of flowers, Adam, the best checkpoint."""
 
+import argparse
+from pathlib import Path
+
 import torch
 import torchvision
 from torchvision import transforms
@@ -46,3 +49,13 @@ def train(folder, *, model, size, epochs, batch_size=16, learning_rate=1e-4, see
             )
         best = max(best, right / len(val_set))
     return best
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="resnet34")
+    for name, default in (("image-size", 224), ("epochs", 15), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = vars(parser.parse_args())
+    print("best accuracy", train(given.pop("folder"), size=given.pop("image_size"), **given))

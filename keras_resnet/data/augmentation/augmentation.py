@@ -160,31 +160,33 @@ class Augmentation:
         erasures: tf.Tensor,
         key: tf.Tensor,
         classes: int,
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        weights: tf.Tensor | None = None,
+    ) -> tuple:
         """Draws the random numbers for a batch, which `apply` uses.
 
         Args:
             pixels: uint8 (batch, height, width, 3).
-            labels: int64 (batch,).
+            labels: int64 (batch,), or float32 (batch, classes).
             erasures: int32 (batch, 4), from `image`.
             key: int64 tensor (2,), the random seed.
             classes: Number of classes.
+            weights: Weight of each image's loss, float32 (batch,), if images weigh differently.
 
         Returns:
             A dictionary for `apply`, with "pixels", if there is erasing "erasures", and if images
-            are mixed "partners", "shares" and "boxes" of `mixing.draw`; and the labels, int64
-            (batch,), or float32 (batch, classes) if `mixes_labels`.
+            are mixed "partners", "shares" and "boxes" of `mixing.draw`; the labels, int64 (batch,),
+            or float32 (batch, classes) if they were or `mixes_labels`; and the weights, if any.
         """
         batch = {"pixels": pixels}
         if self.erasing:
             batch["erasures"] = erasures
-        if self.mixes_labels:
+        if self.mixes_labels and labels.dtype.is_integer:
             labels = mixing.smooth_labels(labels, classes, self.label_smoothing)
         if self.mixes_images:
             draws = mixing.draw(pixels, key, self.mixup, self.cutmix, self.repeats)
             batch["partners"], batch["shares"], batch["boxes"], label_shares = draws
-            labels = mixing.mix_labels(labels, batch["partners"], label_shares)
-        return batch, labels
+            return batch, *mixing.mix_labels(labels, batch["partners"], label_shares, weights)
+        return (batch, labels) if weights is None else (batch, labels, weights)
 
     def apply(self, batch: Mapping[str, Any], preprocessing: Preprocessing, ops: Any = tf) -> Any:
         """Normalises, erases and mixes the images of a batch from `drawn`.

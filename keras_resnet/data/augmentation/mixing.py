@@ -40,7 +40,7 @@ def mix(images, labels, key, mixup, cutmix, repeats=1):
         return images, labels
     partners, shares, boxes, label_shares = draw(images, key, mixup, cutmix, repeats)
     mixed = blend(images, tf.gather(images, partners), shares, boxes)
-    return mixed, mix_labels(labels, partners, label_shares)
+    return mixed, *mix_labels(labels, partners, label_shares)
 
 
 def draw(images, key, mixup, cutmix, repeats=1):
@@ -75,10 +75,28 @@ def draw(images, key, mixup, cutmix, repeats=1):
     return partners, *(tf.gather(tf.stack(column), rows % repeats) for column in drawn)
 
 
-def mix_labels(labels, partners, shares):
-    """Mixes the labels of a batch, float32 (batch, classes); see `draw`."""
-    shares = shares[:, tf.newaxis]
-    return labels * shares + tf.gather(labels, partners) * (1 - shares)
+def mix_labels(labels, partners, shares, weights=None):
+    """Mixes the labels of a batch; returns (labels,), or (labels, weights) if there are weights.
+
+    The loss of a mixed image is the weighted sum of the losses of its two images: since
+    cross-entropies are linear in the labels, these are mixed by share times weight, and the new
+    weight is the sum of both.
+
+    Args:
+        labels: float32 (batch, classes).
+        partners: As from `draw`.
+        shares: As from `draw`.
+        weights: float32 (batch,).
+    """
+
+    def mixed(values):
+        return values * shares[:, None] + tf.gather(values, partners) * (1 - shares[:, None])
+
+    if weights is None:
+        return (mixed(labels),)
+    weights = weights[:, tf.newaxis]
+    total = mixed(weights)
+    return tf.math.divide_no_nan(mixed(labels * weights), total), total[:, 0]
 
 
 def blend(images, others, shares, boxes, ops=tf):

@@ -101,12 +101,12 @@ def equalize(image):
 
 
 def invert(image):
-    """Subtracts each value from 255."""
+    """Inverts the image: 255 minus each value."""
     return 255 - image
 
 
 def solarize_add(image, amount):
-    """Adds `amount` to values below 128, at most up to 255."""
+    """Adds `amount` to the values below 128, up to 255."""
     added = tf.minimum(tf.cast(image, tf.int32) + amount, 255)
     return tf.where(image < 128, tf.cast(added, tf.uint8), image)
 
@@ -151,19 +151,19 @@ def _bicubic(part):
     )
 
 
-# Weights of the neighboring pixels, from the fractional part of the coordinate.
+# Weights of the neighboring pixels, from the distance to the previous one, 0 to 1.
 KERNELS = {"bilinear": _bilinear, "bicubic": _bicubic}
 
 
 def _interpolated(image, matrix, kernel, fill):
-    """`affine` with interpolation, as in PIL's Geometry.c; edge pixels are repeated."""
+    """`affine` with interpolation, as in PIL's Geometry.c: pixels repeat at the edges."""
     height, width = tf.unstack(tf.shape(image)[:2])
     a, b, c, d, e, f = (tf.cast(number, tf.float64) for number in matrix)
     x = tf.cast(tf.range(width), tf.float64)[tf.newaxis, :] + 0.5
     y = tf.cast(tf.range(height), tf.float64)[:, tf.newaxis] + 0.5
 
     def around(place, count):
-        """Indices of the neighbors on an axis, int32 (height, width, taps), and their weights."""
+        """Returns indices of the neighbors, int32 (height, width, taps), weights, and a mask."""
         before = tf.floor(place - 0.5)
         weights = tf.stack(kernel(tf.cast(place - 0.5 - before, tf.float32)), -1)
         taps = weights.shape[-1]
@@ -177,7 +177,7 @@ def _interpolated(image, matrix, kernel, fill):
     values = tf.gather(tf.reshape(_float(image), (-1, 3)), places)
     values = tf.reduce_sum(values * of_columns[..., tf.newaxis, :, tf.newaxis], 3)
     values = tf.reduce_sum(values * of_rows[..., tf.newaxis], 2)
-    # PIL truncates; rounding may have made the sum of the weights a little less than 1.
+    # PIL truncates, and a sum of weights may be slightly below 1.
     values = tf.cast(tf.clip_by_value(values + 1e-3, 0.0, 255.0), tf.uint8)
     return tf.where((in_width & in_height)[..., tf.newaxis], values, tf.constant(fill, tf.uint8))
 

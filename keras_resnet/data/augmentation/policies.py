@@ -17,18 +17,18 @@ OPERATIONS = (*SIGNED, *UNSIGNED)
 
 
 IDENTITY = OPERATIONS.index("identity")
-CHAINS, DEPTH, SEVERITY = 3, 3, 3  # AugMix: chains, maximum operations per chain, magnitudes
+CHAINS, DEPTH, SEVERITY = 3, 3, 3  # AugMix: chains, operations per chain, magnitudes
 
 
 class Ranges(NamedTuple):
-    """Magnitudes of the operations of a policy.
+    """The ranges of a policy's operations.
 
     Args:
-        bins: Number of magnitudes, from 0.
+        bins: Number of magnitudes.
         shear: Maximum shear.
-        shift: Maximum translation, in pixels, or if below 1 as a fraction of the image's side.
+        shift: Maximum translation, in pixels, or below 1 as a fraction of the image's side.
         angle: Maximum rotation, in degrees.
-        enhancement: Maximum change of the factor of an enhancement.
+        enhancement: Maximum change of an enhancement's factor.
         bits: Bits that "posterize" keeps at magnitude 0.
         lost: Maximum number of bits that it removes.
         interpolation: Interpolation of shears, translations and rotations.
@@ -57,7 +57,7 @@ def apply(image, operation, level, sign, ranges):
         operation: Scalar int32 tensor: an index into OPERATIONS.
         level: Scalar int32 tensor: the magnitude, from 0.
         sign: Scalar float32 tensor, 1 or -1: the direction, for operations that have one.
-        ranges: The `Ranges` of the policy.
+        ranges: The policy's `Ranges`.
 
     Source: torchvision.transforms.RandAugment, TrivialAugmentWide and AugMix, their
     _augmentation_space.

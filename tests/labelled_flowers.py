@@ -1,0 +1,23 @@
+"""Tables of drawn flowers, of which each shows several classes."""
+
+import csv
+
+CLASSES = ("even", "first", "round", "yellow")
+
+
+def labels_of(name, number):
+    """The classes of a drawn flower, by its kind and number."""
+    shown = {"even": number % 2 == 0, "first": number == 0}
+    shown |= {"round": name in ("daisy", "rose"), "yellow": name in ("dandelion", "sunflower")}
+    return [label for label in CLASSES if shown[label]]
+
+
+def write_tables(folder):
+    """Writes train.csv and val.csv into a folder of drawn flowers, with weights."""
+    for part in ("train", "val"):
+        with (folder / f"{part}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "labels", "weight"])
+            for path in sorted((folder / part).rglob("*.jpg")):
+                shown = ";".join(labels_of(path.parent.name, int(path.stem)))
+                writer.writerow([path.relative_to(folder), shown, 1 + int(path.stem) % 2])
