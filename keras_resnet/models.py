@@ -195,14 +195,14 @@ def create(
 
 
 def at_size(model: keras.Model, size: int | tuple[int, int] | None) -> keras.Model:
-    """A copy of a model, with the same weights, for images of another size.
+    """Returns a copy of a model for another image size, with the same weights.
 
     Args:
         model: A functional model with one input, channels last.
-        size: Height and width in pixels, or both; None for images of any size.
+        size: Height and width in pixels, or a tuple of both; None for any size.
 
     Raises:
-        ValueError: if the model depends on the size of its images.
+        ValueError: if the model supports only one image size.
     """
     sides = (None, None) if size is None else pair(size)
     if model.input_shape[1:3] == sides:
@@ -213,7 +213,8 @@ def at_size(model: keras.Model, size: int | tuple[int, int] | None) -> keras.Mod
         copy.set_weights(model.get_weights())
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{model.name} takes images of {model.input_shape[1:3]} pixels alone, not of {sides}."
+            f"{model.name} supports only images of {model.input_shape[1:3]} pixels. Received: "
+            f"{sides}"
         ) from error
     return copy
 

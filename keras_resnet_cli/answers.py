@@ -22,7 +22,8 @@ from keras_resnet_cli.terminal import printable, subpackage
 Flip = Annotated[
     bool,
     typer.Option(
-        "--flip", help="Average the answers on each image and its mirror image, in twice the time."
+        "--flip",
+        help="Average the predictions for each image and its mirror image; takes twice as long.",
     ),
 ]
 
@@ -85,7 +86,7 @@ def evaluate(
 
 
 def _at_the_usual_size(network, chosen, data, flip):
-    """With --image-size, the accuracy without it, which says what the other size costs or gains."""
+    """With --image-size, returns the accuracy without it, for comparison."""
     if network.keywords["image_size"] is None:
         return {}
     usual = network(image_size=None, resize=None)

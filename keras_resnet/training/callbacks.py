@@ -78,7 +78,7 @@ class CallbackList(keras.callbacks.CallbackList):
 
 
 def write_network(network, path):
-    """Saves a network; it replaces the file at once."""
+    """Saves a network; an existing file is replaced atomically."""
     with replacing(path) as temporary:
         network.save(temporary)
 
@@ -301,7 +301,7 @@ class SharedValidation(keras.callbacks.Callback):
         distribution = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
-            copy_validated(self.model, self.model, training.plain)
+            copy_validated(self.model, training.model, training.plain)
             found = evaluate(
                 training.plain,
                 training.sources[1],

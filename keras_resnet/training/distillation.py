@@ -1,4 +1,4 @@
-"""Knowledge distillation: a network learns what another, its teacher, answers on the same images.
+"""Knowledge distillation: a network learns the predictions of another one, its teacher.
 
 Source: Hinton et al., https://arxiv.org/abs/1503.02531, section 2.
 """
@@ -16,44 +16,45 @@ from keras_resnet.weights.description import RECIPE
 
 
 class Distillation(keras.layers.Layer):
-    """The loss between a network's logits and its teacher's answers.
+    """The distillation loss of a network.
 
     Args:
-        teacher: From normalised images to probabilities; it does not train.
-        share: Of this loss in the whole one.
-        temperature: Of both distributions.
-        scale: Of the images, before the teacher sees them: for each channel.
-        offset: What is added then.
+        teacher: A model from normalised images to probabilities, which is not trained.
+        share: Share of this loss in the training loss.
+        temperature: Temperature of both distributions.
+        scale: Factor for each channel of the images, from the network's normalisation to the
+            teacher's.
+        offset: Offset for each channel, added after that.
     """
 
     def __init__(self, teacher, share, temperature, scale, offset):
         super().__init__(name="distillation", dtype="float32")
         teacher.trainable = False
         self.teacher, self.share, self.temperature = teacher, share, temperature
-        self.scale, self.offset = scale, offset
-        self.built = True  # as the teacher is
+        self.scale, self.offset = np.float32(scale), np.float32(offset)
+        self.built = True  # like the teacher
 
     def call(self, images, logits):
-        """The loss, a scalar, of (batch, height, width, 3) and (batch, classes)."""
+        """Returns the loss, for images (batch, height, width, 3) and logits (batch, classes)."""
         images = ops.cast(images, "float32") * self.scale + self.offset
         answers = ops.cast(self.teacher(images, training=False), "float32")
         smallest = np.finfo(np.float32).tiny
-        # Softmax forgets what is added to all logits: their logarithms will do.
+        # Log-probabilities are logits up to a constant, which softmax ignores.
         return self.share * divergence(
             logits, ops.log(ops.maximum(answers, smallest)), self.temperature
         )
 
 
 def divergence(logits, teachers, temperature):
-    """The Kullback-Leibler divergence from the teacher's distribution, times temperature squared.
+    """Computes the KL divergence from the teacher's distribution, times the temperature squared.
 
     Args:
-        logits: The network's, (batch, classes).
-        teachers: The teacher's.
-        temperature: By which both are divided.
+        logits: Logits of the network, (batch, classes).
+        teachers: Logits of the teacher, (batch, classes).
+        temperature: Both are divided by it.
 
     Returns:
-        The mean over the batch.
+        The mean over the batch, a scalar.
     """
     ours = ops.log_softmax(logits / temperature)
     theirs = ops.log_softmax(teachers / temperature)
@@ -62,10 +63,10 @@ def divergence(logits, teachers, temperature):
 
 
 def create_distillation(recipe, class_names) -> Distillation | None:
-    """The part of a recipe's loss that its teacher makes; None without one.
+    """Makes the distillation loss of a recipe; None without a teacher.
 
     Raises:
-        ValueError: if the teacher cannot be read, or does not know the same classes.
+        ValueError: if the teacher cannot be read, or was trained on other classes.
     """
     if recipe.teacher is None:
         return None
@@ -79,26 +80,23 @@ def create_distillation(recipe, class_names) -> Distillation | None:
     if model.output_shape[-1] != classes:
         raise ValueError(
             f"The teacher {recipe.teacher} has {model.output_shape[-1]} classes, and the data "
-            f"{classes}. Choose one that was trained on these classes."
+            f"{classes}. Choose a teacher that was trained on these classes."
         )
     model = at_size(model, None)
     answers = np.asarray(model(np.zeros((1, recipe.image_size, recipe.image_size, 3), np.float32)))
     if answers.ndim != 2 or (answers < 0).any() or abs(answers.sum() - 1) > 1e-3:
         raise ValueError(
-            f"The teacher {recipe.teacher} should answer with a probability for each class: let "
-            "it end with softmax."
+            f"The outputs of the teacher {recipe.teacher} should be class probabilities. Add a "
+            "softmax at its end."
         )
-    # The teacher's own normalisation, of images that are normalised already.
     ours, theirs = recipe.preprocessing, network.preprocessing
     scale = np.float32(ours.std) / np.float32(theirs.std)
     offset = (np.float32(ours.mean) - np.float32(theirs.mean)) / np.float32(theirs.std)
-    return Distillation(
-        model, recipe.teacher_share, recipe.temperature, scale.tolist(), offset.tolist()
-    )
+    return Distillation(model, recipe.teacher_share, recipe.temperature, scale, offset)
 
 
 def _open(recipe):
-    """The teacher: a run, weights of one of our networks, or a Keras model."""
+    """Opens the teacher: a run, weights of a network of this package, or a Keras model."""
     path = Path(recipe.teacher)
     if (path / RECIPE).is_file():
         return Network.from_run(path)
@@ -109,7 +107,7 @@ def _open(recipe):
             raise
         try:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except Exception as other:  # of Keras, zipfile, h5py: there is no end of them
+        except Exception as other:  # Keras, zipfile and h5py raise many kinds
             said = " ".join(str(other).split())[:300]
             raise ValueError(f"The teacher {path} cannot be read: {said}") from error
     return Network(model, recipe.preprocessing, None, path)

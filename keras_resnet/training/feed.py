@@ -38,19 +38,19 @@ class FedNetwork(keras.Model):
 
 
 class Head(keras.Model):
-    """The last layer alone, without its activation: from features to logits.
+    """The classifier alone, without its activation: from features to logits.
 
     Args:
-        dense: The layer.
+        dense: The `Dense` layer.
     """
 
     def __init__(self, dense):
         super().__init__(name=dense.name)
         self.dense = dense
-        self.built = True  # as the layer is
+        self.built = True  # like the layer
 
     def call(self, features):
-        """Logits, (batch, classes), of features, (batch, channels)."""
+        """Returns logits (batch, classes) for features (batch, channels)."""
         return ops.matmul(features, self.dense.kernel) + self.dense.bias
 
 

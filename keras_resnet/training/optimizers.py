@@ -73,7 +73,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         self.decayed_step(gradient, variable, learning_rate, self._decays[index])
 
     def decayed_step(self, gradient, variable, learning_rate, decay):
-        """A variable's step at its own learning rate and decay."""
+        """Updates a variable with its learning rate and decay."""
         if decay and self.decoupled:
             self.assign_sub(variable, variable * (learning_rate * decay))
         elif decay:
@@ -140,9 +140,9 @@ class Adam(_PerVariable, keras.optimizers.Adam):
 class Lamb(_PerVariable, keras.optimizers.Lamb):
     """LAMB (https://arxiv.org/abs/1904.00962), with the update of timm.optim.Lamb.
 
-    The weight decay is a part of the update whose norm is compared with the weight's. In Keras' own
-    it is subtracted beforehand. Weights without decay are updated as by Adam, without comparing
-    norms.
+    Weight decay is added to the update before the trust ratio is computed; `keras.optimizers.Lamb`
+    subtracts it from the weights beforehand. Weights without decay are updated as by Adam, without
+    a trust ratio.
 
     Args:
         learning_rate: Float or schedule.
@@ -157,7 +157,7 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
         super().__init__(learning_rate, epsilon=epsilon, **arguments)
 
     def decayed_step(self, gradient, variable, learning_rate, decay):
-        """Overrides the step, in which the decay has another place."""
+        """Updates a variable, with the decay in the trust ratio."""
         index = self._get_variable_index(variable)
         step = ops.cast(self.iterations + 1, variable.dtype)
         moments = []
@@ -166,7 +166,7 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
             (self._velocities[index], ops.square(gradient), self.beta_2),
         ):
             self.assign(moment, moment + (value - moment) * (1 - beta))
-            # 1 - beta ** step, of which float32 would lose four digits at the first steps.
+            # 1 - beta ** step, but without the cancellation in float32 in the first steps.
             moments.append(moment / -ops.expm1(step * math.log(beta)))
         update = moments[0] / (ops.sqrt(moments[1]) + self.epsilon)
         if decay and self.decoupled:
@@ -181,14 +181,14 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
 
 
 def layer_decays(config, factor) -> dict[str, float]:
-    """Factors of the learning rate that fall from block to block, towards the input.
+    """Returns layer-wise factors of the learning rate, which decay towards the input.
 
     Args:
         config: A `ResNetConfig`.
-        factor: Of a block's learning rate, what the one before it has; the last block has this.
+        factor: Factor from each block to the one before it; that of the last block.
 
     Returns:
-        {name of the stem's layers and of each block: its factor}; `fc` has 1.
+        Factors by name of layer or block; that of `fc` is 1.
 
     Source: timm.optim.param_groups_layer_decay (https://arxiv.org/abs/2106.08254).
     """
@@ -276,12 +276,12 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Until(WarmUp):
-    """A schedule up to a step, and from there on a constant learning rate.
+    """A schedule up to a step, followed by a constant learning rate.
 
     Args:
-        schedule: As of `WarmUp`.
-        steps: Number of its steps.
-        rate: The learning rate after them.
+        schedule: As for `WarmUp`.
+        steps: Number of steps of the schedule.
+        rate: Learning rate after them.
     """
 
     def __init__(self, schedule: LearningRate, steps: int, rate: float):
@@ -316,7 +316,7 @@ def create_schedule(recipe, steps_per_epoch):
 
 
 def _up_to_the_end(recipe, steps_per_epoch, highest):
-    """The schedule without averaging."""
+    """Makes the schedule without `swa_learning_rate`."""
     schedules = keras.optimizers.schedules
     steps = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup_epochs * steps_per_epoch)

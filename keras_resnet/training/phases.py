@@ -80,7 +80,7 @@ class Phase:
         batch_size: Number of images per step, over all processes.
         batches: Function from a step of the phase to endless training batches from this step on.
         validation: Validation batches; None if a callback validates.
-        loss_weight: Of the recipe's loss in the whole one.
+        loss_weight: Weight of the recipe's loss; the rest is that of distillation.
     """
 
     name: str
@@ -311,7 +311,7 @@ def fit(training, phase, state, arrays, scope=contextlib.nullcontext):
         if state.step:  # an interrupted epoch
             fit_epochs(state.epoch, state.epoch + 1, phase.steps - state.step)
         for span in phase.spans:
-            if span.start > phase.epochs.start:  # at another size
+            if span.start > phase.epochs.start:  # another image size
                 model.make_train_function(force=True)
             if state.epoch < span.stop and not state.ends(recipe):
                 fit_epochs(state.epoch, span.stop, phase.steps)

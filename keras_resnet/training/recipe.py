@@ -114,8 +114,8 @@ class Recipe:
             ),
             "a tuple of image sizes",
         ),
-        "Image sizes for progressive resizing, in place of `train_size`: (128, 176, 224) trains a "
-        "third of `epochs` at each. Each size is compiled once.",
+        "Image sizes for progressive resizing, instead of `train_size`, each for an equal part of "
+        "`epochs`: (128, 176, 224) for example.",
     )
     resize: int | None = field(
         None,
@@ -162,30 +162,26 @@ class Recipe:
     loss: str = field(
         "cross_entropy",
         one_of("cross_entropy", "binary_cross_entropy"),
-        'Training loss: "cross_entropy"; or "binary_cross_entropy", which takes each class by '
-        "itself, averaged over the classes (https://arxiv.org/abs/2110.00476). The validation loss "
-        "is the cross-entropy.",
+        'Training loss: "cross_entropy"; or "binary_cross_entropy", averaged over the classes '
+        "(https://arxiv.org/abs/2110.00476). The validation loss is always the cross-entropy.",
     )
     target_threshold: float | None = field(
         None,
         RATE,
-        "Share of a class in mixed or smoothed labels above which binary_cross_entropy takes it as "
-        "1, and else as 0. None to take labels as they are.",
+        "With binary_cross_entropy, mixed and smoothed labels above this become 1, and others 0. "
+        "None to use them as they are.",
     )
     teacher: str | None = field(
         None,
         a(str),
         "Knowledge distillation (https://arxiv.org/abs/1503.02531): the network to learn from, "
         "trained on the same classes: a run folder, weights, or a .keras file of any model from "
-        "normalised images to probabilities. It sees the same augmented images. Not in "
-        "`head_epochs`.",
+        "normalised images to class probabilities. Not used in `head_epochs`.",
     )
     teacher_share: float = field(
         0.5, FRACTION, "Share of the distillation loss in the training loss, 0 to 1."
     )
-    temperature: float = field(
-        4.0, POSITIVE, "Temperature of the distillation loss, which is multiplied by its square."
-    )
+    temperature: float = field(4.0, POSITIVE, "Temperature of the distillation loss.")
     optimizer: str = field(
         "adam",
         one_of("sgd", "sgdw", "adam", "adamw", "lamb"),
@@ -237,14 +233,14 @@ class Recipe:
     swa_start: int | None = field(
         None,
         whole(0),
-        "Stochastic weight averaging (https://arxiv.org/abs/1803.05407): the network that is saved "
-        "has the mean of the weights at the ends of the epochs after this one, and batch "
-        "statistics that are computed anew over the training images. None for no averaging.",
+        "Stochastic weight averaging (https://arxiv.org/abs/1803.05407): number of epochs after "
+        "which the weights at the end of each epoch are averaged. The average is saved, with batch "
+        "statistics recomputed on the training images. None for no averaging.",
     )
     swa_learning_rate: float | None = field(
         None,
         POSITIVE,
-        "Constant learning rate of the epochs after `swa_start`. None to go on with `schedule`.",
+        "Constant learning rate after `swa_start`. None to continue with `schedule`.",
     )
     clip_norm: float | None = field(
         None,
@@ -276,9 +272,9 @@ class Recipe:
     layer_decay: float | None = field(
         None,
         Rule(lambda factor: is_number(factor) and 0 < factor <= 1, "more than 0 and at most 1"),
-        "Factor of the learning rate from each block to the one before: `fc` has `learning_rate`, "
-        "the last block this times as much, the stem least (https://arxiv.org/abs/2106.08254). "
-        "None for one learning rate.",
+        "Layer-wise decay of the learning rate: its factor from each block to the one before it, "
+        "starting from `fc`, with `learning_rate` (https://arxiv.org/abs/2106.08254). None for the "
+        "same learning rate in all layers.",
     )
     head_epochs: int = field(
         0,
@@ -331,12 +327,12 @@ class Recipe:
 
     @property
     def training_preprocessing(self) -> Preprocessing:
-        """The evaluation transform with `train_size` as its crop, or the last of `train_sizes`."""
+        """The evaluation transform with `train_size`, or the last of `train_sizes`, as its crop."""
         size = self.train_sizes[-1] if self.train_sizes else self.train_size
         return dataclasses.replace(self.preprocessing, crop=size or self.image_size)
 
     def training_preprocessing_in(self, epoch: int) -> Preprocessing:
-        """`training_preprocessing` in an epoch, from 0 and without `head_epochs`."""
+        """Returns `training_preprocessing` for an epoch, from 0, not counting `head_epochs`."""
         count, usual = len(self.train_sizes), self.training_preprocessing
         size = self.train_sizes[epoch * count // self.epochs] if count else usual.crop
         return dataclasses.replace(usual, crop=size)
@@ -497,13 +493,13 @@ def _check_pairs(recipe):
     )
     _refuse_if(
         recipe.train_size and recipe.train_sizes,
-        "train_sizes stands in place of train_size: pass one of them.",
+        "train_sizes replaces train_size: pass one of them.",
         train_size=recipe.train_size,
         train_sizes=recipe.train_sizes,
     )
     _refuse_if(
         len(recipe.train_sizes) > recipe.epochs,
-        "There should be an epoch or more for each of train_sizes.",
+        "There should be at least one epoch for each of train_sizes.",
         train_sizes=recipe.train_sizes,
         epochs=recipe.epochs,
     )
@@ -572,8 +568,7 @@ def _check_pairs(recipe):
     _refuse_if(
         recipe.swa_start is not None
         and (recipe.ema_momentum, recipe.early_stopping) != (None,) * 2,
-        "swa_start averages the weights of all the last epochs: leave ema_momentum and "
-        "early_stopping out.",
+        "swa_start is not supported together with ema_momentum or early_stopping.",
         swa_start=recipe.swa_start,
         ema_momentum=recipe.ema_momentum,
         early_stopping=recipe.early_stopping,

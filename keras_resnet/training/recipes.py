@@ -6,8 +6,8 @@ from keras_resnet.data import Augmentation
 from keras_resnet.fields import row_of
 from keras_resnet.training.recipe import Recipe
 
-# ResNet strikes back, https://arxiv.org/abs/2110.00476, table 2: its longest procedure. What the
-# table leaves open is as timm has it: clipping in its LAMB, bicubic resizing.
+# ResNet strikes back, https://arxiv.org/abs/2110.00476, table 2. What the table does not say is as
+# in timm: gradient clipping in LAMB, bicubic interpolation.
 A1 = Recipe(
     model="resnet50",
     data="imagenet2012",
@@ -29,7 +29,7 @@ A1 = Recipe(
     clip_norm=1.0,
     precision=None,
 )
-# Without smoothing, each mixed class counts as 1, by timm's --bce-target-thresh 0.2.
+# target_threshold as in timm's commands for A2; with A1, it would undo the label smoothing.
 A2 = A1.changed(
     {
         "epochs": 300,
@@ -70,7 +70,7 @@ RECIPES = {
         weight_decay=1e-4,
         early_stopping=5,
     ),
-    # All layers, the earlier the slower.
+    # All layers, with lower learning rates towards the input.
     "fine_tune_layers": Recipe(
         model="resnet50",
         weights="imagenet",

@@ -80,7 +80,7 @@ def finish(training, state, *, note, command):
     left_out = write_skipped(training.skipped, folder)
     best_epoch = int(np.argmax([checkpoint.score(row) for row in state.history])) + 1
     averaged = recipe.swa_start is not None
-    kept = f"the mean of those after epoch {recipe.swa_start}" if averaged else "the best epoch"
+    kept = "the averaged weights" if averaged else "the best epoch"
     facts = [
         *([("note", note)] if note else []),
         *_figures(found, kept),

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: the mean of the weights at the ends of the last epochs.
+"""Stochastic weight averaging.
 
 Source: Izmailov et al., https://arxiv.org/abs/1803.05407; torch.optim.swa_utils.
 """
@@ -17,11 +17,11 @@ from keras_resnet.training.callbacks import copy_weights, synchronise
 
 
 class WeightAveraging(keras.callbacks.Callback):
-    """Averages the weights of a network after each epoch from one on.
+    """Averages the weights of a network over the ends of epochs.
 
     Args:
         network: The network.
-        first: The first epoch that counts, of the whole training and from 0.
+        first: Index of the first epoch to include.
     """
 
     def __init__(self, network, first):
@@ -33,7 +33,7 @@ class WeightAveraging(keras.callbacks.Callback):
         ]
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds the weights to the average."""
+        """Updates the average."""
         count = epoch - self.first
         if count < 0:
             return
@@ -44,11 +44,11 @@ class WeightAveraging(keras.callbacks.Callback):
 
 
 def copy_average(training, folder):
-    """Gives the plain network of a finished training the average, with batch statistics of its own.
+    """Copies the averaged weights to the plain network, and recomputes its batch statistics.
 
     Args:
-        training: A `Training` with the images of all processes.
-        folder: The run folder, whose checkpoint has the average.
+        training: A `Training`, with the images of all processes.
+        folder: The run folder; its checkpoint contains the average.
     """
     recipe, plain = training.recipe, training.plain
     _, arrays = checkpoint.load(folder)
@@ -77,11 +77,11 @@ def copy_average(training, folder):
 
 
 def recompute_statistics(network, batches):
-    """Sets the batch statistics of a network to their mean over batches, each counting alike.
+    """Sets the batch statistics of a network to their mean over batches.
 
     Args:
-        network: The network; what is frozen in it stays.
-        batches: Normalised images.
+        network: The network. Frozen layers are not changed.
+        batches: Batches of normalised images.
 
     Source: torch.optim.swa_utils.update_bn.
     """
@@ -93,7 +93,7 @@ def recompute_statistics(network, batches):
     moments = [part for layer in layers for part in (layer.moving_mean, layer.moving_variance)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
-        layer.momentum = 0.0  # so that they are those of the last batch
+        layer.momentum = 0.0  # the statistics are then those of the last batch
     call = tf.function(network) if keras.backend.backend() == "tensorflow" else network
     sums, count = [np.zeros(part.shape) for part in moments], 0
     for images in batches:

@@ -1,4 +1,4 @@
-"""The table of docs/training.md that says how far a recipe's fields are from another library's."""
+"""The table in docs/training.md of the differences between recipe fields and their references."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,13 @@ HEADING = "| field | compared with | largest difference |\n| --- | --- | --- |\n
 
 
 def compared(field, reference, difference, limit):
-    """Checks a difference, and the row of the table; KERAS_RESNET_WRITE_TABLE=1 writes it anew.
+    """Checks a difference, and its row of the table; KERAS_RESNET_WRITE_TABLE=1 updates the row.
 
     Args:
-        field: The first column.
-        reference: The second.
-        difference: What was measured.
-        limit: The largest that is right.
+        field: Field of the recipe, and what was compared.
+        reference: The function or class that it was compared with.
+        difference: The measured difference.
+        limit: The largest difference allowed.
     """
     assert difference <= limit, (field, reference, difference)
     before, heading, rest = PAGE.read_text(encoding="utf-8").partition(HEADING)
@@ -23,7 +23,7 @@ def compared(field, reference, difference, limit):
     rows = {tuple(row.split(" | ")[:2]): row for row in table.splitlines()}
     start = (f"| {field}", reference)
     if os.environ.get("KERAS_RESNET_WRITE_TABLE"):
-        rows[start] = f"{' | '.join(start)} | {difference:.1e} |"
+        rows[start] = f"{' | '.join(start)} | {difference:.1g} |"
         table = "\n".join(rows.values())
         PAGE.write_text(before + heading + table + end + after, encoding="utf-8")
     assert float(rows[start].split(" | ")[2].rstrip(" |")) <= limit

@@ -66,7 +66,8 @@ def test_operations(interpolation):
                 found.append(sign)
             assert {*found} == {-1.0, 1.0}
     compared(
-        f"`augmentation.policy` by timm's name, {interpolation}: pixels off by more than 1 of 255",
+        f"`augmentation.policy`, RandAugment with {interpolation} interpolation: share of pixels "
+        "that differ by more than 1 of 255",
         "`timm.data.auto_augment` with Pillow",
         *(max(shares), 0.01),
     )

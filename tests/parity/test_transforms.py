@@ -256,7 +256,7 @@ def test_augmix_mixes_as_torchvisions():
         assert weights.sum() == pytest.approx(1)
         depths_seen += depths.tolist()
     assert {*depths_seen} == {1, 2, 3}
-    field = '`augmentation.policy="augmix"`: pixels off by more than 1 of 255'
+    field = '`augmentation.policy="augmix"`: share of pixels that differ by more than 1 of 255'
     compared(field, "`torchvision.transforms.AugMix` with Pillow", max(shares), 0.02)
 
 

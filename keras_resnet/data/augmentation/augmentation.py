@@ -27,7 +27,7 @@ POLICIES = {
 }
 POLICY = Rule(
     lambda name: isinstance(name, str) and (name in POLICIES or parsed(name) is not None),
-    f'{", ".join(POLICIES)}, or RandAugment by timm\'s name, "rand-m7-mstd0.5-inc1"',
+    f'{", ".join(POLICIES)}, or timm\'s "rand-m7-mstd0.5-inc1" or the like',
 )
 
 
@@ -70,9 +70,9 @@ class Augmentation:
     policy: str | None = field(
         None,
         POLICY,
-        'Augmentation policy: "rand_augment", "trivial_augment_wide" or "augmix", as torchvision '
-        'has them; or RandAugment as timm has it, by its name there, "rand-m7-mstd0.5-inc1". None '
-        "to disable.",
+        'Augmentation policy: "rand_augment", "trivial_augment_wide" or "augmix", as in '
+        "torchvision; or RandAugment as in timm, with its configuration string, "
+        '"rand-m7-mstd0.5-inc1" for example. None to disable.',
     )
     erasing: float = field(
         0.0, FRACTION, "Probability of erasing a random rectangle of an image, 0 to 1."

@@ -119,7 +119,7 @@ def affine(image, matrix, *, interpolation="nearest", fill=(0, 0, 0)):
         matrix: (a, b, c, d, e, f): output pixel (x, y) is input pixel (ax + by + c, dx + ey + f),
             where the centre of the first pixel is (0.5, 0.5), as in PIL.
         interpolation: "nearest", "bilinear" or "bicubic".
-        fill: RGB outside of the image, 0 to 255; black for "nearest".
+        fill: RGB color outside the image, 0 to 255; always black with "nearest".
     """
     if interpolation != "nearest":
         return _interpolated(image, matrix, KERNELS[interpolation], fill)

@@ -90,12 +90,12 @@ def apply(image, operation, level, sign, ranges):
 
 
 def draw(key, number, high):
-    """A whole number below `high`, the number-th draw of a key."""
+    """Draws an integer below `high`."""
     return tf.random.stateless_uniform((), tf.add(key, [0, number]), 0, high, tf.int32)
 
 
 def draw_sign(key, number):
-    """1 or -1, likewise."""
+    """Draws 1 or -1."""
     return tf.cast(2 * draw(key, number, 2) - 1, tf.float32)
 
 
@@ -127,13 +127,11 @@ def trivial_augment_wide(image, key):
 
 
 def augmix(image, key):
-    """AugMix: the image and three chains of operations at low magnitudes, mixed.
-
-    Its loss, which compares three such images, is not a part of this.
+    """AugMix: mixes an image with three randomly augmented copies. Without the consistency loss.
 
     Args:
         image: uint8 tensor (height, width, 3).
-        key: int64 tensor (2,): equal keys, equal changes.
+        key: int64 tensor (2,): equal keys give equal results.
 
     Source: https://arxiv.org/abs/1912.02781; torchvision.transforms.AugMix.
     """
@@ -150,12 +148,12 @@ def augmix(image, key):
 
 
 def augmix_draws(key):
-    """What `augmix` draws for an image.
+    """Draws the random numbers of `augmix`.
 
     Returns:
-        The chains' share of the result, and that of each chain in it, float32 () and (chains,);
-        the length of each, int32 (chains,); and of each operation its index, magnitude and
-        direction, (chains, length).
+        The share of the augmented copies in the result, float32 (); the weight of each of them,
+        float32 (chains,); their numbers of operations, int32 (chains,); and the index, magnitude
+        and direction of each operation, (chains, length).
     """
     keys = tf.unstack(tf.random.split(key, 6))
     shape = (CHAINS, DEPTH)

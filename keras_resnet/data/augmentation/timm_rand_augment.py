@@ -1,4 +1,4 @@
-"""RandAugment as timm has it, by the names that timm gives it: "rand-m7-mstd0.5-inc1"."""
+"""RandAugment as in timm, with timm's configuration strings: "rand-m7-mstd0.5-inc1"."""
 
 import re
 from typing import NamedTuple
@@ -8,21 +8,21 @@ import tensorflow as tf
 from keras_resnet.data.augmentation import operations
 from keras_resnet.data.augmentation.policies import ENHANCEMENTS, draw, draw_sign
 
-HIGHEST = 10.0  # magnitude
-HAPPENS = 0.5  # how often an operation that was drawn is done
-SHEAR, SHIFT, ANGLE, ENHANCEMENT = 0.3, 0.45, 30.0, 0.9  # the largest; a shift's is a share
+HIGHEST = 10.0  # maximum magnitude
+HAPPENS = 0.5  # probability of each selected operation
+SHEAR, SHIFT, ANGLE, ENHANCEMENT = 0.3, 0.45, 30.0, 0.9  # maxima; of translations, as a fraction
 PLAIN = ("autocontrast", "equalize", "invert")
 GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OPERATIONS = (*PLAIN, "posterize", "solarize", "solarize_add", *ENHANCEMENTS, *GEOMETRY)
 
 
 class Policy(NamedTuple):
-    """What the name of a policy says.
+    """A configuration of RandAugment.
 
     Args:
-        magnitude: The mean of the magnitudes, 0 to 10.
-        deviation: Their standard deviation.
-        operations: How many are drawn for an image.
+        magnitude: Mean magnitude, 0 to 10.
+        deviation: Standard deviation of the magnitude.
+        operations: Number of operations for each image.
     """
 
     magnitude: float
@@ -31,10 +31,10 @@ class Policy(NamedTuple):
 
 
 def parsed(name) -> Policy | None:
-    """The policy of a name like "rand-m7-mstd0.5-inc1"; None of another.
+    """Parses a string like "rand-m7-mstd0.5-inc1"; returns None for anything else.
 
-    m is the magnitude, mstd its standard deviation, n the number of operations (2). inc1 has to be
-    there: the other scale, on which some operations do less at a higher magnitude, is not here.
+    m is the magnitude, mstd its standard deviation and n the number of operations, 2 by default.
+    inc1 is required: the other scale, with less effect at higher magnitudes, is not supported.
     """
     first, *parts = str(name).split("-")
     found = [re.fullmatch(r"(mstd|m|n|inc)(\d{1,2}(?:\.\d{1,3})?)", part) for part in parts]
@@ -47,14 +47,14 @@ def parsed(name) -> Policy | None:
 
 
 def rand_augment(image, key, policy, *, interpolation, fill):
-    """Operations drawn at random, each at a magnitude around the policy's.
+    """Applies random operations, each with a random magnitude.
 
     Args:
         image: uint8 tensor (height, width, 3).
-        key: int64 tensor (2,): equal keys, equal changes.
+        key: int64 tensor (2,): equal keys give equal results.
         policy: A `Policy`.
-        interpolation: "bilinear" or "bicubic", of shears, translations and rotations.
-        fill: RGB outside of the image, 0 to 255.
+        interpolation: "bilinear" or "bicubic", for shears, translations and rotations.
+        fill: RGB color outside the image, 0 to 255.
 
     Source: timm.data.auto_augment.rand_augment_transform (https://arxiv.org/abs/1909.13719).
     """
@@ -76,26 +76,26 @@ def rand_augment(image, key, policy, *, interpolation, fill):
 
 
 def draw_level(key, policy):
-    """A magnitude, 0 to 10, of the normal distribution."""
+    """Draws a magnitude, 0 to 10, from a normal distribution."""
     level = policy.magnitude + policy.deviation * tf.random.stateless_normal((), key)
     return tf.clip_by_value(level, 0.0, HIGHEST)
 
 
 def apply(image, operation, level, sign, *, interpolation, fill):
-    """Does one operation.
+    """Applies one operation.
 
     Args:
-        image: As of `rand_augment`.
+        image: As for `rand_augment`.
         operation: Scalar int32 tensor: an index into OPERATIONS.
         level: Scalar float32 tensor: the magnitude, 0 to 10.
-        sign: Scalar float32 tensor, 1 or -1: the direction, for the operations that have one.
-        interpolation: As of `rand_augment`.
-        fill: As of `rand_augment`.
+        sign: Scalar float32 tensor, 1 or -1: the direction, for operations that have one.
+        interpolation: As for `rand_augment`.
+        fill: As for `rand_augment`.
     """
     share = level / HIGHEST
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     x, y = sign * share * SHIFT * width, sign * share * SHIFT * height
-    matrices = {  # translations are by fractions of pixels too
+    matrices = {  # translations can be fractions of pixels
         "shear_x": (1, sign * share * SHEAR, 0, 0, 1, 0),
         "shear_y": (1, 0, 0, sign * share * SHEAR, 1, 0),
         "translate_x": (1, 0, x, 0, 1, 0),
