@@ -1,6 +1,6 @@
 """What an approximate index of embeddings gains and loses, against comparing with all of them.
 
-    python benchmarks/similar.py PHOTOS WEIGHTS [--rows 30000] [--threshold 0.95]
+    python benchmarks/similar.py PHOTOS WEIGHTS [--rows 60000] [--threshold 0.95]
 
 The embeddings are those of random patches of photographs, by the network of a file of weights. The
 queries are 1,000 further patches. Recall is the share of the ten nearest, by NumPy, that are found.
@@ -53,7 +53,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", help="folder of .jpg files")
     parser.add_argument("weights", help="file of weights")
-    parser.add_argument("--rows", type=int, default=30_000)
+    parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--threshold", type=float, default=0.95)
     arguments = parser.parse_args()
     network = trained.open_network(weights=arguments.weights)

@@ -28,8 +28,8 @@ AT_A_TIME = 4096  # rows of a file that are in memory
 SEARCHED = 128  # rows whose duplicates are looked for at once
 # An approximate index has as many cells as the square root of its rows, and is trained on some rows
 # of each. A search looks into the nearest cells, into fewer for duplicates, which lie close.
-LEAST, TRAINED_ON = 20_000, 64
-NEAREST_CELLS, DUPLICATES_CELLS = 24, 4
+LEAST, TRAINED_ON = 50_000, 64
+NEAREST_CELLS, DUPLICATES_CELLS = 24, 8
 ROUNDING = 1e-6
 JOB_KEYS = ("layer", "weights_sha256", "rows", "preprocessing", "export")
 ADVICE = "Write it again: keras-resnet embed."
@@ -58,7 +58,7 @@ class Index:
     Args:
         folder: A folder that `bulk.embed` wrote.
         approximate: Whether to compare a query only with the embeddings in some regions (an
-            inverted file of faiss), which pays for thousands of queries; of fewer than 20,000
+            inverted file of faiss), which pays for thousands of queries; of fewer than 50,000
             images, all are compared anyway.
 
     Raises:
