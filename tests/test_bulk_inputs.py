@@ -184,9 +184,9 @@ def test_data_sets_of_tfds(folder_here):
     tfds.core.add_data_dir("tfds")
     rows = open_inputs("dots")
     expected = [
-        (f"dots/{split}/{number}", image)
+        (f"dots/{split}/{number}", example["image"])
         for split in ("test", "train")
-        for number, (image, _) in enumerate(tfds.load("dots", split=split, as_supervised=True))
+        for number, example in enumerate(tfds.load("dots", split=split))
     ]
     for start, stop in ((0, 10), (3, 8)):
         found = read(rows, start, stop)

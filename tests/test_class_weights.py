@@ -75,6 +75,7 @@ def losses(recipe, start, images, labels, weight):
         yield mean * np.mean(weight)
 
 
+@pytest.mark.slow
 def test_the_training_loss_is_weighted(flowers, source, tiny_rows, tmp_path):
     """By the class and the image, of a batch of all images; validation is not."""
     labels = np.repeat(range(5), list(COUNTS.values()))

@@ -197,6 +197,6 @@ def test_what_is_named_exists(page):
         code = block.code.replace("\\\n", " ")
         for name, rest in re.findall(r"keras-resnet(?::\S+)? ([a-z-]+)([^#\n]*)", code):
             known = {option for part in commands[name].params for option in part.opts}
-            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, (page, block.line)
+            assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", rest)) <= known, (page, block.line)
         for name in re.findall(r"keras_resnet\.(\w+)", block.code):
             assert name in keras_resnet.__all__, (page, name)

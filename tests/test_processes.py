@@ -47,8 +47,6 @@ def start(tmp_path):
                         env={
                             **os.environ,
                             "KERAS_BACKEND": "jax",
-                            # All but the first are spared most of the compiling.
-                            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
                             "PYTHONPATH": os.pathsep.join(sys.path),
                         },
                     )

@@ -182,6 +182,7 @@ GOOD = "rose/000.jpg,rose"
         (["file,label", GOOD, " ,rose"], "line 3: the file is empty"),
         (["file,label", GOOD, "rose/\0.jpg,rose"], "line 3: the file has a zero byte"),
         (["file,label", GOOD, "rose/001.jpg,rose"], "only one class, 'rose'"),
+        (["file,label", *LINES, "gone.jpg,lily"], "No file of the class 'lily' .* exists"),
         (["file,label", GOOD, "rose/001.jpg,rose,3"], "line 3: expected 2 cells.*Received: 3"),
         (["file,label", GOOD, "rose/001.jpg"], "line 3: expected 2 cells.*Received: 1"),
         (["file,label", GOOD, '"rose/001.jpg,rose'], "line 3: unexpected end of data"),

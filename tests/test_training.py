@@ -423,7 +423,7 @@ def test_evaluation(finished, network, tmp_path):
         with pytest.raises(ValueError, match=said):
             trained.open_network(**arguments)
     larger = trained.open_network(folder, preprocessing={"crop": 64})
-    assert larger.model.input_shape[1:3] == (64, 64) and larger.preprocessing.resize == (72, 72)
+    assert larger.model.input_shape[1:3] == (64, 64) and larger.preprocessing.resize == 72
     assert [row[:2] for row in larger.evaluate(str(flowers)).rows] == [
         row[:2] for row in found.rows
     ]

@@ -36,7 +36,10 @@ class Shards:
     @classmethod
     def open(cls, files):
         """Finds the records of some files."""
-        found = [np.array(list(records(file)), np.int64).reshape(-1, 2) for file in files]
+        found = [
+            np.fromiter(itertools.chain.from_iterable(records(file)), np.int64).reshape(-1, 2)
+            for file in files
+        ]
         counts = [len(places) for places in found]
         which = np.repeat(np.arange(len(files)), counts)
         places = np.column_stack([which, np.concatenate(found)])

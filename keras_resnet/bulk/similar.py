@@ -72,7 +72,7 @@ class Index:
     {PosixPath('rose.jpg'): [('photos/rose/7.jpg', 0.93)]}
     """
 
-    def __init__(self, folder: PathLike, *, approximate: bool = False):
+    def __init__(self, folder: PathLike, *, approximate: bool = False) -> None:
         """Reads the embeddings."""
         need("faiss", "similar")
         need("pyarrow", "similar")
@@ -109,7 +109,7 @@ class Index:
         if not len(self):
             raise DataError(f"No row of {folder} has an embedding. Each says why: read `error`.")
 
-    def __len__(self):
+    def __len__(self) -> int:
         """How many embeddings there are."""
         return len(self.paths)
 

@@ -128,7 +128,7 @@ def split_images(directory, *, validation_split=None, seed=0) -> tuple[Images, I
     images = list_labelled(directory)
     if validation_split is None:
         raise DataError(
-            f"{directory} has no train and val parts. Create them, or pass validation_split, "
+            f"{directory} has no train and val folders. Create them, or pass validation_split, "
             f"for example 0.2, to set aside a part of its {len(images)} images."
         )
     check_split(validation_split)

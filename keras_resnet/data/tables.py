@@ -205,6 +205,12 @@ class _Reader:
         rank = np.empty(len(classes), np.int32)
         rank[[self.numbers[name] for name in classes]] = np.arange(len(classes))
         members = rank[np.frombuffer(self.members, np.int32)]
+        gone = np.flatnonzero(np.bincount(members, minlength=len(classes)) == 0)
+        if self.given is None and not self.columns.classes and len(gone):
+            raise DataError(
+                f"No file of the class {classes[gone[0]]!r} in {self.path} exists. Add the files, "
+                "or remove their rows."
+            )
         said = hashlib.sha256("\0".join(classes).encode())
         for part in (members.tobytes(), self.splits.tobytes(), self.weights.tobytes()):
             said.update(part)

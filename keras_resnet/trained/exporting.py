@@ -29,12 +29,13 @@ def export_network(network, format, output, *, any_size=False, **options) -> Pat
             network.preprocessing,
             pixels=options.get("with_preprocessing", False),
         )
+    classifies = options.get("layer") is None
     return getattr(export, format)(
         network.model,
         output,
         preprocessing=network.preprocessing,
-        class_names=None if options.get("layer") else network.class_names,
-        thresholds=network.thresholds,
+        class_names=network.class_names if classifies else None,
+        thresholds=network.thresholds if classifies else None,
         source=network.file,
         **options,
     )

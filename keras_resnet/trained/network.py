@@ -90,7 +90,9 @@ class Network:
         """
         run = Run.open(newest_run() if folder is None else folder)
         used = _changed(run.preprocessing, preprocessing)
-        model = at_size(run.model(), used.crop)
+        model = run.model()
+        if used.crop != run.preprocessing.crop:
+            model = at_size(model, used.crop)
         return cls(model, used, run.class_names, run.folder / BEST, run, run.thresholds)
 
     @classmethod
