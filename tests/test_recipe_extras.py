@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from keras_resnet import features
 from keras_resnet.data.locations import training_sources
 from keras_resnet.data.pipeline import training_batches
 from keras_resnet.models import at_size, create
+from keras_resnet.trained.run import Run
 from keras_resnet.training import Recipe, train
 from keras_resnet.training.distillation import create_distillation, divergence
 from keras_resnet.training.feed import FedNetwork
@@ -111,6 +113,14 @@ def test_a_copy_at_another_size(tiny_rows):
     flat = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="supports only images"):
         at_size(flat, 9)
+
+
+def test_a_card_names_no_folders(tmp_path):
+    recipe = Recipe(data="/home/me/photos", weights="/home/me/w.pth", teacher="/home/me/t.keras")
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    card = Run(tmp_path, ("a", "b"), recipe.preprocessing, {}).card()
+    assert "/home" not in json.dumps(card)
+    assert (card["recipe"]["weights"], card["recipe"]["teacher"]) == ("w.pth", "t.keras")
 
 
 def rows(folder):

@@ -95,11 +95,12 @@ class Run:
     def card(self) -> dict[str, Any]:
         """The run's entries for a model card, without paths: arguments of `weights.save_hub`."""
         recipe = read_json(self.folder / RECIPE, advice=ADVICE)
-        data, weights = recipe.get("data"), recipe.get("weights")
-        left_out = ("data", "weights", "classes", "command", MULTI_LABEL)
+        data, networks = recipe.get("data"), ("weights", "teacher")
+        left_out = ("data", *networks, "classes", "command", MULTI_LABEL)
         said = {key: value for key, value in recipe.items() if key not in left_out}
-        if weights:
-            said["weights"] = weights if "://" in weights else Path(weights).name
+        for key in networks:
+            if name := recipe.get(key):
+                said[key] = name if "://" in name else Path(name).name
         rows = self.folder / PREDICTIONS
         if not rows.is_file():
             return {"recipe": said}

@@ -163,7 +163,8 @@ class Recipe:
         "cross_entropy",
         one_of("cross_entropy", "binary_cross_entropy"),
         'Training loss: "cross_entropy"; or "binary_cross_entropy", averaged over the classes '
-        "(https://arxiv.org/abs/2110.00476). The validation loss is always the cross-entropy.",
+        "(https://arxiv.org/abs/2110.00476). With one label per image, the validation loss is the "
+        "cross-entropy.",
     )
     target_threshold: float | None = field(
         None,
