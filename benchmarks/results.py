@@ -21,13 +21,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, CHART = (
     ROOT / path for path in ("results/results.csv", "docs/results.md", "docs/images/results.svg")
 )
-HEADER = ("run", "recipe", "data", "seed", "metric", "value", "cpu_seconds")
+HEADER = ("run", "recipe", "data", "seed", "metric", "value", "seconds", "cpu_seconds")
 HEADER += ("machine", "version", "date", "command")
 REAL = "KERAS_RESNET_TEST_DATA"
 SMALL = "--model resnet18 --image-size 64 --epochs 4"
@@ -110,7 +111,7 @@ def flowers(folder):
 
 
 def unequal_flowers(folder):
-    """The same, of which 10 dandelions and 20 tulips train."""
+    """The photographs of `flowers`, of which 10 dandelions and 20 tulips train."""
     shutil.copytree(Path(os.environ[REAL]) / "flowers", folder)
     for name, count in (("dandelion", 10), ("tulips", 20)):
         for file in sorted((folder / "train" / name).iterdir())[count:]:
@@ -169,7 +170,7 @@ def measure(run, seed):
         (place / "tests").symlink_to(ROOT / "tests")
         python, *arguments = shlex.split(command)
         begin = [sys.executable, *(["-m", "keras_resnet_cli"] if python != "python" else [])]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [*begin, *arguments],
             cwd=place,
@@ -178,9 +179,9 @@ def measure(run, seed):
             text=True,
             check=True,
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         # Of all cores: a time that other programs on the machine change little.
-        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         metric, value = "accuracy", done.stdout.split()[-1]
         if (place / "run").is_dir():
             with (place / "run" / "history.csv").open(newline="") as file:
@@ -190,9 +191,10 @@ def measure(run, seed):
     from keras_resnet import __version__
 
     machine = f"{os.cpu_count()} cores of {_processor()}"
-    said = (run.name, run.recipe, run.data, seed, metric, f"{float(value):.4f}", f"{seconds:.0f}")
+    said = (run.name, run.recipe, run.data, seed, metric, f"{float(value):.4f}")
+    times = (f"{seconds:.0f}", f"{cpu:.0f}")
     today = datetime.datetime.now(tz=datetime.UTC).date()
-    return (*said, machine, __version__, today, command)
+    return (*said, *times, machine, __version__, today, command)
 
 
 def _processor():
@@ -224,20 +226,21 @@ def page(found):
         "",
         "![Each run's validation accuracy or mean average precision](images/results.svg)",
         "",
-        "| run | metric | value, by seed | CPU seconds | version, date |",
+        "| run | metric | value, by seed | seconds | version, date |",
         "| --- | --- | --- | --- | --- |",
     ]
     groups = [
         (name, list(group)) for name, group in itertools.groupby(found, lambda row: row["run"])
     ]
     for name, group in groups:
-        values, seconds = (", ".join(row[key] for row in group) for key in ("value", "cpu_seconds"))
+        values, seconds = (", ".join(row[key] for row in group) for key in ("value", "seconds"))
         when = f"{group[0]['version']}, {group[0]['date']}"
         lines.append(f"| {name} | {group[0]['metric']} | {values} | {seconds} | {when} |")
     lines += [
         "",
-        "The value is that of the best epoch, on the validation images. The seconds are of all",
-        "cores together, from the start of the program to its report. The commands:",
+        "The value is that of the best epoch, on the validation images. The seconds are from the",
+        "start of the program to its report, while other programs ran on the machine; the CSV file",
+        "also has those of all cores together. The commands:",
         "",
     ]
     for name, group in groups:
@@ -247,7 +250,8 @@ def page(found):
         )
         lines += [f"- {name}: `{command}`"]
     lines += ["", "The data, which `benchmarks/results.py` writes or finds:", ""]
-    lines += [f"- `{name}`: {make.__doc__}" for name, make in DATA.items()]
+    used = dict.fromkeys(row["data"] for row in found)
+    lines += [f"- `{name}`: {DATA[name].__doc__}" for name in used]
     lines += ["", "The machines:", ""]
     lines += [f"- {machine}" for machine in dict.fromkeys(row["machine"] for row in found)]
     return "\n".join([*lines, ""])
