@@ -27,7 +27,9 @@ def test_the_page_is_made_of_the_rows(tool):
 def test_each_row_has_its_command_and_is_a_run_of_the_tools(tool):
     runs = {run.name: run for run in tool["RUNS"]}
     help_of_train = re.sub(
-        r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["train", "--help"]).output
+        r"\x1b\[[0-9;]*m",
+        "",
+        CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output,
     )
     for row in tool["rows"]():
         run = runs[row["run"]]
