@@ -138,6 +138,21 @@ def test_labels(network, photos, tmp_path):
     assert len(bad) == len(BAD) and all(row.items() >= nothing.items() for row in bad)
 
 
+def test_several_labels(network, photos, tmp_path):
+    """The classes that reach their thresholds, as Keras' outputs say."""
+    model = keras_resnet.ResNet20(classes=len(NAMES), classifier_activation="sigmoid")
+    model.set_weights(network.model.get_weights())
+    found = as_keras_says(model, good(in_order(photos)))
+    thresholds = tuple((np.median(found[:-1], axis=0) + 1e-4).tolist())  # near none of them
+    labels = Network(model, network.preprocessing, NAMES, Path("none"), None, thresholds)
+    bulk.predict(labels, photos, tmp_path / "out", batch_size=4)
+    rows = [row for row in table_of(tmp_path / "out").to_pylist() if row["error"] is None]
+    for row, answer in zip(rows, found, strict=True):
+        best = np.argsort(-answer)
+        assert row["predicted"] == [NAMES[k] for k in best if answer[k] >= thresholds[k]]
+        assert row["label"] == NAMES[answer.argmax()]
+
+
 def test_a_bad_picture_costs_its_row_only(network, photos, tmp_path):
     """The others have the same bits as where it is another one."""
     files = in_order(photos)

@@ -111,7 +111,7 @@ def test_the_workflow_runs_what_is_promised():
     assert {row["versions"] for row in rows} == {"lowest", "newest"}
     assert {row["onednn"] for row in rows} == {"on", "off"}
     nightly = jobs["nightly"]["strategy"]["matrix"]["include"]
-    assert {row["tests"] for row in nightly} == {"slow", "backend", "parity"}
+    assert {row["tests"] for row in nightly} == {"slow", "backend", "parity", "engine"}
 
 
 @pytest.mark.parametrize("file", FORMS, ids=lambda file: file.name)

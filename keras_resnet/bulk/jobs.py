@@ -165,7 +165,8 @@ def predict(
         network: The network.
         inputs: As for `embed`.
         output: As for `embed`. The columns are path, sha256 on request, label, probability,
-            top_labels and top_probabilities (lists, highest first), and error.
+            top_labels and top_probabilities (lists, highest first), and error; of a multi-label
+            network also predicted, the list of the classes that reach their thresholds.
         top: Number of classes in these lists.
         on_progress: As for `embed`.
         **settings: As for `embed`.
@@ -180,8 +181,10 @@ def predict(
     names = tuple(checked_names(network.model, network.class_names))
     top = min(top, len(names))
     said = {"writes": "labels", "top": top, "classes": list(names)}
+    if network.thresholds is not None:
+        said["thresholds"] = list(network.thresholds)
     return _run(
-        *(network, None, Labels(names, top), said),
+        *(network, None, Labels(names, top, network.thresholds), said),
         *(inputs, output, Settings(**settings), on_progress),
     )
 
