@@ -136,7 +136,7 @@ def predict(
     if output is not None:
         if flip:
             raise ValueError("flip is not supported with output: remove one of them.")
-        bulk.run("predict", network(), images, output, as_json, top=top, **settings)
+        bulk.run("predict", network(), images, output, as_json, top=top or 5, **settings)
         return
     if settings:
         raise ValueError(f"{next(iter(settings))} needs a folder to write: pass output.")
