@@ -103,8 +103,8 @@ def finish(training, state, *, note, command):
         logger.warning("Skipped %s: %s.", file, reason)
     if left_out:
         logger.warning("%d images were skipped: see %s.", len(left_out), folder / "skipped.csv")
-    said = found if isinstance(found, MultiLabelEvaluation) else f"accuracy {found.top1:.4f}"
-    logger.info("Validation %s. Run folder: %s.", said, folder)
+    result = str(found) if isinstance(found, MultiLabelEvaluation) else f"accuracy {found.top1:.4f}"
+    logger.info("Validation %s. Run folder: %s.", result, folder)
 
 
 def write_skipped(skipped, folder):
