@@ -70,9 +70,9 @@ class _PerVariable(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         learning_rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
         gradient = ops.cast(gradient, variable.dtype)
-        self.decayed_step(gradient, variable, learning_rate, self._decays[index])
+        self._decayed_step(gradient, variable, learning_rate, self._decays[index])
 
-    def decayed_step(self, gradient, variable, learning_rate, decay):
+    def _decayed_step(self, gradient, variable, learning_rate, decay):
         """Updates a variable with its learning rate and decay."""
         if decay and self.decoupled:
             self.assign_sub(variable, variable * (learning_rate * decay))
@@ -156,7 +156,7 @@ class Lamb(_PerVariable, keras.optimizers.Lamb):
     ):
         super().__init__(learning_rate, epsilon=epsilon, **arguments)
 
-    def decayed_step(self, gradient, variable, learning_rate, decay):
+    def _decayed_step(self, gradient, variable, learning_rate, decay):
         """Updates a variable, with the decay in the trust ratio."""
         index = self._get_variable_index(variable)
         step = ops.cast(self.iterations + 1, variable.dtype)
