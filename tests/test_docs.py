@@ -117,7 +117,16 @@ def link(source, target, **_):
 # Pages whose blocks are of networks and images as large as a reader's, or start a process.
 LARGE = [
     f"docs/{name}.md"
-    for name in ("backbone", "command_line", "data", "export", "migrate", "pictures", "similar")
+    for name in (
+        "backbone",
+        "command_line",
+        "data",
+        "export",
+        "migrate",
+        "pictures",
+        "scale",
+        "similar",
+    )
 ]
 
 
