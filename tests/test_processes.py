@@ -11,8 +11,7 @@ import zipfile
 
 import pytest
 
-from keras_resnet import data, weights
-from keras_resnet.models import create
+from keras_resnet import data
 from keras_resnet.training import Distribution, Recipe
 
 ARGUMENTS = (
@@ -117,22 +116,20 @@ def test_placements_that_cannot_be():
         Distribution(2).check(Recipe(batch_size=15))
     with pytest.raises(ValueError, match=r"clip_norm=1\.0"):
         Distribution(2).check(Recipe(clip_norm=1.0))
+    with pytest.raises(ValueError, match=r"devices=2, teacher='t\.keras'"):
+        Distribution(2).check(Recipe(teacher="t.keras"))
     with pytest.raises(ValueError, match="accumulation_steps=2"):
         Distribution(2).check(Recipe(accumulation_steps=2))
 
 
-DISTILLED = (
-    *("--set", "optimizer=lamb", "--set", "loss=binary_cross_entropy"),
-    *("--set", "teacher=teacher.pth", "--set", "swa_start=0"),
-)
+LAMB = (*("--set", "optimizer=lamb", "--set", "loss=binary_cross_entropy", "--set", "swa_start=0"),)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), DISTILLED], ids=["sgd", "lamb and a teacher"])
+@pytest.mark.parametrize("more", [(), LAMB], ids=["sgd", "lamb"])
 def test_two_devices_train_as_one(more, run_python, tmp_path):
     """By MirroredStrategy, the CPU split in two; batch statistics over both."""
     data.drawn_flowers(tmp_path / "flowers", train=8, val=3)
-    weights.save(create("resnet18", classes=5), tmp_path / "teacher.pth")
     for devices in (1, 2):
         done = run_python(
             *("-m", "keras_resnet_cli", *ARGUMENTS, *more, "--epochs", 1),

@@ -109,6 +109,12 @@ class Distribution:
                 f"each device separately. Received: devices={self.devices}, "
                 f"clip_norm={recipe.clip_norm}"
             )
+        if self.devices > 1 and recipe.teacher:
+            raise ValueError(
+                "A teacher is not supported with several devices: Keras adds its loss more than "
+                "once. Train on one device, or with JAX in several processes. Received: "
+                f"devices={self.devices}, teacher={recipe.teacher!r}"
+            )
         if self.processes > 1 and recipe.head_epochs:
             raise ValueError(
                 "head_epochs is not supported with several processes: train the head in one "
