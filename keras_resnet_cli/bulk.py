@@ -1,4 +1,4 @@
-"""Commands for more images than one looks at: their embeddings, as Parquet."""
+"""Commands that write Parquet files for many images."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,7 @@ INPUTS = (
 
 
 def with_settings(command):
-    """Gives a command the options of `bulk.Settings`, and `settings`, the values of those given."""
+    """Adds the options of `bulk.Settings` to a command, which gets the given ones as `settings`."""
     options = inspect.signature(_settings).parameters
 
     def asked(**given):
@@ -79,7 +79,7 @@ def _settings(
         typer.Option(help="Number of Ray actors. \\[default: one per machine]", min=1),
     ] = None,
 ):
-    """The options that jobs have in common."""
+    """The options of both commands."""
 
 
 def run(function, network, images, output, as_json, **options):
@@ -124,7 +124,7 @@ def embed(
 ):
     """Write the embeddings of many images to Parquet files. An interrupted command is resumed.
 
-    Images that cannot be read have a row that says why.
+    Images that cannot be read get a row with the reason.
 
     [bold]Example:[/bold] keras-resnet embed photos --run runs/flowers -o embeddings
     """

@@ -1,4 +1,4 @@
-"""Embeddings and predictions of many images, as Parquet: in parts that can be continued."""
+"""Embeddings and predictions of many images as Parquet files, and search in them."""
 
 from keras_resnet.bulk.jobs import Settings, Written, embed, predict
 from keras_resnet.bulk.similar import Duplicates, Index

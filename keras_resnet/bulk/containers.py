@@ -1,4 +1,4 @@
-"""Pictures inside of larger files: TFRecord, Parquet, NumPy's arrays and tensorflow-datasets."""
+"""Images inside larger files: TFRecord, Parquet, NumPy arrays and tensorflow-datasets."""
 
 import bisect
 import dataclasses
@@ -15,18 +15,18 @@ from keras_resnet.data.datasets import tfds_builder
 from keras_resnet.data.shards import FEATURES, records
 from keras_resnet.data.source import DataError
 
-AT_A_TIME = 64  # rows of a Parquet file that are in memory
-PATHS = ("path", "file", "filename", "file_name", "url")  # usual names of a column of paths
+AT_A_TIME = 64  # rows of a Parquet file to read at a time
+PATHS = ("path", "file", "filename", "file_name", "url")  # usual names for a column of paths
 
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
-    """The pictures in TFRecord files.
+    """Images in TFRecord files.
 
     Args:
-        files: Their paths.
-        places: int64 (pictures, 3): number of the file, where the data start, how long they are.
-        firsts: Number of each file's first picture.
+        files: Paths of the files.
+        places: int64 (images, 3): index of the file, offset and length of the data.
+        firsts: Index of each file's first image.
     """
 
     files: tuple[str, ...]
@@ -47,11 +47,11 @@ class Shards:
 
     @property
     def count(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         return len(self.places)
 
     def rows(self, start, stop):
-        """As of `Rows`."""
+        """As for `Rows`."""
         for number, (which, place, length) in enumerate(self.places[start:stop].tolist(), start):
             with open(self.files[which], "rb") as stream:
                 stream.seek(place)
@@ -59,7 +59,7 @@ class Shards:
             yield _record(record, f"{self.files[which]}/{number - self.firsts[which]}")
 
     def said(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         yield from map(os.fsencode, self.files)
         yield self.places.tobytes()
 
@@ -71,24 +71,24 @@ def _parsed(record):
 
 
 def _record(record, name):
-    """The picture of a record; its name if it has none of its own."""
+    """Reads the image of a record."""
     try:
         parsed = _parsed(record)
     except tf.errors.InvalidArgumentError:
-        return Row(name, bytes)  # it is empty
+        return Row(name, bytes)  # empty
     return Row(os.fsdecode(parsed["image/filename"].numpy()) or name, parsed["image/encoded"].numpy)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The pictures in a column of bytes of a Parquet file.
+    """Images in a column of bytes of a Parquet file.
 
     Args:
-        file: Its path or URL.
-        column: The column; a field of a struct as "image.bytes".
-        path: The column with their names; None if there is none.
-        groups: How many rows each row group has.
-        query: As of `Files`.
+        file: Path or URL of the file.
+        column: Name of the column, "image.bytes" for a field of a struct.
+        path: Name of the column with the images' names; None if there is none.
+        groups: Number of rows in each row group.
+        query: As for `Files`.
     """
 
     file: str
@@ -99,11 +99,11 @@ class Table:
 
     @property
     def count(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         return sum(self.groups)
 
     def rows(self, start, stop):
-        """As of `Rows`."""
+        """As for `Rows`."""
         ends = list(itertools.accumulate(self.groups))
         first, last = bisect.bisect_right(ends, start), bisect.bisect_left(ends, stop)
         number = ends[first] - self.groups[first]
@@ -122,7 +122,7 @@ class Table:
                     return
 
     def said(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         yield f"{self.file} {self.column} {self.path} {self.groups}".encode()
 
 
@@ -134,18 +134,18 @@ def _parquet(file, query):
 
 
 def _column(batch, name):
-    """A column of a record batch, or the field of a struct."""
+    """Returns a column of a record batch, or a field of a struct."""
     column, _, field = name.partition(".")
     return batch[column].field(field) if field else batch[column]
 
 
 def open_tables(files, column=None, query="") -> Rows:
-    """The pictures in Parquet files: their bytes, or their paths or URLs.
+    """Opens Parquet files with image files, or with their paths or URLs.
 
     Args:
         files: Paths or URLs of the Parquet files.
-        column: As of `open_inputs`.
-        query: As of `Files`.
+        column: As for `open_inputs`.
+        query: As for `Files`.
     """
     import pyarrow as pa
 
@@ -169,13 +169,13 @@ def open_tables(files, column=None, query="") -> Rows:
 
 
 def _chosen(schema, column, file):
-    """(the column to take, that of the names); the same where it is a column of paths."""
+    """Returns the columns of images and of names, which are the same for a column of paths."""
     from pyarrow import types
 
     contents, texts = [], []
     for field in schema:
         if types.is_struct(field.type) and "bytes" in {inner.name for inner in field.type}:
-            contents.append(f"{field.name}.bytes")  # as Hugging Face's data sets have images
+            contents.append(f"{field.name}.bytes")  # images in Hugging Face data sets
         elif types.is_binary(field.type) or types.is_large_binary(field.type):
             contents.append(field.name)
         elif types.is_string(field.type) or types.is_large_string(field.type):
@@ -201,11 +201,11 @@ def _chosen(schema, column, file):
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """The pictures in the array x of a .npz file.
+    """Images in the array x of a .npz file.
 
     Args:
-        file: Its path.
-        pixels: uint8 (pictures, height, width, 3).
+        file: Path of the file.
+        pixels: uint8 (images, height, width, 3).
     """
 
     file: str
@@ -228,34 +228,34 @@ class Arrays:
 
     @property
     def count(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         return len(self.pixels)
 
     def rows(self, start, stop):
-        """As of `Rows`."""
+        """As for `Rows`."""
         for number in range(start, stop):
             yield Row(f"{self.file}/{number}", functools.partial(_encoded, self.pixels[number]))
 
     def said(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         yield os.fsencode(self.file)
         yield self.pixels.tobytes()
 
 
 def _encoded(pixels):
-    return tf.io.encode_png(pixels).numpy()  # without loss
+    return tf.io.encode_png(pixels).numpy()  # lossless
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The pictures of a split of a tensorflow-datasets data set."""
+    """Images of a split of a tensorflow-datasets data set."""
 
     name: str
     split: str
     count: int
 
     def rows(self, start, stop):
-        """As of `Rows`."""
+        """As for `Rows`."""
         import tensorflow_datasets
 
         examples = tfds_builder(self.name).as_dataset(
@@ -268,11 +268,11 @@ class Split:
             yield Row(f"{self.name}/{self.split}/{number}", example["image"].numpy)
 
     def said(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         yield f"{tfds_builder(self.name).info.full_name}/{self.split} {self.count}".encode()
 
 
 def open_splits(name) -> Rows:
-    """The pictures of all splits of a tensorflow-datasets data set."""
+    """Opens all splits of a tensorflow-datasets data set."""
     splits = tfds_builder(name).info.splits
     return Several(tuple(Split(name, key, splits[key].num_examples) for key in sorted(splits)))

@@ -1,4 +1,4 @@
-"""The folder that a job writes: parts with numbers, and what they are parts of."""
+"""The output folder of a job: numbered parts, and a description of the job."""
 
 import dataclasses
 import json
@@ -7,17 +7,17 @@ from pathlib import Path
 from keras_resnet.data.source import DataError
 from keras_resnet.files import LOCK, read_json, remove_leftovers, replacing, write_text
 
-JOB = "_job.json"  # readers of folders of Parquet files pass over what starts so
+JOB = "_job.json"  # ignored by readers of Parquet folders because of the underscore
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Which rows are in which file.
+    """The files of a job, and their rows.
 
     Args:
-        folder: Where the files are.
-        count: How many rows there are.
-        rows_per_part: How many of them are in each file; the last one has what is left.
+        folder: The output folder.
+        count: Total number of rows.
+        rows_per_part: Number of rows in each file, except for the last one.
     """
 
     folder: Path
@@ -25,28 +25,28 @@ class Parts:
     rows_per_part: int
 
     def __len__(self):
-        """How many parts there are."""
+        """Number of parts."""
         return -(-self.count // self.rows_per_part)
 
     def file(self, number) -> Path:
-        """The file of a part."""
+        """Returns the path of a part."""
         return self.folder / f"part-{number:05}.parquet"
 
     def bounds(self, number) -> tuple[int, int]:
-        """The first row of a part, and the first that is not in it."""
+        """Returns the range of rows of a part, (start, stop)."""
         start = number * self.rows_per_part
         return start, min(start + self.rows_per_part, self.count)
 
     def rows(self, numbers) -> int:
-        """How many rows some parts have."""
+        """Returns the number of rows in some parts."""
         return sum(stop - start for start, stop in map(self.bounds, numbers))
 
     def there(self) -> list[int]:
-        """The parts that are complete."""
+        """Lists the complete parts."""
         return [number for number in range(len(self)) if self.file(number).exists()]
 
     def write(self, number, table):
-        """Writes a part, which has its name once it is whole."""
+        """Writes a part, which gets its name when it is complete."""
         import pyarrow.parquet as pq
 
         names = ["label", "top_labels.list.element"]
@@ -54,13 +54,13 @@ class Parts:
             pq.write_table(table, temporary, compression="zstd", use_dictionary=names)
 
     def begin(self, job):
-        """Notes what the parts are of; checks it if they were begun before.
+        """Writes the description of the job, or compares it with that of an earlier call.
 
         Args:
-            job: A JSON dictionary of all that decides about their content.
+            job: JSON dictionary of everything that determines the content of the parts.
 
         Raises:
-            DataError: if the folder has something else.
+            DataError: if the folder has other files, or parts of another job.
         """
         file = self.folder / JOB
         if file.exists():
@@ -82,11 +82,11 @@ class Parts:
             write_text(file, json.dumps(job, indent=2) + "\n")
 
     def clean(self):
-        """Removes what a killed process left half-written."""
+        """Removes unfinished files of a killed process."""
         remove_leftovers(self.folder)
 
     def errors(self, numbers) -> int:
-        """How many rows of some parts have an error."""
+        """Counts the rows with an error in some parts."""
         from pyarrow import compute, dataset
 
         if not numbers:

@@ -1,4 +1,4 @@
-"""Which pictures are meant: folders, files, lists, tables and data sets, as rows in order."""
+"""Opens the inputs of a job: folders, files, lists, tables and data sets, as ordered rows."""
 
 import glob
 import hashlib
@@ -18,19 +18,19 @@ PathLike = str | os.PathLike[str]
 
 
 def open_inputs(inputs: PathLike | Iterable[PathLike], column: str | None = None) -> Rows:
-    """Lists pictures; nothing is decoded.
+    """Lists images without decoding them.
 
     Args:
-        inputs: As of `embed`.
-        column: As of `embed`.
+        inputs: As for `embed`.
+        column: As for `embed`.
 
     Raises:
-        DataError: if one of them does not exist, or there are no pictures.
+        DataError: if an input does not exist, or there are no images.
     """
     several = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     words = [os.fspath(word) for word in several]
     found: list[Rows] = []
-    # Many files that a shell has listed are one list.
+    # Consecutive image files, from a shell's glob for example, become one list.
     for images, group in itertools.groupby(words, _is_image):
         some = list(group)
         found += [listed(map(os.fsencode, some))] if images else [_open(w, column) for w in some]
@@ -41,7 +41,7 @@ def open_inputs(inputs: PathLike | Iterable[PathLike], column: str | None = None
 
 
 def fingerprint(rows: Rows) -> str:
-    """A number for pictures and their order, by their names; what is in their files may change."""
+    """Computes a hash of the names of images, in order; the content of files is not included."""
     digest = hashlib.blake2b(digest_size=16)
     for part in rows.said():
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -53,7 +53,7 @@ def _is_image(word):
 
 
 def _open(word, column) -> Rows:
-    """The pictures that one word means."""
+    """Opens one input."""
     if word.startswith("file://"):
         word = word.removeprefix("file://")
     if is_url(word):
@@ -77,7 +77,7 @@ def _open(word, column) -> Rows:
 
 
 def _container(suffix, files, column) -> Rows:
-    """The pictures in files of a kind."""
+    """Opens files with a suffix."""
     if suffix == ".parquet":
         return open_tables(files, column)
     if suffix == ".tfrecord":
@@ -90,19 +90,19 @@ def _container(suffix, files, column) -> Rows:
 
 
 def _folder(path):
-    """All images of a folder; at the end, what is called as one and is none."""
+    """Lists the images of a folder, then entries that are named like images but are not files."""
     unusable: dict[str, str] = {}
     found = itertools.chain.from_iterable(walk_images(path, unusable))
     return listed(itertools.chain(found, map(os.fsencode, _keys(unusable))), unusable)
 
 
 def _keys(reasons):
-    """The keys of a dictionary as it is once they are asked for."""
+    """Yields the keys of a dictionary that is filled later."""
     yield from reasons
 
 
 def _remote(url, column) -> Rows:
-    """What a URL means: a file, or a folder of Parquet files or of files called as images."""
+    """Opens a URL: a file, or a folder of Parquet or image files."""
     from pyarrow import fs
 
     url, mark, rest = url.partition("?")

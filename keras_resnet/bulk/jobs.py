@@ -1,4 +1,4 @@
-"""`embed` and `predict`: the embeddings and the labels of many pictures, written as Parquet."""
+"""Writes embeddings or predictions of many images to Parquet files: `embed` and `predict`."""
 
 import contextlib
 import dataclasses
@@ -31,11 +31,11 @@ class Written:
 
     Args:
         folder: The folder of Parquet files.
-        rows: Number of rows in the folder, those of earlier calls and other processes too.
-        errors: Number of these without a result, which say why.
+        rows: Number of rows in the folder, including those of earlier calls and other processes.
+        errors: Number of rows with an error instead of a result.
         parts: Number of files.
         computed: Number of rows that this call computed.
-        seconds: How long that took.
+        seconds: Duration of this call.
     """
 
     folder: Path
@@ -48,17 +48,17 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What `embed` and `predict` have in common.
+    """Options of both `embed` and `predict`.
 
     Args:
         column: The column of Parquet inputs with paths (strings) or image files (bytes). Default:
             the only column of bytes, else the one named path, file, filename, file_name or url.
         sha256: Whether to add a column with the hash of each image file.
-        runtime: "keras", or the export that computes the answers, as for `trained.open_runtime`.
+        runtime: "keras", or the export that computes the results, as for `trained.open_runtime`.
         batch_size: Number of images per batch.
         rows_per_part: Number of rows per file.
         processes: Number of processes that share the work; each is started with the same
-            arguments but for `process_id`, and writes other parts of the same folder.
+            arguments except for `process_id`, and writes other parts of the same folder.
         process_id: Index of this process, from 0.
         engine: None, or "ray" for a Ray cluster, which needs the ray extra.
         address: Address of the Ray cluster, "auto" for example. Default: a new one on this machine.
@@ -77,7 +77,7 @@ class Settings:
     workers: int | None = None
 
     def __post_init__(self):
-        """Refuses what is out of range."""
+        """Validates each field."""
         for name in ("batch_size", "rows_per_part", "processes", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -108,7 +108,7 @@ def embed(
 ) -> Written:
     """Writes the embeddings of images to a folder of Parquet files, one row per image, in order.
 
-    Interrupted, even killed, the same call continues at the first missing part. Memory does not
+    If interrupted or killed, the same call continues at the first missing part. Memory does not
     grow with the number of images, except for some 100 bytes each for their names.
 
     Args:
@@ -190,7 +190,7 @@ def predict(
 
 
 def _run(network, layer, columns, said, inputs, output, settings, on_progress):
-    """What both do."""
+    """Implements both."""
     need("pyarrow", "parquet")
     if settings.engine:
         need("ray", "ray")
@@ -215,7 +215,7 @@ def _run(network, layer, columns, said, inputs, output, settings, on_progress):
     with _mine(output, settings):
         parts.begin(said)
         if settings.processes == 1:
-            parts.clean()  # others' are no leftovers
+            parts.clean()  # otherwise they may belong to another process
         mine, there = range(len(parts))[settings.process_id :: settings.processes], parts.there()
         numbers = sorted({*mine} - {*there})
         computed = parts.rows(numbers)
@@ -226,7 +226,7 @@ def _run(network, layer, columns, said, inputs, output, settings, on_progress):
 
 
 def _compute(job, numbers, settings, progress):
-    """Computes parts, here or on an engine."""
+    """Computes parts in this process or on an engine."""
     if not numbers:
         return
     if settings.engine is None:
@@ -240,17 +240,17 @@ def _compute(job, numbers, settings, progress):
 
 @contextlib.contextmanager
 def _mine(output, settings):
-    """Keeps out others who would do the same."""
+    """Locks the folder against processes that would write the same parts."""
     output.mkdir(parents=True, exist_ok=True)
     busy = DataError(f"Another process is writing to {output}. Wait for it.")
-    # One of several processes only keeps out itself.
+    # One of several processes only excludes another one with its index.
     name = LOCK if settings.processes == 1 else f"{LOCK}-{settings.process_id}"
     with locked(output, busy, name):
         yield
 
 
 def need(module, extra):
-    """Refuses to begin without a package of an extra."""
+    """Raises an ImportError if a package of an extra is not installed."""
     try:
         importlib.import_module(module)
     except ImportError as error:
@@ -260,7 +260,7 @@ def need(module, extra):
 
 
 class _Progress:
-    """Told of rows, it tells the caller, and logs once a minute how fast it goes."""
+    """Reports progress to the caller, and logs speed and remaining time once a minute."""
 
     def __init__(self, rows, total, on_progress):
         self.rows, self.total, self.done, self.told = rows, total, 0, on_progress

@@ -1,4 +1,4 @@
-"""From rows to decoded pictures, in threads."""
+"""Loads and decodes images in threads."""
 
 import dataclasses
 import errno
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_resnet.data.unreadable import why_bad_image
 
-# Errors of one file. After another one, of a disk or a network, the job should be run again.
+# Errors of single files. Others, of a disk or a network, stop the job.
 OF_A_FILE = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
     *(errno.ELOOP, errno.ENAMETOOLONG),
@@ -20,14 +20,13 @@ OF_A_FILE = (
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A picture, or why there is none.
+    """A loaded image, or the reason why it cannot be read.
 
     Args:
-        name: As of `Row`, as Unicode.
+        name: Name of the row, valid Unicode.
         pixels: uint8 (height, width, 3); None if it cannot be decoded.
-        sha256: Of the encoded image, in hexadecimal; None if it was not asked for, or cannot be
-            read.
-        error: Why it cannot be read or decoded; None if it can.
+        sha256: Hash of the encoded image, hexadecimal; None if not requested, or not readable.
+        error: Reason why it cannot be read or decoded; None if it can.
     """
 
     name: str
@@ -38,13 +37,13 @@ class Loaded:
 
 @functools.lru_cache(1)
 def _decoder(preprocessing):
-    """From an encoded image to pixels; a graph, which takes seconds to make."""
+    """Makes a graph from an encoded image to pixels, which takes seconds."""
     signature = [tf.TensorSpec((), tf.string)]
     return tf.function(preprocessing.pixels, signature, autograph=False)
 
 
 class Loader:
-    """A function from a `Row` to a `Loaded`, for several threads.
+    """A thread-safe function from a `Row` to a `Loaded`.
 
     Args:
         preprocessing: The evaluation transform.
@@ -55,7 +54,7 @@ class Loader:
         self.pixels, self.sha256 = _decoder(preprocessing), sha256
 
     def __call__(self, row):
-        """Reads and decodes a picture."""
+        """Reads and decodes an image."""
         name = os.fsencode(row.name).decode("utf-8", "backslashreplace")
         digest = None
         try:

@@ -3,20 +3,20 @@
 import logging
 import os
 
-VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "KERAS_BACKEND")  # they decide about the last digits
+VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "KERAS_BACKEND")  # they affect the last digits
 
 
 class Worker:
-    """An actor's side: computes the part of each row that it gets."""
+    """An actor, which computes the part of each row that it gets."""
 
     def __init__(self, job, folder):
         import ray
 
-        os.chdir(folder)  # paths may be relative to it
+        os.chdir(folder)  # for relative paths
         self.job = ray.get(job)
 
     def __call__(self, row):
-        """Writes the part, and tells how many rows it has."""
+        """Computes and writes a part; returns its number of rows."""
         number = row["part"]
         self.job.run([number])
         start, stop = self.job.parts.bounds(number)
@@ -24,20 +24,20 @@ class Worker:
 
 
 def run(job, numbers, address, workers):
-    """Computes parts on a cluster; yields the number of rows of each that was written.
+    """Computes parts on a cluster; yields the number of rows of each written part.
 
-    Ray starts a new actor for one that dies, and gives it the same part.
+    If an actor dies, Ray starts another one and computes its part again.
 
     Args:
         job: The `Job`.
-        numbers: Of the parts.
-        address: Of the cluster; None for a new one on this machine.
-        workers: How many actors; None for one a node.
+        numbers: Indices of the parts.
+        address: Address of the cluster; None for a new one on this machine.
+        workers: Number of actors; None for one per node.
     """
     import ray
     import ray.data
 
-    # Nothing is sent to anyone unless asked for.
+    # No usage statistics, unless the user enables them.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     ray.init(
@@ -55,10 +55,10 @@ def run(job, numbers, address, workers):
         done = ray.data.from_items(
             [{"part": number} for number in numbers], override_num_blocks=len(numbers)
         ).map(
-            Worker,  # type: ignore[arg-type]  # each actor makes an instance of it
+            Worker,  # type: ignore[arg-type]  # instantiated by each actor
             fn_constructor_args=(ray.put(job), os.getcwd()),
             compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=int(cores) or cores,  # parts of one, or whole ones
+            num_cpus=int(cores) or cores,  # fractions below 1, or integers
             num_gpus=min(int(gpus) or gpus, 1),
         )
         for row in done.iter_rows():

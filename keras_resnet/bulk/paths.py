@@ -1,4 +1,4 @@
-"""Image files by their paths, or by URLs of other file systems."""
+"""Image files, given by paths or by URLs of other file systems."""
 
 import dataclasses
 import functools
@@ -12,12 +12,12 @@ from keras_resnet.bulk.rows import Row
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Image files; of each, the path is kept, and nothing else.
+    """Image files, of which only the paths are kept in memory.
 
     Args:
         names: A pyarrow array of bytes: paths or URLs.
-        reasons: {path: why} of entries of a folder that are known to be no image files.
-        query: What follows each URL: "?endpoint_override=...".
+        reasons: {path: reason} of entries that are known not to be image files.
+        query: Query to append to each URL, "?endpoint_override=..." for example.
     """
 
     names: Any
@@ -26,17 +26,17 @@ class Files:
 
     @property
     def count(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         return len(self.names)
 
     def rows(self, start, stop):
-        """As of `Rows`."""
+        """As for `Rows`."""
         for scalar in self.names[start:stop]:
-            name = os.fsdecode(scalar.as_py() or b"")  # an empty row of a table
+            name = os.fsdecode(scalar.as_py() or b"")  # null
             yield Row(name, functools.partial(self._read, name))
 
     def said(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         return (scalar.as_py() or b"" for scalar in self.names)
 
     def _read(self, name):
@@ -46,35 +46,35 @@ class Files:
 
 
 def listed(names, reasons=None, query="") -> Files:
-    """Files of these names, bytes; empty ones are left out. Other arguments as of `Files`."""
+    """Makes `Files` from names, bytes, without empty ones; other arguments as for `Files`."""
     import pyarrow as pa
 
     wanted = (name for name in names if name.strip())
-    # In pieces: a list of all of them would take more memory than they do.
+    # In chunks, since a list of all names would need more memory than the names.
     pieces = iter(lambda: pa.array(list(itertools.islice(wanted, 2**16)), pa.large_binary()), [])
     some = list(itertools.takewhile(len, pieces))
     return Files(pa.chunked_array(some, pa.large_binary()), reasons or {}, query)
 
 
 def read_file(name, query="") -> bytes:
-    """The content of a file, by its path or URL."""
+    """Reads a file, given by a path or URL."""
     if is_url(name):
         system, path = located(name, query)
         with system.open_input_stream(path) as stream:
             return stream.read()
-    if not stat.S_ISREG(os.stat(name).st_mode):  # a pipe would never end
+    if not stat.S_ISREG(os.stat(name).st_mode):  # reading a pipe would never end
         raise ValueError("it is not a regular file")
     with open(name, "rb") as file:
         return file.read()
 
 
 def is_url(name) -> bool:
-    """Whether a name is not a path of this machine."""
+    """Whether a name is a URL of another file system."""
     return "://" in name
 
 
 def located(url, query=""):
-    """The pyarrow file system of a URL, and the path there."""
+    """Returns the pyarrow file system of a URL, and the path in it."""
     scheme, _, rest = url.partition("://")
     system, prefix = _file_system(f"{scheme}://{rest.partition('/')[0]}", query)
     return system, url.removeprefix(prefix)
@@ -82,7 +82,7 @@ def located(url, query=""):
 
 @functools.cache
 def _file_system(root, query):
-    """The file system, and what of its URLs is not part of a path."""
+    """Returns the file system, and the part of its URLs that is not in its paths."""
     from pyarrow import fs
 
     system, base = fs.FileSystem.from_uri(root + query)

@@ -1,4 +1,4 @@
-"""Pictures as rows with numbers, read one by one."""
+"""Images as numbered rows, which are read one by one."""
 
 import dataclasses
 import itertools
@@ -7,12 +7,11 @@ from typing import NamedTuple, Protocol
 
 
 class Row(NamedTuple):
-    """A picture.
+    """An image.
 
     Args:
-        name: Its path, or the file and the place in it: "photos.parquet/17".
-        read: Function that returns the encoded image, bytes; ValueError or OSError if there is
-            none.
+        name: Path of the image, or its file and index: "photos.parquet/17".
+        read: Function that returns the encoded image, bytes, or raises a ValueError or OSError.
     """
 
     name: str
@@ -20,37 +19,37 @@ class Row(NamedTuple):
 
 
 class Rows(Protocol):
-    """Pictures in a fixed order. They can be pickled."""
+    """Images in a fixed order. They can be pickled."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of rows."""
 
     def rows(self, start: int, stop: int) -> Iterator[Row]:
-        """Those from number `start` up to `stop`, in order."""
+        """Yields the rows from `start` up to `stop`, in order."""
 
     def said(self) -> Iterable[bytes]:
-        """What would differ for other pictures, or another order."""
+        """Yields bytes that differ for other images or another order, for a hash."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Several:
-    """Rows one after the other."""
+    """A concatenation of rows."""
 
     parts: tuple[Rows, ...]
 
     @property
     def count(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         return sum(part.count for part in self.parts)
 
     def rows(self, start, stop):
-        """As of `Rows`."""
+        """As for `Rows`."""
         for part in self.parts:
             if start < part.count and stop > 0:
                 yield from part.rows(max(start, 0), min(stop, part.count))
             start, stop = start - part.count, stop - part.count
 
     def said(self):
-        """As of `Rows`."""
+        """As for `Rows`."""
         return itertools.chain.from_iterable(part.said() for part in self.parts)

@@ -1,4 +1,4 @@
-"""Similar pictures and duplicates, by the embeddings in a folder that `embed` wrote."""
+"""Finds similar images and duplicates in a folder of embeddings from `embed`."""
 
 import dataclasses
 import json
@@ -24,8 +24,8 @@ from keras_resnet.trained.runtimes import find_export
 
 logger = logging.getLogger("keras_resnet")
 
-AT_A_TIME = 4096  # rows of a file that are in memory
-SEARCHED = 128  # rows whose duplicates are looked for at once
+AT_A_TIME = 4096  # rows of a file to read at a time
+SEARCHED = 128  # rows to search for duplicates at a time
 # An approximate index has as many cells as the square root of its rows, and is trained on some rows
 # of each. A search looks into the nearest cells, into fewer for duplicates, which lie close.
 LEAST, TRAINED_ON = 50_000, 64
@@ -37,7 +37,7 @@ ADVICE = "Write it again: keras-resnet embed."
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """An image, and those that look like it.
+    """An image and its near duplicates.
 
     Args:
         path: Path of the image, the first of them in the order of the rows.
@@ -110,11 +110,11 @@ class Index:
             raise DataError(f"No row of {folder} has an embedding. Each says why: read `error`.")
 
     def __len__(self) -> int:
-        """How many embeddings there are."""
+        """Number of embeddings."""
         return len(self.paths)
 
     def nearest(self, embeddings: np.ndarray, *, top: int = 10) -> list[list[tuple[str, float]]]:
-        """Finds the images whose embeddings are most similar to others.
+        """Finds the images whose embeddings are most similar to given ones.
 
         Args:
             embeddings: float array (queries, size), of the network and the layer of the folder.
@@ -161,7 +161,7 @@ class Index:
             first.
 
         Raises:
-            ValueError: if the network or its preprocessing is another one than that of the folder,
+            ValueError: if the network or its preprocessing differs from those of the folder,
                 or an image cannot be decoded.
         """
         answer = self.embedder(network, runtime)
@@ -212,8 +212,8 @@ class Index:
     ) -> list[Duplicates]:
         """Finds images that occur several times, or nearly.
 
-        An image is a copy of the first one, in the order of the rows, that is at least so similar
-        to it and no copy itself. So each of them is in one group, and similar to its first image.
+        An image belongs to the group of the first image, in the order of the rows, that is at
+        least as similar to it as `threshold` and is not in another image's group.
 
         Args:
             threshold: Least cosine similarity, more than 0 and at most 1.
@@ -267,7 +267,7 @@ class Index:
         return list(zip(paths, map(float, similarities.clip(-1, 1)), strict=True))
 
     def _batches(self):
-        """(paths, normalised embeddings, float32 (rows, size)) of the rows that have one."""
+        """Yields (paths, normalised embeddings, float32 (rows, size)) of rows that have one."""
         import pyarrow as pa
         import pyarrow.parquet as pq
         from pyarrow import compute
@@ -293,7 +293,7 @@ def _normalised(vectors):
 
 
 def _job(values) -> dict[str, Any]:
-    """What _job.json says of embeddings, checked."""
+    """Reads and validates the description of a folder of embeddings."""
     if values["writes"] != "embeddings":
         raise ValueError(f"the folder has {values['writes']!r:.80}, no embeddings")
     texts = (values["layer"], values["weights_sha256"])
@@ -303,7 +303,7 @@ def _job(values) -> dict[str, Any]:
 
 
 def _sizes(files) -> tuple[int, int]:
-    """How many rows some files have, and how long an embedding is."""
+    """Returns the number of rows in some files, and the size of an embedding."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Labels of images of which each may show several classes."""
+"""Labels of multi-label images."""
 
 import dataclasses
 
@@ -8,11 +8,10 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class LabelSets:
-    """The classes of each of many images, in 4 bytes an image and 4 a label.
+    """The labels of images, in 4 bytes per image and 4 per label.
 
     Args:
-        members: Indices of classes, a ragged int32 tensor (images, None); numbers of its own would
-            double the memory.
+        members: Class indices, a ragged int32 tensor (images, None).
         classes: Number of classes.
     """
 
@@ -20,14 +19,14 @@ class LabelSets:
     classes: int
 
     def counts(self, chosen):
-        """How many of the chosen images show each class, int64 (classes,)."""
+        """Number of images with each class, int64 (classes,)."""
         selected = np.zeros(self.members.nrows().numpy(), bool)
         selected[chosen] = True
         shown = self.members.values.numpy()[np.repeat(selected, self.members.row_lengths())]
         return np.bincount(shown, minlength=self.classes)
 
     def multi_hot(self, indices):
-        """Labels of some images, int64 (n,), as float32 (n, classes): 1 for each that is shown."""
+        """Returns the labels of images, int64 indices (n,), as float32 (n, classes) of 0 and 1."""
         found = tf.gather(self.members, indices)
         where = tf.stack([found.value_rowids(), found.values], 1)
         shape = tf.stack([tf.size(indices), self.classes])

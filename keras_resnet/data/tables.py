@@ -24,8 +24,8 @@ SUFFIXES = (".csv", ".parquet")
 ROLES = ("file", "label", "labels", "weight")  # of columns
 SEPARATORS = "[;|]"  # between labels
 ZERO_OR_ONE = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
-HEADER = 1 << 16  # bytes of a header at most
-ROWS = 1024  # of a Parquet file at a time
+HEADER = 1 << 16  # maximum bytes of a header
+ROWS = 1024  # of a Parquet file to read at a time
 EXPECTED = (
     "Expected the columns file and label (one class); or file and labels (several, separated by ; "
     "or |); or file and a column of 0 and 1 for each class; and perhaps weight"
@@ -33,7 +33,7 @@ EXPECTED = (
 
 
 def table_of(path: str | os.PathLike[str]) -> Path | None:
-    """The table that a path means: itself, or the labels.csv or labels.parquet of a folder."""
+    """Finds the table of a path: itself, or labels.csv or labels.parquet in a folder."""
     path = Path(path)
     tables = [path] if is_table(path) else [path / f"labels{suffix}" for suffix in SUFFIXES]
     found = [table for table in tables if table.is_file()]
@@ -43,7 +43,7 @@ def table_of(path: str | os.PathLike[str]) -> Path | None:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is called like a table."""
+    """Whether a path has the suffix of a table."""
     return path.suffix.lower() in SUFFIXES
 
 
@@ -53,10 +53,10 @@ def list_table(path: Path, class_names: Sequence[str] | None = None) -> Images:
     Args:
         path: A .csv file, in UTF-8, with a header, separated by commas, semicolons or tabs; or a
             .parquet file, for which pyarrow is needed. Paths of files are below the table's folder.
-        class_names: The classes that may occur. Default: those that do, in alphabetical order.
+        class_names: Allowed classes. Default: those of the table, in alphabetical order.
 
     Raises:
-        DataError: names the line that is wrong.
+        DataError: if the table is invalid; the message has the line.
     """
     rows = _rows_of_parquet(path) if path.suffix.lower() == ".parquet" else _rows_of_csv(path)
     with contextlib.closing(rows):
@@ -73,14 +73,14 @@ def list_table(path: Path, class_names: Sequence[str] | None = None) -> Images:
 
 @dataclasses.dataclass(frozen=True)
 class _Columns:
-    """Which column of a table is what, by their numbers.
+    """Indices of the columns of a table.
 
     Args:
-        file: The path of the image.
-        label: Its class; None if there may be several.
-        labels: Its classes; None if they are in columns of their own.
-        classes: {name of a class: its column of 0 and 1}.
-        weight: Its weight; None if there is none.
+        file: Paths of the images.
+        label: Single labels; None without.
+        labels: Several labels; None without.
+        classes: {class name: column of 0 and 1}.
+        weight: Weights of the images; None without.
     """
 
     file: int
@@ -91,7 +91,7 @@ class _Columns:
 
     @classmethod
     def of(cls, header, path):
-        """Those of a header."""
+        """Finds the columns in a header."""
         names = [str(name).strip() for name in header]
         twice = [name for name, count in collections.Counter(names).items() if count > 1]
         if twice:
@@ -111,7 +111,7 @@ class _Columns:
 
 
 class _Reader:
-    """Takes the rows of a table, in some 50 bytes each beside the names of the files."""
+    """Collects the rows of a table, in about 50 bytes each, plus the file names."""
 
     def __init__(self, path, columns, class_names):
         self.path, self.columns, self.given = path, columns, class_names
@@ -131,7 +131,7 @@ class _Reader:
         self.unusable: dict[str, str] = {}
 
     def add(self, place, cells):
-        """Takes a row; a ValueError says what is wrong with it."""
+        """Adds a row; raises a ValueError if it is invalid."""
         columns = self.columns
         file = self._below(_text(cells[columns.file]))
         if columns.label is not None:
@@ -159,7 +159,7 @@ class _Reader:
             self.weights.append(weight)
 
     def _below(self, file):
-        """A file's path below the table's folder."""
+        """Returns the path of a file, relative to the table's folder."""
         if not file:
             raise ValueError("the file is empty")
         if "\0" in file:
@@ -173,7 +173,7 @@ class _Reader:
         return path.removeprefix(self.root)
 
     def _number(self, label):
-        """The number of a class, by its name."""
+        """Returns the index of a class."""
         if not label:
             raise ValueError("the label is empty")
         if label in self.numbers:
@@ -186,7 +186,7 @@ class _Reader:
         return self.numbers.setdefault(label, len(self.numbers))
 
     def images(self):
-        """What was read."""
+        """Returns the images that were read."""
         count = len(self.hashes)
         if not count:
             why = "".join(f" The first: {f}: {why}." for f, why in [*self.unusable.items()][:1])
@@ -243,12 +243,12 @@ class _Reader:
 
 
 def _text(cell):
-    """A cell as text; "" if it has none."""
+    """Converts a cell to text, "" if it is empty."""
     return "" if cell is None else str(cell).strip()
 
 
 def _parts(cell):
-    """The labels of a cell: a list in a Parquet file, else text."""
+    """Splits the labels of a cell, which is text, or a list in Parquet files."""
     if isinstance(cell, (list, tuple)):
         return map(_text, cell)
     text = _text(cell)
@@ -276,17 +276,17 @@ def _weight(cell):
 
 
 def _why_unusable(path):
-    """Why there is no file to read; None if there is."""
+    """Returns the reason why a file cannot be read; None if it can."""
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # a name that is no path
+    except (OSError, ValueError) as error:  # not a valid path
         return getattr(error, "strerror", None) or str(error)
     return None if stat.S_ISREG(mode) else "it is not a file"
 
 
 def _rows_of_csv(path):
-    """(place, cells) of a CSV file, the header first."""
-    # What is no UTF-8 becomes surrogates, which the line is then named by.
+    """Yields (line, cells) of a CSV file, starting with the header."""
+    # Invalid UTF-8 becomes surrogates, which are reported with their line.
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline(HEADER)
         file.seek(0)
@@ -303,7 +303,7 @@ def _rows_of_csv(path):
                         f"{path}, {place}: expected {width} cells, as in the header. Received: "
                         f"{len(cells)}. A cell with a {delimiter!r} in it should be in quotes."
                     )
-                if cells:  # no empty line
+                if cells:  # skips empty lines
                     yield place, cells
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
@@ -320,7 +320,7 @@ def _is_utf8(cells):
 
 
 def _rows_of_parquet(path):
-    """(place, cells) of a Parquet file, the header first."""
+    """Yields (row, cells) of a Parquet file, starting with the header."""
     try:
         import pyarrow
         import pyarrow.parquet

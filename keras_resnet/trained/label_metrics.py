@@ -1,16 +1,16 @@
 """Metrics of multi-label predictions: average precision, F1, and thresholds.
 
-Targets are (images, classes), 1 for each class that an image shows and 0 for others; scores are
-(images, classes), 0 to 1. Values are those of scikit-learn.
+Targets are (images, classes), 1 for the classes of an image and 0 for others; scores are
+(images, classes), 0 to 1. Results are equal to scikit-learn's.
 """
 
 import numpy as np
 
-DEFAULT_THRESHOLD = 0.5  # of a class that no image shows
+DEFAULT_THRESHOLD = 0.5  # for a class without images
 
 
 def average_precisions(targets, scores) -> np.ndarray:
-    """The average precision of each class, float64 (classes,); NaN if no image shows it.
+    """Average precision of each class, float64 (classes,); NaN for a class without images.
 
     Source: sklearn.metrics.average_precision_score.
     """
@@ -23,10 +23,10 @@ def average_precisions(targets, scores) -> np.ndarray:
 
 
 def best_thresholds(targets, scores) -> np.ndarray:
-    """For each class the threshold with the highest F1, float32 (classes,).
+    """Threshold of each class with the highest F1, float32 (classes,).
 
-    A class is predicted where its score is at least the threshold, which lies in the middle between
-    two scores, so that no rounding moves an image over it. 0.5 for a class that no image shows.
+    A class is predicted if its score is at least the threshold, which is halfway between two
+    scores, so that rounding has no effect. 0.5 for a class without images.
     """
     found = np.full(targets.shape[1], DEFAULT_THRESHOLD, np.float32)
     for index, (shown, score) in enumerate(zip(targets.T, scores.T, strict=True)):
@@ -40,7 +40,7 @@ def best_thresholds(targets, scores) -> np.ndarray:
 
 
 def _curve(shown, score):
-    """Where the score's value changes, highest first: how many are right, are predicted, and it."""
+    """Returns, for each distinct score in descending order: hits, number of predictions, score."""
     order = np.argsort(-score, kind="stable")
     values = score[order]
     last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
@@ -48,7 +48,7 @@ def _curve(shown, score):
 
 
 def f1_scores(targets, predicted) -> np.ndarray:
-    """F1 of each class, float64 (classes,); NaN if no image shows it.
+    """F1 of each class, float64 (classes,); NaN for a class without images.
 
     Source: sklearn.metrics.f1_score.
     """
@@ -59,12 +59,12 @@ def f1_scores(targets, predicted) -> np.ndarray:
 
 
 def f1_micro(targets, predicted) -> float:
-    """F1 of all labels of all images together; 0 if there are none and none are predicted."""
+    """F1 over all labels of all images; 0 if there are none."""
     return float(2 * (targets * predicted).sum() / max(targets.sum() + predicted.sum(), 1))
 
 
 def mean(values) -> float:
-    """The mean over the classes that an image shows; NaN if there are none."""
+    """Mean over the classes that are not NaN; NaN if there are none."""
     return float(np.mean(shown)) if len(shown := values[~np.isnan(values)]) else float("nan")
 
 

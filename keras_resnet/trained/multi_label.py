@@ -1,4 +1,4 @@
-"""What a network answers on images that may show several classes."""
+"""Evaluation of multi-label networks."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ class MultiLabelEvaluation:
     Args:
         class_names: Class names.
         files: Names of the images.
-        targets: Which classes each shows, uint8 (images, classes).
+        targets: Labels, uint8 (images, classes), 0 or 1.
         scores: Probabilities, float32 (images, classes).
         thresholds: Least probability at which each class is predicted, float32 (classes,).
         skipped: {file: reason} of the images that could not be decoded.
@@ -36,7 +36,7 @@ class MultiLabelEvaluation:
 
     @classmethod
     def of(cls, class_names, files, targets, scores, thresholds=None) -> "MultiLabelEvaluation":
-        """An evaluation; at thresholds of 0.5, if none are given."""
+        """Makes an evaluation, with thresholds of 0.5 by default."""
         if thresholds is None:
             thresholds = [label_metrics.DEFAULT_THRESHOLD] * targets.shape[1]
         least = np.array(thresholds, np.float32)
@@ -46,24 +46,24 @@ class MultiLabelEvaluation:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Which classes reach their thresholds, bool (images, classes)."""
+        """Predicted classes, those that reach their thresholds, bool (images, classes)."""
         return self.scores >= self.thresholds
 
     @functools.cached_property
     def average_precisions(self) -> np.ndarray:
-        """Average precision of each class, 0 to 1; NaN for a class that no image shows."""
+        """Average precision of each class, 0 to 1; NaN for a class without images."""
         return label_metrics.average_precisions(self.targets, self.scores)
 
     @property
     def f1(self) -> np.ndarray:
-        """F1 of each class at its threshold, 0 to 1; NaN for a class that no image shows."""
+        """F1 of each class at its threshold, 0 to 1; NaN for a class without images."""
         return label_metrics.f1_scores(self.targets, self.predicted)
 
     @property
     def figures(self) -> dict[str, float]:
         """loss, mean_average_precision, f1_micro and f1_macro.
 
-        Means over classes are over those that an image shows.
+        Means are over the classes with images.
         """
         return {
             "loss": label_metrics.cross_entropy(self.targets, self.scores),
@@ -74,7 +74,7 @@ class MultiLabelEvaluation:
 
     @property
     def of_classes(self) -> dict[str, dict[str, float | None]]:
-        """average_precision, f1 and threshold of each class; None for what is NaN."""
+        """{class name: average_precision, f1 and threshold}, with None for NaN."""
         columns = zip(self.average_precisions, self.f1, self.thresholds, strict=True)
         rows = [[None if np.isnan(value) else float(value) for value in row] for row in columns]
         names = ("average_precision", "f1", "threshold")
@@ -90,7 +90,7 @@ class MultiLabelEvaluation:
 
     @property
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """(file, labels, predicted, probabilities of these) of each image, separated by ;."""
+        """(file, labels, predicted, probabilities) of each image, separated by semicolons."""
         found = zip(self.files, self.targets, self.scores, strict=True)
         return [self._row(file, shown, score) for file, shown, score in found]
 
@@ -101,11 +101,11 @@ class MultiLabelEvaluation:
 
     @property
     def mistakes(self) -> list[tuple[str, str, str, str]]:
-        """The rows of images of which a class is missing or wrong, in their order."""
+        """The rows of images with a missing or wrong class, in order."""
         return [row for row in self.rows if row[1] != row[2]]
 
     def __str__(self):
-        """In words."""
+        """Summary of the metrics."""
         said = "mAP {mean_average_precision:.4f}, F1 micro {f1_micro:.4f}, macro {f1_macro:.4f}"
         counts = f"{len(self.files)} images, {len(self.skipped)} left out"
         return f"{said.format(**self.figures)}, {counts}"

@@ -1,19 +1,19 @@
-"""What a recipe and the labels of its data ask of each other."""
+"""Checks of a recipe against the labels of its data, and class weights."""
 
 from keras_resnet.data.pipeline import check_labels
 from keras_resnet.fields import suggestion
 
 
 def check(recipe, sources, processes):
-    """Refuses a recipe that does not go with images that may show several classes.
+    """Validates a recipe for multi-label images.
 
     Args:
         recipe: A `Recipe`.
-        sources: The images that train, and those that validate.
+        sources: The training and the validation images.
         processes: Number of processes.
 
     Raises:
-        ValueError: says what to change.
+        ValueError: if a field of the recipe is not supported for them.
     """
     train, val = sources
     if not train.multi_label:
@@ -45,16 +45,16 @@ def check(recipe, sources, processes):
 
 
 def class_weights(said, source) -> list[float]:
-    """The weight of each class.
+    """Returns the weight of each class.
 
     Args:
-        said: "balanced": number of images / (number of classes * number of images of the class), so
-            that all classes together weigh as much as without, and each the same; or {class name:
-            weight}, 1 for the others.
-        source: The images that train.
+        said: "balanced": number of images / (number of classes * number of images of the class);
+            or {class name: weight}, 1 for others.
+        source: The training images.
 
     Raises:
-        ValueError: if a name is none of the classes, or "balanced" meets unknown numbers.
+        ValueError: if a class does not exist, or the number of images of each class is unknown for
+            "balanced".
 
     Source: sklearn.utils.class_weight.compute_class_weight.
     """
