@@ -1,6 +1,7 @@
 """OpenVINO files, for Intel's runtime."""
 
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def openvino(
 
     Raises:
         ValueError: if an argument is invalid, or the file's predictions differ from the model's.
-        ImportError: without OpenVINO.
+        ImportError: without OpenVINO, or with Python 3.13, which OpenVINO 2026.4 does not support.
         OSError: if the disk is full; existing files are kept.
     """
     return write_file(
@@ -62,9 +63,15 @@ def openvino(
 def _write(network, file, metadata, quantize, data):
     import openvino
 
-    network.export(
-        str(file), format="openvino", input_signature=input_signature(network), verbose=False
-    )
+    try:
+        network.export(
+            str(file), format="openvino", input_signature=input_signature(network), verbose=False
+        )
+    except NameError as error:  # OpenVINO 2026.4 on Python 3.13
+        raise ImportError(
+            f"OpenVINO {openvino.__version__} cannot convert TensorFlow models with Python "
+            f"{platform.python_version()}. Use Python 3.12 or older, or another format."
+        ) from error
     # From memory, since the file from which a model reads its weights will be replaced.
     graph = openvino.Core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())
     for name, value in metadata.items():
