@@ -168,7 +168,7 @@ def in_three_dimensions(_):
     [
         (rcnn, "stages of (2, 2, 2) blocks"),
         (emptied, "empty tensors"),
-        (in_three_dimensions, "videos"),
+        (in_three_dimensions, "for video or volumes"),
     ],
 )
 def test_what_is_no_whole_network_is_said_so(make, said, networks, tmp_path):

@@ -100,7 +100,7 @@ def test_one_of_timm_of_a_kind(name, said, tmp_path):
     "name, said",
     [
         ("resnet50_gn", "group normalization (it has no running statistics)"),
-        ("skresnet18", "looks like an unknown network"),
+        ("skresnet18", "seems to contain an unknown network"),
         ("resnetblur18", None),
     ],
 )
