@@ -15,6 +15,7 @@ from keras_resnet.training.report import write_history, write_skipped
 
 LOSSES_AT_ONCE = 50  # number of losses that are read together
 CROSS_ENTROPY = "cross_entropy"  # name of the metric
+WEIGHT = "weight"  # in an interrupted epoch's logs: sum of the weights of the images
 
 
 def synchronise(model):
@@ -83,6 +84,13 @@ def write_network(network, path):
         network.save(temporary)
 
 
+def weight_of_metrics(model):
+    """Returns the sum of the weights of the images in a model's weighted metrics, 0 without."""
+    found = [m for part in model.metrics for m in (part, *getattr(part, "metrics", ()))]
+    counts = [float(ops.convert_to_numpy(m.count)) for m in found if m.name == "accuracy"]
+    return counts[0] if counts else 0.0
+
+
 def seeds(model):
     """Returns the states of a network's random generators."""
     weights = {id(variable) for variable in model.weights}
@@ -108,7 +116,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Stores the part of the epoch that an interrupted process did."""
         self.before, self.logs_before = self.state.step, self.state.logs
-        self.losses = []
+        self.losses, self.weight = [], 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves a checkpoint if due, and checks the losses, rarely, since it waits for the device.
@@ -124,8 +132,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         saves = self.training.save_every and done % self.training.save_every == 0 and not ends
         if saves or ends or len(self.losses) == LOSSES_AT_ONCE:
             self._look_at_losses()
+        if saves or ends:
+            self.weight = weight_of_metrics(self.model)
         if saves:
-            self.state.logs = self._over_the_epoch(numbers(logs))
+            self.state.logs = {**self._over_the_epoch(numbers(logs)), WEIGHT: self._weight()}
             self.save()
 
     def _look_at_losses(self):
@@ -187,12 +197,19 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def _over_the_epoch(self, logs):
         """Returns the means over the steps of an interrupted process and of this one."""
-        share = self.before / self.state.step
+        by_steps = self.before / self.state.step
+        before = self.logs_before.get(WEIGHT, 0.0)
+        by_weight = before / self._weight() if before else by_steps
+        shares = {"loss": by_steps, "accuracy": by_weight, "top5": by_weight}
         return {
             name: share * self.logs_before.get(name, 0.0) + (1 - share) * logs[name]
-            for name in ("loss", "accuracy", "top5")
+            for name, share in shares.items()
             if name in logs
         }
+
+    def _weight(self):
+        """Returns the sum of the images' weights in the epoch so far."""
+        return self.logs_before.get(WEIGHT, 0.0) + self.weight
 
     def save_network(self, name):
         """Saves the network with the validated weights."""

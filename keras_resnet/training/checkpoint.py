@@ -29,7 +29,7 @@ class TrainingState:
         counts: Numbers of training and validation images.
         history: A row of history.csv for each completed epoch.
         step: Completed steps of the current epoch.
-        logs: The means of loss and accuracies over these steps.
+        logs: The means of loss and accuracies over these steps, and the sum of the weights.
         skipped: {file: reason} of the unreadable training images, and of the validation images.
     """
 
