@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -56,6 +57,9 @@ CONVOLUTIONS = {
 }
 
 
+NAMES = ["daisy", "rose", "tulip"]  # classes of `write_run`
+
+
 @contextlib.contextmanager
 def tiny_rows():
     """resnet18 and resnet20 are the networks of TINY, in this process."""
@@ -63,6 +67,15 @@ def tiny_rows():
         for name, config in TINY.items():
             patch.setitem(configs.CONFIGS, name, config)
         yield
+
+
+def write_run(folder):
+    """Writes a run folder, as far as exports read it: of a network that nothing trained."""
+    folder.mkdir()
+    small("cifar").save(folder / "best.keras")
+    (folder / "class_indices.json").write_text(json.dumps(dict(enumerate(NAMES))))
+    recipe = {"resize": 36, "image_size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
 
 
 def small(family="resnext", seed=0, **arguments):

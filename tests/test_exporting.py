@@ -9,24 +9,18 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from small_networks import noise, small, tiny_rows
+from small_networks import NAMES, noise, small, tiny_rows, write_run
 
 import keras_resnet
 from keras_resnet import export, trained, training, weights
 from keras_resnet.export import run_exported
-
-NAMES = ["daisy", "rose", "tulip"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run folder, as far as exports read it."""
     folder = tmp_path_factory.mktemp("exporting") / "run"
-    folder.mkdir()
-    small("cifar").save(folder / "best.keras")
-    (folder / "class_indices.json").write_text(json.dumps(dict(enumerate(NAMES))))
-    recipe = {"resize": 36, "image_size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    (folder / "recipe.json").write_text(json.dumps(recipe))
+    write_run(folder)
     return folder
 
 

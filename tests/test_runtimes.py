@@ -8,12 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_networks import SUFFIXES, small
+from small_networks import NAMES, SUFFIXES, small, write_run
 
 import keras_resnet
 from keras_resnet import export, trained
 
-NAMES = ["daisy", "rose", "tulip"]
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
 
 
@@ -32,11 +31,7 @@ def photos(tmp_path_factory):
 def network(tmp_path_factory):
     """That of a run folder, as far as exports read it."""
     folder = tmp_path_factory.mktemp("runtimes") / "run"
-    folder.mkdir()
-    small("cifar").save(folder / "best.keras")
-    (folder / "class_indices.json").write_text(json.dumps(dict(enumerate(NAMES))))
-    recipe = {"resize": 36, "image_size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    (folder / "recipe.json").write_text(json.dumps(recipe))
+    write_run(folder)
     return trained.open_network(folder)
 
 
