@@ -259,10 +259,22 @@ def test_jax_and_several_devices_train_the_same(backend, devices, run_python, tm
     """To the figures of TensorFlow on one device; with weights of the images, too."""
     pytest.importorskip(backend)
     write_tables(data.drawn_flowers(tmp_path / "flowers", train=8, val=3))
+    weights.save_hub(keras_resnet.ResNet18(classes=4), tmp_path / "start")
     for name, count, folder in (("tensorflow", 1, "one"), (backend, devices, "other")):
         done = run_python(
             *("-m", "keras_resnet_cli", "train", "--data", "flowers", "--model", "resnet18"),
-            *("--image-size", 32, "--batch-size", 8, "--learning-rate", 1e-6, "--epochs", 1),
+            *(
+                "--weights",
+                "start",
+                "--image-size",
+                32,
+                "--batch-size",
+                8,
+                "--learning-rate",
+                1e-6,
+                "--epochs",
+                1,
+            ),
             *("--set", "optimizer=sgd", "--set", "loss=binary_cross_entropy"),
             *("--devices", count, "--output", folder, "--set", "augmentation.mixup=0.2"),
             variables={"KERAS_BACKEND": name},

@@ -71,12 +71,7 @@ def killed_once(arguments, reached, folder, delay=0.0, by=signal.SIGKILL, code=-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
-    [
-        SGD_ARGUMENTS,
-        # Not solved yet: the averaged weights differ in their last digits.
-        pytest.param(LAMB_ARGUMENTS, marks=pytest.mark.xfail(reason="last digits differ")),
-        LABELS_ARGUMENTS,
-    ],
+    [SGD_ARGUMENTS, LAMB_ARGUMENTS, LABELS_ARGUMENTS],
     ids=["sgd", "lamb", "several labels"],
 )
 def test_killed_at_random_moments(arguments, tmp_path, run_python):

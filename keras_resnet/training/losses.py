@@ -1,10 +1,11 @@
 """Training losses, for logits and labels that are probabilities of each class."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
-class BinaryCrossEntropy(keras.losses.BinaryCrossentropy):
+class BinaryCrossEntropy(keras.losses.Loss):
     """Binary cross-entropy for each class, averaged over classes and images.
 
     Args:
@@ -14,14 +15,17 @@ class BinaryCrossEntropy(keras.losses.BinaryCrossentropy):
     """
 
     def __init__(self, threshold: float | None = None):
-        super().__init__(from_logits=True)
+        super().__init__()
         self.threshold = threshold
 
     def call(self, labels, logits):
         """Returns the loss of each image, (batch,), for labels and logits (batch, classes)."""
         if self.threshold is not None:
             labels = ops.cast(labels > self.threshold, logits.dtype)
-        return super().call(labels, logits)
+        # The formula uses the logits once: TensorFlow adds the gradients of three or more uses in an
+        # order that differs from step to step, even if it is told to be deterministic.
+        costs = ops.softplus(ops.expand_dims(logits, -1) * np.float32([-1, 1]))
+        return ops.mean(ops.sum(costs * ops.stack([labels, 1 - labels], -1), -1), -1)
 
 
 def create_loss(recipe) -> keras.losses.Loss:

@@ -31,7 +31,7 @@ def test_binary_cross_entropy(smoothing, threshold):
 
     # Two classes an image, as of MixUp: timm mixes the first row with the last.
     last = np.arange(BATCH)[::-1].copy()
-    mixed = mixing.mix_labels(smooth, last, np.full(BATCH, 0.7, np.float32))
+    (mixed,) = mixing.mix_labels(smooth, last, np.full(BATCH, 0.7, np.float32))
     targets = mixup_target(torch.tensor(labels), CLASSES, 0.7, smoothing)
     np.testing.assert_allclose(mixed, targets, atol=1e-7)
     expected = theirs(torch.tensor(logits), targets).item()
