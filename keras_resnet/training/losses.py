@@ -22,8 +22,8 @@ class BinaryCrossEntropy(keras.losses.Loss):
         """Returns the loss of each image, (batch,), for labels and logits (batch, classes)."""
         if self.threshold is not None:
             labels = ops.cast(labels > self.threshold, logits.dtype)
-        # The formula uses the logits once: TensorFlow adds the gradients of three or more uses in an
-        # order that differs from step to step, even if it is told to be deterministic.
+        # The formula uses the logits once: TensorFlow adds the gradients of three or more uses in
+        # an order that differs from step to step, even with op determinism.
         costs = ops.softplus(ops.expand_dims(logits, -1) * np.float32([-1, 1]))
         return ops.mean(ops.sum(costs * ops.stack([labels, 1 - labels], -1), -1), -1)
 
