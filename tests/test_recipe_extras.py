@@ -13,7 +13,7 @@ from keras_resnet.data.locations import training_sources
 from keras_resnet.data.pipeline import training_batches
 from keras_resnet.models import at_size, create
 from keras_resnet.trained.run import Run
-from keras_resnet.training import Recipe, train
+from keras_resnet.training import Recipe, callbacks, train
 from keras_resnet.training.distillation import create_distillation, divergence
 from keras_resnet.training.feed import FedNetwork
 from keras_resnet.training.optimizers import create_schedule
@@ -146,8 +146,6 @@ def test_each_size_is_compiled_once(flowers, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_average_is_what_is_saved(flowers, tmp_path, monkeypatch):
     """The mean of the weights after three epochs, and the statistics of all batches."""
-    from keras_resnet.training import callbacks
-
     kept, write = [], callbacks.CheckpointCallback.on_epoch_end
 
     def keep(self, epoch, logs=None):
@@ -187,6 +185,28 @@ def test_a_run_teaches(flowers, tmp_path):
     assert losses[-1] < losses[0]
     with pytest.raises(ValueError, match=r"was trained on other classes: .* The data has a"):
         create_distillation(recipe, ["a", "b", "c", "d", "e"])
+
+
+@pytest.mark.slow
+def test_a_teacher_that_has_changed_is_refused(flowers, tmp_path, monkeypatch):
+    """When a training is resumed; it continues with the old teacher back in its place."""
+    path = tmp_path / "t.keras"
+    recipe = recipe_on(flowers, teacher=model_file(path))
+    save = callbacks.CheckpointCallback.save
+
+    def save_and_stop(self):
+        save(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(callbacks.CheckpointCallback, "save", save_and_stop)
+        train(recipe, tmp_path / "run")
+    before = path.read_bytes()
+    model_file(path)  # other random weights
+    with pytest.raises(ValueError, match=r"t\.keras has changed since .*run began. Restore it"):
+        train(recipe, tmp_path / "run")
+    path.write_bytes(before)
+    assert len(rows(train(recipe, tmp_path / "run"))) == 2
 
 
 def test_statistics_are_means_over_batches(tiny_rows):

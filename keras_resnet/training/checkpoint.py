@@ -31,6 +31,7 @@ class TrainingState:
         step: Completed steps of the current epoch.
         logs: The means of loss and accuracies over these steps, and the sum of the weights.
         skipped: {file: reason} of the unreadable training images, and of the validation images.
+        teacher: Checksum of the teacher's weights; None without a teacher.
     """
 
     counts: tuple[int, int]
@@ -38,6 +39,7 @@ class TrainingState:
     step: int = 0
     logs: dict[str, float] = dataclasses.field(default_factory=dict)
     skipped: list[dict] = dataclasses.field(default_factory=lambda: [{}, {}])
+    teacher: str | None = None
 
     @property
     def epoch(self):

@@ -3,6 +3,7 @@
 Source: Hinton et al., https://arxiv.org/abs/1503.02531, section 2.
 """
 
+import zlib
 from pathlib import Path
 
 import keras
@@ -33,6 +34,13 @@ class Distillation(keras.layers.Layer):
         self.teacher, self.share, self.temperature = teacher, share, temperature
         self.scale, self.offset = np.float32(scale), np.float32(offset)
         self.built = True  # like the teacher
+
+    def checksum(self) -> str:
+        """Returns the CRC-32 of the teacher's weights, in hexadecimal."""
+        found = 0
+        for weight in self.teacher.weights:
+            found = zlib.crc32(np.ascontiguousarray(ops.convert_to_numpy(weight)), found)
+        return f"{found:08x}"
 
     def call(self, images, logits):
         """Returns the loss, for images (batch, height, width, 3) and logits (batch, classes)."""

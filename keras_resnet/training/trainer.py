@@ -213,6 +213,14 @@ def _fit(training, state, arrays, scope):
         features.freeze(model, recipe.freeze_until)
     with scope():
         phase = network_phase(training)
+    if phase.model.distillation is not None:
+        teacher = phase.model.distillation.checksum()
+        if state.teacher not in (None, teacher):
+            raise ValueError(
+                f"The teacher {recipe.teacher} has changed since {training.folder} began. Restore "
+                "it, or choose another run folder."
+            )
+        state.teacher = teacher
     fit(training, phase, state, arrays, scope)
 
 
