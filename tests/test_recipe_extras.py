@@ -209,6 +209,37 @@ def test_a_teacher_that_has_changed_is_refused(flowers, tmp_path, monkeypatch):
     assert len(rows(train(recipe, tmp_path / "run"))) == 2
 
 
+@pytest.mark.backend
+def test_jax_trains_the_same(flowers, tmp_path, run_python):
+    """With LAMB, a teacher, growing images and averaged weights: the losses of TensorFlow."""
+    pytest.importorskip("jax")
+    program = (
+        "from keras_resnet import ResNet20, weights\n"
+        "for name in ('start', 'teacher'):\n"
+        "    weights.save(ResNet20(classes=5), f'{name}.safetensors')\n"
+    )
+    assert run_python("-c", program).returncode == 0
+    losses = []
+    for backend in ("tensorflow", "jax"):
+        done = run_python(
+            *("-m", "keras_resnet_cli", "train", "--data", flowers, "--model", "resnet20"),
+            *("--weights", "start.safetensors", "--set", "teacher=teacher.safetensors"),
+            *("--image-size", 32, "--batch-size", 8, "--learning-rate", 1e-5, "--epochs", 2),
+            *("--set", "optimizer=lamb", "--set", "swa_start=0", "--set", "train_sizes=[32,40]"),
+            *("--output", backend),
+            variables={"KERAS_BACKEND": backend},
+        )
+        assert done.returncode == 0, done.stderr
+        averaged = tmp_path / backend / "predictions.csv"  # those of the averaged weights
+        with averaged.open(newline="") as file:
+            shares = [float(row["probability"]) for row in csv.DictReader(file)]
+        found = [
+            float(row[key]) for row in rows(tmp_path / backend) for key in ("loss", "val_loss")
+        ]
+        losses.append([*found, *shares])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_statistics_are_means_over_batches(tiny_rows):
     """Each batch counts alike; what is frozen stays; the momentum is what it was."""
     model = create("resnet20", classes=5, input_shape=(32, 32, 3))
