@@ -6,14 +6,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from labelled_flowers import CLASSES, labels_of, write_tables
 from sklearn import metrics
 
 import keras_resnet
-from keras_resnet import data, export, trained, training, weights
+from keras_resnet import bulk, data, export, trained, training, weights
 from keras_resnet.trained import MultiLabelEvaluation, label_metrics
+from keras_resnet.trained.exporting import SUFFIXES
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +178,44 @@ def test_saved_models_say_what_is_predicted(finished, network, found):
     assert record["class_names"] == list(CLASSES)
     assert record["thresholds"] == list(network.thresholds)
     assert set(record["signature"]["serving_default"]["outputs"]) == set(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_exported_files_predict_the_same_classes(kind, network, found, tmp_path):
+    path = network.export(kind, (tmp_path / "model").with_suffix(SUFFIXES[kind]))
+    record = export.record.read(path)
+    assert record["thresholds"] == list(network.thresholds)
+    scores = trained.open_runtime(network, path)(
+        network.preprocessing.batch({file: Path(file).read_bytes() for file in found.files})
+    )
+    np.testing.assert_allclose(scores, found.scores, atol=1e-5)
+    bulk.predict(network, found.files, tmp_path / "out", runtime=path)
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    for row, predicted in zip(rows, found.predicted, strict=True):
+        assert set(row["predicted"]) == {CLASSES[i] for i in np.flatnonzero(predicted)}
+
+
+@pytest.mark.slow
+def test_a_server_says_what_is_predicted(finished, found, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples" / "serving")
+    import litserve_server
+
+    server = litserve_server.Classifier(finished[0] / "saved_model" / "1")
+    server.setup("cpu")
+    images = [Path(file).read_bytes() for file in found.files]
+    predictions = server.encode_response(server.predict(images))["predictions"]
+    assert json.loads(json.dumps(predictions)) == predictions
+    assert [row["predicted"] for row in predictions] == found.predicted.tolist()
+
+
+def test_an_explanation_is_of_the_most_probable_class(network, found, tmp_path):
+    explanation = network.explain(found.files[0], tmp_path / "explained.png")
+    assert explanation.class_name == CLASSES[found.scores[0].argmax()]
+    assert explanation.probability == pytest.approx(found.scores[0].max(), abs=1e-5)
+    other = network.explain(found.files[0], tmp_path / "other.png", class_name=CLASSES[3])
+    assert other.probability == pytest.approx(found.scores[0, 3], abs=1e-5)
 
 
 def test_weights_and_hub_folders_keep_the_kind_of_the_network(finished, network, found, tmp_path):
