@@ -286,7 +286,7 @@ def test_preprocessing_in_openmmlab_configs(options, said, tmp_path, caplog):
 
 
 def test_ambiguous_preprocessing_of_maskrcnn_benchmark(tmp_path):
-    """Its names are used for weights of MSRA, which take BGR, and of torchvision, which take RGB."""
+    """Its names are used for MSRA weights, which take BGR, and torchvision weights with RGB."""
     state = weights.to_state_dict(keras_resnet.ResNet18(classes=3))
     named = {f"stem.{k}" if k.startswith(("conv1.", "bn1.")) else k: state[k] for k in state}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(named))

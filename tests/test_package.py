@@ -31,7 +31,7 @@ def test_import_is_light(run_imported):
     assert "keras_resnet" in imported and not set(imported) & set(HEAVY)
 
 
-def test_public_names_are_there_and_documented():
+def test_public_names_exist_and_are_documented():
     import keras_resnet
 
     for name in keras_resnet.__all__:
@@ -40,8 +40,8 @@ def test_public_names_are_there_and_documented():
         assert "Args:" in getattr(keras_resnet, name).__doc__
 
 
-def test_what_is_imported_is_declared():
-    """Of the packages that are not Python's own: each is required, or is in an extra."""
+def test_imports_are_declared():
+    """Each imported package, except the standard library, is a requirement or in an extra."""
     options = configparser.ConfigParser()
     options.read(ROOT / "setup.cfg")
     required = _distributions(options["options"]["install_requires"])
@@ -60,7 +60,7 @@ def test_what_is_imported_is_declared():
     assert found >= {"numpy", "ml-dtypes", "h5py", "tensorflow", "keras", "pillow"}
 
 
-# Imported by what an extra is for only.
+# Imported only for optional features, each with an extra.
 OPTIONAL = (
     "ai_edge_litert",
     "faiss",
@@ -79,7 +79,7 @@ OPTIONAL += ("tensorflow_serving", "tf2onnx")
 
 
 def _imported(file):
-    """The packages that a file imports, inside of its functions too."""
+    """Returns the packages that a file imports, also inside functions."""
     names = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
