@@ -7,7 +7,7 @@ import tensorflow as tf
 
 # Since version 13, Pillow resizes vertically first if the height shrinks far more than the width.
 pillow_13 = pytest.mark.skipif(
-    int(PIL.__version__.split(".")[0]) < 13, reason="bicubic pixels are those of Pillow 13"
+    int(PIL.__version__.split(".")[0]) < 13, reason="bicubic resizing matches Pillow 13 or newer"
 )
 
 

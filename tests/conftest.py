@@ -52,7 +52,7 @@ def real_data():
     """The folder of photographs and trained weights; skips the test without it."""
     folder = os.environ.get("KERAS_RESNET_TEST_DATA")
     if not folder:
-        pytest.skip("KERAS_RESNET_TEST_DATA does not name the folder of real data")
+        pytest.skip("KERAS_RESNET_TEST_DATA is not set to the folder of real data")
     return Path(folder)
 
 

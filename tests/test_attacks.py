@@ -445,7 +445,7 @@ def memory(kind):
     return int(re.search(rf"{kind}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     before, start, said = memory("VmRSS"), time.process_time(), "read"
     try:
         weights.inspect(path)

@@ -41,7 +41,7 @@ import sys, keras, numpy as np, keras_resnet
 names, *savers = sys.argv[1:]
 for name in names.split():
     for saver in savers:
-        # Keras writes PyTorch's optimizers as classes of their own, which the others cannot load.
+        # With PyTorch, Keras has its own optimizer classes, which other backends cannot load.
         model = keras.saving.load_model(f"{name}-{saver}.keras", compile=False)
         found = model.predict_on_batch(np.load("x.npy"))
         expected = np.load(f"{name}-{saver}.npz")["after"]

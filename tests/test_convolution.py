@@ -345,7 +345,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import tensorflow as tf
 import test_convolution as t
-with tf.Graph().as_default():  # where nothing can be tried
+with tf.Graph().as_default():  # without eager execution
     assert t.chosen() == "eigen"
 assert t.chosen() == "eigen"
 case = {{"kernel": 3, "padding": "symmetric", "dilation": 1, "strides": 2, "use_bias": True}}

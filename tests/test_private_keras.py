@@ -103,7 +103,7 @@ def names(*layers):
 
 found, model = names(keras.layers.Dense(2, name="plain"))
 assert found == {"plain/bias", "plain/kernel"}, found
-# Names that differ by a dot and a line only: two sets of parameters.
+# Names that differ only by a dot or an underscore have separate parameters.
 found, model = names(*(keras.layers.Conv2D(3, 1, name=name) for name in ("a.b", "a_b")))
 expected = {"a//b/kernel", "a//b/bias", "a_b/kernel", "a_b/bias"}
 assert found == expected, found

@@ -24,7 +24,7 @@ ARGUMENTS = (
 @pytest.fixture
 def start(tmp_path):
     """Starts the given number of processes; those still running at the end are killed."""
-    pytest.importorskip("jax", reason="several processes train on JAX: the jax extra")
+    pytest.importorskip("jax", reason="training with several processes needs the jax extra")
     data.drawn_flowers(tmp_path / "flowers", train=8, val=3)
     started = []
 

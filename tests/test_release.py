@@ -22,7 +22,7 @@ FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").iterdir())
 def tracked_files():
     """Returns the files that git tracks, and new ones; skips the test outside of a checkout."""
     if not (ROOT / ".git").exists():
-        pytest.skip("git says which files are the repository's, and this is no checkout")
+        pytest.skip("needs a git checkout, to list the files of the repository")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return sorted(name for name in names.splitlines() if (ROOT / name).is_file())

@@ -54,7 +54,7 @@ def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
 def test_leftovers_of_ended_processes_are_removed(tmp_path):
     program = """
 import sys, time
-import files  # by itself: the package's other modules take seconds to import
+import files  # without the package, which takes seconds to import
 with files.replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print(flush=True)

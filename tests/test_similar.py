@@ -187,7 +187,7 @@ def test_invalid_indexes(folder, tmp_path, command_here, monkeypatch):
 @pytest.mark.slow
 def test_the_demo_shows_similar_pictures(folder, run_python):
     """Those whose files exist, as the network sees them."""
-    pytest.importorskip("gradio", reason="the demo extra")
+    pytest.importorskip("gradio", reason="needs the demo extra")
     photo = folder / "photos" / "07.png"
     done = run_python(
         "-c",

@@ -287,7 +287,7 @@ def write(count):
         for n in range(count):
             file.write(f"photographs/{n:026}.jpg,class{n % 80};class{n % 79},{n % 9}\\n")
     return Path("labels.csv")
-tables._why_unusable = lambda path: None  # they are not there
+tables._why_unusable = lambda path: None  # the files do not exist
 count = 250_000
 tables.list_table(write(1000)).source()
 before = memory()

@@ -391,12 +391,12 @@ import keras_resnet
 def memory(kind):
     return int(re.search(rf"{kind}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-# Large pieces go back to the system when they are freed (M_MMAP_THRESHOLD): free ones don't count.
+# Large blocks are returned to the system when freed (M_MMAP_THRESHOLD), so they do not count.
 ctypes.CDLL(None).mallopt(-3, 2**17)
 model = keras_resnet.ResNet18()
 first = None
 for name in sys.argv[1:]:
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     before = memory("VmRSS")
     first = first or before
     keras_resnet.weights.load(model, name)

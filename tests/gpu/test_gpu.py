@@ -16,7 +16,7 @@ GPUS = tf.config.list_logical_devices("GPU")
 def gpu():
     """Runs on the first GPU, without TensorFloat-32."""
     if not GPUS:
-        pytest.skip("TensorFlow sees no GPU here")
+        pytest.skip("TensorFlow finds no GPU")
     tf.config.experimental.enable_tensor_float_32_execution(False)
     keras.utils.set_random_seed(0)
     with tf.device(GPUS[0].name):

@@ -41,7 +41,7 @@ def test_quick_run_of_the_formats(run_python):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_the_stock_network_is_the_same_one(name):
-    """As many parameters as torchvision's, and an output of its shape."""
+    """It has as many parameters as torchvision's, and the same output shape."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         from contestants import stock_network
@@ -59,7 +59,7 @@ def test_the_stock_network_is_the_same_one(name):
 
 
 @pytest.mark.slow
-def test_quick_run_of_the_gpus(run_python, tmp_path):
+def test_quick_run_of_gpu(run_python, tmp_path):
     done = run_python(BENCHMARKS / "gpu.py", "--quick", "--minutes", "20", "--json", "rows")
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
@@ -70,5 +70,5 @@ def test_quick_run_of_the_gpus(run_python, tmp_path):
         assert found[key].get("images_per_second", 0) > 0, found[key]
     assert "to torch.compile" in done.stdout and "pipeline alone" in done.stdout
     again = run_python(BENCHMARKS / "gpu.py", "--quick", "--resume", "--json", "rows")
-    assert again.returncode == 0 and "..." not in again.stdout  # nothing was started
+    assert again.returncode == 0 and "..." not in again.stdout  # nothing was measured again
     assert len((tmp_path / "rows").read_text().splitlines()) == len(rows)
