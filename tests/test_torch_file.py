@@ -198,7 +198,7 @@ def test_torchscript_modules_and_compressed_entries_are_refused(tmp_path):
 @pytest.mark.parametrize("write", CONTAINERS)
 @pytest.mark.parametrize("name", ["torchvision.models.resnet.ResNet", "flowers.net.FlowerNet"])
 def test_pickled_modules_are_recognized(name, write, tmp_path):
-    """With a class of a library or of the author."""
+    """With a class from a library or one defined by the user."""
     storage = Storage("Float", "0", np.zeros(1, np.float32))
     module = Call(name)
     module.state = {"_parameters": {"weight": tensor(storage, (1,), (1,))}, "_modules": {}}

@@ -35,7 +35,7 @@ def test_quick_run_of_the_formats(run_python):
     formats = {"SavedModel", "SavedModel, folded", "ONNX", "OpenVINO", "LiteRT"}
     assert formats | {"ONNX, int8", "LiteRT, int8", "torchvision", "floor"} <= set(rows)
     for name in formats:
-        assert 46.7 < rows[name]["megabytes"] < 49  # 11.69 million numbers
+        assert 46.7 < rows[name]["megabytes"] < 49  # 11.69 million parameters
         assert rows[name]["2"]["images_per_second"] > 0
 
 

@@ -40,7 +40,7 @@ SIDES = ((96, 96), (64, 128))
 
 
 def compared(row, theirs, folder, dtype="float32", **options):
-    """Returns the largest error relative to the largest logit at two sizes and parameter counts."""
+    """Returns the largest error, relative to the largest logit, and both parameter counts."""
     randomise(theirs)
     safetensors.torch.save_file(theirs.state_dict(), folder / "w.safetensors")
     theirs.to(getattr(torch, dtype))

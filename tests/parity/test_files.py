@@ -127,7 +127,7 @@ def test_the_advice_on_two_networks_works(tmp_path):
 
 
 class OwnNet(torchvision.models.ResNet):
-    """A class of the author."""
+    """A network class defined by the user."""
 
 
 @pytest.mark.parametrize("own", [False, True])
