@@ -603,7 +603,7 @@ def test_steps_grow_linearly_with_the_file(content, write, network, tmp_path):
     assert counted[2] < 2.2 * counted[1]
 
 
-def test_steps_grow_linearly_with_hdf5_groups(network, tmp_path):
+def test_groups_of_hdf5_twice_as_many_take_twice_the_steps(network, tmp_path):
     counted = []
     for n in (1, 250, 500):
         with h5py.File(tmp_path / f"{n}.h5", "w") as file:

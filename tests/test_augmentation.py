@@ -158,7 +158,7 @@ def test_cutmix_shares_are_areas():
     assert min(shares) < 0.1 and max(shares) > 0.5
 
 
-def test_a_batch_gets_either_mixup_or_cutmix():
+def test_one_batch_gets_one_of_the_two_mixtures():
     rng = np.random.default_rng(0)
     images = tf.constant(rng.normal(size=(2, 16, 16, 3)), tf.float32)
     labels = tf.one_hot([0, 1], 2)

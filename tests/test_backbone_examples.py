@@ -152,7 +152,7 @@ def test_levels_of_the_feature_pyramid(detection):
         np.testing.assert_array_equal(level[..., 0], level[..., -1])
 
 
-def test_output_shapes_and_positions(detection):
+def test_outputs_and_their_positions(detection):
     backbone = backbone_of(64)
     model = detection.detector(backbone)
     assert {name: output.shape[1:] for name, output in model.output.items()} == {
@@ -283,7 +283,7 @@ def modules_of(config):
             yield from modules_of(part)
 
 
-def test_saved_models_do_not_depend_on_the_examples(detection, segmentation, tmp_path):
+def test_files_name_nothing_of_the_examples(detection, segmentation, tmp_path):
     for model in (detection.detector(backbone_of(64)), segmentation.segmenter(64)):
         model.save(tmp_path / "m.keras")
         with zipfile.ZipFile(tmp_path / "m.keras") as archive:

@@ -76,7 +76,7 @@ def answers(folder, tmp_path, run_python):
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_and_a_step_equal_those_of_tensorflow(answers, name, backend):
+def test_answers_and_a_step_are_those_of_tensorflow(answers, name, backend):
     ours, theirs = (np.load(answers / f"{name}-{which}.npz") for which in (backend, "tensorflow"))
     assert set(ours) == set(theirs)
     np.testing.assert_allclose(ours["before"], theirs["before"], atol=1e-5)

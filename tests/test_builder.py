@@ -9,7 +9,7 @@ from keras_resnet.builder import channels_first, family_of
 from keras_resnet.configs import CIFAR, IMAGENET
 
 
-def test_family_is_inferred_from_blocks_and_stem():
+def test_families_are_told_by_blocks_and_stems():
     assert family_of(small("cifar")) is CIFAR
     assert family_of(small("basic", include_top=False)) is IMAGENET
     other = keras.applications.VGG16(weights=None, include_top=False)  # starts with block1_conv1

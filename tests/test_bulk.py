@@ -106,7 +106,7 @@ def test_feature_maps_are_averaged(layer, output, network, photos, tmp_path):
     close(table_of(tmp_path / "out"), expected)
 
 
-def test_normalized_float16_embeddings(network, photos, tmp_path):
+def test_normalized_and_of_16_bits(network, photos, tmp_path):
     plain, short = tmp_path / "plain", tmp_path / "short"
     bulk.embed(network, photos, plain)
     bulk.embed(network, photos, short, normalize=True, dtype="float16", sha256=True)
@@ -218,7 +218,7 @@ def test_processes_share_the_parts(network, photos, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_a_missing_disk_stops_the_job(network, tmp_path):
+def test_a_disk_that_is_gone_stops_it(network, tmp_path):
     """A part without any readable image is not written, so that it can be computed later."""
     (tmp_path / "list.txt").write_text("\n".join(f"/gone/{n}.jpg" for n in range(150)))
     with pytest.raises(DataError, match="None of 150 images in a row can be read"):

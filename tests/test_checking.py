@@ -101,7 +101,7 @@ def test_shards_as_a_command(spoilt, command_here, tmp_path, monkeypatch):
     assert "shards of different images" in done.stderr
 
 
-def test_training_finds_the_same_duplicates_as_check_data(spoilt, monkeypatch):
+def test_the_start_of_a_training_finds_what_check_data_does(spoilt, monkeypatch):
     train, val = data.training_sources(spoilt)
     expected, opened, opens = data.check_data(spoilt).duplicates, [], builtins.open
     with monkeypatch.context() as patch:

@@ -80,7 +80,7 @@ def test_converting_a_real_file(cifar, tmp_path):
 
 
 @pytest.mark.parametrize("shortcut", ["B", pytest.param("A", marks=pytest.mark.slow)])
-def test_shortcut_is_recognized_from_the_file(shortcut, tmp_path):
+def test_the_shortcut_is_told_by_the_file(shortcut, tmp_path):
     model = keras_resnet.ResNet20(shortcut=shortcut, classes=7)
     found = recognise(weights.to_state_dict(model))
     assert found.text == f"a resnet20 with shortcut {shortcut} and 7 classes"

@@ -159,7 +159,7 @@ def test_a_part_of_another_file_is_thrown_away(server, tmp_path):
         ("silent", "ConnectionError", 6),
     ],
 )
-def test_failed_downloads_raise_one_error(behaviour, said, requests, server, tmp_path):
+def test_it_gives_up_with_one_error(behaviour, said, requests, server, tmp_path):
     server.behaviours = [behaviour]
     row = row_of(CONTENT, parameters=300_000)
     with pytest.raises(CheckpointError, match=said) as caught:
@@ -238,7 +238,7 @@ def test_all_of_a_whole_hash_is_checked(server, tmp_path):
         weights.download(other)
 
 
-def test_files_with_earlier_names_are_used(server, tmp_path):
+def test_an_older_file_will_do(server, tmp_path):
     """Existing downloads may have torchvision's earlier file names for the same weights."""
     row = row_of(CONTENT, older=hashlib.sha256(OTHER).hexdigest()[:8])
     (tmp_path / "home").mkdir()

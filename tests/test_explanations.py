@@ -22,7 +22,7 @@ def class_activation_map(model, image, class_index, block):
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
-def test_grad_cam_of_the_last_stage_is_the_class_activation_map(activation):
+def test_at_the_last_stage_it_is_the_class_activation_map(activation):
     model = small("basic", classifier_activation=activation, name_prefix="net_", dropout=0.5)
     image = noise(1, 64, 80, 3)[0]
     for class_index in range(3):
@@ -65,7 +65,7 @@ def twice(backbone, head):
 @pytest.mark.parametrize(
     "wrap", [twice, *(pytest.param(wrap, marks=pytest.mark.slow) for wrap in (nested, functional))]
 )
-def test_grad_cam_of_a_nested_network(wrap, tmp_path):
+def test_a_network_inside_of_a_model_is_explained_as_by_itself(wrap, tmp_path):
     flat = small("basic", input_shape=(64, 64, 3))
     backbone = keras.Model(flat.input, flat.get_layer("avgpool").output, name="backbone")
     head = keras.layers.Dense(3, None if wrap is functional else "softmax", name="top")
@@ -120,7 +120,7 @@ def test_the_heat_map_covers_the_object(file, count, real_data):
     assert hot < cold - 0.1
 
 
-def test_overlay():
+def test_a_heat_map_over_a_picture():
     picture = np.full((4, 6, 3), 100, np.uint8)
     heat = np.zeros((4, 6), np.float32)
     heat[2, 3] = 1

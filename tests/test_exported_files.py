@@ -229,7 +229,7 @@ def test_dilated_networks_of_any_size(groups, tmp_path):
     onnx.checker.check_model(graph, full_check=True)
 
 
-def test_files_with_preprocessing_take_pixels(tmp_path):
+def test_pixels_go_in_where_the_normalisation_is_inside(tmp_path):
     preprocessing = keras_resnet.Preprocessing(36, 32, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     normalised = (pixels / 255 - preprocessing.mean) / preprocessing.std
@@ -339,7 +339,7 @@ def test_files_contain_metadata(format, tmp_path):
     assert said["preprocessing"]["std"] == [0.4, 0.5, 0.6]
 
 
-def test_a_photograph_with_pillow_and_numpy_only(tmp_path, monkeypatch):
+def test_a_photograph_by_pillow_and_numpy_alone(tmp_path, monkeypatch):
     """The code in docs/export.md prepares images as the model needs them."""
     page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
     (block,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.S) if "Image" in code)

@@ -236,7 +236,7 @@ def test_invalid_preprocessing_options(given, said, run, photos, command_here):
             trained.open_network(run, preprocessing={"mean": values})
 
 
-def test_image_size_changes_nothing_else(run, tiny):
+def test_the_images_size_changes_nothing_else(run, tiny):
     """The run's own size changes nothing; another size keeps mean and std."""
     usual = trained.open_network(run).preprocessing
     assert trained.open_network(run, preprocessing={"crop": 32}).preprocessing == usual

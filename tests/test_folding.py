@@ -60,7 +60,7 @@ def _channels(model):
     )
 
 
-def test_networks_with_other_layers(tmp_path):
+def test_networks_of_others_layers(tmp_path):
     """Nested, with a convolution of Keras, and normalization after other layers."""
     backbone = small("basic", include_top=False, input_shape=(32, 32, 3))
     layers = keras.layers

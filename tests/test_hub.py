@@ -270,7 +270,7 @@ def said(hub, run_imported):
     return run
 
 
-def test_commands_that_inspect(said, hub):
+def test_commands_that_look(said, hub):
     assert "a1_in1k" in said("list", "resnet18") and not hub.requests
     file = said("download", "resnet18", "--weights", "a1_in1k")
     assert "resnet18.a1_in1k" in file and file.endswith(f"{COMMIT}/model.safetensors\n")
@@ -281,7 +281,7 @@ def test_commands_that_inspect(said, hub):
 
 
 @pytest.mark.slow
-def test_commands_that_predict(said, hub, tmp_path):
+def test_commands_that_answer(said, hub, tmp_path):
     """predict and evaluate need only the address."""
     said("convert", "hf://timm/timm", "-o", tmp_path / "w.pth")
     assert (tmp_path / "w.pth").is_file()
@@ -347,7 +347,7 @@ def test_classes_of_other_names(repositories, tmp_path):
         ({"pretrained_cfg": {"label_names": "ab"}}, (256, "bicubic")),
     ],
 )
-def test_preprocessing_in_configs_of_timm(said, expected, tmp_path):
+def test_what_a_config_of_timm_says(said, expected, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", **said}))
     if isinstance(expected, str):
         with pytest.raises(weights.CheckpointError, match=expected):
@@ -385,7 +385,7 @@ def test_preprocessing_in_configs_of_timm(said, expected, tmp_path):
         ({"image_processor_type": "DetrImageProcessor"}, "not cropped to a common size"),
     ],
 )
-def test_preprocessing_in_processors_of_transformers(said, expected, tmp_path):
+def test_what_a_processor_of_transformers_says(said, expected, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TRANSFORMERS))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **said}))
     if isinstance(expected, str):

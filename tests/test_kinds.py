@@ -31,7 +31,7 @@ def test_families_match_the_names():
         assert expected == {kind.name}
 
 
-def test_every_family_has_a_network():
+def test_no_family_without_a_network():
     assert list(by_kind(CONFIGS)) == list(KINDS)
     assert [kind.name for kind in by_kind(["resnet20", "seresnet50"])] == [
         "SE-ResNet",

@@ -145,7 +145,7 @@ def trained_plainly():
         ("list_of_layers", {"layer_names": ["conv1", "bn1", "layer2.0"]}, False, BEST),
     ],
 )
-def test_rematerialization_trains_equally(mode, more, run_eagerly, path, trained_plainly):
+def test_networks_train_when_they_are_recomputed(mode, more, run_eagerly, path, trained_plainly):
     """As without rematerialization, with the same random numbers."""
     found = trained_under(keras.RematScope(mode, **more), run_eagerly, path)
     for one, other in zip(found, trained_plainly[path], strict=True):

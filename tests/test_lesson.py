@@ -180,7 +180,7 @@ def check_results(notebook, page):
 
 
 @pytest.mark.parametrize("page, file", NOTEBOOKS.items())
-def test_notebooks_match_their_pages(page, file, tool):
+def test_a_notebook_is_its_page_with_results(page, file, tool):
     """`python tools/lesson_notebooks.py` has been run since the last change of the page."""
     stored = nbformat.read(ROOT / file, as_version=4)
     nbformat.validate(stored)

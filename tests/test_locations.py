@@ -24,7 +24,7 @@ def test_a_folder(folder):
     assert names(evaluation_source(folder / "train")) == names(train)
 
 
-def test_validation_split(folder):
+def test_the_images_that_were_set_aside(folder):
     parts = training_sources(folder / "train", validation_split=0.4, seed=5)
     assert [part.count for part in parts] == [10, 5]
     assert names(evaluation_source(folder / "train", validation_split=0.4, seed=5)) == names(
@@ -32,7 +32,7 @@ def test_validation_split(folder):
     )
 
 
-def test_workers_share_the_validation_data(folder):
+def test_workers_share_all_that_validates(folder):
     parts = [training_sources(folder, worker=(which, 4)) for which in range(4)]
     assert [train.count for train, _ in parts] == [3] * 4
     assert [val.count for _, val in parts] == [3, 3, 2, 2]
@@ -85,7 +85,7 @@ def test_arrays(tmp_path):
     ],
     ids=["float", "lengths", "shares", "negative", "unnamed", "empty", "missing", "pickled"],
 )
-def test_invalid_arrays(arrays, said, tmp_path):
+def test_arrays_that_will_not_do(arrays, said, tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(data.DataError, match=said):
         evaluation_source(tmp_path / "x.npz")

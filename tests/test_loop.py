@@ -35,7 +35,7 @@ def flowers(tmp_path_factory, tiny_rows, draw_flowers):
 
 
 @pytest.mark.slow
-def test_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
+def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
     """One for training batches, of 45 images by 8, and one for validation, despite a bad image."""
     traced = []
 

@@ -57,7 +57,7 @@ def test_the_list_of_models():
     assert not set(published) & {*cifar, "resnet200"}
 
 
-def test_a_new_row_is_a_complete_variant(monkeypatch, tmp_path):
+def test_a_row_is_all_that_a_variant_needs(monkeypatch, tmp_path):
     """A row adds the name, the public function, the weights and the backbone."""
     row = ResNetConfig("bottleneck", (1, 2), width_per_group=32, paper="A note.", builder="TinyNet")
     monkeypatch.setitem(CONFIGS, "tiny", row)
@@ -108,7 +108,7 @@ def test_parameters(network):
     assert {row.parameters for row in published} == {parameters}
 
 
-def test_architectures_are_recognized_from_keys(network):
+def test_every_architecture_is_known_by_its_keys(network):
     name, _, state = network
     assert recognise(state) == Architecture(f"a {name} with 7 classes", name, 7, 3)
 

@@ -164,7 +164,7 @@ def test_predictions_are_the_classes_that_reach_their_thresholds(network, found)
     assert [name for name, _ in best] == [CLASSES[i] for i in np.argsort(-found.scores[0])[:2]]
 
 
-def test_saved_models_return_predicted_classes(finished, network, found):
+def test_saved_models_say_what_is_predicted(finished, network, found):
     version = finished[0] / "saved_model" / "1"
     signature = tf.saved_model.load(version).signatures["serving_default"]
     contents = tf.constant([Path(file).read_bytes() for file in found.files])

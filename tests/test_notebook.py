@@ -18,7 +18,7 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_it_is_stored_without_outputs(notebook):
+def test_it_is_stored_clean(notebook):
     """It is valid, has no outputs, and contains nothing of the machine it was written on."""
     nbformat.validate(notebook)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -163,7 +163,7 @@ AVERAGED = {"use_ema": True, "ema_momentum": 0.9}
         ),
     ],
 )
-def test_fit_equals_the_optimizers_of_keras(ours, theirs, arguments, tmp_path):
+def test_a_fit_ends_as_with_keras_own_optimizer(ours, theirs, arguments, tmp_path):
     """Weights and validation losses are equal, also after resuming from a saved model."""
     arguments = dict(arguments)
     swapped, scaled = (arguments.pop(name, False) for name in ("swapped", "scaled"))

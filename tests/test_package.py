@@ -31,7 +31,7 @@ def test_import_is_light(run_imported):
     assert "keras_resnet" in imported and not set(imported) & set(HEAVY)
 
 
-def test_public_names_exist_and_are_documented():
+def test_public_names_are_there_and_documented():
     import keras_resnet
 
     for name in keras_resnet.__all__:
@@ -40,7 +40,7 @@ def test_public_names_exist_and_are_documented():
         assert "Args:" in getattr(keras_resnet, name).__doc__
 
 
-def test_imports_are_declared():
+def test_what_is_imported_is_declared():
     """Each imported package, except the standard library, is a requirement or in an extra."""
     options = configparser.ConfigParser()
     options.read(ROOT / "setup.cfg")

@@ -94,7 +94,7 @@ def test_resuming_with_mixtures_and_bad_images(folder, repeats, steps):
 
 
 @pytest.mark.slow
-def test_order_is_independent_of_process_and_parallelism(folder, run_imported, two_epochs):
+def test_another_process_and_another_parallelism_give_the_same(folder, run_imported, two_epochs):
     program = (
         "import os, sys, hashlib\n"
         "os.cpu_count = lambda: int(sys.argv[2])\n"

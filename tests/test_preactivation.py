@@ -47,7 +47,7 @@ def test_depths_are_those_of_the_names():
             assert str(layers) in name.replace("resnet", "_").split("_")
 
 
-def test_state_dict_has_the_names_of_timm():
+def test_names_are_those_of_timm():
     """Variables are named as in other networks, on which the rest of the package relies."""
     model = small("preactivation", input_shape=(32, 32, 3))
     state = weights.to_state_dict(model)

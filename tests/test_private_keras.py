@@ -18,7 +18,7 @@ from tensorflow.python.framework import config
 pytestmark = pytest.mark.private
 
 
-def test_flatten_layers_returns_direct_children_in_order():
+def test_flatten_layers_has_what_is_directly_inside_in_order():
     """Used by `builder.all_layers`, and by exports to find kinds of layers."""
     block = small("basic").get_layer("layer2.0")
     inside = block._flatten_layers(include_self=False, recursive=False)

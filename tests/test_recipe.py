@@ -139,7 +139,7 @@ def test_preprocessing_defaults_to_that_of_the_weights():
     assert Recipe().preprocessing == Preprocessing() == Recipe().training_preprocessing
 
 
-def test_help_of_fields_is_defined_once():
+def test_the_help_of_fields_stands_once():
     """The page's table and the command's help are generated from the recipe's source."""
     tools = runpy.run_path(ROOT / "tools" / "recipe_table.py")
     assert tools["table"]() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_equal_recipes_have_equal_hashes():
 STEP = {"schedule": "step"}
 
 
-def test_named_recipes_have_the_published_numbers():
+def test_the_named_ones_have_the_published_numbers():
     """Those of the article, of CIFAR ResNets in PyTorch, and torchvision's two."""
 
     def values(name, *fields):

@@ -115,7 +115,7 @@ def test_a_copy_at_another_size(tiny_rows):
         at_size(flat, 9)
 
 
-def test_a_card_contains_no_folder_names(tmp_path):
+def test_a_card_names_no_folders(tmp_path):
     recipe = Recipe(data="/home/me/photos", weights="/home/me/w.pth", teacher="/home/me/t.keras")
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     card = Run(tmp_path, ("a", "b"), recipe.preprocessing, {}).card()

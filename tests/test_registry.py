@@ -47,7 +47,7 @@ def test_a_complete_hash_and_its_start_name_the_same_file():
     assert other.files[row.file] == whole
 
 
-def test_the_listing_is_printed_as_a_table():
+def test_the_listing_shows_as_a_table():
     lines = repr(keras_resnet.list_weights("resnet50")).splitlines()
     assert lines[0].split() == list(registry.WeightsTable.TITLES)
     first = "resnet50 IMAGENET1K_V1 76.13 92.862 resnet50-0676ba61.pth"

@@ -231,7 +231,7 @@ def rows(folder):
 
 
 @pytest.mark.slow
-def test_training_resumes_after_a_full_disk(tmp_path, tiny_rows):
+def test_a_training_meets_a_full_disk_and_goes_on(tmp_path, tiny_rows):
     """Saved files are kept; the best network has the validation loss of the moving averages."""
     drawn = data.drawn_flowers(tmp_path / "flowers", train=4, val=2)
     sizes = {"model": "resnet20", "image_size": 32, "batch_size": 8, "epochs": 2}

@@ -60,7 +60,7 @@ def slow(*arguments):
         *(slow(format, None) for format in ("saved_model", *SUFFIXES)),
     ],
 )
-def test_exports_equal_their_network(format, layer, network, photos, command_here):
+def test_an_export_answers_as_its_network(format, layer, network, photos, command_here):
     """Exported by the command into the run folder, where it is found, verified and compared."""
     options = ("--layer", layer) if layer else ()
     done = command_here("export", network.run.folder, "--format", format, *options, "--json")
@@ -114,7 +114,7 @@ def test_the_error_of_int8_is_that_of_the_record(format, layer, options, network
         assert said["agreement"] is None
 
 
-def test_embed_and_predict_with_an_export(network, photos, tmp_path, command_here):
+def test_embed_and_predict_by_an_export(network, photos, tmp_path, command_here):
     """Rows equal Keras' up to rounding; a folder cannot mix runtimes."""
     run, exported = ("--run", network.run.folder), tmp_path / "m.onnx"
     network.export("onnx", exported)

@@ -115,7 +115,7 @@ def test_outputs_in_a_new_process(onednn, exported, monkeypatch):
     np.testing.assert_allclose(answers["probabilities"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_failed_process_is_an_error(tmp_path):
+def test_a_process_that_fails_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="could not be run"):
         export.answers_in_new_process(tmp_path / "9", [])
 
@@ -153,7 +153,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_unusual_images(name, exported, serve):
+def test_unusual_images_are_answered(name, exported, serve):
     """As Pillow decodes the first frame, alone and in a batch with images of other sizes."""
     model, preprocessing, _ = exported
     content = UNUSUAL[name]
@@ -254,7 +254,7 @@ def test_invalid_arguments(arguments, options, message, tmp_path):
         pytest.param({"classifier_activation": "sigmoid"}, marks=pytest.mark.slow),
     ],
 )
-def test_images_are_prepared_for_the_model(arguments, tmp_path):
+def test_images_are_prepared_as_the_model_takes_them(arguments, tmp_path):
     """Pixels if the model normalises itself; channels first if the model has that format."""
     model = small("basic", **arguments)
     version = export.saved_model(model, tmp_path, preprocessing=PREPROCESSING)
@@ -275,7 +275,7 @@ def test_images_are_prepared_for_the_model(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_changed_class_names_are_detected(tmp_path):
+def test_names_that_were_changed_are_found(tmp_path):
     model = small("basic")
     version = export.saved_model(
         model, tmp_path, preprocessing=PREPROCESSING, class_names=["a", "b", "c"]
@@ -324,7 +324,7 @@ def test_embeddings_are_no_classes(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pyramid_in_half_precision_returns_float32(tmp_path):
+def test_a_pyramid_in_half_precision_answers_in_float32(tmp_path):
     model = small("basic", include_top=False, dtype="mixed_float16")
     pyramid = features.pyramid(model, ("C2", "C3"))
     version = export.saved_model(pyramid, tmp_path, fold=False)

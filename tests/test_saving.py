@@ -68,7 +68,7 @@ def test_invalid_paths(name, said, model, tmp_path):
         weights.save(model, tmp_path / name)
 
 
-def test_arrays_are_aligned_in_the_file(model, tmp_path):
+def test_numbers_lie_aligned_in_the_file(model, tmp_path):
     """torch.load(mmap=True) needs it; PyTorch's own writer aligns to 64 bytes."""
     path = weights.save(model, tmp_path / "w.pth")
     content = path.read_bytes()

@@ -320,7 +320,7 @@ def of_sizes(tmp_path_factory):
 
 @pytest.mark.parametrize("exif", [False, True])
 @pytest.mark.parametrize("file", LARGE)
-def test_large_images_are_downscaled(of_sizes, file, exif):
+def test_large_images_are_the_same_pictures_smaller(of_sizes, file, exif):
     content = of_sizes[1][f"large/{file}"]
     before = Image.fromarray(decode(LARGE[file], exif=exif).numpy())
     longer = max(before.size)

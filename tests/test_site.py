@@ -94,7 +94,7 @@ def texts_of_the_code():
                 yield node.value
 
 
-def test_messages_in_troubleshooting_are_in_the_code():
+def test_messages_on_the_page_of_troubles_are_those_of_the_code():
     known = "\n".join(texts_of_the_code())
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     quoted = [line.removeprefix("> ") for line in page.splitlines() if line.startswith("> ")]

@@ -49,7 +49,7 @@ def examples(source):
 LINES = [f"{name}/{number:03}.jpg,{name}" for name in ("rose", "tulip") for number in range(3)]
 
 
-def test_a_table_equals_class_folders(photos, table):
+def test_a_table_is_the_same_source_as_class_folders(photos, table):
     expected = list_images(photos).source()
     file = table("file,label", *LINES)
     for path in (file, photos):  # as a file, and as a folder with labels.csv
@@ -273,7 +273,7 @@ def test_parquet(photos, table):
         path.unlink()
 
 
-def test_memory_per_file_of_a_table(run_imported):
+def test_memory_for_each_file_of_a_table(run_imported):
     """The same limit as for class folders, for both parts of a split."""
     program = """
 import csv, re, numpy as np, tensorflow as tf

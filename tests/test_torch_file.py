@@ -281,7 +281,7 @@ def test_reading_imports_nothing_of_torch(real_data, run_imported):
 
 
 @pytest.mark.parametrize("shared", [1, 2, 3])
-def test_a_network_stored_twice_is_read_once(shared, tmp_path):
+def test_a_network_that_is_held_twice_is_one(shared, tmp_path):
     """As when an attack keeps its target; two networks with shared first layers are different."""
     storages = [
         Storage("Float", str(number), np.full(1, number, np.float32)) for number in range(6)

@@ -232,7 +232,7 @@ def test_bad_data_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_errors_of_folders_without_write_permission(finished):
+def test_a_folder_that_cannot_be_written(finished):
     _, _, recipe = finished
     with pytest.raises(OSError, match="The training in /proc/run stopped"):
         training.train(recipe, "/proc/run")
@@ -328,7 +328,7 @@ def test_two_phases(finished):
 
 
 @pytest.mark.slow
-def test_finishing_does_not_read_all_images_again(finished, tmp_path):
+def test_the_end_does_not_read_the_images_again(finished, tmp_path):
     """For streams, only the validation data and images for pictures are read."""
     folder, flowers, _ = finished
     run = shutil.copytree(folder, tmp_path / "run")
@@ -379,7 +379,7 @@ def test_errors_of_incomplete_runs_and_bad_images(tmp_path, finished, network):
         network.probabilities([good, b"no image"])
 
 
-def test_deprecated_names_work_with_a_warning(finished, network, tmp_path):
+def test_old_names_warn_and_work(finished, network, tmp_path):
     folder, flowers, _ = finished
     image = next((flowers / "val").rglob("*.jpg"))
     (answer,) = dict(network.predict([image])).values()
@@ -575,7 +575,7 @@ def test_the_fingerprints_of_shards_and_of_data_sets(finished, tmp_path):
         known.check((val, train), folder)
 
 
-def test_training_restores_random_states():
+def test_a_training_leaves_the_caller_as_it_was():
     """Random numbers drawn afterwards are the same as without the training."""
 
     def drawn():

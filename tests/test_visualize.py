@@ -240,7 +240,7 @@ def test_summary_of_a_cifar_network(data_format):
     assert [stage.channels for stage in stages] == [16, 16, 32, 64, 10]
 
 
-def test_the_summary_table():
+def test_a_table_says_what_is_summed():
     model = keras_resnet.ResNet18(include_top=False)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(visualize.summary_table(model, 96))
@@ -251,7 +251,7 @@ def test_the_summary_table():
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_nested_networks_are_counted():
+def test_what_is_nested_is_counted():
     backbone = keras_resnet.ResNet18(include_top=False, pooling="avg")
     model = keras.Sequential([keras.Input((64, 64, 3)), backbone, keras.layers.Dense(3)])
     nested, alone = (

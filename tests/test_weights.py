@@ -293,7 +293,7 @@ def test_a_head_without_a_bias_is_a_head(resnet20_state):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".keras", ".weights.h5"])
 @pytest.mark.parametrize("name", ["model_best.pth.tar", "weights.h5"])
-def test_files_are_recognized_by_content(suffix, name, tmp_path):
+def test_a_file_is_taken_for_what_it_contains(suffix, name, tmp_path):
     source, model = keras_resnet.ResNet20(), keras_resnet.ResNet20()
     path = weights.save(source, tmp_path / f"source{suffix}").rename(tmp_path / name)
     weights.load(model, path)
@@ -466,7 +466,7 @@ def of_versions(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
-def test_files_with_their_version(suffix, of_versions):
+def test_a_file_says_its_version(suffix, of_versions):
     models = {v: keras_resnet.ResNet50(classes=3, version=v) for v in ("v1", "v1.5")}
     for version, other in (("v1", "v1.5"), ("v1.5", "v1")):
         path = of_versions / f"{version}{suffix}"
@@ -541,7 +541,7 @@ def test_basic_blocks_have_no_version(tmp_path, resnet18_state):
         ("resnet50", "ReLU, no anti-aliasing, version='v1.5'."),
     ],
 )
-def test_assumptions_are_logged_by_family(name, said, tmp_path, caplog):
+def test_what_is_assumed_is_said_by_family(name, said, tmp_path, caplog):
     path = weights.save(keras_resnet.create(name), tmp_path / "w.pth")
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(path)

@@ -59,7 +59,7 @@ def test_the_stock_network_is_the_same_one(name):
 
 
 @pytest.mark.slow
-def test_quick_run_of_gpu(run_python, tmp_path):
+def test_quick_run_of_the_gpus(run_python, tmp_path):
     done = run_python(BENCHMARKS / "gpu.py", "--quick", "--minutes", "20", "--json", "rows")
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]

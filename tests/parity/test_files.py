@@ -81,7 +81,7 @@ def test_transformers(name, suffix, tmp_path):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_saved_weights_load_into_torchvision(name, suffix, tmp_path):
+def test_saved_weights_go_back_to_torchvision(name, suffix, tmp_path):
     ours = keras_resnet.create(name, classes=7, classifier_activation=None)
     path = weights.save(ours, tmp_path / f"w{suffix}")
     theirs = torchvision.models.get_model(name, num_classes=7)
@@ -190,7 +190,7 @@ def test_odd_tensors(legacy, tmp_path):
 
 
 @pytest.mark.parametrize("write", CONTAINERS)
-def test_files_written_without_torch_can_be_read_by_torch(write, tmp_path):
+def test_files_written_without_torch_are_what_torch_reads(write, tmp_path):
     """Files of the other tests' writers, including tar, are valid for torch."""
     values = np.arange(24, dtype=np.float32)
     state = {"a": values.reshape(2, 3, 4), "b": values[:5].copy(), "c": values[:1].reshape(())}

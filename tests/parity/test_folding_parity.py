@@ -12,7 +12,7 @@ pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize(("groups", "bias"), [(1, False), (4, True)])
-def test_folding_equals_torchs_fusion(groups, bias):
+def test_folding_is_torchs_fusion(groups, bias):
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(8, 16, 3, padding=1, groups=groups, bias=bias)
     normalization = torch.nn.BatchNorm2d(16)

@@ -96,7 +96,7 @@ def test_magnitudes_are_distributed_as_timms():
         assert np.quantile(levels, share) == pytest.approx(np.quantile(theirs, share), abs=0.08)
 
 
-def test_operations_have_probability_one_half():
+def test_half_of_the_operations_happen():
     """With two operations, a picture is unchanged at least a quarter of the time."""
     image, policy = tf.constant(np.asarray(picture())[:24, :24]), ours.parsed("rand-m7-inc1")
     numbers = tf.range(400, dtype=tf.int64)

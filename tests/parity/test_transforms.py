@@ -290,7 +290,7 @@ def test_colour_jitter_is_torchvisions():
         assert np.abs(difference).mean() <= 1.5
 
 
-def test_an_image_folder_equals_torchvisions(tmp_path):
+def test_an_image_folder_is_torchvisions(tmp_path):
     """The same classes and files in the same order."""
     for name in ("b b", "ä", "A", "a"):
         for path in ("2.png", "10.png", "deeper/1.png", "Z.PNG"):
