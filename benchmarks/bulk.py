@@ -1,12 +1,12 @@
-"""How fast `bulk.embed` is, beside its parts alone.
+"""Measures the speed of `bulk.embed`, in comparison with its parts alone.
 
     python benchmarks/bulk.py FOLDER [--model resnet50] [--size 224] [--images 256] [--rounds 3]
 
-FOLDER has photographs, which are repeated. Decoding alone loads them as `embed` does, in as many
-threads; the network alone computes embeddings of one batch that is in memory. They take turns with
-the whole in one process, and medians count. On cores that decoding and the network share, the whole
-cannot be faster than both one after the other, 1 / (1 / decoding + 1 / network): the last column.
-Below it stands what ten and a hundred million pictures would take so.
+FOLDER has photographs, which are repeated. Decoding alone loads them like `embed`, with the same
+number of threads; the network alone computes embeddings of one batch in memory. They alternate with
+the whole in one process, and medians are reported. If decoding and the network share cores, the
+whole cannot be faster than both in turn, 1 / (1 / decoding + 1 / network): the last column is the
+ratio to that. Below are the resulting times for 10 and 100 million images.
 """
 
 import argparse
@@ -36,7 +36,7 @@ BATCH = 32
 
 
 def decoding(files, network):
-    """Loads all pictures."""
+    """Loads all images."""
     load = Loader(network.preprocessing, sha256=False)
     rows = open_inputs(files)
     with ThreadPoolExecutor(PARALLEL) as pool:
@@ -45,19 +45,19 @@ def decoding(files, network):
 
 
 def network_alone(files, network, answer, images):
-    """Computes as many embeddings."""
+    """Computes the same number of embeddings."""
     for _ in range(0, len(files), BATCH):
         answer(images)
 
 
 def whole(files, network):
-    """Embeds all pictures."""
+    """Embeds all images."""
     with tempfile.TemporaryDirectory() as folder:
         bulk.embed(network, files, folder, batch_size=BATCH)
 
 
 def measure(folder, model, size, images, rounds):
-    """Images a second of each: medians of rounds, after one for warming up."""
+    """Returns images per second: medians of the rounds, after a warm-up round."""
     found = sorted(map(str, (f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES)))
     if not found:
         raise SystemExit(f"There is no JPEG or PNG in {folder}.")
@@ -89,7 +89,7 @@ def main():
     parser.add_argument("folder", help="a folder of photographs")
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--size", type=int, default=224, help="image size in pixels (224)")
-    parser.add_argument("--images", type=int, default=256, help="pictures a round (256)")
+    parser.add_argument("--images", type=int, default=256, help="images per round (256)")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     found = measure(**vars(arguments))
@@ -102,7 +102,7 @@ def main():
     table.add_row(*(f"{value:,.1f}" for value in found.values()), *(f"{r:.2f}" for r in ratios))
     Console(width=100).print(table)
     cores = len(os.sched_getaffinity(0))
-    for millions in (10, 100):  # arithmetic
+    for millions in (10, 100):  # extrapolated
         hours = millions * 1e6 / both / 3600
         print(f"{millions} million: {hours:,.0f} h, {hours * cores:,.0f} core-hours")
 

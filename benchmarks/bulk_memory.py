@@ -1,9 +1,9 @@
-"""How much memory `keras-resnet embed` takes over a long run, as a curve.
+"""Measures the memory of `keras-resnet embed` over a long run, and plots it.
 
     python benchmarks/bulk_memory.py FOLDER --count 200000 --picture docs/images/bulk_memory.png
 
-FOLDER has a few photographs; hard links to them make as many files as asked for, which are embedded
-by a ResNet-20 at 32 px. What the process holds is read from /proc twice a second.
+FOLDER has a few photographs. The requested number of hard links to them is embedded by a ResNet-20
+at 32 px. The resident memory of the process is read from /proc twice per second.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PER_FOLDER = 10_000
 
 
 def link(photographs, folder, count):
-    """Makes `count` files of some photographs, on the same disk."""
+    """Creates `count` hard links to some photographs."""
     files = [file for file in sorted(Path(photographs).rglob("*")) if file.is_file()]
     for number, file in zip(range(count), itertools.cycle(files), strict=False):
         target = folder / f"{number // PER_FOLDER:04}" / f"{number:08}{file.suffix}"
@@ -32,7 +32,7 @@ def link(photographs, folder, count):
 
 
 def curve(command):
-    """[(seconds, MiB)] of what the process of a command holds until it ends; and its output."""
+    """Runs a command; returns its memory as [(seconds, MiB)], and its output."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     status, points = Path(f"/proc/{process.pid}/status"), []
     began = time.perf_counter()
@@ -58,11 +58,11 @@ def draw(points, title, path):
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="a folder of a few photographs")
-    parser.add_argument("--count", type=int, default=200_000, help="files (200000)")
-    parser.add_argument("--picture", default="bulk_memory.png", help="picture of the curve")
+    parser.add_argument("folder", help="a folder with a few photographs")
+    parser.add_argument("--count", type=int, default=200_000, help="number of files (200000)")
+    parser.add_argument("--picture", default="bulk_memory.png", help="image file to write")
     arguments = parser.parse_args()
-    disk = Path(arguments.folder).resolve().parent  # hard links stay on one disk
+    disk = Path(arguments.folder).resolve().parent  # hard links need the same disk
     with tempfile.TemporaryDirectory(dir=disk) as temporary:
         from keras_resnet import ResNet20, weights
 

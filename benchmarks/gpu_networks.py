@@ -1,4 +1,4 @@
-"""The networks of gpu.py's contestants, each on the device of its library, with a batch there."""
+"""The networks of gpu.py's contestants, each with a batch on the device of its library."""
 
 import functools
 import os
@@ -12,26 +12,26 @@ POLICIES = {"bf16": "mixed_bfloat16", "tf32": "float32"}
 
 
 class Job(NamedTuple):
-    """What a contestant measures, and under which name it is found again."""
+    """What a contestant measures, and how it is identified."""
 
     contestant: str
-    model: str  # "" where none takes part
-    precision: str  # "" too
+    model: str  # "" for none
+    precision: str  # "" for none
     batch: int
-    size: int  # pixels of a side
+    size: int  # height and width in pixels
     task: str
 
 
 class Network(NamedTuple):
     """A network on a device, with its batch."""
 
-    step: Callable  # from a task to the function that takes one step of it
-    peak: Callable  # bytes held at most since the last call (JAX: ever), None on a CPU
+    step: Callable  # from a task to a function that takes one step
+    peak: Callable  # peak memory in bytes since the last call (JAX: since the start), None on a CPU
     gpu: str | None
 
 
 def keras_model(job, library, layout="channels_last"):
-    """A compiled model, and its batch as arrays."""
+    """Returns a compiled model, and its batch as arrays."""
     import keras
 
     keras.config.set_dtype_policy(POLICIES[job.precision])
@@ -55,7 +55,7 @@ def keras_model(job, library, layout="channels_last"):
 
 
 def tensorflow_network(job, library="keras_resnet", layout="channels_last", jit_compile=True):
-    """By TensorFlow, in the functions that `fit` and `predict` compile."""
+    """Uses TensorFlow, with the same functions as `fit` and `predict`."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -75,19 +75,19 @@ def tensorflow_network(job, library="keras_resnet", layout="channels_last", jit_
 
 
 def device_name(gpus):
-    """The first one's, as TensorFlow knows it; None if there is none."""
+    """Returns the name of the first GPU in TensorFlow; None if there is none."""
     import tensorflow as tf
 
     return tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else None
 
 
 def jax_network(job):
-    """Our network by JAX: Keras' training step of pure functions, its variables given away."""
+    """Uses JAX with our network: Keras' stateless training step, with donated variables."""
     os.environ["KERAS_BACKEND"] = "jax"
     import jax
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")  # the memory is JAX's
+    tf.config.set_visible_devices([], "GPU")  # leaves the memory to JAX
     model, x, y = keras_model(job, "keras_resnet")
     x, y = jax.device_put(x), jax.device_put(y)
     groups = (
@@ -113,7 +113,7 @@ def jax_network(job):
 
 
 def torch_network(job, compiled=False):
-    """By torchvision, in channels_last; eager or by torch.compile."""
+    """Uses torchvision in channels_last; eager or with torch.compile."""
     import torch
     import torchvision
 
@@ -141,7 +141,7 @@ def torch_network(job, compiled=False):
             return torch.nn.functional.cross_entropy(model(x), y)
 
     if compiled:
-        # For a CPU the default writes and compiles C++, for minutes.
+        # On CPUs, the default generates and compiles C++, which takes minutes.
         backend = "inductor" if gpu else "aot_eager"
         answer, loss = (torch.compile(function, backend=backend) for function in (answer, loss))
 

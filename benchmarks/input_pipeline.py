@@ -30,7 +30,7 @@ from rich.table import Table
 
 FILES = 1000
 BATCH = 32
-MAX_SIDE = 400  # of what is in shards
+MAX_SIDE = 400  # of the images in shards
 CONTESTANTS = ("keras_resnet", "torchvision", f"shards of {MAX_SIDE} px", "decoding alone")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

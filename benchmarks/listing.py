@@ -1,12 +1,12 @@
-"""How long it takes, and how much memory, until ten million pictures in shards are known.
+"""Measures time and memory of listing ten million images in shards.
 
     python benchmarks/listing.py [--rows 10000000] [--shards 100]
 
-One shard of equal small pictures is written, and linked as often as wanted: it is read from memory,
-and takes little room. A process each: for training, from shards with the shards.json of
-`keras-resnet shards` and from others, whose records have to be counted; and for `keras-resnet
-embed`, which notes where each record is. Memory is what is held at most beyond the imports. Needs
-the parquet extra.
+One shard of equal small images is written, with hard links for the others: it is read from memory,
+and needs little disk space. Each case runs in its own process: for training, shards with the
+shards.json of `keras-resnet shards` and others, whose records have to be counted; and `keras-resnet
+embed`, which stores the position of each record. Memory is the peak in addition to the imports.
+Needs the parquet extra.
 """
 
 import argparse
@@ -23,7 +23,7 @@ CASES = ("shards of keras-resnet", "other TFRecords", "keras-resnet embed")
 
 
 def write(folder, rows, shards):
-    """Writes the shards: two folders, one with shards.json; and one of a single record."""
+    """Writes two folders of shards, one with shards.json, and a shard with a single record."""
     import tensorflow as tf
 
     pixels = tf.random.stateless_uniform((32, 32, 3), (0, 0), 0, 256, tf.int32)
@@ -48,7 +48,7 @@ def write(folder, rows, shards):
 
 
 def measure(case, folder):
-    """Prints the number of pictures, seconds, and MiB."""
+    """Prints the number of images, seconds, and MiB."""
     from keras_resnet.bulk.inputs import open_inputs
     from keras_resnet.data.shards import shards_source
 
@@ -57,7 +57,7 @@ def measure(case, folder):
             return open_inputs(f"{folder}/{part}").count
         return shards_source(f"{folder}/{part}", class_names=["a", "b"]).count
 
-    count("warm")  # what is loaded at first use
+    count("warm")  # loads what is imported on first use
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     found = count("without" if case == "other TFRecords" else "with")
@@ -67,7 +67,7 @@ def measure(case, folder):
 
 
 def main():
-    """Prints a line a case."""
+    """Prints a line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--shards", type=int, default=100)

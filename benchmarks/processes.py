@@ -1,10 +1,11 @@
-"""What two processes that train together with JAX give over one, on one machine.
+"""Compares training with JAX in two processes with one process, on one machine.
 
     python benchmarks/processes.py [--model resnet20] [--image-size 32] [--batch-size 128]
 
-Images a second of the epochs after the first, from history.csv: of one process on one core, of one
-on two, and of two with a core each, which exchange their gradients over the loopback. The data are
-the same; no core has anything else to do. Needs the jax extra.
+Reports images per second from history.csv, without the first epoch: for one process on one core,
+for one process on two, and for two processes with one core each, which exchange gradients over the
+loopback interface. The data are the same; nothing else should run on the cores. Needs the jax
+extra.
 """
 
 import argparse
@@ -24,7 +25,7 @@ EPOCHS = 4
 
 
 def run(cores, folder, output, options):
-    """Images a second of a training whose processes have these cores."""
+    """Returns images per second of a training whose processes run on these cores."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,7 +47,7 @@ def run(cores, folder, output, options):
         )
     history = Path(output) / "history.csv"
     try:
-        while True:  # the rest, reports and exports, is not waited for
+        while True:  # without waiting for reports and exports
             time.sleep(1)
             rows = history.read_text().splitlines() if history.exists() else []
             if len(rows) > EPOCHS:
@@ -62,7 +63,7 @@ def run(cores, folder, output, options):
 
 
 def main():
-    """Prints a line a case, with the ratio to the first."""
+    """Prints a line for each case, with the ratio to the first one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--image-size", type=int, default=32)

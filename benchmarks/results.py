@@ -1,11 +1,11 @@
-"""Trains what a small machine can in minutes, and notes each run in results/results.csv.
+"""Runs trainings that a small machine can do in minutes, and writes results/results.csv.
 
-    python benchmarks/results.py [NAME ...]  # those of RUNS with these names; all by default
-    python benchmarks/results.py --page      # docs/results.md and its chart, of the CSV file
+    python benchmarks/results.py [NAME ...]  # entries of RUNS with these names; all by default
+    python benchmarks/results.py --page      # docs/results.md and its chart, from the CSV file
 
 KERAS_RESNET_TEST_DATA is the folder of real images: flowers/train and flowers/val, class folders
-of photographs, and cifar10/cifar10_test_0_499.npz, images of CIFAR-10's test part. What lacks its
-data, or torch and torchvision for the article's script, is left out and named.
+of photographs, and cifar10/cifar10_test_0_499.npz, images of CIFAR-10's test part. Runs without
+their data, or without torch and torchvision for the article's script, are skipped with a message.
 """
 
 import argparse
@@ -36,14 +36,14 @@ SMALL = "--model resnet18 --image-size 64 --epochs 4"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A command that trains, of which each seed is a row.
+    """A training command, with a row in the table for each seed.
 
     Args:
-        name: What it is called.
+        name: Its name.
         recipe: The recipe, or the script.
-        data: Of `DATA`.
+        data: A key of `DATA`.
         command: With {seed}; run in a folder with the data. The run folder is `run`.
-        seeds: How many, from 0.
+        seeds: Number of seeds, from 0.
     """
 
     name: str
@@ -162,7 +162,7 @@ DATA = {
 
 
 def measure(run, seed):
-    """The row of one run."""
+    """Returns the row of one run."""
     command = run.command.format(seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -180,7 +180,7 @@ def measure(run, seed):
             check=True,
         )
         seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Of all cores: a time that other programs on the machine change little.
+        # For all cores: unlike seconds, it hardly depends on other programs on the machine.
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         metric, value = "accuracy", done.stdout.split()[-1]
         if (place / "run").is_dir():
@@ -198,7 +198,7 @@ def measure(run, seed):
 
 
 def _processor():
-    """The processor's name."""
+    """Returns the name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -206,13 +206,13 @@ def _processor():
 
 
 def rows():
-    """The rows of the CSV file, as dictionaries."""
+    """Returns the rows of the CSV file, as dictionaries."""
     with RESULTS.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def page(found):
-    """The text of docs/results.md."""
+    """Returns the text of docs/results.md."""
     lines = [
         "# Results",
         "",
@@ -261,7 +261,7 @@ def draw(found):
     """Draws the chart: a dot for each run."""
     import matplotlib
 
-    matplotlib.rcParams["svg.hashsalt"] = "results"  # the same file each time
+    matplotlib.rcParams["svg.hashsalt"] = "results"  # reproducible output
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["run"] for row in found))[::-1]
@@ -280,9 +280,9 @@ def draw(found):
 
 
 def main():
-    """Trains, and writes the CSV file, the page and the chart."""
+    """Runs the trainings, and writes the CSV file, the page and the chart."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="of runs")
+    parser.add_argument("names", nargs="*", help="names of runs")
     parser.add_argument("--page", action="store_true", help="write the page only")
     given = parser.parse_args()
     kept = rows() if RESULTS.is_file() else []

@@ -30,20 +30,20 @@ IMAGES = [RNG.normal(size=(1, *size, 3)).astype(np.float32) for size in ((224, 2
 
 
 def ours(file, **options):
-    """The network of this package, with the file's weights."""
+    """Returns the network of this package, with the weights of a file."""
     make = keras_resnet.create
     return make(file.parent.name, weights=file, classifier_activation=None, **options)
 
 
 def applications(file, version=None, **options):
-    """The network of keras.applications, which with a top supports a single image size."""
+    """Returns the network of keras.applications, which with a top supports a single image size."""
     make = getattr(keras.applications, file.parent.name.split("_")[0].replace("resne", "ResNe"))
     options |= {"weights": file.with_suffix(".weights.h5"), "classifier_activation": None}
     return lambda images: make(input_shape=images.shape[1:], **options)(images)
 
 
 def hub(file, output_stride=None, include_top=True):
-    """The network of KerasHub, which has no dilation."""
+    """Returns the network of KerasHub, which has no dilation."""
     models = keras_hub.models
     make = models.ResNetImageClassifier if include_top else models.ResNetBackbone
     strides = {"stackwise_num_strides": [1, 2, output_stride // 8, 1]} if output_stride else {}
@@ -51,14 +51,14 @@ def hub(file, output_stride=None, include_top=True):
 
 
 def timms(file, include_top=True, make=timm.create_model, **options):
-    """The network of timm, or of another function for PyTorch."""
+    """Returns the network of timm, or of another function for PyTorch."""
     network = make(file.parent.name, **options).eval()
     network.load_state_dict(torch.load(file.with_suffix(".pth")))
     return network if include_top else torch.nn.Sequential(*list(network.children())[:-2])
 
 
 def torchvisions(file, include_top=True, output_stride=None, version=None):
-    """The network of torchvision; for "v1", its strides are moved to the first 1x1."""
+    """Returns the network of torchvision; for "v1", strides are moved to the first 1x1."""
     dilation = output_stride and [False, output_stride == 8, True]
     make = torchvision.models.get_model
     network = timms(file, include_top, make, replace_stride_with_dilation=dilation)

@@ -41,7 +41,7 @@ def main():
             plot.plot(list(points), seconds, style, label=name)
         plot.set_xlabel(label)
         plot.set_xticks(list(points))
-        plot.tick_params("x", labelsize=8)  # 1 and 2 stand close
+        plot.tick_params("x", labelsize=8)  # labels 1 and 2 would overlap
         plot.set_ylim(bottom=0)
         plot.grid(alpha=0.3)
     plots[0].set_ylabel("seconds of a training step")

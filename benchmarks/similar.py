@@ -1,12 +1,11 @@
-"""What an approximate index of embeddings gains and loses, against comparing with all of them.
+"""Measures recall and speed of an approximate index of embeddings, compared with an exact one.
 
     python benchmarks/similar.py PHOTOS WEIGHTS [--rows 60000] [--threshold 0.95]
 
-The embeddings are those of random patches of photographs, by the network of a file of weights. The
+The embeddings are those of random patches of photographs, by a network with the given weights. The
 queries are 1,000 further patches. Recall is the share of the ten nearest, by NumPy, that are found.
-Of 1,000 patches there is a copy, saved as JPEG of quality 95; it is said how many of these are
-found among the duplicates at the threshold, and how many duplicates there are. Needs the similar
-extra.
+1,000 patches have a copy, saved as JPEG of quality 95; the number of these among the duplicates at
+the threshold is reported, and the total number of duplicates. Needs the similar extra.
 """
 
 import argparse
@@ -24,7 +23,7 @@ QUERIES, COPIES, SIDE = 1000, 1000, 32
 
 
 def patches(folder, count):
-    """Patches of 32 px of the photographs in a folder, uint8; of some, a copy at the end."""
+    """Returns 32 px patches of the photographs in a folder, uint8; the last ones are copies."""
     rng = np.random.default_rng(0)
     files = sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() == ".jpg")
     pixels = np.empty((count, SIDE, SIDE, 3), np.uint8)
@@ -52,7 +51,7 @@ def main():
     """Measures both, and prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", help="folder of .jpg files")
-    parser.add_argument("weights", help="file of weights")
+    parser.add_argument("weights", help="weights file")
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--threshold", type=float, default=0.95)
     arguments = parser.parse_args()

@@ -5,9 +5,9 @@ import PIL
 import pytest
 import tensorflow as tf
 
-# Since 13, it begins with the height where that shrinks by far more than the width.
+# Since version 13, Pillow resizes vertically first if the height shrinks far more than the width.
 pillow_13 = pytest.mark.skipif(
-    int(PIL.__version__.split(".")[0]) < 13, reason="bicubic pixels are those of Pillow 13"
+    int(PIL.__version__.split(".")[0]) < 13, reason="bicubic resizing matches Pillow 13 or newer"
 )
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Several processes test at once: none may take a whole GPU's memory.
+# Test processes run in parallel: none may reserve all of a GPU's memory.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import subprocess
@@ -20,12 +20,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-# Of two processes the one must not be left alone with a long file at the end.
+# Long files start first, so that one process does not finish long after the other.
 LONGEST = ("test_training.py", "test_bad_images.py", "test_exporting.py", "test_image_folder.py")
 
 
 def pytest_ignore_collect(collection_path, config):
-    """What compares with torch imports it, and much else: only where it is asked for."""
+    """Skips tests/parity, which imports torch and more, unless its markers are selected."""
     wanted = re.search(r"(?<!not )(parity|sweep)", config.option.markexpr)
     if collection_path == ROOT / "tests" / "parity" and not wanted:
         return True
@@ -33,13 +33,13 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files come first."""
+    """Runs the files with the longest tests first."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
-    """Reports travel between processes as UTF-8, and names of files in logs may be none."""
+    """Escapes what is not valid UTF-8, such as file names in logs: xdist sends reports as UTF-8."""
     report = yield
     report.sections = [
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
@@ -49,16 +49,16 @@ def pytest_runtest_makereport():
 
 @pytest.fixture
 def real_data():
-    """The folder of photographs and trained weights, or a skip."""
+    """The folder of photographs and trained weights; skips the test without it."""
     folder = os.environ.get("KERAS_RESNET_TEST_DATA")
     if not folder:
-        pytest.skip("KERAS_RESNET_TEST_DATA does not name the folder of real data")
+        pytest.skip("KERAS_RESNET_TEST_DATA is not set to the folder of real data")
     return Path(folder)
 
 
 @pytest.fixture
 def run_python(tmp_path):
-    """Runs a program in a new process, in an empty folder; returns what it did."""
+    """Runs a program in a new process, in an empty folder; returns the completed process."""
 
     def run(*arguments, variables=None, **options):
         command = [sys.executable, *map(str, arguments)]
@@ -72,7 +72,7 @@ def run_python(tmp_path):
 
 @pytest.fixture(scope="session")
 def imported():
-    """A process that has imported the package, and forks for each line of JSON; see forked.py."""
+    """A process that has imported the package and forks for each line of JSON; see forked.py."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, ROOT / "tests" / "forked.py"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -83,9 +83,9 @@ def imported():
 
 @pytest.fixture
 def run_imported(imported, tmp_path):
-    """As `run_python("-c", ...)`, without the seconds to import the package: that was done before.
+    """Like `run_python("-c", ...)`, but the package is already imported, which saves seconds.
 
-    The program's process is new: it shares nothing with the one that tests, or with others.
+    Each program runs in a new process: it shares no state with the tests or with other programs.
     """
 
     def run(program, *arguments, variables=None):
@@ -110,9 +110,9 @@ def run_imported(imported, tmp_path):
 
 @pytest.fixture
 def folder_here(tmp_path, monkeypatch):
-    """The current folder, empty, of a program that runs in this process.
+    """An empty current folder for a program that runs in this process.
 
-    What it does to the package's logger is taken back.
+    Changes to the package's logger are undone.
     """
     logger = logging.getLogger("keras_resnet")
     for name in ("level", "propagate", "handlers"):
@@ -123,7 +123,7 @@ def folder_here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def command_here(folder_here, monkeypatch, capfd):
-    """Runs `keras-resnet` in this process, without the seconds that a new one takes to import."""
+    """Runs `keras-resnet` in this process, which saves the import time of a new one."""
     import keras_resnet_cli
 
     def run(*arguments):
@@ -143,7 +143,7 @@ def command_here(folder_here, monkeypatch, capfd):
 
 @pytest.fixture(scope="module")
 def tiny_rows():
-    """resnet18 and resnet20 are tiny networks until the file's end, for what happens around one."""
+    """Replaces resnet18 and resnet20 by tiny networks until the end of the module."""
     from small_networks import tiny_rows
 
     with tiny_rows():
@@ -152,7 +152,7 @@ def tiny_rows():
 
 @pytest.fixture(scope="session")
 def draw_flowers(tmp_path_factory):
-    """`data.drawn_flowers`, which draws each picture once for all tests of a process."""
+    """`data.drawn_flowers`, but each picture is drawn only once per test process."""
     from keras_resnet import data
 
     every = data.drawn_flowers(tmp_path_factory.mktemp("drawn") / "flowers", train=9, val=3)
@@ -171,7 +171,7 @@ def draw_flowers(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def resnet18_state():
-    """The state_dict of a ResNet-18 of 7 classes, with values made by a rule; read-only arrays."""
+    """The state_dict of a ResNet-18 with 7 classes and deterministic values; read-only arrays."""
     from golden.rule import array
 
     import keras_resnet

@@ -1,7 +1,7 @@
 """Forks a process that has imported the package, once for each program to run.
 
-Orders come as lines of JSON; the exit status of each goes back. Nothing is computed before the
-fork, so that a program finds TensorFlow as it is after `import keras_resnet`.
+Requests arrive as lines of JSON; the exit status of each program is printed. Nothing is computed
+before the fork, so TensorFlow is in the state that it has after `import keras_resnet`.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 
-import keras  # noqa: F401 (what it imports is not ours)
+import keras  # noqa: F401 (its imports are not counted as the package's)
 
 before = set(sys.modules)
 import keras_resnet  # noqa: E402, F401
@@ -18,7 +18,7 @@ IMPORTED = sorted({name.split(".")[0] for name in set(sys.modules) - before})
 
 
 def run(order):
-    """What a child does; never returns."""
+    """Runs the program in the child process; never returns."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(order["folder"])
@@ -27,7 +27,7 @@ def run(order):
     status = 0
     try:
         names = {"__name__": "__main__", "IMPORTED": IMPORTED}
-        exec(compile(order["program"], "<program>", "exec"), names)  # noqa: S102 (our own tests')
+        exec(compile(order["program"], "<program>", "exec"), names)  # noqa: S102 (our own program)
     except SystemExit as ended:
         status = ended.code or 0
     except BaseException:

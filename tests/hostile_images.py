@@ -6,7 +6,7 @@ from PIL import Image, PngImagePlugin
 
 
 def segments(jpeg):
-    """The segments of a JPEG between its ends, each scan with its data."""
+    """Yields the segments of a JPEG between its start and end markers, each scan with its data."""
     place = 2
     while jpeg[place + 1] != 0xD9:
         end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
@@ -18,7 +18,7 @@ def segments(jpeg):
 
 
 def many_scans(image, scans):
-    """A progressive JPEG of a grey image, whose shortest scan comes again and again."""
+    """Returns a progressive grayscale JPEG whose shortest scan is repeated."""
     stream = io.BytesIO()
     image.convert("L").save(stream, "JPEG", progressive=True)
     parts = list(segments(stream.getvalue()))
@@ -28,7 +28,7 @@ def many_scans(image, scans):
 
 
 def many_texts(image, texts):
-    """A PNG with so many texts of 8 MB each, in 8 kB, before its pixels and after a short one."""
+    """Returns a PNG with many text chunks of 8 MB, 8 kB compressed, after a short one."""
 
     def saved(text):
         info, stream = PngImagePlugin.PngInfo(), io.BytesIO()
@@ -43,13 +43,13 @@ def many_texts(image, texts):
 
 
 def gif_frame(width, height):
-    """A frame of a GIF that claims a size, and has a pixel."""
+    """Returns a GIF frame that claims a size, but has a single pixel."""
     sides = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     return b"," + bytes(4) + sides + b"\0\2\2\x44\1\0"
 
 
 def gif_with_a_large_frame(side):
-    """A GIF of 20 x 10, and a second frame of `side` x `side`."""
+    """Returns a GIF of 20 x 10 with a second frame of `side` x `side`."""
     stream = io.BytesIO()
     Image.effect_noise((20, 10), 60).save(stream, "GIF")
     return stream.getvalue()[:-1] + gif_frame(side, side) + b";"

@@ -1,4 +1,4 @@
-"""Tables of drawn flowers, of which each shows several classes."""
+"""Tables with several labels for each drawn flower."""
 
 import csv
 
@@ -6,14 +6,14 @@ CLASSES = ("even", "first", "round", "yellow")
 
 
 def labels_of(name, number):
-    """The classes of a drawn flower, by its kind and number."""
+    """Returns the labels of a drawn flower, from its kind and number."""
     shown = {"even": number % 2 == 0, "first": number == 0}
     shown |= {"round": name in ("daisy", "rose"), "yellow": name in ("dandelion", "sunflower")}
     return [label for label in CLASSES if shown[label]]
 
 
 def write_tables(folder):
-    """Writes train.csv and val.csv into a folder of drawn flowers, with weights."""
+    """Writes train.csv and val.csv with weights into a folder of drawn flowers."""
     for part in ("train", "val"):
         with (folder / f"{part}.csv").open("w", newline="") as file:
             writer = csv.writer(file)

@@ -3,11 +3,11 @@
 import numpy as np
 from PIL import Image
 
-COUNT = 22  # images: 3 batches of 8, the last of 6
+COUNT = 22  # images: 3 batches of 8, the last with 6
 
 
 def make(folder, count=COUNT):
-    """Images of two classes; the red of each tells its number: 10 times it."""
+    """Writes images of two classes; the red value of each is 10 times its number."""
     for number in range(count):
         path = folder / "ab"[number % 2] / f"{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,7 +20,7 @@ def arguments(**changes):
 
 
 def numbers(images):
-    """Which images are in a batch, by their colour in the middle."""
+    """Returns the numbers of the images in a batch, from the color of their center."""
     red = (np.asarray(images)[:, 16, 16, 0] * 0.229 + 0.485) * 255
     return np.rint(red / 10).astype(int).tolist()
 

@@ -1,10 +1,9 @@
 """Runs the code blocks of a Markdown file in order, in the current folder.
 
-Blocks of Python share their names. A block of `text` is what the block before it prints. The words
-after a fence's language say what else is to be known of it: `no-run: docker` is not run, since the
-machine cannot have what it names; `slow` is run when asked only. When these are not asked for, a
-block of `keras-resnet` commands and nothing else runs in this process, without the seconds that
-each new one takes to import.
+Python blocks share a namespace. A `text` block is the expected output of the block before it. Notes
+after a fence's language: `no-run: docker` is not run, since the machine cannot have what it names;
+`slow` runs only on request. Without that request, a block that consists of `keras-resnet` commands
+runs in this process, which saves the import time of new ones.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ class Block:
 
 
 def blocks(file):
-    """The code blocks of a Markdown file."""
+    """Returns the code blocks of a Markdown file."""
     text = Path(file).read_text(encoding="utf-8")
     return [
         Block(text[: found.start()].count("\n") + 2, found[1], found[2] or "", found[3])
@@ -49,7 +48,7 @@ def run(block, file, names, new_processes):
     """Runs a block and returns what it prints."""
     printed = io.StringIO()
     if block.language == "python":
-        above = "\n" * (block.line - 1)  # so that a traceback names the line of the file
+        above = "\n" * (block.line - 1)  # tracebacks show the line in the Markdown file
         with contextlib.redirect_stdout(printed):
             exec(compile(above + block.code, file, "exec"), names)  # noqa: S102 (our own text)
         return printed.getvalue()
@@ -69,12 +68,12 @@ def run(block, file, names, new_processes):
 
 
 def lines(text):
-    """Its lines, without the spaces at their ends."""
+    """Splits text into lines without trailing spaces."""
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
 def run_blocks(file, slow):
-    """Runs a file's blocks, `slow` ones too if asked."""
+    """Runs the blocks of a file; with `slow`, also those with that note."""
     names, printed = {}, None
     for block in blocks(file):
         if block.language == "text" and printed is not None:

@@ -1,8 +1,8 @@
-"""A server with TensorFlow Serving's REST and gRPC protocols, to test the clients.
+"""A stand-in for TensorFlow Serving with its REST and gRPC protocols, to test the clients.
 
-The real one is a binary that no Python package brings. This one reads a request as its protocol
-says, feeds the SavedModel by tensor names in a session of TensorFlow 1, as the real one does, and
-answers in the same form.
+The real server is a binary that no Python package contains. Like it, this one parses requests
+according to the protocol, feeds the SavedModel by tensor names in a TensorFlow 1 session, and
+responds in the same format.
 """
 
 import base64
@@ -22,7 +22,7 @@ ADDRESS = re.compile(r"/v1/models/(\w+)(?:/versions/(\d+)|/labels/(\w+))?:predic
 
 
 class Served:
-    """A model's versions, each in a session with the tag `serve`."""
+    """The versions of a model, each in a session loaded with the tag `serve`."""
 
     def __init__(self, name, versions, labels):
         self.name, self.labels = name, labels
@@ -35,7 +35,7 @@ class Served:
             self.sessions[number] = session, loaded.signature_def
 
     def run(self, name, version, label, signature, inputs):
-        """Outputs by name; LookupError for what is not there, ValueError for what is wrong."""
+        """Returns outputs by name; raises LookupError or ValueError as the server would respond."""
         if name != self.name:
             raise LookupError(f"Servable not found for request: {name}")
         number = self.labels[label] if label else version or max(self.sessions)
@@ -50,14 +50,14 @@ class Served:
             raise ValueError(error.message) from error
 
     def only_input(self, signature):
-        """The name of a signature's one input: REST clients may leave it out."""
+        """Returns the name of a signature's only input, which REST clients may omit."""
         _, signatures = next(iter(self.sessions.values()))
         (name,) = signatures[signature].inputs
         return name
 
 
 def rest_inputs(served, body):
-    """The inputs of a REST body in row format."""
+    """Parses the inputs of a REST request in row format."""
     signature = body.get("signature_name", "serving_default")
 
     def plain(value):
@@ -73,7 +73,7 @@ def rest_inputs(served, body):
 
 
 def rest_answer(outputs):
-    """The REST answer in row format; strings are text, but for names that end in _bytes."""
+    """Returns a REST response in row format; bytes are decoded as text."""
 
     def text(value):
         if isinstance(value, list):
@@ -88,7 +88,7 @@ def rest_answer(outputs):
 
 @contextlib.contextmanager
 def rest(served):
-    """Serves REST; gives the server's URL."""
+    """Serves REST; yields the server's URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -124,7 +124,7 @@ def rest(served):
 
 @contextlib.contextmanager
 def grpc_server(served):
-    """Serves gRPC; gives host and port."""
+    """Serves gRPC; yields host and port."""
 
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):  # noqa: N802 (gRPC's name)

@@ -1,4 +1,4 @@
-"""Networks of each family with two stages of one block, with weights like trained ones."""
+"""Small networks of each family, with batch statistics like those of trained networks."""
 
 import contextlib
 import dataclasses
@@ -37,12 +37,12 @@ CONFIGS = {
     ),
 }
 NARROW = dataclasses.replace(IMAGENET, widths=(8, 16, 24, 32))
-# Rows for trainings, of which the network is the least: one block a stage.
+# Tiny versions with one block per stage, for tests of training and other work around a network.
 TINY = {
     "resnet18": ResNetConfig("basic", (1, 1, 1, 1), family=NARROW, builder="ResNet18"),
     "resnet20": ResNetConfig("basic", (1, 1, 1), family=CIFAR, builder="ResNet20"),
 }
-# Of the files that a network is exported to.
+# File suffixes of the export formats.
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 CONVOLUTIONS = {
     "basic": 6,
@@ -57,12 +57,12 @@ CONVOLUTIONS = {
 }
 
 
-NAMES = ["daisy", "rose", "tulip"]  # classes of `write_run`
+NAMES = ["daisy", "rose", "tulip"]  # the classes of `write_run`
 
 
 @contextlib.contextmanager
 def tiny_rows():
-    """resnet18 and resnet20 are the networks of TINY, in this process."""
+    """Replaces resnet18 and resnet20 by the networks of TINY in this process."""
     with pytest.MonkeyPatch.context() as patch:
         for name, config in TINY.items():
             patch.setitem(configs.CONFIGS, name, config)
@@ -70,7 +70,7 @@ def tiny_rows():
 
 
 def write_run(folder):
-    """Writes a run folder, as far as exports read it: of a network that nothing trained."""
+    """Writes the parts of a run folder that exports read, with an untrained network."""
     folder.mkdir()
     small("cifar").save(folder / "best.keras")
     (folder / "class_indices.json").write_text(json.dumps(dict(enumerate(NAMES))))
@@ -79,13 +79,13 @@ def write_run(folder):
 
 
 def small(family="resnext", seed=0, **arguments):
-    """A network of a family of `CONFIGS`, of 3 classes unless told otherwise."""
+    """Returns a network of `CONFIGS`, with 3 classes by default."""
     keras.utils.set_random_seed(seed)
     return trained(create(CONFIGS[family], **{"classes": 3, **arguments}), seed)
 
 
 def trained(model, seed=0):
-    """Gives batch normalization statistics that are not those of a new network."""
+    """Gives batch normalization random weights and statistics, as if the model were trained."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         leaf = variable.path.split("/")[-1]
@@ -97,12 +97,12 @@ def trained(model, seed=0):
 
 
 def noise(batch, *shape):
-    """Values as of normalised images."""
+    """Returns random values like those of normalised images."""
     return np.random.default_rng(1).normal(size=(batch, *shape)).astype(np.float32)
 
 
 def check_copies(model, x, folder):
-    """A clone of a model, and what Keras saved and loaded, give what the model gives."""
+    """Checks that a clone of a model and its saved and loaded copy have equal outputs."""
     expected = keras.ops.convert_to_numpy(model(x))
     model.save(folder / "m.keras")
     copy = keras.models.clone_model(model)

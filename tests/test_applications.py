@@ -1,4 +1,4 @@
-"""Keras' own tests of keras.applications, for all ImageNet networks."""
+"""Keras' own tests of keras.applications, applied to all ImageNet networks."""
 
 import keras
 import numpy as np
@@ -26,13 +26,13 @@ CHANNELS = {
 
 @pytest.fixture(
     params=[
-        # The others are rows with other numbers; tests/test_models.py has one of each block.
+        # The others differ only in their numbers; tests/test_models.py has one of each block.
         name if name == "ResNet18" else pytest.param(name, marks=SLOW)
         for name in CHANNELS
     ]
 )
 def application(request):
-    """(builder, channels of its last feature map)."""
+    """(builder, number of channels of its last feature map)."""
     return getattr(keras_resnet, request.param), CHANNELS[request.param]
 
 

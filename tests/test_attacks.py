@@ -30,7 +30,7 @@ from keras_resnet import weights
 from keras_resnet.weights import CheckpointError
 
 
-def test_an_attack_is_passed_over_and_runs_nothing(tmp_path, caplog):
+def test_malicious_content_is_ignored_and_not_executed(tmp_path, caplog):
     """Beside tensors, within them, and alone."""
     mark = tmp_path / "ran"
     for name in ("os.system", "posix.system", "builtins.eval", "subprocess.Popen"):
@@ -114,7 +114,7 @@ def test_a_nested_key_that_takes_for_ever_is_refused(tmp_path):
 def test_every_truncation_is_refused(write, tmp_path):
     storage = Storage("Float", "0", np.arange(60, dtype=np.float32))
     path = write(tmp_path / "w.pth", {"conv1.weight": tensor(storage, (60,), (1,))}, [storage])
-    content = path.read_bytes().rstrip(b"\0")  # a tar ends in empty blocks
+    content = path.read_bytes().rstrip(b"\0")  # a tar file ends with empty blocks
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match=r"w\.pth"):
@@ -147,7 +147,7 @@ PAIRS = b"](" + (b"K\x01K\x02\x86" * 60_000) + b"e\x85" + put(0) + b"0"
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x06tQ"
 
-# Name: the opcodes of a pickle, between its protocol and its stop.
+# Name: the opcodes of a pickle, between its protocol and STOP.
 PICKLES = {
     "nested tuples": b")" + b"\x85" * 300_000,
     "nested lists": b"]" * 200_000 + b"a" * 199_999,
@@ -224,14 +224,14 @@ PICKLES = {
 
 
 def attack_zip(path, attack):
-    """A pickle as data.pkl."""
+    """Writes a pickle as data.pkl of a zip archive."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("w/data.pkl", attack)
         archive.writestr("w/data/0", bytes(24))
 
 
 def attack_legacy(path, attack):
-    """A pickle as the object."""
+    """Writes a pickle as the object of a legacy file."""
     storage = Storage("Float", "0", np.zeros(6, np.float32))
     nothing = {"a": tensor(storage, (6,), (1,))}
     legacy_file(path, nothing, [storage])
@@ -240,7 +240,7 @@ def attack_legacy(path, attack):
 
 
 def attack_tar(path, attack):
-    """A pickle as the tar's."""
+    """Writes a pickle as the member `pickle` of a tar file."""
     with tarfile.open(path, "w") as archive:
         for name, content in (
             ("storages", pickled(0) + pickled([])),
@@ -253,19 +253,19 @@ def attack_tar(path, attack):
 
 
 def attack_pickle(path, attack):
-    """A pickle alone, as of numpy arrays."""
+    """Writes a bare pickle, like those with NumPy arrays."""
     path.write_bytes(attack)
 
 
 def attack_script(path, attack):
-    """A pickle as a TorchScript archive's."""
+    """Writes a pickle as data.pkl of a TorchScript archive."""
     attack_zip(path, attack)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("w/constants.pkl", b"")
 
 
 def write_attacks(folder, containers):
-    """Each pickle in so many of the containers, which take turns."""
+    """Writes each pickle in the given number of containers, in rotation."""
     writers = (attack_zip, attack_legacy, attack_tar, attack_pickle, attack_script)
     for number, opcodes in enumerate(PICKLES.values()):
         for turn in range(number, number + containers):
@@ -274,7 +274,7 @@ def write_attacks(folder, containers):
 
 
 def write_bombs(folder):
-    """Containers that claim or repeat."""
+    """Writes archives with false sizes, overlaps or very many members."""
     values = np.arange(6, dtype=np.float32)
     storage = Storage("Float", "0", values)
     state = {"a": tensor(storage, (6,), (1,))}
@@ -291,13 +291,13 @@ def write_bombs(folder):
         changed = content.copy()
         changed[at : at + size] = value.to_bytes(size, "little")
         (folder / name).write_bytes(changed)
-    # Every entry shows to the bytes of the first.
+    # The second entry points to the bytes of the first.
     first = content.find(b"PK\x01\x02")
     second = content.find(b"PK\x01\x02", first + 4)
     changed = content.copy()
     changed[second + 42 : second + 46] = content[first + 42 : first + 46]
     (folder / "overlap.zip").write_bytes(changed)
-    # A zip64 directory that begins beyond what an address can be.
+    # A zip64 directory that starts beyond the maximum address.
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 2**64 - 1, 1)
     (folder / "far.zip").write_bytes(content[:end] + locator + content[end:])
     with zipfile.ZipFile(folder / "twice.zip", "w") as archive, warnings.catch_warnings():
@@ -308,7 +308,7 @@ def write_bombs(folder):
         archive.writestr("w/data.pkl", pickled({}))
         for number in range(60_000):
             archive.writestr(f"w/{number}", b"")
-    # 8,000 tensors in the other byte order over one storage of 20 MB.
+    # 8,000 big-endian tensors share one storage of 20 MB.
     large = Storage("Float", "0", np.zeros(5_000_000, np.float32))
     many = {str(number): tensor(large, (5_000_000,), (1,)) for number in range(8_000)}
     zip_file(folder / "shared.zip", many, [large], "big")
@@ -352,7 +352,7 @@ def write_bombs(folder):
     )
 
 
-OUTSIDE = "../outside.h5"  # seen from the attacks
+OUTSIDE = "../outside.h5"  # relative to the attack files
 
 
 def virtual(file):
@@ -362,7 +362,7 @@ def virtual(file):
 
 
 def claim(file, size, chunks=None):
-    """An array of `size` numbers of which none is there."""
+    """Creates a dataset of `size` numbers without storing any data."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     if chunks:
         plist.set_chunk(chunks)
@@ -377,7 +377,7 @@ def repeat(file):
 
 
 def name_at_length(group):
-    """1,000 arrays whose paths would take a gigabyte."""
+    """Creates 1,000 arrays whose paths would take a gigabyte."""
     for _ in range(16):
         group = group.create_group("g" * 60_000)
     for number in range(1_000):
@@ -390,7 +390,7 @@ def nest(group):
 
 
 def branch(group):
-    """16 groups, to which 131,070 paths lead."""
+    """Creates 16 groups with 131,070 paths to them."""
     for _ in range(16):
         group["a"] = group["b"] = below = group.file.create_group(None)
         group = below
@@ -417,7 +417,7 @@ HDF5 = {
 
 
 def write_hdf5_attacks(folder):
-    """Files that lead elsewhere, repeat, or claim, each alone and within a `.keras` file."""
+    """Writes HDF5 files with links, repeated or missing data, alone and in a `.keras` file."""
     outside = folder.parent / "outside.h5"
     with h5py.File(outside, "w") as file:
         file["w"] = np.zeros(6, np.float32)
@@ -428,7 +428,7 @@ def write_hdf5_attacks(folder):
             archive.write(folder / f"{name}.h5", "model.weights.h5")
     with zipfile.ZipFile(folder / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(300_000_000))
-    # What a config asks for is not looked at, and not made.
+    # The contents of a config are neither inspected nor instantiated.
     layer = {"module": "os", "class_name": "system", "config": f"touch {folder.parent / 'ran'}"}
     dense = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 10**9}}
     with zipfile.ZipFile(folder / "config.keras", "w") as archive:
@@ -445,7 +445,7 @@ def memory(kind):
     return int(re.search(rf"{kind}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     before, start, said = memory("VmRSS"), time.process_time(), "read"
     try:
         weights.inspect(path)
@@ -457,7 +457,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
-READ = ("shared.zip", "biases.zip", "config.keras")  # whose arrays are many, or nothing's
+READ = ("shared.zip", "biases.zip", "config.keras")  # valid, or the config is not used
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
@@ -479,7 +479,7 @@ def test_attacks_end_soon_in_little_memory(containers, tmp_path, run_imported):
 
 
 def tensors_of_one_hash(n):
-    """Strides of sides of 1, which may be any number, differ by Python's modulus of hashes."""
+    """Strides whose hashes collide; those of dimensions of size 1 can be any number."""
     storage = Storage("Byte", "0", np.zeros(4, np.uint8))
     strides = ([1 + (number >> bit) % 2 * (2**61 - 1) for bit in range(15)] for number in range(n))
     tensors = {
@@ -507,7 +507,7 @@ def names_to_strip(n):
 
 
 def networks_side_by_side(n):
-    """In one dict, each with stages and a first convolution of its own."""
+    """Many networks in one dict, each with stages and a first convolution of its own."""
     every = [Storage("Float", str(number), np.zeros(1, np.float32)) for number in range(n)]
     parts = ("conv1", "layer1.0.conv1", "layer2.0.conv1")
     kernels = {
@@ -519,7 +519,7 @@ def networks_side_by_side(n):
 
 
 def stages_in_sequences(n):
-    """As behind a pooling, in so many networks."""
+    """Many networks whose first stage follows a pooling layer in a sequence."""
     storage = Storage("Float", "0", np.zeros(1, np.float32))
     parts = ("layer0.0", "layer1.1.0.conv1", "layer2.0.conv1")
     names = [f"{number}.{part}.weight" for number in range(n) for part in parts]
@@ -527,7 +527,7 @@ def stages_in_sequences(n):
 
 
 def heads_side_by_side(n):
-    """Beside one network of many blocks, each of which may be its classifier."""
+    """Many candidates for the classifier, beside one network with many blocks."""
     storage = Storage("Float", "0", np.zeros(1, np.float32))
     parts = ("conv1", "layer1.0.conv1", "layer2.0.conv1")
     network = {f"{part}.weight": tensor(storage, (1,) * 4, (1,) * 4) for part in parts}
@@ -539,7 +539,7 @@ def heads_side_by_side(n):
 
 
 def kernels_of_parts(n):
-    """Kernels of one large storage, of which none is computed that does not fit."""
+    """Weight-normalized kernels of one large storage; those that do not fit are not computed."""
     storage = Storage("Float", "0", np.zeros(100_000, np.float32))
     kernels = {}
     for number in range(n):
@@ -550,7 +550,7 @@ def kernels_of_parts(n):
 
 
 def biases_of_means(n):
-    """Biases and means of one large storage, of which none is computed that does not fit."""
+    """Biases and means of one large storage; those that do not fit are not computed."""
     storage = Storage("Float", "0", np.zeros(100_000, np.float32))
     parts = ("conv1", "layer1.0.conv1", "layer2.0.conv1")
     state = {f"{part}.weight": tensor(storage, (1,) * 4, (1,) * 4) for part in parts}
@@ -566,7 +566,7 @@ def network():
 
 
 def steps_of(function):
-    """How many functions of Python and of C are called, and what was said."""
+    """Returns the number of Python and C function calls, and the error message."""
     steps, said = 0, None
 
     def count(_, event, __):
@@ -593,9 +593,9 @@ def steps_of(function):
     ],
     ids=lambda f: f.__name__,
 )
-def test_twice_as_much_takes_twice_the_steps(content, write, network, tmp_path):
+def test_steps_grow_linearly_with_the_file(content, write, network, tmp_path):
     counted = []
-    for n in (1, 250, 500):  # the first loads what is not loaded yet
+    for n in (1, 250, 500):  # the first call imports what is not loaded yet
         path = write(tmp_path / f"{n}.pth", *content(n))
         steps, said = steps_of(lambda path=path: weights.load(network, path))
         assert said != "None" and len(said) < 3000
@@ -615,7 +615,7 @@ def test_groups_of_hdf5_twice_as_many_take_twice_the_steps(network, tmp_path):
 
 
 class Slices(bytes):
-    """Counts the bytes that are copied out of it."""
+    """Counts the bytes that are copied by slicing."""
 
     copied = 0
 
@@ -626,7 +626,7 @@ class Slices(bytes):
 
 
 def test_zip_fields_are_not_copied_over_and_over():
-    """A zip64 field stands behind 16,000 empty ones."""
+    """A zip64 field that follows 16,000 empty fields."""
     from keras_resnet.weights.zip_file import _in_zip64
 
     extra = struct.pack("<2H", 9, 0) * 16_000 + struct.pack("<2HQ", 1, 8, 2**40)

@@ -1,4 +1,4 @@
-"""Random crops, erasing and mixing: their distributions, and arguments."""
+"""Random crops, erasing, MixUp and CutMix: their distributions and arguments."""
 
 import io
 import math
@@ -22,12 +22,12 @@ def draws(function, count=COUNT, dtype=tf.int32):
 
 @tf.function
 def mapped(function, numbers, dtype=tf.float32):
-    """tf.map_fn in a graph; eagerly it runs operation by operation."""
+    """Runs tf.map_fn in a graph; eagerly it would run operation by operation."""
     return tf.map_fn(function, numbers, fn_output_signature=dtype)
 
 
 def chi_square(values, low, high, bins=10):
-    """Against the uniform distribution; with 9 degrees of freedom, 27.9 is exceeded 1 in 1,000."""
+    """Compares with the uniform distribution; for 9 degrees of freedom, P(> 27.9) is 0.001."""
     counts, _ = np.histogram(values, bins, (low, high))
     assert counts.sum() == len(values)
     expected = len(values) / bins
@@ -35,7 +35,7 @@ def chi_square(values, low, high, bins=10):
 
 
 def test_crops_are_distributed_as_torchvisions():
-    """Scale and log ratio uniform, and so is the corner, where every first try fits."""
+    """Where every first try fits, the scale, the log ratio and the corner are uniform."""
     side = 1000
     windows = draws(lambda key: crops.random_window(tf.constant([side, side]), key, (0.1, 0.7)))
     top, left, height, width = windows.T
@@ -55,8 +55,8 @@ def test_crops_fall_back_to_the_middle():
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_crops_are_resized_as_the_weights_want(interpolation):
-    """The whole of a square, to two lengths, with Pillow's pixels."""
+def test_crops_are_resized_like_pillow(interpolation):
+    """The whole of a square image is resized to height and width, with Pillow's pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
     image = Image.fromarray(pixels).resize((90, 90), Image.Resampling.BICUBIC)
     image.save(stream := io.BytesIO(), "PNG")
@@ -89,7 +89,7 @@ def encoded(pixels, kind="PNG"):
 
 
 def test_padded_crops():
-    """CIFAR's: any of 9 x 9 places alike, black outside."""
+    """CIFAR's augmentation: all 9 x 9 offsets are equally likely, and the padding is black."""
     pixels = np.full((32, 32, 3), 200, np.uint8)
     pixels[:, :, 0] = np.arange(32)[:, np.newaxis] + 1
     content = encoded(pixels)
@@ -99,7 +99,7 @@ def test_padded_crops():
         numbers,
         tf.uint8,
     ).numpy()
-    # In the middle nothing is outside: the red there says how far down the crop lies.
+    # The center is never padding: its red value is the vertical offset of the crop.
     shifts = images[:, 16, 16, 0].astype(int) - 17
     counts = np.bincount(shifts + 4, minlength=9)
     assert len(counts) == 9

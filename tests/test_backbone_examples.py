@@ -1,4 +1,4 @@
-"""The examples of detection and segmentation on drawn scenes."""
+"""The examples of object detection and segmentation on drawn scenes."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture(scope="module", autouse=True)
 def examples():
-    """The examples import each other by name, as programs in their folder do."""
+    """Makes the examples importable by name, as they import each other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
         yield
@@ -57,7 +57,7 @@ def colours(file):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mask_is_what_hides_the_background(kind, scenes_of):
-    """Of a flower on black and on white, what covers a pixel is 1 - their difference / 255."""
+    """The opacity of a pixel is 1 - (its value on white - its value on black) / 255."""
     flower = cut_out(kind, "mask", 48)
     assert max(flower.size) == 48
     on = [Image.new("RGB", flower.size, colour) for colour in ("black", "white")]
@@ -67,9 +67,9 @@ def test_a_mask_is_what_hides_the_background(kind, scenes_of):
     covered = 1 - (white - black).mean(axis=2) / 255
     mask = scenes_of.flower_mask(flower)
     assert mask[covered > 0.21].all()
-    if kind == "rose":  # it has no gaps
+    if kind == "rose":  # no gaps between its petals
         assert (mask == (covered > 0.2)).mean() > 0.97
-    if kind == "dandelion":  # a ball, not its rays
+    if kind == "dandelion":  # its head, without the rays
         assert mask.mean() > 0.6
 
 
@@ -86,7 +86,7 @@ def test_boxes_fit_their_masks(scenes_of):
             assert own[0].any() and own[-1].any() and own[:, 0].any() and own[:, -1].any()
             left[y1:y2, x1:x2] = 0
         assert not left.any()
-        for label in set(scene.labels):  # the only one of its kind: the box is the mask's extent
+        for label in set(scene.labels):  # one of its kind: its box is the extent of the mask
             if (scene.labels == label).sum() == 1:
                 y, x = np.nonzero(scene.mask == label + 1)
                 (box,) = scene.boxes[scene.labels == label]
@@ -126,7 +126,7 @@ def test_iou_counts_pixels(detection):
 
 
 def test_levels_of_the_feature_pyramid(detection):
-    """P3 to P5 of 352 pixels are 44, 22 and 11 wide; each adds what is above it."""
+    """For 352 pixels, P3 to P5 are 44, 22 and 11 wide; each level adds the upsampled one above."""
     levels = detection.feature_pyramid(backbone_of(352).output)
     assert [level.shape[1:3] for level in levels] == [(44, 44), (22, 22), (11, 11)]
     assert len({level.shape[3] for level in levels}) == 1
@@ -138,7 +138,7 @@ def test_levels_of_the_feature_pyramid(detection):
     inputs = {name: keras.Input(value.shape[1:], name=name) for name, value in maps.items()}
     model = keras.Model(inputs, detection.feature_pyramid(inputs))
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):  # the lateral ones copy, the last do nothing
+        if isinstance(layer, keras.layers.Conv2D):  # 1x1 ones copy, 3x3 ones are identities
             kernel = np.zeros(layer.kernel.shape, "float32")
             middle = kernel.shape[0] // 2
             kernel[middle, middle] = 1 if middle == 0 else np.eye(kernel.shape[2])
@@ -165,7 +165,7 @@ def test_outputs_and_their_positions(detection):
         *([4, 4], [12, 4], [4, 12], [60, 60]),
         *([8, 8], [48, 48]),
     ]
-    # Untrained, every score is near 0.01, so that the background's loss does not drown the rest.
+    # Initial scores are near 0.01, so that the loss of the background does not dominate.
     outputs = model(np.zeros((1, 64, 64, 3), "float32"))
     scores = keras.ops.convert_to_numpy(keras.ops.sigmoid(outputs["classes"]))
     np.testing.assert_allclose(scores, 0.01, atol=0.005)
@@ -177,7 +177,7 @@ def scene(scenes_of, boxes, labels, size=64):
 
 
 def test_targets_of_one_flower(detection, scenes_of):
-    """A flower of 24x16 pixels on a grid of 8: the 3x2 positions in it, and their distances."""
+    """A flower of 24x16 pixels with stride 8: the 3x2 positions in it, and their distances."""
     places = detection.positions(backbone_of(64))
     wanted = detection.targets(scene(scenes_of, [[8, 16, 32, 32]], [3]), *places)
     rows = wanted["classes"].argmax(axis=1)[wanted["classes"].any(axis=1)]
@@ -187,7 +187,7 @@ def test_targets_of_one_flower(detection, scenes_of):
         *([12, 28], [20, 28], [28, 28]),
     ]
     first = wanted["boxes"][wanted["classes"].any(axis=1)][0]
-    assert first.tolist() == [0.5, 0.5, 2.5, 1.5]  # 4, 4, 20 and 12 pixels, in strides of 8
+    assert first.tolist() == [0.5, 0.5, 2.5, 1.5]  # 4, 4, 20 and 12 pixels, divided by the stride 8
     assert not wanted["boxes"][~wanted["classes"].any(axis=1)].any()
 
 
@@ -201,7 +201,7 @@ def test_a_flower_belongs_to_one_level(side, stride, detection, scenes_of):
 
 
 class Told:
-    """Stands for a model that says what is wanted of it."""
+    """A stand-in for a model with given outputs."""
 
     def __init__(self, outputs):
         self.outputs = outputs
@@ -210,8 +210,8 @@ class Told:
         return self.outputs
 
 
-def test_what_is_wanted_is_what_is_found(detection, scenes_of):
-    """Boxes go through targets and back; several positions of one flower give one box."""
+def test_decoding_targets_returns_the_boxes(detection, scenes_of):
+    """Boxes survive encoding and decoding; several positions of one flower give a single box."""
     scenes = scenes_of.draw_scenes(20, 64, "found")
     places = detection.positions(backbone_of(64))
     each = [detection.targets(scene, *places) for scene in scenes]
@@ -225,7 +225,7 @@ def test_what_is_wanted_is_what_is_found(detection, scenes_of):
 
 
 def test_average_precision_by_hand(detection, scenes_of):
-    """Three flowers; right, wrong, right: precision 1 up to a third, 2/3 up to two thirds."""
+    """Three flowers; right, wrong, right: precision 1 up to recall 1/3, 2/3 up to recall 2/3."""
     boxes = np.array([[0, 0, 20, 20], [30, 30, 50, 50], [0, 30, 20, 50]], np.float32)
     scenes = [scene(scenes_of, boxes, [1, 1, 1]), scene(scenes_of, boxes[:1], [2])]
     found = [
@@ -274,7 +274,7 @@ numpy.savez("outputs.npz", **{name: keras.ops.convert_to_numpy(x) for name, x in
 
 
 def modules_of(config):
-    """The modules that a file's config names, which loading it would import."""
+    """Yields the modules in a model's config, which loading would import."""
     if isinstance(config, dict):
         yield from [config["module"]] if isinstance(config.get("module"), str) else []
         config = list(config.values())
@@ -364,7 +364,7 @@ def test_errors_are_one_line(name, arguments, said, request, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         request.getfixturevalue(name).main(**arguments)
-    message = ended.value.code  # Python prints it, and ends with 1
+    message = ended.value.code  # printed by Python, which exits with status 1
     assert said in message and message.startswith("Error: ") and "\n" not in message
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,7 @@ TESTS = str(Path(__file__).parent)
 BACKENDS = ("tensorflow", "jax", "torch")
 NAMES = ("resnext", "cifar", "efficient", "preactivation")
 
-# In each backend: the weights of a .pth file, what they answer, a training step, and a .keras file.
+# Run with each backend: load a .pth file, predict, take a training step, save a .keras file.
 PROGRAM = """
 import os, sys, keras, numpy as np, keras_resnet
 from keras_resnet.models import create
@@ -41,7 +41,7 @@ import sys, keras, numpy as np, keras_resnet
 names, *savers = sys.argv[1:]
 for name in names.split():
     for saver in savers:
-        # Keras writes PyTorch's optimizers as classes of their own, which the others cannot load.
+        # With PyTorch, Keras has its own optimizer classes, which other backends cannot load.
         model = keras.saving.load_model(f"{name}-{saver}.keras", compile=False)
         found = model.predict_on_batch(np.load("x.npy"))
         expected = np.load(f"{name}-{saver}.npz")["after"]
@@ -51,7 +51,7 @@ for name in names.split():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the weights of three networks, as PyTorch's files, and images."""
+    """A folder with images and the weights of small networks as PyTorch files."""
     folder = tmp_path_factory.mktemp("backends")
     for name in NAMES:
         keras_resnet.weights.save(small(name), folder / f"{name}.pth")
@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def answers(folder, tmp_path, run_python):
-    """What each backend answered and saved, in the folder where programs run."""
+    """The outputs and files of each backend, also copied to the current folder of programs."""
     for backend in BACKENDS:
         if not (folder / f"resnext-{backend}.keras").exists():
             shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -82,7 +82,7 @@ def test_answers_and_a_step_are_those_of_tensorflow(answers, name, backend):
     np.testing.assert_allclose(ours["before"], theirs["before"], atol=1e-5)
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
     for key in theirs:
-        # A step of 0.1: the gradient's rounding, which batch normalization enlarges.
+        # After a step at rate 0.1: rounding of the gradient, which batch normalization amplifies.
         error = np.abs(ours[key] - theirs[key]).max() / np.abs(theirs[key]).max()
         assert error <= 1e-3, key
 
@@ -95,7 +95,7 @@ def test_files_of_one_backend_load_under_the_others(answers, backend, run_python
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_what_is_tensorflows_alone_says_so(backend, run_python, tmp_path):
+def test_features_of_tensorflow_only_raise_errors(backend, run_python, tmp_path):
     program = (
         "import keras_resnet\n"
         "from keras_resnet.layers import convolution_path\n"

@@ -1,4 +1,4 @@
-"""Unreadable images in any position are skipped and listed, and nothing else changes."""
+"""Unreadable images are skipped and listed at any position, without other effects."""
 
 import collections
 import dataclasses
@@ -33,7 +33,7 @@ def spoil(folder):
     bomb = bytearray(good)
     bomb[16:24] = (60000).to_bytes(4, "big") * 2
     (folder / "b" / "07.png").write_bytes(bomb)
-    (folder / "b" / "21.png").write_bytes(good[:8])  # the last one
+    (folder / "b" / "21.png").write_bytes(good[:8])  # the last image
     return {
         "02.png": "damaged",
         "03.png": "empty",
@@ -44,9 +44,9 @@ def spoil(folder):
 
 
 def in_turn(folder):
-    """A folder's source without the traced functions of its order.
+    """Returns the source of a folder with examples in a fixed order.
 
-    That is traced anew for each bad image, which takes most of the time.
+    The usual order is a traced function that is traced again for each bad image, which is slow.
     """
     images = list_images(folder)
     files = tf.constant([images.file(index) for index in range(len(images))])
@@ -82,7 +82,7 @@ def test_bad_images_change_nothing_else(folder):
 
 def test_evaluation_leaves_bad_images_out_and_keeps_its_steps(folder):
     expected = spoil(folder)
-    for number in range(8):  # of a whole batch
+    for number in range(8):  # including a whole batch
         (folder / "ab"[number % 2] / f"{number:02}.png").write_text("broken")
     skipped = data.Skipped()
     source = list_images(folder).source()
@@ -93,7 +93,7 @@ def test_evaluation_leaves_bad_images_out_and_keeps_its_steps(folder):
     names = [os.path.basename(name).decode() for _, _, part in seen for name in part]
     bad = {f"{number:02}.png" for number in range(8)} | expected.keys()
     everything = [f"{number:02}.png" for number in (*range(0, COUNT, 2), *range(1, COUNT, 2))]
-    # The first batch has no good one: a model gets one of the others.
+    # The first batch has no good image: its placeholder is another image.
     assert names[0] in names[1:]
     assert names[1:] == [name for name in everything if name not in bad]
     assert {os.path.basename(name) for name in skipped.reasons} == bad
@@ -124,10 +124,10 @@ def test_training_ends_when_nothing_is_left(folder):
 
 
 def test_unreadable_files_are_named():
-    """As nobody, since root reads everything."""
+    """Runs as the user nobody, since root can read everything."""
     with tempfile.TemporaryDirectory() as name:
         folder = make(Path(name))
-        os.chmod(name, 0o755)  # noqa: S103 (nobody else has to get in)
+        os.chmod(name, 0o755)  # noqa: S103 (the user nobody needs access)
         (folder / "a" / "02.png").chmod(0)
         (folder / "b").chmod(0)
         (folder / "a" / "more").mkdir()
@@ -162,7 +162,7 @@ def test_a_class_with_no_good_image(folder):
 
 
 def mutations(contents, count, seed=0):
-    """Files cut, overwritten and stitched together at random."""
+    """Yields files that are randomly truncated, overwritten or spliced."""
     rng = np.random.default_rng(seed)
     for number in range(count):
         content = bytearray(contents[number % len(contents)])
@@ -173,7 +173,7 @@ def mutations(contents, count, seed=0):
             for _ in range(rng.integers(1, 20)):
                 content[rng.integers(len(content))] = rng.integers(256)
         elif kind == 2:
-            for _ in range(rng.integers(1, 4)):  # where sizes stand
+            for _ in range(rng.integers(1, 4)):  # in the header, which has the sizes
                 content[rng.integers(min(64, len(content)))] = rng.integers(256)
         else:
             start, end = sorted(rng.integers(len(content), size=2))
@@ -183,7 +183,7 @@ def mutations(contents, count, seed=0):
 
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_mutated_images(count, tmp_path):
-    """No crash, and each is either used or named."""
+    """Nothing crashes, and each image is either used or listed."""
     whole = Image.effect_noise((50, 40), 60).convert("RGB")
     contents = []
     for number, (kind, mode) in enumerate(
@@ -214,7 +214,7 @@ def test_mutated_images(count, tmp_path):
         assert sum(len(labels) for _, labels in train) == count
 
 
-def test_counts_of_reasons_are_kept_once():
+def test_only_the_first_reason_of_a_file_is_kept():
     skipped = data.Skipped()
     skipped.add("a.jpg", "it is empty")
     skipped.add("a.jpg", "it is damaged")
@@ -223,11 +223,11 @@ def test_counts_of_reasons_are_kept_once():
 
 @pytest.mark.slow
 def test_a_truncated_jpeg_is_bad_wherever_its_crop_lies(folder):
-    """The decoder itself stops after the crop and would not notice."""
+    """The decoder stops after the crop, so it does not notice the end by itself."""
     path = folder / "a" / "whole.jpg"
     Image.effect_noise((60, 200), 50).convert("RGB").save(path, quality=95)
     content = path.read_bytes()
-    path.write_bytes(content + bytes(5000))  # what some cameras add is no damage
+    path.write_bytes(content + bytes(5000))  # trailing bytes of some cameras are not damage
     skipped = data.Skipped()
     batches, _ = data.image_folder(folder, **arguments(skipped=skipped))
     assert sum(len(labels) for _, labels in batches) == COUNT + 1
@@ -252,7 +252,7 @@ def test_a_few_unusable_entries_are_no_large_share(folder):
 
 
 def test_images_are_known_by_their_content(folder, caplog):
-    """What Pillow writes and TensorFlow reads is used, the rest named; no images are ignored."""
+    """TensorFlow's formats are used, other image formats are listed, other files are ignored."""
     place = sorted(path for path in folder.iterdir() if path.is_dir())[0]
     before = list_images(folder)
     picture = Image.new("RGB", (40, 30), (200, 80, 0))

@@ -1,4 +1,4 @@
-"""Properties of a network that depend on its layers only."""
+"""Properties that are inferred from a network's layers."""
 
 import keras
 import numpy as np
@@ -12,13 +12,13 @@ from keras_resnet.configs import CIFAR, IMAGENET
 def test_families_are_told_by_blocks_and_stems():
     assert family_of(small("cifar")) is CIFAR
     assert family_of(small("basic", include_top=False)) is IMAGENET
-    other = keras.applications.VGG16(weights=None, include_top=False)  # its first: block1_conv1
+    other = keras.applications.VGG16(weights=None, include_top=False)  # starts with block1_conv1
     assert family_of(other) is IMAGENET
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-def test_the_global_data_format_is_not_the_models(data_format):
-    """Pixels are normalised along the model's own channels."""
+def test_data_format_of_the_model_overrides_the_global_one(data_format):
+    """Pixels are normalised along the channel axis of the model."""
     arguments = {"include_preprocessing": True, "data_format": data_format}
     x = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3)).astype("float32")
     x = x if data_format == "channels_last" else x.transpose(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Embeddings and labels of many images, as Parquet."""
+"""Embeddings and predictions for many images, as Parquet."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Images that are as large as the network takes them, and three bad ones."""
+    """Images that have the network's input size, and three bad ones."""
     folder = tmp_path_factory.mktemp("bulk") / "photos"
     (folder / "deeper").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def photos(tmp_path_factory):
 
 
 def in_order(folder):
-    """First the files of a folder, then those of the folders in it."""
+    """The files of a folder, then those of its subfolders."""
     return [*sorted(map(str, folder.glob("*.png"))), *sorted(map(str, folder.glob("*/*.png")))]
 
 
@@ -59,7 +59,7 @@ def good(files):
 
 
 def as_keras_says(model, files):
-    """What a model says of files that Pillow reads."""
+    """Returns a model's outputs for files that are read with Pillow."""
     pixels = np.stack([np.asarray(Image.open(file)) for file in files])
     return model.predict((pixels / 255 - MEAN) / np.array(STD), verbose=0)
 
@@ -139,11 +139,11 @@ def test_labels(network, photos, tmp_path):
 
 
 def test_several_labels(network, photos, tmp_path):
-    """The classes that reach their thresholds, as Keras' outputs say."""
+    """Predicted classes are those whose score in Keras reaches the threshold."""
     model = keras_resnet.ResNet20(classes=len(NAMES), classifier_activation="sigmoid")
     model.set_weights(network.model.get_weights())
     found = as_keras_says(model, good(in_order(photos)))
-    thresholds = tuple((np.median(found[:-1], axis=0) + 1e-4).tolist())  # near none of them
+    thresholds = tuple((np.median(found[:-1], axis=0) + 1e-4).tolist())  # not near any score
     labels = Network(model, network.preprocessing, NAMES, Path("none"), None, thresholds)
     bulk.predict(labels, photos, tmp_path / "out", batch_size=4)
     rows = [row for row in table_of(tmp_path / "out").to_pylist() if row["error"] is None]
@@ -154,7 +154,7 @@ def test_several_labels(network, photos, tmp_path):
 
 
 def test_a_bad_picture_costs_its_row_only(network, photos, tmp_path):
-    """The others have the same bits as where it is another one."""
+    """The other rows are bit-identical to those with a good image in its place."""
     files = in_order(photos)
     whole = [files[0] if int(Path(file).stem) in BAD else file for file in files]
     (tmp_path / "whole.txt").write_text("\n".join(whole))
@@ -219,7 +219,7 @@ def test_processes_share_the_parts(network, photos, tmp_path):
 
 
 def test_a_disk_that_is_gone_stops_it(network, tmp_path):
-    """What has no picture at all is not written, so that the next attempt goes on there."""
+    """A part without any readable image is not written, so that it can be computed later."""
     (tmp_path / "list.txt").write_text("\n".join(f"/gone/{n}.jpg" for n in range(150)))
     with pytest.raises(DataError, match="None of 150 images in a row can be read"):
         bulk.embed(network, tmp_path / "list.txt", tmp_path / "out")
@@ -237,7 +237,7 @@ def test_a_disk_that_is_gone_stops_it(network, tmp_path):
         ({"layer": "layer9"}, "layer should be avgpool"),
     ],
 )
-def test_what_cannot_be_meant(options, said, network, photos, tmp_path):
+def test_invalid_arguments(options, said, network, photos, tmp_path):
     with pytest.raises(ValueError, match=said):
         bulk.embed(network, photos, tmp_path / "out", **options)
 
@@ -250,7 +250,7 @@ def test_without_the_extra(network, photos, tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(network, tmp_path):
-    """A file of weights beside a folder of them."""
+    """Writes a weights file; returns the options to use it."""
     weights.save(network.model, tmp_path / "w.safetensors")
     return ("--weights", "w.safetensors", "--model", "resnet20")
 
@@ -274,7 +274,7 @@ def test_the_commands(run, network, photos, command_here, tmp_path):
     assert done.returncode == 1 and "sha256 needs a folder to write" in done.stderr
 
 
-# Runs the command to its end, or until another process kills it, after one more part or later.
+# Runs the command to its end, or is killed by a child process some time after its next part.
 PROGRAM = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -297,7 +297,7 @@ with tiny_rows():
 
 @pytest.mark.slow
 def test_killed_ten_times(run, photos, tmp_path, run_imported):
-    """At random moments; afterwards the folder is the uninterrupted one, byte for byte."""
+    """At random times; finally the folder equals an uninterrupted one byte for byte."""
     (tmp_path / "list.txt").write_text("\n".join(in_order(photos) * 100))
     arguments = ["embed", "list.txt", *run, "--rows-per-part", "50", "--batch-size", "5"]
     assert f"{COUNT * 100:,} rows" in run_imported(PROGRAM, "whole", "lives", *arguments).stdout

@@ -1,4 +1,4 @@
-"""What `keras-resnet embed` takes: each kind lists the same pictures, in order and in any range."""
+"""Inputs of `keras-resnet embed`: all kinds list the same images in order, in any range."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ COUNT = 11
 
 @pytest.fixture
 def photos(folder_here):
-    """{path: content} of images in the folder `photos`, in the order in which they are listed."""
+    """{path: content} of the images in the folder `photos`, in listing order."""
     found = {}
     for number in range(COUNT):
         file = folder_here / "photos" / "ab"[number // 6] / f"{number:02}.png"
@@ -42,7 +42,7 @@ def read(rows, start=0, stop=None):
 
 
 def check(inputs, expected, **options):
-    """The rows are as expected, in each range; those of a copy, too."""
+    """Checks the rows, all ranges of them, and the fingerprint."""
     rows = open_inputs(inputs, **options)
     assert rows.count == len(expected)
     assert read(rows) == expected
@@ -66,8 +66,8 @@ def test_folders_files_and_globs(photos):
     assert fingerprint(open_inputs(list(photos)[::-1])) != fingerprint(rows[0])
 
 
-def test_what_is_no_picture_comes_last(photos, folder_here):
-    """It is not left out; what is not called as one, and is none, is."""
+def test_unreadable_files_are_listed_last(photos, folder_here):
+    """Files with image suffixes are listed even if they are unreadable; other files are not."""
     (folder_here / "photos/a/broken.jpg").symlink_to("nowhere")
     (folder_here / "photos/a/notes.txt").write_text("no picture")
     os.mkfifo(folder_here / "photos/a/pipe.jpg")
@@ -92,7 +92,7 @@ def test_lists(photos, folder_here):
 
 
 def test_shards(photos):
-    """What `keras-resnet shards` writes, under the images' own names."""
+    """Shards from `keras-resnet shards` list images by their original names."""
     data.write_shards("photos", "shards", shards=3)
     records = [
         tf.train.Example.FromString(record.numpy()).features.feature
@@ -121,7 +121,7 @@ def test_parquet(kind, photos):
     columns = {
         "bytes": {"photo": contents},
         "named bytes": {"path": names, "photo": pa.array(contents, pa.large_binary())},
-        "structs": {"image": structs},  # as Hugging Face's data sets
+        "structs": {"image": structs},  # like Hugging Face data sets
         "paths": {"path": names},
     }[kind]
     more = {"label": [1] * COUNT}
@@ -158,9 +158,9 @@ def test_arrays(folder_here):
         open_inputs("y.npz")
 
 
-@pytest.mark.filterwarnings("ignore")  # tensorflow-datasets warns of its own dependencies
+@pytest.mark.filterwarnings("ignore")  # warnings of tensorflow-datasets about its own dependencies
 def test_data_sets_of_tfds(folder_here):
-    """One that is written here, of two splits, as tensorflow-datasets writes them."""
+    """A data set of two splits, written by tensorflow-datasets."""
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(

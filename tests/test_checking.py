@@ -19,7 +19,7 @@ def flowers(tmp_path_factory, draw_flowers):
 
 @pytest.fixture
 def spoilt(flowers, tmp_path):
-    """A copy with a bad file, and an image that both trains and validates."""
+    """A copy with a bad file, and an image in both training and validation data."""
     folder = shutil.copytree(flowers, tmp_path / "flowers")
     (folder / "train" / "rose" / "000.jpg").write_text("no image")
     (folder / "train" / "rose" / "more.jpg").mkdir()
@@ -28,7 +28,7 @@ def spoilt(flowers, tmp_path):
     return folder
 
 
-def test_nothing_is_found_where_nothing_is(flowers):
+def test_good_data(flowers):
     progress = []
     found = data.check_data(flowers, on_progress=lambda *numbers: progress.append(numbers))
     assert not found.bad and not found.duplicates
@@ -40,7 +40,7 @@ def test_nothing_is_found_where_nothing_is(flowers):
     }
 
 
-def test_what_is_found(spoilt):
+def test_bad_files_and_duplicates(spoilt):
     found = data.check_data(spoilt)
     assert found.bad == {
         str(spoilt / "train" / "rose" / "000.jpg"): (
@@ -54,7 +54,7 @@ def test_what_is_found(spoilt):
 
 
 def test_equal_short_hashes_are_no_duplicate(spoilt, monkeypatch):
-    """Of hundreds of millions of images some share eight bytes of a hash by chance; here all do."""
+    """With very many images, some truncated hashes collide by chance; here all of them do."""
     expected, hashed, blake2b = data.check_data(spoilt).duplicates, [], hashlib.blake2b
 
     def short(content, digest_size):
@@ -63,7 +63,7 @@ def test_equal_short_hashes_are_no_duplicate(spoilt, monkeypatch):
 
     monkeypatch.setattr(hashlib, "blake2b", short)
     assert data.check_data(spoilt).duplicates == expected
-    assert len(hashed) == 27  # files that can be read
+    assert len(hashed) == 27  # readable files
 
 
 def test_check_data_as_a_command(flowers, spoilt, command_here):
@@ -88,7 +88,7 @@ def test_check_data_as_a_command(flowers, spoilt, command_here):
 
 
 def test_shards_as_a_command(spoilt, command_here, tmp_path, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
     done = command_here("shards", spoilt / "train", "-o", "out", "--shards", 3)
     assert done.returncode == 0, done.stderr
     assert "skipped: " in done.stdout and "000.jpg: it is not an image" in done.stdout
@@ -109,8 +109,8 @@ def test_the_start_of_a_training_finds_what_check_data_does(spoilt, monkeypatch)
             "builtins.open", lambda file, *a, **k: opened.append(file) or opens(file, *a, **k)
         )
         assert checking.files_in_both(train, val) == expected
-    assert 2 <= len(opened) < 6  # of the same size only
-    # Of one folder that is split, too.
+    assert 2 <= len(opened) < 6  # only files of equal size
+    # Also in a single folder that is split.
     (spoilt / "train" / "rose" / "more.jpg").rmdir()
     for number in range(9):
         shutil.copy(

@@ -1,4 +1,4 @@
-"""The CIFAR networks: the paper's numbers, and published trained files."""
+"""The CIFAR networks: parameter counts of the paper, and published trained files."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def trainable(model):
 @pytest.mark.parametrize(
     "name",
     [
-        # The shallowest and one of the deep: those between are rows with other numbers.
+        # The shallowest and a deep one; the others differ only in their depth.
         name if name in ("resnet20", "resnet56") else pytest.param(name, marks=pytest.mark.slow)
         for name in PARAMETERS
     ],
@@ -95,7 +95,7 @@ def test_the_shortcut_is_told_by_the_file(shortcut, tmp_path):
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_shortcut_a_takes_every_other_pixel_and_adds_zeros(data_format):
-    """The block's main path is silenced: what is left is the shortcut, as the paper has it."""
+    """With a zero main path, the output is the shortcut, as defined in the paper."""
     shape = (8, 9, 3) if data_format == "channels_last" else (3, 8, 9)
     model = keras_resnet.ResNet20(include_top=False, input_shape=shape, data_format=data_format)
     block = model.get_layer("layer2.0")
@@ -127,7 +127,7 @@ def test_bad_arguments(arguments, said):
         keras_resnet.ResNet20(**arguments)
 
 
-def test_a_block_cannot_leave_channels_out():
+def test_channels_cannot_decrease_without_projection():
     with pytest.raises(ValueError, match="projection=True"):
         keras_resnet.blocks.BasicBlock(8).build((None, 4, 4, 16))
 

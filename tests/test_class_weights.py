@@ -1,4 +1,4 @@
-"""Weights of classes and of images in the training loss, against scikit-learn."""
+"""Weights of classes and of images in the training loss, compared with scikit-learn."""
 
 import csv
 
@@ -19,7 +19,7 @@ NAMES = tuple(COUNTS)
 
 @pytest.fixture(scope="module")
 def flowers(draw_flowers, tmp_path_factory):
-    """Classes of different sizes."""
+    """A folder with classes of different sizes."""
     folder = draw_flowers(tmp_path_factory.mktemp("weights") / "flowers", train=4, val=1)
     for name, count in COUNTS.items():
         for file in sorted((folder / "train" / name).iterdir())[count:]:
@@ -47,7 +47,7 @@ def test_a_mapping(source):
     np.testing.assert_array_equal(class_weights(said, source), expected)
 
 
-def test_what_is_refused(source, flowers, tmp_path):
+def test_invalid_class_weights(source, flowers, tmp_path):
     with pytest.raises(ValueError, match=r"names 'Rose', which is no class. Did you mean rose\?"):
         class_weights({"Rose": 2}, source)
     with pytest.raises(ValueError, match="should not all be 0"):
@@ -66,10 +66,10 @@ def test_what_is_refused(source, flowers, tmp_path):
 
 
 def losses(recipe, start, images, labels, weight):
-    """What scikit-learn says of the training's first step in each phase, on all images at once."""
+    """Yields scikit-learn's loss of the first step of each phase, on a batch of all images."""
     keras.utils.set_random_seed(0)
     model = keras_resnet.ResNet18(classes=5, weights=str(start))
-    for training_ in (False, True):  # the head alone takes the statistics as they are
+    for training_ in (False, True):  # in the phase of the head, batch statistics are frozen
         probabilities = keras.ops.convert_to_numpy(model(images, training=training_))
         mean = metrics.log_loss(labels, probabilities, sample_weight=weight, labels=range(5))
         yield mean * np.mean(weight)
@@ -77,7 +77,7 @@ def losses(recipe, start, images, labels, weight):
 
 @pytest.mark.slow
 def test_the_training_loss_is_weighted(flowers, source, tiny_rows, tmp_path):
-    """By the class and the image, of a batch of all images; validation is not."""
+    """The training loss is weighted by class and image; the validation loss is not."""
     labels = np.repeat(range(5), list(COUNTS.values()))
     own = np.arange(len(labels)) / 4
     weight = class_weight.compute_sample_weight("balanced", labels) * own

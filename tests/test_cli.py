@@ -1,4 +1,4 @@
-"""The command `keras-resnet`, run as a user runs it."""
+"""The command `keras-resnet`."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from keras_resnet import weights
 
 @pytest.fixture
 def command(run_python):
-    """Runs the command in an empty folder; warnings are errors there too."""
+    """Runs the command in a new process in an empty folder; warnings are errors there too."""
     return lambda *arguments: run_python("-m", "keras_resnet_cli", *arguments)
 
 
@@ -32,7 +32,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def resnet20(saved, tmp_path):
-    """A network and w.pth, a file of its weights."""
+    """A network and the path of w.pth with its weights."""
     model, file = saved
     return model, Path(shutil.copy(file, tmp_path))
 
@@ -43,7 +43,7 @@ def test_help_has_an_example(name, command_here):
     assert done.returncode == 0
     assert f"Example: keras-resnet {name}" in done.stdout
     assert "--debug" in done.stdout
-    assert ("--json" in done.stdout) == (name != "train")  # whose run folder has files for that
+    assert ("--json" in done.stdout) == (name != "train")  # its run folder has JSON files
 
 
 SAID = "a resnet20 with shortcut A and 7 classes"
@@ -68,7 +68,7 @@ def test_list(command, command_here):
 
 
 def test_list_of_a_pattern(command_here):
-    """By family, a line for each file of weights."""
+    """Networks by family, with a line for each weights file."""
     lines = command_here("list", "resnet?0[cd]").stdout.splitlines()
     assert lines[0].startswith("ResNet-C/D/S/T: ")
     assert lines[1].split() == "resnet50c top-1 px top-1 px classes licence".split()
@@ -86,7 +86,7 @@ def test_list_of_a_pattern(command_here):
 
 @pytest.mark.parametrize("closed", [(2,), (1,), (1, 2)], ids=str)
 def test_streams_that_the_caller_closed(closed, command_here, monkeypatch):
-    """As Python starts then: without the stream, and with its number free for the next file."""
+    """Python starts without such a stream, and its file descriptor may be reused."""
     kept = {number: os.dup(number) for number in closed}
     try:
         for number in closed:
@@ -115,7 +115,7 @@ STREAMS = {"no errors": "2>&-", "no output": ">&-", "neither": ">&- 2>&-", "no r
 
 @pytest.mark.slow
 def test_streams_that_are_closed(tmp_path):
-    """The answer is the same, and there is no word on the stream that is missing."""
+    """The output is the same, without errors on the remaining streams."""
     program = shlex.join([sys.executable, "-m", "keras_resnet_cli", "list", "wide_resnet101_2"])
     environment = {**os.environ, "PYTHONPATH": str(Path(keras_resnet.__file__).parents[1])}
     started = {
@@ -165,7 +165,7 @@ def test_inspect_keras_files(command_here, resnet20, tmp_path):
 
 @pytest.mark.real_data
 def test_inspect_real_files(command_here, real_data):
-    """The file's name ends in the first digits of its hash."""
+    """File names end in the first digits of their hash."""
     done = command_here("inspect", real_data / "cifar10" / "resnet56-4bfd9763.th")
     assert "a resnet56 with shortcut A and 10 classes" in done.stdout
     assert "legacy container" in done.stdout
@@ -195,7 +195,7 @@ def test_convert_there_and_back(suffix, command_here, resnet20, tmp_path):
         np.testing.assert_array_equal(back[key], value)
 
 
-def test_a_file_whose_network_is_named(command_here, resnet20):
+def test_files_without_architecture_need_model(command_here, resnet20):
     weights.save(resnet20[0], resnet20[1].with_name("w.weights.h5"))
     stages = json.loads(
         command_here("summary", "w.weights.h5", "--model", "resnet20", "--json").stdout
@@ -290,7 +290,7 @@ def test_failures(arguments, status, said, command_here, resnet20, tmp_path):
     "arguments", [("inspect", "no.pth", "--debug"), ("--debug", "inspect", "no.pth")]
 )
 def test_debug_shows_the_traceback(arguments, command_here):
-    """Python does, of an error that leaves the command."""
+    """With --debug, the exception leaves the command, and Python prints the traceback."""
     with pytest.raises(weights.CheckpointError, match=r"no\.pth does not exist"):
         command_here(*arguments)
 
@@ -300,7 +300,7 @@ def test_it_is_installed_as_a_command():
     assert "keras_resnet_cli import main" in installed.read_text()
 
 
-def test_what_the_file_says_does_not_steer_the_terminal(command_here, tmp_path):
+def test_control_characters_in_files_are_not_printed(command_here, tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"\x1b[31mred": np.zeros(1)}, tmp_path / "w.safetensors")

@@ -15,7 +15,7 @@ def answer(model, x):
 
 
 def copies(model, tmp_path):
-    """The same model by way of a file, and by cloning."""
+    """Returns copies of a model: saved and loaded, and cloned."""
     model.save(tmp_path / "m.keras")
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
@@ -23,7 +23,7 @@ def copies(model, tmp_path):
 
 
 def step(model, x, y):
-    """One step of SGD at a rate of 1, after which every variable is itself minus its gradient."""
+    """Takes one step of SGD at a rate of 1; returns the change of each variable, its gradient."""
     model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
     before = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     model.train_on_batch(x, y)
@@ -33,7 +33,7 @@ def step(model, x, y):
 
 @pytest.mark.parametrize("nested", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_inputs_of_different_channels(nested, tmp_path):
-    """Colour and depth, a network each, joined in one head."""
+    """RGB and depth images, with one network each and a shared head."""
     inputs = [keras.Input((32, 32, channels)) for channels in (3, 1)]
     if nested:
         parts = [
@@ -62,7 +62,7 @@ def test_two_inputs_of_different_channels(nested, tmp_path):
 
 
 def test_siamese(tmp_path):
-    """One network on both inputs: its gradient is the sum of both sides'."""
+    """One network is applied to both inputs: its gradient is the sum of both."""
     network = small("resnext", input_shape=(32, 32, 3), name="twin", **POOLED)
     left, right = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
     model = keras.Model([left, right], keras.layers.Subtract()([network(left), network(right)]))
@@ -75,7 +75,7 @@ def test_siamese(tmp_path):
         np.testing.assert_array_equal(answer(copy, images), expected)
         assert len(copy.trainable_variables) == len(network.trainable_variables)
 
-    # In inference mode, or the batch statistics of one side would be those of both.
+    # In inference mode, since in training mode both sides would update the batch statistics.
     for layer in network.layers:
         layer.trainable = layer.name == "conv1"
     target = np.zeros_like(expected)
@@ -94,7 +94,7 @@ def test_siamese(tmp_path):
 
 
 def test_weights_load_into_a_part(tmp_path):
-    """Of a model, nested or flat, without the others' variables moving."""
+    """Weights load into one network of a model, nested or flat, without changing the others."""
     source = small("basic", seed=5, **POOLED)
     file = keras_resnet.weights.save(source, tmp_path / "w.pth")
     x = keras.Input((32, 32, 3))

@@ -1,4 +1,4 @@
-"""Every path of a convolution against stock Keras layers in float64, outputs and gradients."""
+"""All convolution paths, compared with stock Keras layers in float64: outputs and gradients."""
 
 import contextlib
 from pathlib import Path
@@ -20,7 +20,7 @@ CHANNELS = 64
 
 
 def results(layer, x, compiled=None):
-    """The output, and the gradients of the sum of its squares for the input and each weight."""
+    """Returns the output, and gradients of the sum of its squares for the input and each weight."""
 
     def step(x):
         with tf.GradientTape() as tape:
@@ -34,7 +34,7 @@ def results(layer, x, compiled=None):
 
 
 def stock_layer(kernel, padding, dilation, dtype, **arguments):
-    """Stock Keras: a padding layer and a convolution, in one layer."""
+    """Returns a stock Keras layer that pads and convolves."""
 
     class Stock(keras.layers.Layer):
         def __init__(self):
@@ -60,16 +60,16 @@ def stock_layer(kernel, padding, dilation, dtype, **arguments):
 
 
 def in_blocks(channels, filters, groups):
-    """Which elements of a kernel without groups one with groups has: (channels, filters)."""
+    """Returns a mask (channels, filters) of the block-diagonal elements that groups have."""
     rows, columns = np.arange(channels) * groups // channels, np.arange(filters) * groups // filters
     return rows[:, np.newaxis] == columns
 
 
 def without_groups(weights, groups):
-    """The same weights in a convolution without groups, its kernel zero between them.
+    """Returns the weights of an equal convolution without groups: a block-diagonal kernel.
 
-    As a reference in float64, where TensorFlow has no gradient of groups, and Keras compiles each
-    case with XLA.
+    It is the reference in float64, for which TensorFlow has no gradient of grouped convolutions,
+    and Keras compiles each case with XLA.
     """
     kernel, *bias = weights
     channels, filters = kernel.shape[2] * groups, kernel.shape[3]
@@ -78,7 +78,7 @@ def without_groups(weights, groups):
 
 
 def gradient_with_groups(gradient, groups):
-    """The gradient of a kernel with groups, from that of the same without."""
+    """Converts the gradient of a block-diagonal kernel to that of the kernel with groups."""
     height, width, channels, filters = gradient.shape
     gradient = np.asarray(gradient) * in_blocks(channels, filters, groups)
     return gradient.reshape(height, width, groups, channels // groups, filters).sum(2)
@@ -90,7 +90,7 @@ def with_dynamic_shapes(step):
 
 @st.composite
 def cases(draw):
-    """The arguments of a convolution that has an output and that Keras allows."""
+    """Draws arguments of a convolution that has an output and that Keras allows."""
     case = {
         "kernel": draw(st.sampled_from([1, 3, 7])),
         "padding": draw(st.sampled_from(["symmetric", "same", "valid"])),
@@ -106,10 +106,10 @@ def cases(draw):
 
 
 def assume_that_a_cpu_has(path, case, dtype, compiled):
-    """Passes over what a path leaves to machines that this one is not.
+    """Skips cases that a path does not support on this CPU.
 
-    XLA has everything; oneDNN has gradients of groups and of dilation, but not with explicit
-    padding, which `native` leaves to a GPU.
+    XLA supports everything; oneDNN has gradients for groups and dilation, but not with explicit
+    padding, which `native` supports on GPUs only.
     """
     grouped, dilated = case["groups"] > 1, case["dilation"] > 1
     if compiled is with_xla:
@@ -165,7 +165,7 @@ def check(case, shape, path, dtype="float32", data_format="channels_last", compi
 
 
 def examples(few, many):
-    """So many cases that hypothesis draws; many of them in the slow suite."""
+    """Sets the number of hypothesis examples: few by default, many in the slow suite."""
     return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
@@ -183,7 +183,7 @@ def test_paths(count):
 @pytest.mark.parametrize("kernel", [1, 3, 5, (1, 5), (3, 1)])
 @pytest.mark.parametrize("strides", [3, 4, (1, 2), (3, 1)])
 def test_unusual_strides(kernel, strides, path):
-    """Strides above 2 and below the kernel's size, and others by axis."""
+    """Strides above 2 or less than the kernel size, and different ones for each axis."""
     layer = Conv2D(6, kernel, strides, "symmetric", groups=2)
     x = np.random.default_rng(0).normal(size=(2, 11, 14, 4))
     layer.build(x.shape)
@@ -243,7 +243,7 @@ def test_xla(count):
 
 
 def test_the_stock_path():
-    """Keras' own operations, groups by XLA included: the other backends' path."""
+    """Keras' own operations, with XLA for groups: the path of other backends."""
     case = {"kernel": 3, "padding": "symmetric", "dilation": 1, "strides": 2, "use_bias": True}
     for groups in (1, 32):
         check({**case, "groups": groups}, (2, 9, 8, CHANNELS), "stock", compiled=tf.function)
@@ -289,7 +289,7 @@ def test_choosing_a_path():
 
 
 def graph_path(scope, run=lambda function, *arguments: function(*arguments)):
-    """The path that is chosen in a graph which is traced within `scope`."""
+    """Returns the path chosen in a graph that is traced in `scope`."""
     paths = []
 
     @tf.function
@@ -299,13 +299,13 @@ def graph_path(scope, run=lambda function, *arguments: function(*arguments)):
         return x
 
     with tf.device("CPU:0"):
-        x = tf.ones((1, 1, 1, 2))  # from elsewhere: what counts is where it is used
+        x = tf.ones((1, 1, 1, 2))  # created elsewhere: the device that uses it decides
     run(choose, x)
     return paths[0]
 
 
 def test_beside_an_accelerator_the_cpu_takes_its_own_path(monkeypatch):
-    """Where the operations are placed decides, not what the machine has."""
+    """The path depends on where the operations are placed, not on the available devices."""
     of_cpu = chosen()
     monkeypatch.setattr(convolution, "_has_accelerator", lambda: True)
     for scope in (
@@ -345,7 +345,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import tensorflow as tf
 import test_convolution as t
-with tf.Graph().as_default():  # where nothing can be tried
+with tf.Graph().as_default():  # without eager execution
     assert t.chosen() == "eigen"
 assert t.chosen() == "eigen"
 case = {{"kernel": 3, "padding": "symmetric", "dilation": 1, "strides": 2, "use_bias": True}}
@@ -357,7 +357,7 @@ for groups in (1, 32):
 
 @pytest.mark.slow
 def test_a_process_without_onednn_chooses_its_own_path(run_python):
-    """Where TensorFlow has no gradient for groups on a CPU, which is so on older processors."""
+    """On such CPUs, which are older ones, TensorFlow has no gradient of grouped convolutions."""
     program = WITHOUT_ONEDNN.format(tests=str(Path(__file__).parent))
     done = run_python("-c", program, variables={"TF_ENABLE_ONEDNN_OPTS": "0"})
     assert done.returncode == 0, done.stderr[-2000:]
@@ -375,7 +375,7 @@ def test_no_path_needs_xla(path):
 
 
 def test_gradients_of_gradients():
-    """As a gradient penalty takes them: the custom gradients can be differentiated again."""
+    """The custom gradients can be differentiated again, as in a gradient penalty."""
     keras.utils.set_random_seed(0)
     layer = Conv2D(4, 3, strides=2, padding="symmetric", dtype="float64")
     x = tf.constant(np.random.default_rng(0).normal(size=(1, 5, 6, 3)))

@@ -1,4 +1,4 @@
-"""Damaged files: they are usable, or an error names them."""
+"""Damaged files: they are either usable, or an error names them."""
 
 import json
 import zipfile
@@ -53,7 +53,7 @@ SHARDS = {"content": "0" * 64, "shards": 1, "class_names": ["a"], "counts": [0],
 
 
 def damaged(values):
-    """Contents of a file that held an object of JSON."""
+    """Yields damaged contents of a JSON file with an object."""
     text = json.dumps(values).encode()
     yield from (b"", b"\xff\xfe", text[: len(text) // 2], text + b"x", b"{}")
     yield from (b"[]", b"null", b"1", b'"daisy"', b"1" * 5000)
@@ -69,7 +69,7 @@ def damaged(values):
 
 
 def check(path, values, read, use, error, advice):
-    """Reads all damaged ones; what is read has to be of use, what is not is named."""
+    """Reads all damaged contents: the result can be used, or the error names the file."""
     path.write_text(json.dumps(values))
     use(read())
     refused = 0
@@ -84,7 +84,7 @@ def check(path, values, read, use, error, advice):
             use(found)
     assert refused > 20
     with path.open("wb") as file:
-        file.truncate(2**40)  # of which nothing is on the disk
+        file.truncate(2**40)  # a sparse file, without data on the disk
     with pytest.raises(error, match="larger than 67,108,864 bytes"):
         read()
 
@@ -94,7 +94,7 @@ def is_names(values):
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_of_a_run(name, tmp_path):
+def test_files_of_a_run(name, tmp_path):
     (tmp_path / "best.keras").touch()
     for file, values in RUN.items():
         (tmp_path / file).write_text(json.dumps(values))
@@ -112,7 +112,7 @@ def test_of_a_run(name, tmp_path):
         read()
 
 
-def test_of_an_export(tmp_path):
+def test_record_of_an_export(tmp_path):
     def use(said):
         assert said["class_names"] is None or is_names(said["class_names"])
         preprocessing = record.preprocessing_of(said)
@@ -123,8 +123,8 @@ def test_of_an_export(tmp_path):
 
 
 @pytest.mark.parametrize("name", HUB)
-def test_of_a_repository(name, tmp_path):
-    """Of the Hugging Face hub: what its descriptions say of images and classes."""
+def test_files_of_a_hub_repository(name, tmp_path):
+    """Hugging Face repositories: the descriptions of preprocessing and classes."""
     file = name.rpartition("/")[2]
     for other in ("config.json", file):
         (tmp_path / other).write_text(json.dumps(HUB.get(f"transformers/{other}")))
@@ -141,7 +141,7 @@ def test_of_a_repository(name, tmp_path):
     check(tmp_path / file, HUB[name], read, use, error, "Download it again")
 
 
-def test_of_shards(tmp_path):
+def test_index_of_shards(tmp_path):
     (tmp_path / "00000-of-00001.tfrecord").touch()
 
     def read():
@@ -150,12 +150,12 @@ def test_of_shards(tmp_path):
         except DataError as error:
             if str(tmp_path / "shards.json") in str(error):
                 raise
-            return None  # as it should be, but not of these shards: said without this file
+            return None  # a valid index of other shards: the error is about the shards
 
     check(tmp_path / "shards.json", SHARDS, read, lambda _: None, DataError, "keras-resnet shards")
 
 
-def test_of_another_network(tmp_path):
+def test_run_with_another_network(tmp_path):
     for file, values in RUN.items():
         (tmp_path / file).write_text(json.dumps(values))
     small(classes=4).save(tmp_path / "best.keras")
@@ -165,7 +165,7 @@ def test_of_another_network(tmp_path):
         Run.open(tmp_path).model()
 
 
-def test_of_another_size(tmp_path):
+def test_run_with_another_image_size(tmp_path):
     for file, values in RUN.items():
         (tmp_path / file).write_text(json.dumps(values))
     small(classes=3, input_shape=(64, 64, 3)).save(tmp_path / "best.keras")
@@ -175,8 +175,8 @@ def test_of_another_size(tmp_path):
         Run.open(tmp_path).model()
 
 
-def test_of_a_network(tmp_path):
-    """Cut short, empty, another file, a byte changed anywhere, or a zip of other things."""
+def test_network_of_a_run(tmp_path):
+    """Truncated, empty, another file, a changed byte, or a zip archive with other contents."""
     for file, values in RUN.items():
         (tmp_path / file).write_text(json.dumps(values))
     best = tmp_path / "best.keras"
@@ -202,21 +202,21 @@ def test_of_a_network(tmp_path):
 @pytest.mark.parametrize(
     "said", ["[" * 100_000, '{"classes": [], "groups": [["a", 1e400]]}', "[1]"]
 )
-def test_of_data(said, tmp_path):
+def test_fingerprint_of_data(said, tmp_path):
     arrays = {part: np.zeros(1, np.uint64) for part in ("train", "val")}
     safetensors.numpy.save_file(arrays, tmp_path / "data.safetensors", {"listed": said})
     with pytest.raises(DataError, match=r"data\.safetensors cannot be read"):
         Fingerprint.read(tmp_path)
 
 
-def test_of_a_long_value(tmp_path):
+def test_long_values_are_shortened(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps({"std": "x" * 10_000}))
     with pytest.raises(ValueError, match=r"my\.json is invalid") as found:
         read_json(tmp_path / "my.json", lambda said: Preprocessing(**said), advice="Mend it.")
     assert len(str(found.value)) < 1000 and str(found.value).endswith("Mend it.")
 
 
-def test_of_a_recipe(tmp_path, command_here):
+def test_recipe_file(tmp_path, command_here):
     for text, said in (
         ('{"epochs": 3,}', "my.json is damaged: line 1, column"),
         (

@@ -5,7 +5,7 @@ import pytest
 from keras_resnet import data
 from keras_resnet.data.datasets import tfds_sources
 
-# tensorflow-datasets warns of its own dependencies.
+# tensorflow-datasets emits warnings about its own dependencies.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 OPTIONS = {"image_size": 32, "batch_size": 4}
@@ -20,7 +20,7 @@ OPTIONS = {"image_size": 32, "batch_size": 4}
     ],
 )
 def test_data_sets_of_many_kinds(name, classes):
-    """The mock knows no splits, and gives each that is asked for as many images."""
+    """The mock has no splits, and returns the same number of images for each."""
     import tensorflow_datasets
 
     with tensorflow_datasets.testing.mock_data(num_examples=10):

@@ -49,7 +49,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def files(run, tmp_path):
-    """Two drawings, and what is no image."""
+    """Two drawings, and files that are not valid images."""
     drawn = run.parent / "drawn" / "val"
     for kind in ("rose", "tulip"):
         shutil.copy(drawn / kind / "000.jpg", tmp_path / f"{kind}.jpg")
@@ -62,7 +62,7 @@ def files(run, tmp_path):
 
 @contextlib.contextmanager
 def app(path, folder, *options):
-    """Starts the app in a process of its own; gives its address."""
+    """Starts the app in a new process; yields its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -97,7 +97,7 @@ def browser(tmp_path):
     for option in (*OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    # With its path, Selenium looks for no other driver to download.
+    # An explicit path keeps Selenium from downloading a driver.
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     with webdriver.Chrome(options=options, service=service) as driver:
         yield driver
@@ -137,19 +137,19 @@ class Page:
         return self.wait_for(message)
 
     def classes(self):
-        """The names, best first, with the width of each bar in per cent."""
+        """Returns the class names, best first, with the width of each bar in percent."""
         names = [name.text for name in self.all("#classes dt")]
         bars = [float(bar.get_attribute("value")) for bar in self.all("#classes meter")]
         return dict(zip(names, bars, strict=True))
 
     def picture_size(self, place):
-        """Of a picture that has arrived: its width in the file, and on the screen."""
+        """Returns the width of a loaded picture in its file and on the screen."""
         script = "let i = document.querySelector(arguments[0]); return i && i.complete && "
         script += "i.naturalWidth && [i.naturalWidth, i.getBoundingClientRect().width]"
         return self.wait_for(lambda: self.browser.execute_script(script, f"#{place} img"))
 
     def requested(self):
-        """The addresses that the page asked for."""
+        """Returns the URLs requested by the page."""
         messages = [
             json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")
         ]
@@ -192,7 +192,7 @@ def test_a_run(run, files, browser):
         assert not others
 
 
-@pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+@pytest.mark.filterwarnings("ignore")  # warnings of the converters about their own code
 def test_an_exported_network(run, files, browser):
     rose = files / "rose.jpg"
     file = trained.open_network(run).export("onnx", files / "model.onnx")
@@ -204,7 +204,7 @@ def test_an_exported_network(run, files, browser):
         assert "cannot be decoded" in page.ask(files / "cut.jpg")
 
 
-def test_what_cannot_be_shown_is_one_message(run, run_python):
+def test_errors_are_one_message(run, run_python):
     for path, *options in (("missing.onnx",), (run, "--layer", "layer9")):
         done = run_python(ROOT / "examples" / "demo.py", path, *options)
         assert done.returncode == 1

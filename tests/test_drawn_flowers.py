@@ -42,7 +42,7 @@ def test_drawn_flowers_leave_other_folders_alone(flowers, tmp_path):
 
 @pytest.mark.slow
 def test_drawn_flowers_need_shape():
-    """A softmax regression on 8x8 thumbnails does not tell them apart: colour gives no clue."""
+    """Softmax regression on 8x8 thumbnails does not classify them, so color is not sufficient."""
 
     def thumbnails(split, count):
         images = [draw(kind, f"{split}/{kind}/{n}")[0] for kind in KINDS for n in range(count)]

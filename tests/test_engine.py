@@ -1,4 +1,4 @@
-"""Jobs on Ray, and inputs of other file systems; needs the engine-test extra."""
+"""Jobs on Ray, and inputs from other file systems; needs the engine-test extra."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from keras_resnet.bulk.inputs import open_inputs
 from keras_resnet.data import DataError
 from keras_resnet.trained import Network
 
-# Ray's and boto's own warnings.
+# Warnings of Ray and boto.
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore")]
 
 SETTINGS = {"batch_size": 8, "rows_per_part": 16}
@@ -33,7 +33,7 @@ def network():
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """150 images, of which one is none; by a relative path."""
+    """150 files with a relative path, of which one is not an image."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
@@ -50,7 +50,7 @@ def contents(folder):
 
 @pytest.fixture
 def alone(network, photos, tmp_path):
-    """What a single process writes."""
+    """The output of a single process."""
     done = bulk.embed(network, photos, tmp_path / "alone", **SETTINGS)
     assert (done.parts, done.errors) == (10, 1)
     return contents(tmp_path / "alone")
@@ -58,7 +58,7 @@ def alone(network, photos, tmp_path):
 
 @pytest.fixture(autouse=True)
 def processors(monkeypatch):
-    """A cluster that Ray starts by itself has as many processors as the machine, at least two."""
+    """Limits Ray's local cluster to two CPUs."""
     import ray
 
     began = ray.init
@@ -78,19 +78,19 @@ def test_two_workers_write_the_same_bytes(network, photos, tmp_path, alone):
 
 
 def children(name):
-    """Processes of Ray whose title has a word."""
+    """Returns process ids of Ray with a word in their title."""
     found = []
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if name in status.read_text(errors="replace"):
                 found.append(int(status.parent.name))
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     return found
 
 
 def test_a_worker_that_is_killed_costs_nothing(network, photos, tmp_path, alone):
-    """The one that has written the first part; and parts that were there are not computed."""
+    """A worker is killed after the first part; existing parts are not computed again."""
     out = tmp_path / "ray"
     killed = []
 
@@ -114,7 +114,7 @@ def test_a_worker_that_is_killed_costs_nothing(network, photos, tmp_path, alone)
 
 @pytest.fixture(scope="module")
 def s3():
-    """A server of S3 on this machine, and a client."""
+    """A local S3 server; yields a client."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -139,7 +139,7 @@ def s3():
 
 
 def test_urls(s3, network, photos, tmp_path, alone):
-    """Rows as of the local files, but for their names: folders, lists and Parquet."""
+    """Rows equal those of the local files, except for paths: folders, lists and Parquet files."""
     import pyarrow as pa
     import pyarrow.dataset
     import pyarrow.parquet as pq

@@ -19,7 +19,7 @@ def flowers(tmp_path_factory, draw_flowers):
 
 
 def main(name):
-    """An example's, to be called in this process."""
+    """Returns the main function of an example."""
     return runpy.run_path(EXAMPLES / name)["main"]
 
 
@@ -43,7 +43,7 @@ def test_train_and_predict(flowers, tiny_rows, folder_here, capsys):
 
 
 def test_predict(flowers, folder_here, capsys):
-    """By a run folder, as far as it is asked."""
+    """With a minimal run folder."""
     (run := folder_here / "out").mkdir()
     small(classes=2, input_shape=(32, 32, 3)).save(run / "best.keras")
     (run / "class_indices.json").write_text('{"0": "rose", "1": "tulip"}')
@@ -100,7 +100,7 @@ def test_fine_tuning_photographs(real_data, run_python, tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_layers_train(run_python, tmp_path):
-    """Three steps of each network, the deepest among them, in less than 8 GB."""
+    """All networks take three steps, including the deepest, with less than 8 GB."""
     program = (
         "import resource, runpy, sys\n"
         f"sys.path.insert(0, {str(EXAMPLES)!r})\n"
@@ -117,7 +117,7 @@ def test_a_thousand_layers_train(run_python, tmp_path):
     losses = dict(re.findall(r"^([\w-]+): loss (\d+\.\d+)", done.stdout, re.MULTILINE))
     assert len(losses) == 6 and np.isfinite(float(losses["pre-activation-1001"]))
     assert float(re.search(r"peak (.*)", done.stdout)[1]) < 8
-    # With the projections of the three stages.
+    # Three stages have a projection.
     assert int(re.search(r"layers (.*)", done.stdout)[1]) == 1001 + 3
     assert (tmp_path / "degradation.png").stat().st_size > 5000
 

@@ -1,4 +1,4 @@
-"""Grad-CAM against class activation maps, and the pictures of explanations."""
+"""Grad-CAM compared with class activation maps, and the pictures of explanations."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_resnet import visualize
 
 
 def class_activation_map(model, image, class_index, block):
-    """Zhou et al., 2016: the channels weighed by the head; what Grad-CAM comes to at the end."""
+    """Zhou et al., 2016: feature maps weighted by the head, which equals Grad-CAM there."""
     maps = keras.Model(model.input, model.get_layer(block).output)(image[None])
     maps = keras.ops.convert_to_numpy(maps)[0]
     heat = maps @ keras.ops.convert_to_numpy(model.layers[-1].kernel)[:, class_index]
@@ -85,10 +85,10 @@ def test_a_network_inside_of_a_model_is_explained_as_by_itself(wrap, tmp_path):
     np.testing.assert_array_equal(*answers)
 
 
-def test_where_nothing_speaks_for_the_class():
+def test_heat_map_of_a_class_without_evidence_is_zero():
     model = small("basic")
     kernel = keras.ops.convert_to_numpy(model.layers[-1].kernel).copy()
-    kernel[:, 0] = -1  # every channel is positive after the last ReLU
+    kernel[:, 0] = -1  # outputs of the last ReLU are positive
     model.layers[-1].kernel.assign(kernel)
     heat = visualize.grad_cam(model, noise(1, 64, 64, 3)[0], 0)
     np.testing.assert_array_equal(heat, np.zeros((64, 64)))
@@ -101,8 +101,8 @@ def test_where_nothing_speaks_for_the_class():
         pytest.param("resnet56-4bfd9763.th", 40, marks=pytest.mark.slow),
     ],
 )
-def test_it_is_hot_where_the_object_is(file, count, real_data):
-    """Of a network trained on CIFAR-10, by covering what it says it looks at (Zeiler, 2013)."""
+def test_the_heat_map_covers_the_object(file, count, real_data):
+    """For networks trained on CIFAR-10: occluding hot pixels matters more (Zeiler, 2013)."""
     folder = real_data / "cifar10"
     model = keras_resnet.create(file.split("-")[0], weights=folder / file, classes=10)
     with np.load(folder / "cifar10_test_0_499.npz") as images:
@@ -126,8 +126,8 @@ def test_a_heat_map_over_a_picture():
     heat[2, 3] = 1
     over = visualize.overlay(picture, heat)
     assert over.dtype == np.uint8
-    assert tuple(over[0, 0]) == (50, 50, 52)  # half of inferno's darkest, (0, 0, 4)
-    assert tuple(over[2, 3]) == (176, 177, 132)  # of its brightest, (252, 254.6, 164)
+    assert tuple(over[0, 0]) == (50, 50, 52)  # half of inferno's darkest color, (0, 0, 4)
+    assert tuple(over[2, 3]) == (176, 177, 132)  # half of its brightest color, (252, 254.6, 164)
     with pytest.raises(ValueError, match=r"\(4, 6, 3\).*\(3, 6\)"):
         visualize.overlay(picture, heat[1:])
 
@@ -150,7 +150,7 @@ def test_pictures(tmp_path, channels):
         with Image.open(picture) as drawn:
             assert min(drawn.size) > 200
             assert np.asarray(drawn.convert("L")).std() > 5
-    with Image.open(tmp_path / "k.png") as drawn:  # only three channels have colours
+    with Image.open(tmp_path / "k.png") as drawn:  # kernels have colors for three channels only
         pixels = np.asarray(drawn.convert("RGB")).astype(int)
     assert (np.abs(pixels[..., 0] - pixels[..., 2]).max() > 50) == (channels == 3)
 

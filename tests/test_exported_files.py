@@ -17,14 +17,14 @@ from keras_resnet.configs import ResNetConfig
 from keras_resnet.export import run_exported
 from keras_resnet.models import create
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the converters about their own code
 
 
 def convolutions(path, multiplies=False):
-    """How many groups each convolution of a file has; LiteRT's do not say.
+    """Returns the number of groups of each convolution in a file, None for LiteRT.
 
-    Nothing is left of batch normalization, unless a convolution follows, which `multiplies` as
-    attention does.
+    Also checks that batch normalization is folded: no multiplications are left, unless the network
+    `multiplies`, as pre-activation and attention do.
     """
     if path.suffix == ".onnx":
         import onnx
@@ -52,7 +52,7 @@ def convolutions(path, multiplies=False):
 
 
 LARGE = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
-# A ResNeXt has all that the plain ones have but for a CIFAR network's shortcuts.
+# Of the plain networks, ResNeXt covers everything except the shortcuts of CIFAR networks.
 FIRST = (
     *(("resnext", "onnx"), ("resnext", "litert"), ("cifar", "onnx")),
     *(("squeezed", "onnx"), ("squeezed", "litert"), ("efficient", "onnx"), ("efficient", "litert")),
@@ -68,7 +68,7 @@ FIRST = (
     ],
 )
 def test_each_family(family, format, tmp_path):
-    """At batch 1 and 5, at two sizes of the images; a convolution is one operation."""
+    """Two batch sizes and two image sizes; each convolution is one operation."""
     if family in CONFIGS:
         model = small(family, classifier_activation=None)
     else:
@@ -101,7 +101,7 @@ def test_each_family(family, format, tmp_path):
     ],
 )
 def test_a_process_without_this_package(format, run_python, tmp_path):
-    """Each export in its own runtime, by a program that imports nothing else of this world."""
+    """Each export runs in its own runtime, without importing this package."""
     model = small(input_shape=(64, 64, 3))
     x = noise(2, 64, 64, 3)
     np.save(tmp_path / "x.npy", x)
@@ -121,7 +121,7 @@ def test_a_process_without_this_package(format, run_python, tmp_path):
 
 @pytest.mark.slow
 def test_an_onnx_export_frees_what_its_converter_copies(run_python):
-    """Each of the converter's passes copies the network; kept, those of ResNet-50 are 6 GiB."""
+    """Each pass of the converter copies the network; all copies of ResNet-50 together are 6 GiB."""
     done = run_python(
         "-c",
         "import keras_resnet\n"
@@ -170,7 +170,7 @@ def test_names_sizes_and_the_record(tmp_path):
 
 
 def test_records_of_earlier_versions_are_read(tmp_path):
-    """They were called export.json, and named their file."""
+    """They were named export.json, and contained the name of their file."""
     path, other = tmp_path / "m.onnx", tmp_path / "other.onnx"
     export.onnx(small("cifar"), path, image_size=32)
     said = export.record.read(path)
@@ -210,7 +210,7 @@ def test_pyramids_and_backbones(format, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 32])
 def test_dilated_networks_of_any_size(groups, tmp_path):
-    """In ONNX, whose Conv pads by itself only without dilation; each output has its own sides."""
+    """In ONNX, Conv pads automatically only without dilation; each output has its own sizes."""
     import onnx
     from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 
@@ -247,7 +247,7 @@ def test_pixels_go_in_where_the_normalisation_is_inside(tmp_path):
         export.onnx(model, tmp_path / "m.onnx", with_preprocessing=True)
 
 
-def test_random_layers_are_still(tmp_path):
+def test_random_layers_are_inactive(tmp_path):
     backbone = small("basic", input_shape=(64, 64, 3))
     model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.RandomFlip(), backbone])
     x = noise(2, 64, 64, 3)
@@ -259,7 +259,7 @@ def test_random_layers_are_still(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["resnext", "resnext50_32x4d"])
 def test_keras_own_exports_of_a_grouped_network_run(family, tmp_path, run_python):
-    """Without our functions: as the machine computes, in files that a new process loads."""
+    """With the convolution path chosen for this machine; a new process can load the files."""
     options = {"classes": 3, "input_shape": (32, 32, 3), "classifier_activation": None}
     model = (
         trained(keras_resnet.create(family, **options))
@@ -271,7 +271,7 @@ def test_keras_own_exports_of_a_grouped_network_run(family, tmp_path, run_python
     expected = model(x).numpy()
     scale = np.abs(expected).max()
     for network, name in ((model, "plain"), (export.fold(model), "folded")):
-        network(x)  # Keras infers the inputs of a model that was called
+        network(x)  # Keras infers the inputs of a model from a call
         for suffix, format in ((".onnx", "onnx"), (".tflite", "litert")):
             path = tmp_path / f"{name}{suffix}"
             network.export(str(path), format=format, verbose=False)
@@ -288,7 +288,7 @@ def test_keras_own_exports_of_a_grouped_network_run(family, tmp_path, run_python
 
 
 def _run_keras_file(path, x):
-    """Keras names inputs and outputs by its tensors."""
+    """Runs a file that Keras exported, with its own names of inputs and outputs."""
     if path.suffix == ".onnx":
         import onnxruntime
 
@@ -304,7 +304,7 @@ def _run_keras_file(path, x):
 
 
 def metadata_of(path):
-    """What a file says of itself, by its own library."""
+    """Reads the metadata of a file with the library of its format."""
     if path.suffix == ".onnx":
         import onnx
 
@@ -323,10 +323,10 @@ def metadata_of(path):
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_a_file_alone_says_what_it_takes(format, tmp_path):
+def test_files_contain_metadata(format, tmp_path):
     model = small("basic", input_shape=(32, 32, 3))
     used = keras_resnet.Preprocessing(36, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    names = ["a \udce9", "雏菊", '"c"']  # one that a file system had, but is no Unicode
+    names = ["a \udce9", "雏菊", '"c"']  # a file name that is not valid Unicode
     path = tmp_path / f"m{SUFFIXES[format]}"
     getattr(export, format)(model, path, preprocessing=used, class_names=names)
     metadata = metadata_of(path)
@@ -340,7 +340,7 @@ def test_a_file_alone_says_what_it_takes(format, tmp_path):
 
 
 def test_a_photograph_by_pillow_and_numpy_alone(tmp_path, monkeypatch):
-    """The lines of docs/export.md make the images that the model takes."""
+    """The code in docs/export.md prepares images as the model needs them."""
     page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
     (block,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.S) if "Image" in code)
     model, used = small("basic", input_shape=(64, 64, 3)), keras_resnet.Preprocessing(73, 64)
@@ -354,8 +354,8 @@ def test_a_photograph_by_pillow_and_numpy_alone(tmp_path, monkeypatch):
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-3)
 
 
-def test_images_of_two_lengths(tmp_path):
-    """What the preprocessing crops to is what the file takes, and others are refused."""
+def test_rectangular_images(tmp_path):
+    """The file takes images of the preprocessing's crop size; other sizes are rejected."""
     preprocessing = keras_resnet.Preprocessing((36, 45), (32, 40), interpolation="bicubic")
     options = {"preprocessing": preprocessing, "image_size": (32, 40)}
     path = export.onnx(small("cifar"), tmp_path / "m.onnx", **options)

@@ -18,7 +18,7 @@ from keras_resnet.export import run_exported
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run folder, as far as exports read it."""
+    """A run folder with the files that exports read."""
     folder = tmp_path_factory.mktemp("exporting") / "run"
     write_run(folder)
     return folder
@@ -37,7 +37,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def tiny():
-    """resnet18 and resnet20 are tiny networks."""
+    """Replaces resnet18 and resnet20 by tiny networks."""
     with tiny_rows():
         yield
 
@@ -49,7 +49,7 @@ def slow(*arguments):
     return pytest.param(*arguments, marks=pytest.mark.slow)
 
 
-@pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+@pytest.mark.filterwarnings("ignore")  # warnings of the converters about their own code
 @pytest.mark.parametrize(
     "options, path, inside",
     [
@@ -97,7 +97,7 @@ def test_every_format_of_a_run(options, path, inside, run, photos, command_here)
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
-    """Its head says how many classes there are; nothing has to be trained."""
+    """The number of classes is that of the head; no training is needed."""
     model = keras_resnet.ResNet20(classes=7)
     weights.save(model, tmp_path / "w.pth")
     named = ("--model", "resnet20", "--weights", "w.pth")
@@ -153,7 +153,7 @@ def test_a_file_of_weights(tmp_path, photos, command_here, tiny):
     assert there == ["m.onnx", "m.onnx.export.json"]
 
 
-def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here, tiny):
+def test_predictions_with_a_weights_file(tmp_path, photos, command_here, tiny):
     model = keras_resnet.ResNet20(classes=4)
     weights.save(model, tmp_path / "w.pth")
     images = sorted(photos.glob("*.png"))[:2]
@@ -172,8 +172,8 @@ def test_images_are_named_by_a_file_of_weights(tmp_path, photos, command_here, t
 
 @pytest.mark.real_data
 @pytest.mark.slow
-def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path):
-    """By the reference logits if nothing is said; else by NumPy's normalisation of the pixels."""
+def test_preprocessing_of_a_weights_file(real_data, command_here, tmp_path):
+    """Without options, compared with the reference logits; else with NumPy's normalisation."""
     cifar = real_data / "cifar10"
     with np.load(cifar / "cifar10_test_0_499.npz") as arrays:
         x, y = arrays["x"], arrays["y"]
@@ -226,7 +226,7 @@ def test_what_a_file_of_weights_was_trained_on(real_data, command_here, tmp_path
         (("--crop-mode", "centre"), "one of center, squash, border"),
     ],
 )
-def test_what_no_preprocessing_is(given, said, run, photos, command_here):
+def test_invalid_preprocessing_options(given, said, run, photos, command_here):
     for command in (("predict", photos / "0.png"), ("explain", photos / "0.png"), ("export",)):
         named = ("--run", run) if len(command) == 2 else (run,)
         done = command_here(*command, *named, *given)
@@ -237,7 +237,7 @@ def test_what_no_preprocessing_is(given, said, run, photos, command_here):
 
 
 def test_the_images_size_changes_nothing_else(run, tiny):
-    """The run's own size, given, is as if it was not; another keeps the mean."""
+    """The run's own size changes nothing; another size keeps mean and std."""
     usual = trained.open_network(run).preprocessing
     assert trained.open_network(run, preprocessing={"crop": 32}).preprocessing == usual
     assert trained.open_network(run, preprocessing={"resize": 40}).preprocessing.resize == 40
@@ -265,8 +265,8 @@ def test_the_images_size_changes_nothing_else(run, tiny):
         ("mean=[51, 102, 127.5], std=[51.0, 25.5, 102], bgr_to_rgb=True", None),
     ],
 )
-def test_the_images_that_options_of_openmmlab_say(options, said, tmp_path, caplog):
-    """RGB is taken as it is said; what is not, or is said twice, is refused with what is said."""
+def test_preprocessing_in_openmmlab_configs(options, said, tmp_path, caplog):
+    """RGB values are used; others, or several different ones, are rejected and quoted."""
     state = weights.to_state_dict(keras_resnet.ResNet18(classes=3))
     named = {f"backbone.{key}".replace("backbone.fc", "head.fc"): state[key] for key in state}
     config = f"model = dict(backbone=dict(type='ResNet', depth=18))\nimages = dict({options})\n"
@@ -285,8 +285,8 @@ def test_the_images_that_options_of_openmmlab_say(options, said, tmp_path, caplo
     assert opened.preprocessing.mean == given["mean"] and "BGR is not supported" in caplog.text
 
 
-def test_names_of_two_networks_are_of_two_kinds_of_images(tmp_path):
-    """As maskrcnn_benchmark has them: MSRA's take BGR, torchvision's RGB."""
+def test_ambiguous_preprocessing_of_maskrcnn_benchmark(tmp_path):
+    """Its names are used for MSRA weights, which take BGR, and torchvision weights with RGB."""
     state = weights.to_state_dict(keras_resnet.ResNet18(classes=3))
     named = {f"stem.{k}" if k.startswith(("conv1.", "bn1.")) else k: state[k] for k in state}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(named))
@@ -310,7 +310,7 @@ def test_keras_applications_take_bgr(tmp_path):
 
 
 def test_weights_of_several_networks(run, tmp_path):
-    """`prefix` chooses one, as `version` does where names do not tell."""
+    """`prefix` selects one of them, as `version` does if names are ambiguous."""
     state = weights.to_state_dict(keras_resnet.ResNet20(classes=3))
     average = {key: array + 1 for key, array in state.items()}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({"state_dict": state, "ema": average}))
@@ -333,8 +333,8 @@ def test_many_images_are_verified_in_batches(run, photos):
     assert found.images == 40 and found.error < 1e-5 and found.agreement == 1
 
 
-@pytest.mark.filterwarnings("ignore")  # the converter warns of its own code
-def test_an_answer_that_differs_ends_with_1(run, photos, command_here, monkeypatch):
+@pytest.mark.filterwarnings("ignore")  # warnings of the converter about its own code
+def test_different_outputs_exit_with_1(run, photos, command_here, monkeypatch):
     path = trained.open_network(run).export("onnx")
     load = run_exported.load
 
@@ -380,7 +380,7 @@ def test_calibration_images(photos, tmp_path):
 @pytest.mark.real_data
 @pytest.mark.filterwarnings("ignore")
 def test_quantised_networks_agree_on_photographs(real_data, tmp_path):
-    """Trained on real photographs, compared on others: the best class of at least 95 %."""
+    """Trained on real photographs; on others, at least 95 % of the best classes agree."""
     recipe = training.named_recipe(
         "flowers", data=str(real_data / "flowers"), model="resnet18", image_size=96, epochs=6
     )

@@ -15,7 +15,7 @@ import keras_resnet
 from keras_resnet import export, weights
 from keras_resnet.export import comparison
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the converters about their own code
 
 
 def slow(*names):
@@ -23,8 +23,8 @@ def slow(*names):
 
 
 @pytest.mark.parametrize("format", ["onnx", *slow("saved_model", "litert")])
-def test_a_wrong_file_of_a_network_that_is_sure_is_refused(format, tmp_path, monkeypatch):
-    """Its probabilities are all near 0 or 1, whatever small thing is wrong before."""
+def test_a_wrong_export_of_a_saturated_network_is_refused(format, tmp_path, monkeypatch):
+    """Its probabilities are all near 0 or 1, which hides small errors in earlier layers."""
     model = small("basic")
     head = model.layers[-1]
     head.set_weights([values * 1000 for values in head.get_weights()])
@@ -52,7 +52,7 @@ def test_a_damaged_file_is_not_verified(format, tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="its sha256 differs"):
         export.verify(path, images, model, preprocessing=preprocessing)
-    # And where the record was changed too: one line, by what runs the file.
+    # If the record is changed to match, running the file fails with one line.
     file.write_bytes(content[: len(content) // 2])
     change_record(path, files_sha256=export.record.file_hashes(path))
     with pytest.raises(ValueError, match=r"m[^ ]* cannot be run: ") as error:
@@ -66,7 +66,7 @@ def change_record(path, **changes):
 
 
 def test_names_of_other_classes_are_not_verified(tmp_path):
-    """In a file, which does not say them, their number tells; SavedModels have a test of theirs."""
+    """In files, without class names of their own, the number is checked; see also SavedModels."""
     model, preprocessing = small("cifar"), keras_resnet.Preprocessing(36, 32)
     path = export.onnx(model, tmp_path / "m.onnx", preprocessing=preprocessing)
     images = {"grey": tf.io.encode_png(np.full((40, 40, 3), 128, np.uint8)).numpy()}
@@ -79,7 +79,7 @@ def test_names_of_other_classes_are_not_verified(tmp_path):
             export.verify(path, images, model)
 
 
-def test_a_program_that_cannot_run_a_file_says_so_in_a_line(tmp_path):
+def test_errors_of_the_new_process_are_one_line(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(
         ValueError, match=r"m\.onnx could not be run: .*INVALID_PROTOBUF.*"
@@ -100,7 +100,7 @@ def contents(folder):
     ],
 )
 def test_a_full_disk_leaves_what_was_there(writer, tmp_path):
-    """The kernel refuses the write; each library has an exception of its own for that."""
+    """The kernel rejects the write, for which each library has its own exception."""
     model = small("cifar")
     path = tmp_path / f"m{SUFFIXES.get(writer, writer if writer.startswith('.') else '')}"
 
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_what_was_there(writer, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_a_disk_that_is_full_for_the_record_leaves_the_file_before(tmp_path, monkeypatch):
+def test_a_disk_full_while_writing_the_record_keeps_the_existing_file(tmp_path, monkeypatch):
     path = export.onnx(small("cifar"), tmp_path / "m.onnx")
     before = contents(tmp_path)
     monkeypatch.setattr(export.record, "write_text", lambda path, text: (tmp_path / "a/b").touch())
@@ -140,8 +140,8 @@ def test_a_record_that_cannot_be_written_leaves_no_file(tmp_path):
         export.onnx(small("basic"), tmp_path / "m.onnx")
 
 
-def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
-    """What was there stays; the error says what is wrong."""
+def test_a_wrong_file_is_never_written(tmp_path, monkeypatch):
+    """The existing file is kept, and the error says what is wrong."""
     model = small("basic")
     target = tmp_path / "m.onnx"
     target.write_text("before")
@@ -158,7 +158,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
 
     for fault in (broken, wrong):
         monkeypatch.setattr(keras.Model, "export", fault)
-        with pytest.raises(Exception) as raised:  # the runtime's own error, or ours
+        with pytest.raises(Exception) as raised:  # an error of the runtime or of the package
             export.onnx(model, target)
         assert fault is broken or "does not reproduce the model's" in str(raised.value)
         assert os.listdir(tmp_path) == ["m.onnx"] and target.read_text() == "before"
@@ -214,7 +214,7 @@ def test_a_file_that_does_not_answer_is_never_there(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_arguments_that_do_not_fit(call, message, tmp_path):
+def test_invalid_arguments_of_exports(call, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         call(small("basic"), tmp_path)
     assert os.listdir(tmp_path) == []

@@ -15,7 +15,7 @@ KINDS = ("squeezed", "efficient", "senet", "preactivation", "applications", "wid
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch):
-    """The small networks have names."""
+    """Registers the small networks by name."""
     for kind in KINDS:
         monkeypatch.setitem(configs.CONFIGS, kind, CONFIGS[kind])
 
@@ -30,7 +30,7 @@ def test_saved_and_loaded(kind, suffix, tmp_path):
     np.testing.assert_array_equal(loaded(x), model(x))
     if suffix == ".keras":
         np.testing.assert_array_equal(keras.models.load_model(path)(x), model(x))
-    # A wrapper's prefix and more beside the network change nothing.
+    # A prefix and additional entries do not matter.
     state = {f"ema.{key}": value for key, value in weights.to_state_dict(model).items()}
     loaded = keras_resnet.create(kind, classes=3, weights=None)
     weights.load(loaded, {**state, "step": np.ones(1)})
@@ -55,7 +55,7 @@ def test_known_by_its_keys(kind):
         ("resnet18", "resnetblur18", "has no anti-aliasing"),
     ],
 )
-def test_what_no_key_tells_is_saved(name, other, said, suffix, tmp_path):
+def test_anti_aliasing_is_saved_with_the_weights(name, other, said, suffix, tmp_path):
     path = weights.save(keras_resnet.create(name, classes=3), tmp_path / f"w{suffix}")
     keras_resnet.create(name, classes=3, weights=path)
     with pytest.raises(weights.CheckpointError, match=said):
@@ -71,7 +71,7 @@ def test_a_hub_folder_of_a_blurring_network(tmp_path):
         keras_resnet.ResNet18(classes=3, weights=tmp_path)
 
 
-def test_anti_aliasing_strides_nowhere_else():
+def test_anti_aliasing_has_no_version():
     with pytest.raises(ValueError, match="Networks with anti-aliasing have no version 'v1'"):
         keras_resnet.create("resnetaa50", version="v1")
 
@@ -99,7 +99,7 @@ def test_trains_in_both_formats_and_in_half_precision(kind, format):
 
 
 def test_names_are_timms():
-    """The list of names is committed: a name more or less is a decision."""
+    """The list has timm's names, without repetitions."""
     assert len(keras_resnet.list_models()) == len(set(keras_resnet.list_models()))
     for name in ("resnet50d", "seresnext26t_32x4d", "ecaresnetlight", "senet154", "resnetrs420"):
         assert name in keras_resnet.list_models()

@@ -1,4 +1,4 @@
-"""Pyramids, and freezing with a real training step."""
+"""Pooled features, pyramids, and freezing with a real training step."""
 
 import copy
 import pickle
@@ -16,8 +16,8 @@ from keras_resnet.models import create
 
 
 def moved_by_a_step(model, eagerly=True):
-    """The numbers of the weights that a step of training changes."""
-    # Eagerly: to trace a step takes longer than many steps.
+    """Returns the indices of the weights that a training step changes."""
+    # Eagerly, since tracing takes longer than a few steps.
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=eagerly)
     before = [np.array(keras.ops.convert_to_numpy(value)) for value in model.weights]
     model.train_on_batch(noise(4, 32, 32, 3), np.arange(4) % 3)
@@ -30,7 +30,7 @@ def moved_by_a_step(model, eagerly=True):
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_pooled_features(data_format):
-    """What the classifier takes; of a stage, a block, a level and a layer, the mean by NumPy."""
+    """The classifier's input; for stages, blocks, levels and layers, the mean by NumPy."""
     model = small("basic", data_format=data_format)
     last = data_format == "channels_last"
     x = noise(2, 64, 64, 3) if last else noise(2, 3, 64, 64)
@@ -79,13 +79,13 @@ COPIES = {
     "clone_model": lambda model, _: keras.models.clone_model(model),
     "config": lambda model, _: type(model).from_config(model.get_config()),
     "json": lambda model, _: keras.models.model_from_json(model.to_json()),
-    "pickle": lambda model, _: pickle.loads(pickle.dumps(model)),  # noqa: S301 (our own)
+    "pickle": lambda model, _: pickle.loads(pickle.dumps(model)),  # noqa: S301 (our own data)
     "deepcopy": lambda model, _: copy.deepcopy(model),
 }
 
 
 def stock():
-    """Keras' own layers, of which a copy keeps what is frozen."""
+    """A model of Keras' own layers, whose copies keep what is frozen."""
     layers = [
         keras.Input((32, 32, 3)),
         keras.layers.Conv2D(4, 3),
@@ -104,7 +104,7 @@ def until_a_stage():
 
 
 def by_block():
-    """A frozen block, but for a part of it."""
+    """A frozen block, except for one of its parts."""
     model = small("bottleneck", input_shape=(32, 32, 3), name_prefix="net_", drop_path=0.1)
     block = model.get_layer("net_layer2.0")
     block.trainable = False
@@ -122,7 +122,7 @@ def nested():
 
 
 def with_attention():
-    """A frozen stage, and behind it a frozen part of a block's part."""
+    """A frozen stage, and a frozen layer in the attention of a later block."""
     model = small("squeezed", input_shape=(32, 32, 3))
     features.freeze(model, "layer1")
     model.get_layer("layer2.0").channel_attention.fc1.trainable = False
@@ -169,7 +169,7 @@ def test_a_copy_keeps_what_was_set_on_a_part(tmp_path):
     assert folded.conv2.compute_dtype == "float32"
 
 
-def test_a_block_made_frozen_is():
+def test_a_block_created_with_trainable_false_is_frozen():
     block = BasicBlock(8, projection=True, trainable=False)
     block.build((None, 8, 8, 3))
     assert block.trainable_weights == []
@@ -182,7 +182,7 @@ def test_a_block_made_frozen_is():
 
 @pytest.mark.slow
 def test_all_batch_normalization_is_frozen_as_in_keras_applications():
-    """By the usual loop over `model.layers`, which there are side by side."""
+    """By the usual loop over `model.layers`, which are flat in keras.applications."""
     stock = keras.applications.ResNet50(weights=None)
     for layer in stock.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -190,7 +190,7 @@ def test_all_batch_normalization_is_frozen_as_in_keras_applications():
     ours = keras_resnet.ResNet50(include_top=False, pooling="avg")
     model = keras.Sequential([ours, keras.layers.Dense(1000)])
     assert features.freeze_batch_norm(model) == 53
-    # The convolutions there have biases, as many as there are channels.
+    # Convolutions in keras.applications have biases, with one number per channel.
     biases = sum(v.shape[0] for v in stock.trainable_weights if v.path.endswith("conv/bias"))
     numbers = [sum(int(np.prod(v.shape)) for v in m.trainable_weights) for m in (model, stock)]
     assert numbers[0] == numbers[1] - biases
@@ -204,7 +204,7 @@ def test_frozen_batch_normalization_does_not_move():
 
 
 def test_freezing_reaches_networks_inside():
-    """What is frozen by itself is, under any name that finds it."""
+    """Freezing inside a nested model equals freezing the network alone, by any valid name."""
     alone = small("basic", include_top=False, pooling="avg")
     expected, _ = features.freeze(alone, "layer1")
     x = keras.Input((64, 64, 3))
@@ -223,7 +223,7 @@ def test_freezing_reaches_networks_inside():
 
 
 def test_all_layers_are_in_order():
-    """Of an unrolled network: the variables' order is torchvision's."""
+    """In the order of torchvision's variables, with the layers inside blocks."""
     backbone = small("basic", include_top=False, pooling="avg")
     model = keras.Sequential([keras.Input((64, 64, 3)), backbone, keras.layers.Dense(2)])
     layers = features.all_layers(model)
@@ -236,7 +236,7 @@ def test_all_layers_are_in_order():
     assert [v.shape for v in model.trainable_weights] == [(128, 2), (2,)]
 
 
-def test_what_is_no_layer():
+def test_unknown_layers():
     model = keras_resnet.ResNet18(classes=4)
     with pytest.raises(ValueError, match="'layer5', but conv1, bn1, layer1, layer2"):
         features.freeze(model, "layer5")
@@ -247,7 +247,7 @@ def test_what_is_no_layer():
     "data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)]
 )
 def test_pyramid(data_format):
-    """The sizes and channels of Lin et al.'s C2 to C5 for a picture of 352 pixels."""
+    """Lin et al.'s C2 to C5: sizes and channels for an image of 352 pixels."""
     shape = (352, 352, 3) if data_format == "channels_last" else (3, 352, 352)
     backbone = features.pyramid("resnet50", input_shape=shape, data_format=data_format)
     assert {
@@ -311,7 +311,7 @@ DILATED = {
     ],
 )
 def test_dilation_keeps_the_numbers(name, version):
-    """What the strided network has is there, between what it has not."""
+    """The values of the strided network are found at every 2nd or 4th position."""
     networks = [
         create(DILATED[name], include_top=False, version=version, output_stride=output_stride)
         for output_stride in (32, 16, 8)
@@ -326,7 +326,7 @@ def test_dilation_keeps_the_numbers(name, version):
 
 
 def test_pyramid_of_stages_that_stride_in_their_last_block():
-    """A level ends before that block: as Keras' users take conv2_block3_1_relu for C2."""
+    """A level ends before that block, as Keras users choose conv2_block3_1_relu for C2."""
     backbone = features.pyramid("resnet50v2", ("C1", "C2", "C3", "C4", "C5"))
     infos = backbone.feature_info
     assert [info.layer for info in infos] == [
@@ -345,7 +345,7 @@ def test_pyramid_of_a_cifar_network():
     ]
 
 
-def test_what_makes_no_pyramid():
+def test_invalid_pyramids():
     model = keras_resnet.ResNet18(include_top=False)
     inputs = keras.Input((64, 64, 3))
     two = [

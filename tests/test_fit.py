@@ -22,7 +22,7 @@ def data():
 
 
 def trained(config=GROUPED, synchronized=False, dtype="float32", **compile_arguments):
-    """A small network after two epochs of two steps, and its losses."""
+    """Returns a small network after two epochs of two steps, and its losses."""
     keras.utils.set_random_seed(0)
     model = create(
         config, classes=5, classifier_activation=None, synchronized=synchronized, dtype=dtype
@@ -38,7 +38,7 @@ def trained(config=GROUPED, synchronized=False, dtype="float32", **compile_argum
 
 @functools.cache
 def stock_losses(config):
-    """Through Keras' own convolutions, of which XLA has to compile those with groups."""
+    """Returns losses with Keras' own convolutions, which need XLA for groups."""
     with convolution_path("stock"):
         return trained(config, jit_compile=False)[1]
 
@@ -59,7 +59,7 @@ def stock_losses(config):
 )
 def test_losses_are_those_of_stock_convolutions(config, arguments):
     model, losses = trained(config, **arguments)
-    # In float32 one activation across ReLU's kink moves the fourth loss by 1e-3 of itself.
+    # In float32, an activation near ReLU's kink can change the fourth loss by 1e-3 of its value.
     np.testing.assert_allclose(losses, stock_losses(config), rtol=1e-2)
     assert losses[1] < losses[0]
     assert np.isfinite(model.predict(data()[0], verbose=0)).all()
@@ -89,6 +89,6 @@ assert losses[1] < losses[0]
 
 @pytest.mark.slow
 def test_two_replicas_with_synchronized_statistics_train_as_one(run_python):
-    """Half of a batch each, and after four steps the weights and running variances of one."""
+    """Half of a batch each; after four steps, weights and statistics equal those of one replica."""
     done = run_python("-c", TWO_REPLICAS.format(tests=str(Path(__file__).parent)))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Batch normalization folded into convolutions: the same outputs, without it."""
+"""Batch normalization folded into convolutions: equal outputs without it."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def test_the_same_outputs(family, arguments):
 
 
 def _channels(model):
-    """Channels of all batch normalizations, each with four numbers, of which a bias stays."""
+    """Returns the number of channels of all batch normalizations; of 4 values each, 1 remains."""
     return sum(
         layer.gamma.shape[0]
         for layer in model._flatten_layers()
@@ -61,7 +61,7 @@ def _channels(model):
 
 
 def test_networks_of_others_layers(tmp_path):
-    """Nested, with a convolution of Keras' own, and normalisation after something else."""
+    """Nested, with a convolution of Keras, and normalization after other layers."""
     backbone = small("basic", include_top=False, input_shape=(32, 32, 3))
     layers = keras.layers
     model = keras.Sequential(
@@ -80,7 +80,7 @@ def test_networks_of_others_layers(tmp_path):
     trained(model)
     model.compile("sgd", loss=lambda y, x: keras.ops.mean(x))
     folded = export.fold(model)
-    assert len(left(folded)) == 2  # the first, and that after a ReLU
+    assert len(left(folded)) == 2  # the first one, and the one after a ReLU
     x = noise(2, 32, 32, 3)
     assert_equal(folded, model, x)
     folded.save(tmp_path / "folded.keras")
@@ -88,7 +88,7 @@ def test_networks_of_others_layers(tmp_path):
     assert_equal(export.fold(folded), model, x)
 
 
-def test_what_two_layers_use_stays():
+def test_convolutions_used_by_two_layers_are_not_folded():
     inputs = keras.Input((8, 8, 3))
     convolved = keras.layers.Conv2D(4, 1)(inputs)
     normalised = keras.layers.BatchNormalization()(convolved)

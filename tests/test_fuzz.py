@@ -19,8 +19,8 @@ from torch_files import CONTAINERS, Call, Storage, tensor, zip_file
 import keras_resnet
 from keras_resnet import weights
 
-CASES = int(os.environ.get("KERAS_RESNET_FUZZ_CASES", "1000"))  # of each kind of file
-# What reading has no need of: https://docs.python.org/3/library/audit_events.html
+CASES = int(os.environ.get("KERAS_RESNET_FUZZ_CASES", "1000"))  # for each kind of file
+# Events that reading does not need: https://docs.python.org/3/library/audit_events.html
 FORBIDDEN = ("compile", "exec", "os.system", "os.exec", "subprocess", "socket", "ctypes", "import")
 watched = []
 
@@ -36,7 +36,7 @@ def safetensors_file(path, value, storages):
 
 
 def pickle_file(path, value, storages):
-    """Of numpy arrays, as detectron2 writes them."""
+    """Writes a pickle of NumPy arrays like those of detectron2."""
     arrays = {"stem.conv1.weight": storages[0].values, "fc.bias": storages[2].values}
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "somebody"}, 2))
     return path
@@ -49,7 +49,7 @@ def module():
 
 
 def script_file(path, value, storages):
-    """A TorchScript archive, whose tensors are in modules within modules."""
+    """Writes a TorchScript archive with tensors in nested modules."""
     net = module()
     for name, held in value["state_dict"].items():
         *parents, leaf = name.split(".")
@@ -65,7 +65,7 @@ def script_file(path, value, storages):
 
 
 def checkpoint(path, write):
-    """A small file with the things that honest ones have."""
+    """Writes a small file with the usual contents of checkpoints."""
     storages = [
         Storage("Float", "0", np.arange(24, dtype=np.float32)),
         Storage("Long", "1", np.arange(1, dtype=np.int64)),
@@ -83,7 +83,7 @@ def checkpoint(path, write):
 
 @st.composite
 def changes(draw):
-    """A list of (kind, place from 0 to 1, bytes or length)."""
+    """Draws a list of (kind, place from 0 to 1, bytes or length)."""
     change = st.one_of(
         st.tuples(st.just("flip"), st.floats(0, 1), st.integers(0, 7)),
         st.tuples(st.just("set"), st.floats(0, 1), st.binary(min_size=1, max_size=9)),
@@ -125,13 +125,13 @@ def model():
 def test_mutations(write, tmp_path_factory, model):
     path = tmp_path_factory.mktemp("fuzz") / "w.pth"
     content = checkpoint(path, write).read_bytes()
-    weights.read_state_dict(path)  # imports what it needs, once
+    weights.read_state_dict(path)  # imports modules on first use
     sys.addaudithook(watch)
     outcomes = {"read": 0, "refused": 0}
 
     @settings(
         max_examples=CASES,
-        deadline=2000,  # milliseconds for one file
+        deadline=2000,  # milliseconds per file
         database=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],
@@ -144,7 +144,7 @@ def test_mutations(write, tmp_path_factory, model):
             state = weights.read_state_dict(path)
             outcomes["read"] += 1
             for array in state.values():
-                array.tobytes()  # every element is inside of the file
+                array.tobytes()  # every element is inside the file
             weights.load(model, path, head="skip", first_conv="adapt")
         except weights.CheckpointError:
             outcomes["refused"] += 1
@@ -160,8 +160,8 @@ def test_mutations(write, tmp_path_factory, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [*CONTAINERS, pickle_file, script_file])
-def test_every_bit_of_the_description(write, tmp_path):
-    """Each byte of a small file changed in three ways, one at a time, the numbers left out."""
+def test_every_byte_of_a_small_file(write, tmp_path):
+    """Each byte is changed in three ways, one at a time."""
     path = tmp_path / "w.pth"
     content = checkpoint(path, write).read_bytes()
     for at in range(len(content)):
@@ -175,7 +175,7 @@ def test_every_bit_of_the_description(write, tmp_path):
 
 @pytest.mark.slow
 def test_random_pickles(tmp_path):
-    """Rows of opcodes and of the names that are allowed, which get further than flipped bits."""
+    """Sequences of opcodes and allowed names, which get further than flipped bits."""
     from keras_resnet.weights.pytorch.known_names import GLOBALS
 
     names = [b"c%s\n%s\n" % tuple(n.encode() for n in name.rsplit(".", 1)) for name in GLOBALS]
@@ -233,7 +233,7 @@ SOME = pytest.mark.parametrize("cases", [50, pytest.param(CASES, marks=pytest.ma
 
 @SOME
 def test_names(cases, model):
-    """Of parts that mean something, in dicts within dicts."""
+    """Names of meaningful parts, in nested dicts."""
     keys = st.sampled_from(("state_dict", "ema", "a.b", ""))
     nested = st.recursive(NAMED, lambda held: st.dictionaries(keys, held, max_size=3), max_leaves=4)
 
@@ -248,7 +248,7 @@ def test_names(cases, model):
 
 @SOME
 def test_configs(cases, tmp_path):
-    """A config.json beside a file, of what it may have, in any type."""
+    """A config.json beside a file, with known keys and values of any type."""
     path = weights.save(keras_resnet.ResNet20(), tmp_path / "w.safetensors")
     names = st.sampled_from(
         (

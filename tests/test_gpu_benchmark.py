@@ -15,7 +15,7 @@ def words(text):
 
 @pytest.fixture
 def run_gpu(run_python, tmp_path):
-    """Runs the benchmark on an interpreter that has no torch, no JAX and no Pillow."""
+    """Runs the benchmark in a new process without torch, JAX and Pillow."""
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "sitecustomize.py").write_text(BLOCK)
@@ -29,7 +29,7 @@ def run_gpu(run_python, tmp_path):
     return run
 
 
-def test_who_is_not_installed_is_a_row_and_is_not_asked_again(run_gpu, tmp_path):
+def test_missing_libraries_are_rows_that_are_not_repeated(run_gpu, tmp_path):
     done, rows = run_gpu(*words("torchvision bf16"))
     assert done.returncode == 0, done.stderr
     assert [row["error"] for row in rows] == ["not installed: torch"] * 2
@@ -38,17 +38,17 @@ def test_who_is_not_installed_is_a_row_and_is_not_asked_again(run_gpu, tmp_path)
     done, rows = run_gpu(*words("torchvision torch.compile bf16 inference"), "--resume")
     assert [row["contestant"] for row in rows] == ["torchvision", "torchvision", "torch.compile"]
     done, rows = run_gpu(*words("torchvision torch.compile bf16"), "--resume", "--minutes", "0.2")
-    assert len(rows) == 3 and "1 rows are left" in done.stdout  # expected to take longer
+    assert len(rows) == 3 and "1 rows are left" in done.stdout  # its expected time is longer
 
 
-def test_a_word_that_is_unknown_and_a_resume_of_nothing_are_refused(run_gpu):
+def test_unknown_words_and_resume_without_rows_are_refused(run_gpu):
     done, _ = run_gpu(*words("tensorrt"))
     assert done.returncode == 1 and "'tensorrt'. There are" in done.stderr
     done, _ = run_gpu("--quick", "--resume")
     assert done.returncode == 2 and "--json" in done.stderr
 
 
-def test_who_takes_too_long_is_ended(monkeypatch):
+def test_a_timeout_ends_the_contestant(monkeypatch):
     monkeypatch.syspath_prepend(GPU.parent)
     import gpu
 
@@ -58,7 +58,7 @@ def test_who_takes_too_long_is_ended(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_network_is_measured_beside_those_that_are_missing(run_gpu):
+def test_missing_libraries_do_not_prevent_other_measurements(run_gpu):
     done, rows = run_gpu(*words("keras_resnet-no-xla keras_resnet-jax train-folder tf32"))
     assert done.returncode == 0, done.stderr
     found = {(row["contestant"], row["task"]): row for row in rows}

@@ -1,6 +1,6 @@
 """Repositories on the Hugging Face hub, from a local server that imitates it.
 
-Its endpoint and headers are those that huggingface_hub asks for: /OWNER/NAME/resolve/REVISION/FILE,
+It has the endpoint and headers that huggingface_hub uses: /OWNER/NAME/resolve/REVISION/FILE,
 X-Repo-Commit, ETag, and for large files a redirect with X-Linked-Etag and X-Linked-Size.
 """
 
@@ -40,7 +40,7 @@ TRANSFORMERS = {
     "model_type": "resnet",
     "id2label": {str(number): name for number, name in enumerate(NAMES)},
 }
-# As microsoft/resnet-18 has it.
+# As in microsoft/resnet-18.
 PROCESSOR = {
     **{"crop_pct": 0.875, "do_normalize": True, "do_resize": True, "resample": 3, "size": 224},
     **{"feature_extractor_type": "ConvNextFeatureExtractor"},
@@ -57,7 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, with_body):
         _, owner, name, *rest = self.path.split("/")
-        if owner == "api":  # what the library asks for itself
+        if owner == "api":  # requests of huggingface_hub for itself
             return self.send(404, b"", with_body)
         self.server.requests.append((self.command, self.path, self.headers.get("Authorization")))
         if owner == "blobs":
@@ -81,7 +81,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.send(302, b"", with_body, **said, Location=self.blob(name, file))
 
     def blob(self, name, file):
-        """On another host, as the hub's large files are."""
+        """Returns a URL on another host, as for large files on the hub."""
         return f"http://localhost:{self.server.server_port}/blobs/{name}/{file}"
 
     def send(self, status, content, with_body, **headers):
@@ -98,9 +98,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory, resnet18_state):
-    """Folders as the hub has them: of timm, of transformers, one without weights, one gated.
+    """Folders like repositories: of timm, of transformers, one without weights, one gated.
 
-    And two that have the names of timm's published weights.
+    Two more have the names of timm's published weights.
     """
     folder = tmp_path_factory.mktemp("hub")
     files = {
@@ -125,7 +125,7 @@ def repositories(tmp_path_factory, resnet18_state):
 
 @pytest.fixture
 def hub(repositories, tmp_path):
-    """The server, whose `variables` lead to it."""
+    """The server; its `variables` make huggingface_hub use it."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.folder, server.requests = repositories, []
     server.variables = {
@@ -157,7 +157,7 @@ def files_of(requests):
 
 
 def test_a_repository(hub, run_imported, resnet18_state):
-    """Asked for what is needed, once; of a revision; by a token; then from the cache, offline."""
+    """Requests only needed files, once; with a revision, a token, or offline from the cache."""
     expected = f"{len(resnet18_state)} {float(resnet18_state['fc.bias'].sum())} True\n"
     done = run_imported(LOAD, "hf://timm/timm", variables={**hub.variables, "HF_TOKEN": "hf_me"})
     assert done.stdout == f"{PREPROCESSING} {expected}", done.stderr
@@ -185,7 +185,7 @@ def test_a_repository(hub, run_imported, resnet18_state):
 
 
 def test_a_repository_of_transformers(hub, run_imported):
-    """Its preprocessing stands in a file of its own; its weights in pytorch_model.bin."""
+    """Its preprocessing is in a separate file, its weights in pytorch_model.bin."""
     usual = keras_resnet.Preprocessing(interpolation="bicubic")
     done = run_imported(LOAD, "hf://someone/transformers", variables=hub.variables)
     assert done.stdout.startswith(f"{usual} "), done.stderr
@@ -205,14 +205,14 @@ def test_a_repository_of_transformers(hub, run_imported):
         ("hf://timm", "hf://owner/name or hf://owner/name@revision"),
     ],
 )
-def test_what_cannot_be_had(hub, run_imported, address, said):
+def test_errors_of_repositories(hub, run_imported, address, said):
     program = f"import keras_resnet as k; k.ResNet18(weights={address!r})"
     done = run_imported(program, variables=hub.variables)
     assert done.returncode == 1 and said in done.stderr, done.stderr
 
 
-def test_nobody_is_asked_unasked(repositories, run_imported):
-    """A folder and a file are read without huggingface_hub, which need not be there."""
+def test_local_files_need_no_huggingface_hub(repositories, run_imported):
+    """A local folder or file is read without importing huggingface_hub, which may be missing."""
     for source in (repositories / "timm", repositories / "timm" / "model.safetensors"):
         done = run_imported(LOAD, source)
         assert done.stdout.startswith(str(PREPROCESSING)) and done.stdout.endswith("False\n")
@@ -229,7 +229,7 @@ print(model.preprocessing, float(model.get_layer("fc").bias.numpy().sum()))
 
 
 def test_published_weights_by_their_name(hub, run_imported, resnet18_state):
-    """They mean an address of the hub; which images they take is known without it."""
+    """A name stands for a repository; its preprocessing is known without a request."""
     row = keras_resnet.list_weights("resnet18")[1]
     assert row.preprocessing == weights.preprocessing_of("a1_in1k", "resnet18")
     done = run_imported(BY_NAME, variables=hub.variables)
@@ -259,7 +259,7 @@ def test_imagenet_is_the_best_where_torchvision_has_none(hub, run_imported):
 
 @pytest.fixture
 def said(hub, run_imported):
-    """Function from a command's arguments to what it says."""
+    """Returns a function from a command's arguments to its output."""
 
     def run(*arguments):
         command = "import keras_resnet_cli; keras_resnet_cli.main()"
@@ -282,7 +282,7 @@ def test_commands_that_look(said, hub):
 
 @pytest.mark.slow
 def test_commands_that_answer(said, hub, tmp_path):
-    """predict and evaluate need nothing but the address."""
+    """predict and evaluate need only the address."""
     said("convert", "hf://timm/timm", "-o", tmp_path / "w.pth")
     assert (tmp_path / "w.pth").is_file()
     rng = np.random.default_rng(0)
@@ -299,14 +299,14 @@ def test_commands_that_answer(said, hub, tmp_path):
     arguments = ("--weights", "hf://timm/timm", "--data", tmp_path / "data", "--json")
     found = json.loads(said("evaluate", *arguments, "-o", tmp_path / "answers.csv"))
     assert found["images"] == 7
-    # Its classes are in another order than the folders.
+    # The order of its classes differs from that of the folders.
     with (tmp_path / "answers.csv").open(newline="") as file:
         answers = {row["file"]: row["predicted"] for row in csv.DictReader(file)}
     assert answers[str(image)] == expected[0][0]
 
 
 def test_a_folder(repositories):
-    """Its network, its classes and its images, for a builder and for a whole network."""
+    """Its network, classes and preprocessing are used by builders and by open_network."""
     model = keras_resnet.ResNet18(
         weights=repositories / "timm", classes=7, include_preprocessing=True
     )
@@ -322,7 +322,7 @@ def test_a_folder(repositories):
 
 
 def test_classes_of_other_names(repositories, tmp_path):
-    """Seven folders that are not called as the classes: which is which nobody knows."""
+    """The folders are not named like the classes, so they cannot be assigned."""
     for name in sorted(NAMES):
         (tmp_path / name.upper()).mkdir()
         Image.new("RGB", (96, 96)).save(tmp_path / name.upper() / "0.png")
@@ -339,7 +339,7 @@ def test_classes_of_other_names(repositories, tmp_path):
             {"pretrained_cfg": {"input_size": [3, 64, 96], "crop_pct": 0.9, "mean": None}},
             keras_resnet.Preprocessing((71, 106), (64, 96), interpolation="bicubic"),
         ),
-        ({"input_size": [3, 64, 64], "crop_pct": 1}, (64, "bicubic")),  # its older form
+        ({"input_size": [3, 64, 64], "crop_pct": 1}, (64, "bicubic")),  # the older format
         ({"pretrained_cfg": {"input_size": [1, 64, 64]}}, None),
         ({"pretrained_cfg": {"interpolation": "lanczos"}}, "interpolation should be one of"),
         ({"pretrained_cfg": {"mean": [123, 116, 103]}}, "mean should be 3 numbers"),
@@ -396,8 +396,8 @@ def test_what_a_processor_of_transformers_says(said, expected, tmp_path):
     assert (found.resize, found.crop, found.crop_mode) == expected
 
 
-def test_what_no_preprocessing_is_is_said(repositories, tmp_path, caplog):
-    """And the weights are loaded all the same; who evaluates them has to say the images."""
+def test_unsupported_preprocessing_is_reported(repositories, tmp_path, caplog):
+    """The weights can be loaded, but evaluation needs explicit preprocessing."""
     folder = tmp_path / "lanczos"
     folder.mkdir()
     (folder / "model.safetensors").symlink_to(repositories / "timm" / "model.safetensors")
@@ -416,7 +416,7 @@ def test_what_no_preprocessing_is_is_said(repositories, tmp_path, caplog):
 
 
 def test_a_saved_folder(tmp_path, caplog):
-    """Read back; a card that is there stays; what the hub's folders cannot say is refused."""
+    """It can be read; an existing card is kept; what the format cannot express is rejected."""
     model = keras_resnet.ResNet20(input_shape=(32, 32, 3))
     used = keras_resnet.Preprocessing((40, 36), 32, exif=True)
     folder = weights.save_hub(model, tmp_path / "a" / "cifar", preprocessing=used)
@@ -426,7 +426,7 @@ def test_a_saved_folder(tmp_path, caplog):
         np.testing.assert_array_equal(value, weights.to_state_dict(again)[key])
     assert "resnet20, 10 classes" in (folder / "README.md").read_text()
     (folder / "README.md").write_text("mine")
-    weights.save_hub(again, folder)  # with the images that its weights came with
+    weights.save_hub(again, folder)  # with the preprocessing of its weights
     assert weights.preprocessing_of(folder) == used
     assert (folder / "README.md").read_text() == "mine"
     with pytest.raises(ValueError, match="10 classes"):
@@ -449,7 +449,7 @@ def test_a_saved_folder(tmp_path, caplog):
     ],
 )
 def test_a_config_says_the_version(said, version, tmp_path):
-    """Asked for the other one, a builder refuses; a command builds what is said."""
+    """A builder rejects another version; commands build the one in the config."""
     other = {"v1": "v1.5", "v1.5": "v1"}[version]
     said = {"keras_resnet": {}} | said
     said["keras_resnet"] |= {"preprocessing": dataclasses.asdict(PREPROCESSING)}
@@ -462,13 +462,13 @@ def test_a_config_says_the_version(said, version, tmp_path):
     assert {layer.version for layer in network.layers if hasattr(layer, "version")} == {version}
 
 
-def test_a_config_with_a_version_that_is_none(repositories, tmp_path):
+def test_invalid_version_in_a_config(repositories, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"keras_resnet": {"version": ["v1"]}}))
     path = tmp_path / "model.safetensors"
     path.symlink_to(repositories / "timm" / "model.safetensors")
     with pytest.raises(weights.CheckpointError, match="its version should be one of"):
         weights.read_state_dict(path)
-    # Basic blocks have none: it matters to nobody what is asked for.
+    # Basic blocks have no versions, so the argument does not matter.
     keras_resnet.ResNet18(weights=repositories / "timm", classes=7, version="v1")
 
 

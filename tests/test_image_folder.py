@@ -22,7 +22,7 @@ def picture(path, colour=(200, 80, 0), size=(40, 30), **options):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes with three images each, named so that sorting matters."""
+    """Two classes with three images each, with names that test the sorting."""
     for label, name in enumerate(("a class", "ünïcode")):
         for number in range(3):
             path = tmp_path / "images" / name / ("deeper" * (number > 0)) / f"{number} ü.JPG"
@@ -61,12 +61,12 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     assert images.counts.tolist() == [5, 1, 3]
 
 
-def test_what_is_no_file_is_named(folder):
+def test_unusable_files_are_listed(folder):
     (folder / "a class" / "folder.jpg").mkdir()
     (folder / "a class" / "broken.jpg").symlink_to(folder / "nowhere")
     (folder / "a class" / "circle.jpg").symlink_to(folder / "a class" / "circle.jpg")
     os.mkfifo(folder / "a class" / "pipe.jpg")
-    # Names that are no Unicode, of a good image and of a bad one.
+    # Names that are not valid Unicode, of a good and a bad image.
     good, bad = (os.fsencode(folder / "a class") + name for name in (b"/\xff.jpg", b"/\xfe.jpg"))
     shutil.copy(folder / "a class" / "0 ü.JPG", good)
     with open(bad, "wb") as file:
@@ -93,8 +93,8 @@ def test_the_current_folder(folder, monkeypatch):
     assert [source.read(item).numpy() for _, item, _ in source.examples(None, 0)] == contents
 
 
-def test_memory_a_file_is_bounded(run_imported):
-    """At most 200 bytes a file, its name of 40 included, for both parts of a split."""
+def test_memory_per_file_is_bounded(run_imported):
+    """At most 200 bytes per file, including its name of 40 bytes, for both parts of a split."""
     program = """
 import numpy as np, re, tensorflow as tf
 from pathlib import Path

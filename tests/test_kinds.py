@@ -1,11 +1,11 @@
-"""The families of networks, against timm's names."""
+"""The families of networks, compared with timm's names."""
 
 import re
 
 from keras_resnet.configs import CONFIGS
 from keras_resnet.kinds import KINDS, by_kind
 
-# The first that a name starts with.
+# The first match at the start of a name.
 BY_NAME = (
     (r"(se)?resne(xt|t)(aa|blur)", "Anti-aliased ResNet"),
     (r"resnetrs", "ResNet-RS"),
@@ -23,7 +23,7 @@ BY_NAME = (
 )
 
 
-def test_a_row_is_of_the_family_that_its_name_tells():
+def test_families_match_the_names():
     found = by_kind(CONFIGS)
     assert sorted(name for names in found.values() for name in names) == sorted(CONFIGS)
     for kind, names in found.items():

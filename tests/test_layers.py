@@ -1,4 +1,4 @@
-"""Batch normalization against stock Keras in float64 and PyTorch's formula; the layers' configs."""
+"""Batch normalization compared with stock Keras in float64 and PyTorch's formula; layer configs."""
 
 import contextlib
 
@@ -27,7 +27,7 @@ def test_convolution_keeps_its_config():
 
 
 def training_results(layer, x, compiled=None):
-    """Output and gradients in training, the running mean, and the output in inference."""
+    """Returns output and gradients in training, the running mean, and the output in inference."""
     values = tf.convert_to_tensor(x)
 
     def step(values):
@@ -59,7 +59,7 @@ def with_dynamic_shapes(step):
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-9)])
 def test_batch_normalization_in_training(axis, dtype, tolerance, compiled):
-    """Output and gradients against the stock layer, the running variance against n / (n - 1)."""
+    """Compares outputs and gradients with the stock layer, the variance with n / (n - 1)."""
     if compiled is with_dynamic_shapes and (axis, dtype) != (-1, "float32"):
         return
     x = draw(5, 6, 7, 8) * 3 + 2
@@ -76,7 +76,7 @@ def test_batch_normalization_in_training(axis, dtype, tolerance, compiled):
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_batch_normalization_in_mixed_precision(axis, policy):
-    """No more than half as far again from float64 as the stock layer is."""
+    """Errors relative to float64 are at most 1.5 times those of the stock layer."""
     x = draw(5, 6, 7, 8) * 3 + 2
     ours = training_results(built(BatchNormalization(axis=axis, dtype=policy), x), x)
     theirs = training_results(built(stock(axis, policy), x), x)
@@ -109,7 +109,7 @@ def test_batch_normalization_without_scale_and_offset():
 
 
 def trained_under(scope, run_eagerly, path):
-    """Weights and running statistics after two steps of training."""
+    """Returns all weights, with running statistics, after two training steps."""
     with scope:
         model = small("cifar", input_shape=(16, 16, 3), drop_path=0.5, dropout=0.5)
     model.compile(
@@ -146,7 +146,7 @@ def trained_plainly():
     ],
 )
 def test_networks_train_when_they_are_recomputed(mode, more, run_eagerly, path, trained_plainly):
-    """As one that keeps everything, by the same random numbers."""
+    """As without rematerialization, with the same random numbers."""
     found = trained_under(keras.RematScope(mode, **more), run_eagerly, path)
     for one, other in zip(found, trained_plainly[path], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -80,7 +80,7 @@ def accuracy(matrix):
     return np.diag(matrix).sum() / matrix.sum()
 
 
-# Of each exercise the right answer, and two wrong ones.
+# For each exercise: the right answer and two wrong ones.
 ANSWERS = {
     1: (18, 36, 27),
     2: (fold, fold_without_epsilon, fold_without_mean),
@@ -131,8 +131,8 @@ def raises(*_):
 
 
 @pytest.mark.parametrize("number", ANSWERS)
-def test_what_is_no_answer(number, exercises):
-    """Three dots are not judged; what cannot be judged is told, not raised."""
+def test_missing_and_invalid_answers(number, exercises):
+    """An ellipsis is not graded; invalid answers are reported without an exception."""
     check = exercises["Exercises"]("en")
     good, said = check.verdict(number, ...)
     assert good is None and "three dots" in said
@@ -156,13 +156,13 @@ def tool():
 
 
 def texts(notebook):
-    """What each code cell has printed."""
+    """Returns the text printed by each code cell."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return ["".join(output.get("text", "") for output in cell.outputs) for cell in cells]
 
 
 def check_results(notebook, page):
-    """It ran from top to bottom, nothing failed or warned, and printed what its page says."""
+    """The cells ran in order without errors or warnings, and printed what the page says."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
@@ -181,7 +181,7 @@ def check_results(notebook, page):
 
 @pytest.mark.parametrize("page, file", NOTEBOOKS.items())
 def test_a_notebook_is_its_page_with_results(page, file, tool):
-    """`python tools/lesson_notebooks.py` was run since the page was changed."""
+    """`python tools/lesson_notebooks.py` has been run since the last change of the page."""
     stored = nbformat.read(ROOT / file, as_version=4)
     nbformat.validate(stored)
     made = tool["notebook"](page)
@@ -207,7 +207,7 @@ def test_links_of_a_notebook(page, file, tool):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", NOTEBOOKS)
 def test_a_notebook_runs(page, tool, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", "")  # which the tool sets
+    monkeypatch.setenv("PYTHONPATH", "")  # set by the tool
     notebook = tool["notebook"](page)
     tool["run"](notebook, tmp_path)
     check_results(notebook, page)

@@ -92,6 +92,6 @@ def test_arrays_that_will_not_do(arrays, said, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["no_such_set", "photos/of flowers", "x.npz"])
-def test_what_is_not_there(name):
+def test_missing_data(name):
     with pytest.raises(data.DataError, match=f"{name}.*(exist|There is no|current)|There is no"):
         evaluation_source(name)

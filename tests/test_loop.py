@@ -1,4 +1,4 @@
-"""The training loop: batches of one shape, small ones, and steps without waiting for the host."""
+"""The training loop: batches of one shape, few images, and steps that do not wait for the host."""
 
 import csv
 import logging
@@ -28,7 +28,7 @@ MIXED = data.Augmentation(erasing=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory, tiny_rows, draw_flowers):
-    """45 images train, 10 validate, of which one is broken."""
+    """45 training images, and 10 validation images, of which one is broken."""
     folder = draw_flowers(tmp_path_factory.mktemp("loop") / "flowers", train=9, val=2)
     (folder / "val" / "rose" / "000.jpg").write_bytes(b"no image")
     return folder
@@ -36,7 +36,7 @@ def flowers(tmp_path_factory, tiny_rows, draw_flowers):
 
 @pytest.mark.slow
 def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
-    """One for whole batches, of 45 images by 8, and one for validation, whatever is broken."""
+    """One for training batches, of 45 images by 8, and one for validation, despite a bad image."""
     traced = []
 
     def counted(name):
@@ -65,7 +65,7 @@ def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
     with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     best = max(rows, key=lambda row: float(row["val_accuracy"]))
-    # Each image that can be decoded counts once.
+    # Each good image counts once.
     found = open_network(folder).evaluate(str(flowers))
     assert len(found.rows) == 9
     assert float(best["val_accuracy"]) == pytest.approx(found.top1, abs=1e-6)
@@ -82,8 +82,8 @@ def test_a_training_compiles_two_steps(flowers, tmp_path, monkeypatch):
         pytest.param(data.Augmentation(), True, id="plain, shared", marks=pytest.mark.slow),
     ],
 )
-def test_a_step_makes_of_a_batch_what_the_pipeline_does(flowers, augmentation, shared):
-    """Bit for bit: the images that a network gets, and their labels."""
+def test_a_step_prepares_batches_like_the_pipeline(flowers, augmentation, shared):
+    """The images and labels for the network are bit-identical."""
     source = training_sources(flowers)[0].whole_batches(8)
     options = {
         "preprocessing": PREPROCESSING,
@@ -106,7 +106,7 @@ def test_a_step_makes_of_a_batch_what_the_pipeline_does(flowers, augmentation, s
 
 
 def test_half_a_batch_on_each_of_two_devices(flowers):
-    """What is mixed is the same as in the whole batch."""
+    """MixUp and CutMix give the same result as for the whole batch."""
     source = training_sources(flowers)[0].whole_batches(8)
     options = {"preprocessing": PREPROCESSING, "batch_size": 8, "seed": 3, "first_step": 0}
     batch, _ = next(iter(training_feed(source, augmentation=MIXED, shared=True, **options)))
@@ -138,7 +138,7 @@ def test_fewer_images_than_a_batch(flowers, tmp_path, caplog, monkeypatch):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     caplog.set_level("INFO", "keras_resnet")
     monkeypatch.setattr(logging.getLogger("keras_resnet"), "propagate", True)
-    with convolution_path("eigen"):  # as on a processor where TensorFlow leaves oneDNN off
+    with convolution_path("eigen"):  # as on a CPU where TensorFlow disables oneDNN
         folder = train(recipe, tmp_path / "run")
     assert (folder / "report.md").exists()
     assert "TF_ENABLE_ONEDNN_OPTS=1" in caplog.text
@@ -154,7 +154,7 @@ def test_validation_pads(flowers):
 
 
 class Watch(keras.callbacks.Callback):
-    """Notes what the logs of a step are."""
+    """Keeps the loss in the logs of the last step."""
 
     def on_train_batch_end(self, batch, logs=None):
         self.seen = logs["loss"]
@@ -178,14 +178,14 @@ def test_the_logs_of_a_step_are_left_on_the_device():
         (9.0, 10, ("mixed_bfloat16", False)),
     ],
 )
-def test_what_a_recipe_leaves_to_the_machine(capability, steps, expected, monkeypatch):
+def test_machine_dependent_settings(capability, steps, expected, monkeypatch):
     from keras_resnet.training import distribution
 
     monkeypatch.setattr(distribution, "_compute_capability", lambda: capability)
     left = Recipe(precision=None)
     found = Distribution().resolved(left, steps)
     assert (found.precision, found.jit_compile) == expected
-    # What was resolved once is what an unfinished training goes on with.
+    # An unfinished training is resumed with the resolved values.
     assert left.resolved_as(found) == found
     forced = Recipe(precision="float32", jit_compile=not expected[1])
     assert Distribution().resolved(forced, steps) == forced

@@ -1,4 +1,4 @@
-"""The networks: numbers, names, arguments, saving."""
+"""The networks: parameter counts, names, arguments, saving."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ from keras_resnet.weights.assigning import assign
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = json.loads((GOLDEN / "state_dict_keys.json").read_text())
 LOGITS = np.load(GOLDEN / "logits.npz")
-# He et al. and the table of torchvision's model zoo: trainable parameters with 1,000 classes.
+# Trainable parameters with 1,000 classes: He et al., and torchvision's table of models.
 PARAMETERS = {
     "resnet18": 11689512,
     "resnet34": 21797672,
@@ -40,7 +40,7 @@ def images(*shape):
 
 
 def answer(model, x):
-    """What a model makes of an array, as arrays, under every backend."""
+    """Returns a model's outputs as NumPy arrays, with any backend."""
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x))
 
 
@@ -58,7 +58,7 @@ def test_the_list_of_models():
 
 
 def test_a_row_is_all_that_a_variant_needs(monkeypatch, tmp_path):
-    """The name, the public function, the weights, the backbone."""
+    """A row adds the name, the public function, the weights and the backbone."""
     row = ResNetConfig("bottleneck", (1, 2), width_per_group=32, paper="A note.", builder="TinyNet")
     monkeypatch.setitem(CONFIGS, "tiny", row)
     assert "tiny" in keras_resnet.list_models()
@@ -75,13 +75,13 @@ def test_a_row_is_all_that_a_variant_needs(monkeypatch, tmp_path):
 @pytest.fixture(
     scope="module",
     params=[
-        # Of each kind the smallest: the others are the same rows with other numbers.
+        # The smallest of each kind; the others differ only in their numbers.
         name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow)
         for name in PARAMETERS
     ],
 )
 def network(request):
-    """(name, model, state_dict) of each network in turn, with 7 classes and values by the rule."""
+    """(name, model, state_dict) of each network, with 7 classes and values by golden/rule.py."""
     name = request.param
     model = keras_resnet.create(name, classes=7, classifier_activation=None)
     shapes = {key: a.shape for key, a in keras_resnet.weights.to_state_dict(model).items()}
@@ -127,7 +127,7 @@ def test_variable_paths_are_state_dict_keys(network):
     for variable in model.variables:
         path, leaf = variable.path.rsplit("/", 1)
         paths.append(f"{path}/{leaves[leaf]}".replace("/", "."))
-    # torchvision's own, where the golden files have them.
+    # torchvision's keys for the networks in the golden files
     keys = [key for key in KEYS.get(name, state) if not key.endswith("num_batches_tracked")]
     assert paths == keys
 
@@ -237,7 +237,7 @@ def test_zero_init_residual_makes_blocks_identities():
     np.testing.assert_array_equal(answer(block, x), x)
 
 
-# Identity blocks and projections with groups, as in a ResNeXt, and no more.
+# Identity and projection blocks with groups, like a small ResNeXt.
 SMALL_RESNEXT = ResNetConfig("bottleneck", (2, 1, 1, 1), groups=32, width_per_group=4)
 
 
@@ -327,7 +327,7 @@ def test_unknown_names():
     with pytest.raises(ValueError, match="There is no model"):
         keras_resnet.create(SMALL_RESNEXT, weights="imagenet")
     with pytest.raises(AttributeError, match="ResNet5000"):
-        keras_resnet.ResNet5000  # noqa: B018 (looking it up is the error)
+        keras_resnet.ResNet5000  # noqa: B018 (the lookup raises)
 
 
 def test_decode_predictions():
@@ -344,7 +344,7 @@ def test_decode_predictions():
 def test_preprocess_input_leaves_its_argument_alone():
     pixels = np.random.default_rng(0).uniform(0, 255, (1, 4, 4, 3)).astype(np.float32)
     kept = pixels.copy()
-    # Keras' own "torch" mode is the oracle.
+    # Keras' own "torch" mode is the reference.
     expected = keras.applications.densenet.preprocess_input(pixels.copy())
     np.testing.assert_allclose(keras_resnet.preprocess_input(pixels), expected, atol=1e-5)
     first = keras_resnet.preprocess_input(pixels.transpose(0, 3, 1, 2), "channels_first")

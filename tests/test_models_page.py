@@ -1,4 +1,4 @@
-"""docs/models.md against tools/models_table.py: names, accuracies, and small networks."""
+"""docs/models.md compared with tools/models_table.py: names, accuracies, and small networks."""
 
 import re
 import runpy
@@ -27,8 +27,8 @@ def test_the_page_has_all_networks_by_family():
     assert names == {kind.name: of_it for kind, of_it in by_kind(CONFIGS).items()}
 
 
-def test_the_page_is_what_its_numbers_give(tool):
-    """Accuracies, papers and errors are made anew; what has to be built for is the page's own."""
+def test_the_page_is_up_to_date(tool):
+    """Tables are created again, with the page's own numbers that need built networks."""
     assert PAGE.endswith(tool["MARK"] + tool["tables"](tool["counted"](PAGE), tool["errors"]()))
 
 
@@ -41,7 +41,7 @@ def test_numbers_of_small_networks(tool, name):
 
 
 def test_accuracies_are_the_published_ones():
-    """Of timm's results and torchvision's metadata, as they stand there."""
+    """The numbers in timm's results and torchvision's metadata."""
     assert re.search(
         r"^\| `resnet50d` .* \| 81\.84 at 288 px \| `ra4_e3600_r224_in1k` \|", PAGE, re.M
     )

@@ -1,4 +1,4 @@
-"""Images that may show several classes: metrics, training, and what is asked of the network."""
+"""Several labels per image: metrics, training, and predictions."""
 
 import csv
 import json
@@ -53,7 +53,7 @@ def found(finished, network):
 def random_predictions(seed, rounded):
     rng = np.random.default_rng(seed)
     targets = (rng.random((40, 5)) < [0.5, 0.2, 0.9, 0.05, 0.3]).astype(np.uint8)
-    targets[0] = 1  # each class is shown
+    targets[0] = 1  # each class occurs
     scores = np.clip(rng.normal(targets * 0.3 + 0.3, 0.2), 0, 1).astype(np.float32)
     return targets, np.round(scores, 1) if rounded else scores
 
@@ -90,7 +90,7 @@ def test_thresholds_have_the_highest_f1_of_all(rounded):
         )
         best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))
         assert found.f1[index] == pytest.approx(best, rel=1e-12)
-        if not rounded:  # no score is near: rounding elsewhere changes no prediction
+        if not rounded:  # not near any score, so rounding does not change predictions
             assert np.abs(values - found.thresholds[index]).min() > 1e-6
 
 
@@ -140,12 +140,12 @@ def test_the_run_folder(finished, found):
         assert len(row["probabilities"].split(";")) == max(predicted.sum(), 1)
 
 
-def test_the_evaluation_is_scikit_learns_of_what_the_model_answers(network, found):
-    """Found by Keras' own calls on the files, in whose names their labels are."""
+def test_evaluation_equals_scikit_learn_on_the_outputs_of_the_model(network, found):
+    """Outputs are computed by Keras; the file names determine the labels."""
     images = network.preprocessing.batch({f: Path(f).read_bytes() for f in found.files})
     scores = network.model.predict(images, verbose=0)
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
-    assert not np.allclose(scores.sum(1), 1)  # each by itself
+    assert not np.allclose(scores.sum(1), 1)  # the scores are independent
     expected = [
         [label in labels_of(file.split("/")[-2], int(file[-7:-4])) for label in CLASSES]
         for file in found.files
@@ -218,7 +218,7 @@ def test_an_explanation_is_of_the_most_probable_class(network, found, tmp_path):
     assert other.probability == pytest.approx(found.scores[0, 3], abs=1e-5)
 
 
-def test_weights_and_hub_folders_keep_the_kind_of_the_network(finished, network, found, tmp_path):
+def test_weights_and_hub_folders_keep_thresholds(finished, network, found, tmp_path):
     network.save_hub(tmp_path / "hub")
     for source in (tmp_path / "hub", finished[0] / "best.pth", finished[0] / "best.keras"):
         again = trained.open_network(weights=source)
@@ -246,7 +246,7 @@ def test_the_command(finished, command_here, found):
     assert sorted(row["classes"]) == [CLASSES[i] for i in np.flatnonzero(found.predicted[0])]
 
 
-def test_what_one_label_needs_is_refused(finished, network, tmp_path):
+def test_options_for_one_label_are_refused(finished, network, tmp_path):
     _, flowers, recipe = finished
     for change, said in (
         ({"loss": "cross_entropy"}, "set loss to 'binary_cross_entropy'"),
@@ -266,7 +266,7 @@ def test_what_one_label_needs_is_refused(finished, network, tmp_path):
 
 
 def test_binary_cross_entropy_of_mixed_labels_is_mixed():
-    """MixUp and CutMix of labels that are 0 or 1 give shares; and of weights, weighted shares."""
+    """MixUp and CutMix of 0/1 labels give fractions, and with image weights, weighted fractions."""
     labels = tf.constant([[1.0, 1, 0], [0, 1, 1], [0, 0, 0]])
     shares, partners = tf.constant([0.75, 0.75, 0.75]), tf.constant([2, 0, 1])
     from keras_resnet.data.augmentation import mixing
@@ -296,7 +296,7 @@ def test_binary_cross_entropy_of_mixed_labels_is_mixed():
     ],
 )
 def test_jax_and_several_devices_train_the_same(backend, devices, run_python, tmp_path):
-    """To the figures of TensorFlow on one device; with weights of the images, too."""
+    """Metrics equal those of TensorFlow on one device, also with image weights."""
     pytest.importorskip(backend)
     write_tables(data.drawn_flowers(tmp_path / "flowers", train=8, val=3))
     weights.save_hub(keras_resnet.ResNet18(classes=4), tmp_path / "start")

@@ -1,4 +1,4 @@
-"""Names of other libraries, and the files of keras.applications."""
+"""Parameter names of other libraries, and the files of keras.applications."""
 
 import keras
 import numpy as np
@@ -67,13 +67,13 @@ def test_counts_are_dropped():
     assert renamed(state)[0] == {"bn1.bias": 3}
 
 
-def test_names_that_would_become_one_stay():
+def test_names_that_would_collide_are_kept():
     state = {"conv1.weight": 1, "module.conv1.weight": 2}
     assert renamed(state)[0] == state
 
 
 def test_biases_go_into_the_means(resnet18_state, tmp_path):
-    """Against Keras' own layers for the stem; the others by the rule of batch normalization."""
+    """The stem is compared with Keras' own layers, the rest with the formula of normalization."""
     rng = np.random.default_rng(0)
     state = dict(resnet18_state)
     kernels = [key for key, value in state.items() if value.ndim == 4]
@@ -109,14 +109,14 @@ def test_biases_of_another_type_go_into_the_means():
 
 
 def test_other_biases_stay():
-    """Without a mean behind it, or of another size, a bias is what it is: unused, and named."""
+    """Without a running mean of equal size, a bias is kept and reported as unused."""
     bias, mean = np.zeros(2), np.zeros(3)
     for state in ({"conv1.bias": bias}, {"conv1.bias": bias, "bn1.running_mean": mean}):
         assert biases_into_means(state).keys() == state.keys()
 
 
 def applications_model(name, **arguments):
-    """A network of keras.applications with random statistics and biases too."""
+    """Returns a network of keras.applications with random statistics and biases."""
     model = getattr(keras.applications, name)(weights=None, **arguments)
     generator = np.random.default_rng(0)
     for layer in model.layers:
@@ -144,7 +144,7 @@ def resnet50():
     ["w.weights.h5", *(pytest.param(file, marks=pytest.mark.slow) for file in ("w.h5", "w.keras"))],
 )
 def test_files_of_keras_applications(file, resnet50, tmp_path):
-    """Against the live network: ResNet50 in the three formats."""
+    """ResNet50 in three formats, compared with the original network."""
     if file == "w.weights.h5":
         resnet50.save_weights(tmp_path / file)
     else:
@@ -169,7 +169,7 @@ def resnet50v2():
     ["w.weights.h5", *(pytest.param(file, marks=pytest.mark.slow) for file in ("w.h5", "w.keras"))],
 )
 def test_files_of_keras_applications_v2(file, resnet50v2, tmp_path):
-    """Pre-activation, with strides, biases and zeros where only these networks have them."""
+    """Pre-activation, with strides, biases and zeros in the places of these networks."""
     if file == "w.weights.h5":
         resnet50v2.save_weights(tmp_path / file)
     else:

@@ -19,7 +19,7 @@ def code_cells(notebook):
 
 
 def test_it_is_stored_clean(notebook):
-    """Valid, without outputs, and with nothing of the machine that it was written on."""
+    """It is valid, has no outputs, and contains nothing of the machine it was written on."""
     nbformat.validate(notebook)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     assert notebook.metadata == {"kernelspec": kernel}
@@ -42,7 +42,7 @@ def test_it_runs(notebook, tmp_path, monkeypatch):
         name: "".join(output.get("text", "") for output in found) for name, found in outputs.items()
     }
     streams = [output.get("name") for found in outputs.values() for output in found]
-    assert "stderr" not in streams  # nothing warns the reader
+    assert "stderr" not in streams  # no warnings
     kinds = {
         name: [kind for output in found for kind in output.get("data", {}) if "image" in kind]
         for name, found in outputs.items()

@@ -1,4 +1,4 @@
-"""examples/resnet_in_one_file.py builds the package's networks."""
+"""examples/resnet_in_one_file.py builds the same networks as the package."""
 
 import runpy
 from pathlib import Path
@@ -18,7 +18,7 @@ def one_file():
 
 
 def weights_in_order(model):
-    """Convolution and batch normalization in turn; a block's projection after its main path."""
+    """Convolutions and batch normalizations in turn; a block's projection follows its main path."""
     return [weight for layer in features.all_layers(model) for weight in layer.weights]
 
 
@@ -31,12 +31,12 @@ def weights_in_order(model):
         pytest.param("resnext50_32x4d", 64, marks=pytest.mark.slow),
     ],
 )
-def test_the_numbers_are_the_packages(one_file, name, side):
+def test_outputs_equal_those_of_the_package(one_file, name, side):
     ours = keras_resnet.create(name)
     theirs = one_file["cifar_resnet"](20) if name == "resnet20" else one_file[name]()
     assert theirs.count_params() == ours.count_params()
     random = np.random.default_rng(0)
-    # Keras lists the layers of a functional model by depth: those of the shortcuts elsewhere.
+    # Keras sorts the layers of a functional model by depth, which puts shortcuts elsewhere.
     pairs = zip(sorted_by_creation(theirs), weights_in_order(ours), strict=True)
     for other, weight in pairs:
         assert other.shape == weight.shape
@@ -50,7 +50,7 @@ def test_the_numbers_are_the_packages(one_file, name, side):
 
 
 def sorted_by_creation(model):
-    """Keras numbers the names of layers as they are made: conv2d, conv2d_1, ..."""
+    """Sorts by the numbers that Keras gives to layer names on creation: conv2d, conv2d_1, ..."""
 
     def number(layer):
         kind, _, digits = layer.name.rpartition("_")

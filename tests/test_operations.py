@@ -1,4 +1,4 @@
-"""Image operations against PIL, which torchvision's policies call."""
+"""Image operations compared with PIL, which torchvision's policies call."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_operations_are_pils(image, name, amount, oracle):
     ours = function(tf.constant(np.asarray(image)), *map(tf.constant, amounts))
     difference = np.abs(ours.numpy().astype(int) - np.asarray(oracle(image, *amounts)))
     if name in ("shear_x", "shear_y", "rotate"):
-        # A pixel whose place is on an edge may fall to either side.
+        # A pixel position on an edge may be rounded to either side.
         assert (difference.max(-1) > 0).mean() < 0.01
     else:
         assert difference.max() <= 1
@@ -75,7 +75,7 @@ def keys(count):
 
 
 def test_policies_use_all_operations_and_directions():
-    """Each of many draws gives an image; equal keys, equal images; few leave it as it was."""
+    """Results depend only on keys; many different results show that the operations vary."""
     image = tf.constant(np.asarray(next(pictures())))
     for policy in (policies.rand_augment, policies.trivial_augment_wide):
 
@@ -89,7 +89,7 @@ def test_policies_use_all_operations_and_directions():
 
 
 def test_magnitudes():
-    """Of the table in the papers: identity at 0, the stated range at the end."""
+    """The papers' tables: identity at magnitude 0, the stated range at the maximum."""
     image = tf.constant(np.asarray(next(pictures())))
     names = policies.OPERATIONS
 

@@ -1,4 +1,4 @@
-"""Schedules and optimizers, against numbers computed by hand or by NumPy."""
+"""Schedules and optimizers, compared with numbers computed by hand or by NumPy."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def test_schedules():
     np.testing.assert_allclose(rates([0, 5, 10, 90], warmup_epochs=1), [0.01, 0.505, 1, 1])
 
 
-def test_configurations_make_equal_ones():
+def test_serialization():
     schedule = WarmUp(keras.optimizers.schedules.CosineDecay(0.1, 100), 10)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert float(again(5)) == float(schedule(5))
@@ -45,7 +45,7 @@ def test_configurations_make_equal_ones():
 
 
 def network():
-    """Three layers named as a ResNet's, with no batch statistics."""
+    """Three layers named like those of a ResNet, without batch statistics."""
     keras.utils.set_random_seed(0)
     names = ("conv1", "layer1.0", "fc")
     inputs = x = keras.Input((4,))
@@ -58,7 +58,7 @@ def network():
 
 
 def stepped(**arguments):
-    """How much a step of gradients of 1 moves each variable, and its value before."""
+    """Returns the change of each variable in a step with gradients of 1, and its value before."""
     model = network()
     recipe = Recipe(**{"optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.0, **arguments})
     optimizer = create_optimizer(recipe, recipe.learning_rate)
@@ -71,7 +71,7 @@ def stepped(**arguments):
 @pytest.mark.parametrize("optimizer", ["sgd", "sgdw"])
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_weight_decay(optimizer, decay_all):
-    """Coupled and decoupled are one for plain gradient descent."""
+    """For plain gradient descent, coupled and decoupled decay are equal."""
     moved = stepped(optimizer=optimizer, weight_decay=0.1, decay_all=decay_all)
     for path, (change, before) in moved.items():
         decays = decay_all or path.endswith("kernel")
@@ -118,7 +118,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
     "precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
 )
 def test_mixed_precision(precision):
-    """A step runs; what has to be exact is float32; a step that overflows is left out."""
+    """A step runs; the head and variables are float32; a step with overflow is skipped."""
     model = create(CONFIGS["cifar"], classes=5, input_shape=(32, 32, 3), dtype=precision)
     assert model.output.dtype == "float32"
     assert model.get_layer("avgpool").compute_dtype == "float32"
@@ -135,7 +135,7 @@ def test_mixed_precision(precision):
     if scaled:
         scale = float(model.optimizer.dynamic_scale)
         kernel = np.array(model.get_layer("fc").kernel)
-        model.train_on_batch(x * 1e30, y)  # more than float16 holds
+        model.train_on_batch(x * 1e30, y)  # beyond the range of float16
         assert float(model.optimizer.dynamic_scale) == scale / 2
         np.testing.assert_array_equal(np.array(model.get_layer("fc").kernel), kernel)
 
@@ -164,7 +164,7 @@ AVERAGED = {"use_ema": True, "ema_momentum": 0.9}
     ],
 )
 def test_a_fit_ends_as_with_keras_own_optimizer(ours, theirs, arguments, tmp_path):
-    """The weights, the validation losses, and those of a fit that goes on from a saved model."""
+    """Weights and validation losses are equal, also after resuming from a saved model."""
     arguments = dict(arguments)
     swapped, scaled = (arguments.pop(name, False) for name in ("swapped", "scaled"))
     rng = np.random.default_rng(0)
@@ -197,7 +197,7 @@ def test_a_fit_ends_as_with_keras_own_optimizer(ours, theirs, arguments, tmp_pat
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_what_keras_excludes_from_decay_does_not_decay():
+def test_variables_excluded_from_decay():
     moved = {}
     for kind, decay in ((SGD, "decay"), (keras.optimizers.SGD, "weight_decay")):
         model = network()

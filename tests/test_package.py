@@ -41,7 +41,7 @@ def test_public_names_are_there_and_documented():
 
 
 def test_what_is_imported_is_declared():
-    """Of the packages that are not Python's own: each is required, or is in an extra."""
+    """Each imported package, except the standard library, is a requirement or in an extra."""
     options = configparser.ConfigParser()
     options.read(ROOT / "setup.cfg")
     required = _distributions(options["options"]["install_requires"])
@@ -60,7 +60,7 @@ def test_what_is_imported_is_declared():
     assert found >= {"numpy", "ml-dtypes", "h5py", "tensorflow", "keras", "pillow"}
 
 
-# Imported by what an extra is for only.
+# Imported only for optional features, each with an extra.
 OPTIONAL = (
     "ai_edge_litert",
     "faiss",
@@ -79,7 +79,7 @@ OPTIONAL += ("tensorflow_serving", "tf2onnx")
 
 
 def _imported(file):
-    """The packages that a file imports, inside of its functions too."""
+    """Returns the packages that a file imports, also inside functions."""
     names = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def two_epochs(tmp_path_factory):
-    """The first two epochs of the plain arguments; images elsewhere give the same."""
+    """The first two epochs with default arguments; the folder's location does not matter."""
     batches, _ = data.image_folder(make(tmp_path_factory.mktemp("pipeline")), **arguments())
     assert len(batches) == 3
     return [list(batches.as_numpy_iterator()) for _ in range(2)]
@@ -45,7 +45,7 @@ MIXED = data.Augmentation(
 
 
 def test_another_seed_gives_another_epoch(folder, two_epochs):
-    """That the same one gives the same, test_resuming says."""
+    """test_resuming checks that equal seeds give equal epochs."""
     batches, _ = data.image_folder(folder, **arguments(seed=4))
     first, second = two_epochs
     assert not batches_equal(first, list(batches.as_numpy_iterator()))
@@ -55,7 +55,7 @@ def test_another_seed_gives_another_epoch(folder, two_epochs):
 
 @pytest.mark.slow
 def test_training_is_fixed_by_its_seed(folder):
-    """With all that is drawn at random."""
+    """With all random augmentation."""
 
     def epochs(count=2, **changes):
         batches, _ = data.image_folder(folder, **arguments(augmentation=MIXED, **changes))
@@ -84,7 +84,7 @@ def test_resuming(folder, two_epochs):
 @pytest.mark.parametrize("repeats, steps", [(1, (1, 5)), (3, (2,))])
 def test_resuming_with_mixtures_and_bad_images(folder, repeats, steps):
     augmentation = data.Augmentation(repeats=repeats, mixup=0.2)
-    (folder / "a" / "04.png").write_text("broken")  # the bad take part in it
+    (folder / "a" / "04.png").write_text("broken")  # bad images are replaced, also when resuming
     every, _ = data.image_folder(folder, **arguments(augmentation=augmentation))
     uninterrupted = [batch for _ in range(3) for batch in every.as_numpy_iterator()]
     for step in steps:
@@ -117,10 +117,10 @@ def test_repeated_augmentation(folder):
 
 
 def reference_pairs(repeats, batch_size):
-    """{distance of an image from the one it is mixed with: rows} of torchvision's reference.
+    """Returns {distance between an image and its partner: rows} of torchvision's reference.
 
-    references/classification: RASampler on as many processes as make the batch, and in each
-    MixUp's or CutMix's `roll(1, 0)`.
+    references/classification: RASampler on several processes, each of which mixes its part of the
+    batch by `roll(1, 0)` in MixUp or CutMix.
     """
     distances = collections.Counter()
     for rank in range(repeats):
@@ -134,7 +134,7 @@ def reference_pairs(repeats, batch_size):
 
 @pytest.fixture(scope="module")
 def classes_of_one(tmp_path_factory):
-    """256 images, each a class of its own: labels say which images were mixed."""
+    """256 images, each of its own class, so that labels show which images were mixed."""
     folder = tmp_path_factory.mktemp("classes")
     for number in range(256):
         path = folder / f"{number:03}" / "0.png"
@@ -159,7 +159,7 @@ def test_images_are_mixed_with_those_of_torchvisions_sampler(classes_of_one, rep
         for row, label in zip(rows, mixed, strict=True):
             (partner,) = set(np.flatnonzero(label)) - {row} or {row}
             distances[order.index(row) - order.index(partner)] += 1
-        # A process draws once a batch: so many shares, each for every so many rows.
+        # Each process draws one share per batch, for every `repeats`th row.
         shares = mixed[range(batch_size), rows].round(5)
         assert [len(set(shares[copy::repeats])) for copy in range(repeats)] == [1] * repeats
         assert len(set(shares)) == repeats
@@ -203,7 +203,7 @@ def test_keras_trains_on_it(folder):
 
 
 def test_epochs_do_not_repeat():
-    """The shuffle itself looks at the low byte of a key only."""
+    """The shuffle itself depends only on the low byte of a key."""
     from keras_resnet.data.images import Images
 
     names = tf.constant([str(number) for number in range(50)])

@@ -1,4 +1,4 @@
-"""Pre-activation networks: the papers' numbers, timm's names, dropout inside blocks."""
+"""Pre-activation networks: the papers' parameter counts, timm's names, dropout inside blocks."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def test_parameters_are_those_of_the_papers(name, millions):
 
 
 def test_depths_are_those_of_the_names():
-    """Convolutions and the last matrix; the projections are not counted (He et al., 2015)."""
+    """Convolutions and the last matrix; projections are not counted (He et al., 2015)."""
     for name, config in CONFIGS.items():
         if name.startswith(("preact", "wrn")):
             layers = {"basic": 2, "bottleneck": 3}[config.block] * sum(config.depths) + 2
@@ -48,7 +48,7 @@ def test_depths_are_those_of_the_names():
 
 
 def test_names_are_those_of_timm():
-    """In a state_dict; variables have those of other networks, by which all the rest goes."""
+    """Variables are named as in other networks, on which the rest of the package relies."""
     model = small("preactivation", input_shape=(32, 32, 3))
     state = weights.to_state_dict(model)
     first = "stages.0.blocks.0"
@@ -74,8 +74,8 @@ def test_saving_and_cloning(shortcut, tmp_path):
     check_copies(model, noise(2, 32, 32, 3), tmp_path)
 
 
-def test_the_last_normalization_is_none_of_the_head(tmp_path):
-    """Though it is as wide as the features, as is what a file may have before its head."""
+def test_the_last_normalization_belongs_to_the_backbone(tmp_path):
+    """Its width is that of the features, like layers that some files have before the head."""
     path = weights.save(small("preactivation"), tmp_path / "w.pth")
     expected = weights.read_state_dict(path)
     for changed in ({"include_top": False}, {"classes": 7}):
@@ -85,8 +85,8 @@ def test_the_last_normalization_is_none_of_the_head(tmp_path):
             assert key.startswith("head.") or np.array_equal(array, expected[key]), key
 
 
-def test_a_bias_is_not_taken_off_the_normalization_before_it(tmp_path):
-    """Which has as many channels in a basic block, and the same number in its name."""
+def test_biases_are_not_moved_into_the_normalization_before_them(tmp_path):
+    """In a basic block it has as many channels, and the same number in its name."""
     config = dataclasses.replace(SMALL["applications"], block="basic")
     model = create(config, classes=3)
     model.set_weights([np.full(v.shape, 0.1) for v in model.weights])
@@ -106,12 +106,12 @@ def test_dropout_of_a_wide_network_is_between_its_convolutions():
     model = create(WIDE, classes=3, dropout=0.5)
     layers = features.all_layers(model)
     rates = [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)]
-    assert rates == [0.5] * 2  # one a block, and none before the head
+    assert rates == [0.5] * 2  # one per block, and none before the head
     block = PreactivationBasicBlock(8, dropout=0.5)
     x = noise(4, 8, 8, 8)
     block(x)
     block.conv2.kernel.assign(np.zeros(block.conv2.kernel.shape))
-    # What is dropped is in the main path, of which nothing is left.
+    # With a zero kernel after the dropout, only the shortcut is left.
     np.testing.assert_array_equal(block(x, training=True), x)
     block.conv2.kernel.assign(np.ones(block.conv2.kernel.shape))
     assert np.abs(block(x, training=True) - block(x, training=True)).max() > 0.01
@@ -119,14 +119,14 @@ def test_dropout_of_a_wide_network_is_between_its_convolutions():
 
 
 def test_diagrams(tmp_path):
-    """Each normalization is rectified, and no sum is."""
+    """A ReLU follows each normalization, and none follows an addition."""
     model = small("wide_cifar")
     assert ">each behind BN, ReLU:<" in visualize.plot(model, tmp_path / "blocks.svg").read_text()
     svg = visualize.plot(model, tmp_path / "layers.svg", "layer").read_text()
     assert svg.count(">ReLU<") == svg.count(">BatchNormalization<") == 5
 
 
-def test_a_block_starts_as_its_shortcut():
+def test_zero_init_residual_makes_blocks_identities():
     block = PreactivationBasicBlock(8, zero_init_residual=True)
     x = noise(2, 8, 8, 8)
     np.testing.assert_array_equal(block(x), x)

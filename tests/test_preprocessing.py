@@ -1,4 +1,4 @@
-"""The evaluation transform against PIL, whose resizing torchvision calls."""
+"""The evaluation transform compared with PIL, whose resizing torchvision calls."""
 
 import functools
 import io
@@ -27,7 +27,7 @@ def noise(height, width, mode="RGB"):
 
 
 def pil_transform(image, resize, crop, interpolation="bilinear"):
-    """torchvision's Resize and CenterCrop, written with PIL alone."""
+    """torchvision's Resize and CenterCrop, implemented with PIL only."""
     width, height = image.size
     shorter = min(width, height)
     size = (width * resize // shorter, height * resize // shorter)
@@ -54,7 +54,7 @@ def test_pixels_are_pils(height, width, resize, crop, interpolation):
 
 @pytest.mark.parametrize("height, width", [(120, 90), (91, 121), (9, 500)])
 def test_the_other_crop_modes(height, width):
-    """Squashed to (60, 50); the longer side to 60, on the mean; each then cropped to (48, 40)."""
+    """squash: to (60, 50); border: the longer side to 60, padded with the mean; then cropped."""
     image, options = noise(height, width), {"interpolation": "bicubic", "mean": (0.5, 0.4, 0.3)}
     squashed = image.resize((50, 60), Image.Resampling.BICUBIC).crop((5, 6, 45, 54))
     found = keras_resnet.Preprocessing((60, 50), (48, 40), crop_mode="squash", **options)
@@ -107,13 +107,13 @@ def test_the_first_frame():
 
 
 def test_what_comes_after_the_first_frame_costs_nothing():
-    content = gif_with_a_large_frame(60000)  # 3.6 GB, and the room for it in three channels
+    content = gif_with_a_large_frame(60000)  # 3.6 GB, and an allocation for three channels
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     np.testing.assert_array_equal(decode(content), expected)
 
 
 def test_scans_of_a_jpeg_are_bounded():
-    """Each goes over all pixels: 500 of 49 million took 42 seconds."""
+    """Each scan visits all pixels: 500 scans of 49 million took 42 seconds."""
     small = many_scans(noise(30, 40), 60)
     expected = np.asarray(Image.open(io.BytesIO(small)).convert("RGB"))
     np.testing.assert_array_equal(decode(small), expected)
@@ -133,7 +133,7 @@ SCANS = "it has 2000 scans of 36000000 pixels"
 
 @pytest.mark.parametrize(
     "change, exif, said",
-    [  # whole, cut short, turned: each is decoded by another operation of the graph
+    [  # each is decoded by a different operation of the graph
         (lambda jpeg: jpeg, False, SCANS),
         (lambda jpeg: jpeg[:-2], False, SCANS),
         (lambda jpeg: turned(jpeg), True, SCANS),
@@ -142,7 +142,7 @@ SCANS = "it has 2000 scans of 36000000 pixels"
     ids=["whole", "cut", "turned", "texts"],
 )
 def test_what_is_refused_in_a_graph_is_not_decoded(change, exif, said):
-    """Which took 7 seconds of the JPEGs, 10 and 900 MB of the texts."""
+    """Decoding took 7 seconds for the JPEGs, and 10 seconds and 900 MB for the texts."""
     content = change(many_scans(Image.new("L", (6000, 6000)), 2000))
     graph = tf.function(
         functools.partial(decode, exif=exif), input_signature=[tf.TensorSpec((), tf.string)]
@@ -156,7 +156,7 @@ def test_what_is_refused_in_a_graph_is_not_decoded(change, exif, said):
 
 
 def turned(jpeg):
-    """A JPEG that is to be turned, by EXIF."""
+    """Adds an EXIF orientation to a JPEG."""
     exif = Image.Exif()
     exif[0x0112] = 6
     held = exif.tobytes()
@@ -196,14 +196,14 @@ def test_both_orders_of_exif(order):
     exif = b"Exif\0\0" + head + body
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     assert decode(content[:2] + segment + content[2:], exif=True).shape == (32, 16, 3)
-    # And what is cut off anywhere is no error.
+    # Truncation at any position is not an error.
     for end in range(6, len(exif)):
         segment = b"\xff\xe1" + (end + 2).to_bytes(2, "big") + exif[:end]
         assert decode(content[:2] + segment + content[2:], exif=True).shape[2] == 3
 
 
 def bombs():
-    """Files that claim a hundred times the pixels that they have."""
+    """Yields files that claim a hundred times their actual pixels."""
 
     def changed(kind, place, size, order="little", side=60000):
         content = bytearray(encoded(noise(20, 20), kind))
@@ -231,7 +231,7 @@ def test_decompression_bombs_are_refused(kind, content):
         tf.function(keras_resnet.Preprocessing().pixels)(tf.constant(content))
 
 
-def test_what_tensorflow_cannot_read():
+def test_formats_that_tensorflow_does_not_support():
     stream = io.BytesIO()
     noise(20, 20).save(stream, "WEBP", save_all=True, append_images=[noise(20, 20).rotate(90)])
     with pytest.raises(tf.errors.InvalidArgumentError, match="Animation"):
@@ -244,7 +244,7 @@ def test_what_tensorflow_cannot_read():
 
 @pytest.mark.parametrize("ratio", [1, 2, 4, 8])
 def test_a_jpeg_is_reduced_while_it_is_decoded(ratio):
-    """To no less than the target; the same picture as reduced afterwards."""
+    """To no less than the target size; the result is close to downscaling afterwards."""
     content = encoded(noise(24, 32).resize((1024, 768), 3), "JPEG")
     target = 600 // ratio
     reduced, size, _ = decode_window(
@@ -270,7 +270,7 @@ def test_alpha_is_dropped():
 def test_a_window_is_a_part_of_the_whole(kind):
     content = encoded(noise(64, 80), kind)
     window, _, _ = decode_window(content, lambda size: tf.constant([8, 16, 32, 24]))
-    # A JPEG's chroma is smoothed across the window's edge.
+    # A JPEG's chroma upsampling uses pixels beyond the edge of the window.
     inner = np.s_[2:-2, 2:-2]
     np.testing.assert_array_equal(window[inner], decode(content)[8:40, 16:40][inner])
 
@@ -295,7 +295,7 @@ def test_a_window_is_a_part_of_the_whole(kind):
     ],
     ids=str,
 )
-def test_bad_numbers(arguments):
-    """As a damaged recipe.json may have them."""
+def test_invalid_arguments(arguments):
+    """Such values may be in a damaged recipe.json."""
     with pytest.raises(ValueError, match="|".join(f"{name}=" for name in arguments)):
         keras_resnet.Preprocessing(**arguments)

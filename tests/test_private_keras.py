@@ -1,6 +1,6 @@
 """Private functions of Keras, TensorFlow and TFDS that the package uses exist.
 
-Run with the lowest and the newest of them: `pytest -m private`.
+Run with the lowest and the newest supported versions: `pytest -m private`.
 """
 
 import inspect
@@ -19,21 +19,21 @@ pytestmark = pytest.mark.private
 
 
 def test_flatten_layers_has_what_is_directly_inside_in_order():
-    """`builder.all_layers`, and exports, which ask for kinds of layers."""
+    """Used by `builder.all_layers`, and by exports to find kinds of layers."""
     block = small("basic").get_layer("layer2.0")
     inside = block._flatten_layers(include_self=False, recursive=False)
     assert inside == [*block.main, *block.shortcut]
     assert set(block._flatten_layers()) == {block, *inside}
 
 
-def test_rematerialized_call_is_asked():
-    """`layers.Recomputed` overrides it: Keras gives it the call, and calls what it returns."""
+def test_rematerialized_call_has_the_expected_signature():
+    """Overridden by `layers.Recomputed`: Keras passes the call, and calls the result."""
     parameters = inspect.signature(keras.layers.Layer.rematerialized_call).parameters
     assert list(parameters) == ["self", "layer_call", "args", "kwargs"]
 
 
 def test_inbound_nodes_have_input_tensors():
-    """`export.fold` finds by them what takes a convolution's output."""
+    """Used by `export.fold` to find the layers that take a convolution's output."""
     x = keras.Input((4, 4, 3))
     first, second = keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()
     model = keras.Model(x, second(first(x)))
@@ -42,8 +42,8 @@ def test_inbound_nodes_have_input_tensors():
     assert list(model.operations)[1:] == [first, second]
 
 
-def test_an_optimizer_knows_its_variables():
-    """Their places (`training.optimizers`) and moving averages (`training.validation`)."""
+def test_an_optimizer_has_the_index_and_average_of_a_variable():
+    """Used by `training.optimizers` (indices) and `training.validation` (moving averages)."""
     optimizer = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.75)
     variables = [keras.Variable(np.zeros(2)), keras.Variable(np.ones(3))]
     optimizer.build(variables)
@@ -56,7 +56,7 @@ def test_an_optimizer_knows_its_variables():
 
 
 def test_seeds_and_determinism_can_be_read():
-    """`training` leaves them as they were."""
+    """Used by `training` to restore them."""
     keras.utils.set_random_seed(7)
     assert global_state.get_global_attribute("global_random_seed") == 7
     keras.random.normal((1,))
@@ -70,7 +70,7 @@ def test_seeds_and_determinism_can_be_read():
 
 
 def test_a_saved_graph_can_be_read(tmp_path):
-    """`export.saved_model` looks into what it wrote."""
+    """Used by `export.saved_model` to check what it wrote."""
     module = tf.Module()
     module.f = tf.function(lambda x: tf.nn.relu(x), input_signature=[tf.TensorSpec((2,))])
     tf.saved_model.save(module, tmp_path, module.f)
@@ -103,7 +103,7 @@ def names(*layers):
 
 found, model = names(keras.layers.Dense(2, name="plain"))
 assert found == {"plain/bias", "plain/kernel"}, found
-# Names that differ by a dot and a line only: two sets of parameters.
+# Names that differ only by a dot or an underscore have separate parameters.
 found, model = names(*(keras.layers.Conv2D(3, 1, name=name) for name in ("a.b", "a_b")))
 expected = {"a//b/kernel", "a//b/bias", "a_b/kernel", "a_b/bias"}
 assert found == expected, found

@@ -23,8 +23,8 @@ ARGUMENTS = (
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts as many processes as asked for; those that still run are killed at the end."""
-    pytest.importorskip("jax", reason="several processes train on JAX: the jax extra")
+    """Starts the given number of processes; those still running at the end are killed."""
+    pytest.importorskip("jax", reason="training with several processes needs the jax extra")
     data.drawn_flowers(tmp_path / "flowers", train=8, val=3)
     started = []
 
@@ -68,7 +68,7 @@ def history(folder):
 
 @pytest.mark.backend
 def test_two_train_as_one_and_survive(start, tmp_path):
-    """The losses of one process; one folder; no hang where one dies; the same bits afterwards."""
+    """Losses equal those of one process; if one is killed, the other ends; resuming is exact."""
     assert ended(start(1, "--epochs", 2, "--output", "one")) == [0]
     assert ended(start(2, "--epochs", 2, "--output", "two")) == [0, 0], (
         tmp_path / "log0"
@@ -101,7 +101,7 @@ def test_two_train_as_one_and_survive(start, tmp_path):
     assert contents[0] == contents[1]
 
 
-def test_placements_that_cannot_be():
+def test_invalid_distributions():
     for arguments, said in (
         ({"devices": 0}, "devices=0"),
         ({"processes": 2}, "coordinator should be HOST:PORT of the first process"),
@@ -128,7 +128,7 @@ LAMB = (*("--set", "optimizer=lamb", "--set", "loss=binary_cross_entropy", "--se
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), LAMB], ids=["sgd", "lamb"])
 def test_two_devices_train_as_one(more, run_python, tmp_path):
-    """By MirroredStrategy, the CPU split in two; batch statistics over both."""
+    """With MirroredStrategy on a CPU split in two, with batch statistics over both."""
     data.drawn_flowers(tmp_path / "flowers", train=8, val=3)
     for devices in (1, 2):
         done = run_python(

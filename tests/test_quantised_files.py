@@ -9,7 +9,7 @@ import keras_resnet
 from keras_resnet import export
 from keras_resnet.export import run_exported
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the converters about their own code
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of thei
     ],
 )
 def test_quantised(kind, name, tmp_path):
-    """In 8 bits, a scale for each channel of the kernels, grouped ones too."""
+    """8-bit kernels with a scale per channel, also for grouped convolutions."""
     format = kind.split()[0]
     model = small(name, classes=7, classifier_activation=None)
     options = {"quantize": "int8", "calibration_data": noise(16, 64, 64, 3)}
@@ -58,7 +58,7 @@ def test_quantised(kind, name, tmp_path):
 
 
 def _scales(path):
-    """The most scales of a kernel."""
+    """Returns the largest number of scales of a kernel."""
     if path.suffix == ".onnx":
         import onnx
 
@@ -72,7 +72,7 @@ def _scales(path):
 
 
 def _integer_convolutions(path):
-    """The convolutions whose kernels are int8."""
+    """Returns the convolutions with int8 kernels."""
     if path.suffix == ".onnx":
         import onnx
 
@@ -89,10 +89,10 @@ def _integer_convolutions(path):
     return [row for row in rows if types[row["inputs"][1]] is np.int8]
 
 
-def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
-    """Images that are held back are answered differently: a warning; `verify` fails."""
+def test_a_quantised_network_with_different_predictions_warns(tmp_path, caplog):
+    """The predictions on held-back images differ: exporting warns, and `verify` fails."""
     model = small("basic", seed=2, classes=50, classifier_activation=None)
-    narrow = 1e-3 * noise(60, 64, 64, 3)  # other images reach far beyond these
+    narrow = 1e-3 * noise(60, 64, 64, 3)  # the range of other images is much larger
     narrow[4::5] = noise(12, 64, 64, 3)
     path = export.onnx(model, tmp_path / "m.onnx", quantize="int8", calibration_data=narrow)
     assert "95% is required of a quantized network" in caplog.text
@@ -108,8 +108,8 @@ def test_a_quantised_network_that_differs_is_told_of(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
-def test_the_earlier_name_of_calibration_data(format, tmp_path):
-    """It is taken, with a warning: here up to the check that wants another argument beside it."""
+def test_deprecated_name_of_calibration_data(format, tmp_path):
+    """It works with a warning; here, the check of another argument then fails."""
     path = tmp_path / f"m{SUFFIXES[format]}"
     with (
         pytest.warns(FutureWarning, match="representative_data was renamed: pass calibration_data"),

@@ -85,7 +85,7 @@ ROOT = Path(__file__).parents[1]
     ],
     ids=str,
 )
-def test_what_is_refused(arguments, said):
+def test_invalid_recipes(arguments, said):
     with pytest.raises(ValueError, match=said):
         Recipe(**arguments)
 
@@ -93,7 +93,7 @@ def test_what_is_refused(arguments, said):
 @pytest.mark.parametrize(
     "model, named", [("resnetrs50", "maxpool"), ("resnet10t", "conv1"), ("resnetv2_18", "norm")]
 )
-def test_what_only_some_networks_have_can_be_named(model, named):
+def test_layers_of_certain_networks_are_valid_names(model, named):
     Recipe(model=model, weights="w.pth", freeze_until=named)
     if named != "conv1":
         with pytest.raises(ValueError, match=f"freeze_until should name a layer.*{named!r}"):
@@ -125,8 +125,8 @@ def test_changes():
         named_recipe("flower")
 
 
-def test_what_a_recipe_leaves_to_its_weights():
-    """It is theirs, at the recipe's size; what is said counts, until there are other weights."""
+def test_preprocessing_defaults_to_that_of_the_weights():
+    """It is adapted to the recipe's size; given fields take precedence, until weights change."""
     theirs = Preprocessing(236, 224, (0.5,) * 3, (0.4,) * 3, False, "bicubic", "squash")
     recipe = Recipe(image_size=128, std=(0.3, 0.3, 0.3), exif=True).with_pixels_of(theirs)
     expected = Preprocessing(135, 128, (0.5,) * 3, (0.3,) * 3, True, "bicubic", "squash")
@@ -140,7 +140,7 @@ def test_what_a_recipe_leaves_to_its_weights():
 
 
 def test_the_help_of_fields_stands_once():
-    """In the recipe's source, of which the page's table and the command's help are made."""
+    """The page's table and the command's help are generated from the recipe's source."""
     tools = runpy.run_path(ROOT / "tools" / "recipe_table.py")
     assert tools["table"]() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     about = {field.name: field.metadata["about"] for field in dataclasses.fields(Recipe)}
@@ -162,7 +162,7 @@ STEP = {"schedule": "step"}
 
 
 def test_the_named_ones_have_the_published_numbers():
-    """The article's, that of CIFAR ResNets in PyTorch, and torchvision's two."""
+    """Those of the article, of CIFAR ResNets in PyTorch, and torchvision's two."""
 
     def values(name, *fields):
         return tuple(getattr(RECIPES[name], field) for field in fields)
@@ -217,8 +217,8 @@ def test_the_table_of_resnet_strikes_back():
     assert RECIPES["a1"].preprocessing.resize == int(224 / 0.95)
 
 
-def test_images_of_weights_that_take_no_squares():
-    """timm's 256 x 192 at crop_pct 0.95: images of training are squares, resized by one length."""
+def test_square_images_with_weights_for_rectangles():
+    """timm's 256 x 192 at crop_pct 0.95: training images are square, resized by one length."""
     recipe = Recipe(image_size=224).with_pixels_of(Preprocessing((269, 202), (256, 192)))
     assert recipe.resize == 236
     assert Recipe(image_size=224).with_pixels_of(Preprocessing(235, 224)).resize == 235

@@ -33,7 +33,7 @@ def recipe_on(flowers, **changes):
 
 
 def model_file(path, classes=5, ends="softmax"):
-    """A Keras model that is none of ours."""
+    """Saves a Keras model that is not from this package."""
     inputs = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
     keras.Model(inputs, keras.layers.Dense(classes, ends)(x)).save(path)
@@ -41,7 +41,7 @@ def model_file(path, classes=5, ends="softmax"):
 
 
 def test_divergence_is_hintons():
-    """By NumPy in double precision: nothing between equal logits."""
+    """Computed by NumPy in double precision; 0 for equal logits."""
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(size=(2, 6, 4)).astype(np.float32)
 
@@ -71,13 +71,13 @@ def test_a_keras_model_teaches(flowers, tmp_path):
     "classes, ends, said",
     [(3, "softmax", "has 3 classes, and the data 5"), (5, None, "Add a softmax at its end")],
 )
-def test_teachers_that_cannot_teach(classes, ends, said, flowers, tmp_path):
+def test_invalid_teachers(classes, ends, said, flowers, tmp_path):
     recipe = recipe_on(flowers, teacher=model_file(tmp_path / "t.keras", classes, ends))
     with pytest.raises(ValueError, match=said):
         create_distillation(recipe, ["a", "b", "c", "d", "e"])
 
 
-def test_a_teacher_that_is_no_file(flowers, tmp_path):
+def test_unreadable_teachers(flowers, tmp_path):
     (tmp_path / "t.keras").write_bytes(b"no zip file")
     for name, said in (("t.keras", "cannot be read"), ("none.keras", "none.keras")):
         with pytest.raises(ValueError, match=said):
@@ -145,7 +145,7 @@ def test_each_size_is_compiled_once(flowers, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_average_is_what_is_saved(flowers, tmp_path, monkeypatch):
-    """The mean of the weights after three epochs, and the statistics of all batches."""
+    """The mean of the weights after three epochs, with statistics of all batches."""
     kept, write = [], callbacks.CheckpointCallback.on_epoch_end
 
     def keep(self, epoch, logs=None):
@@ -177,7 +177,7 @@ def test_the_average_is_what_is_saved(flowers, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_teaches(flowers, tmp_path):
-    """Another network learns to answer as it does: with a share of 1, from nothing else."""
+    """Another network learns from its outputs only, with a teacher share of 1."""
     teacher = train(recipe_on(flowers), tmp_path / "teacher")
     recipe = recipe_on(flowers, teacher=str(teacher), teacher_share=1.0, seed=1, epochs=6)
     recipe = dataclasses.replace(recipe, optimizer="adam", loss="binary_cross_entropy")
@@ -241,7 +241,7 @@ def test_jax_trains_the_same(flowers, tmp_path, run_python):
 
 
 def test_statistics_are_means_over_batches(tiny_rows):
-    """Each batch counts alike; what is frozen stays; the momentum is what it was."""
+    """Each batch has equal weight; frozen layers are unchanged; the momentum is restored."""
     model = create("resnet20", classes=5, input_shape=(32, 32, 3))
     features.freeze(model, "layer1")
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The published weights: every row against the networks."""
+"""The published weights: every row is checked against the networks."""
 
 import dataclasses
 import re
@@ -40,7 +40,7 @@ def test_find():
         keras_resnet.list_weights("resnet51")
 
 
-def test_a_whole_hash_names_the_file_by_its_start():
+def test_a_complete_hash_and_its_start_name_the_same_file():
     row, whole = registry.find("resnet50"), "0676ba61" + "0" * 56
     other = dataclasses.replace(row, sha256=whole, older="19c8e357" + "1" * 56)
     assert other.file == row.file and list(other.files) == list(row.files)
@@ -62,7 +62,7 @@ TIMM = registry.published()[17:]
 
 
 def test_rows_of_timm():
-    """What its files say of each other, and the networks of them."""
+    """Fields of each row are consistent with each other and with the networks."""
     assert len({(row.model, row.name) for row in TIMM}) == len(TIMM) > 140
     assert [row.model for row in TIMM] == sorted(
         (row.model for row in TIMM), key=keras_resnet.list_models().index
@@ -73,7 +73,7 @@ def test_rows_of_timm():
         assert row.preprocessing.crop == row.crop <= row.resize < 1.15 * row.crop + 1
         assert row.licence in licences and (row.licence == "cc-by-nc-4.0") == ("fb_" in row.name)
         assert row.mean in ((0.5,) * 3, (0.485, 0.456, 0.406))
-        # in1k is ImageNet's 1,000 classes, in12k a selection of its 21,000.
+        # in1k has ImageNet's 1,000 classes, in12k a selection of its 21,000.
         assert row.classes == (1000 if "in1k" in row.name else 11821 if "in12k" in row.name else 0)
         assert (row.accuracy is not None) == (row.classes == 1000)
         if row.test_crop:
@@ -81,7 +81,7 @@ def test_rows_of_timm():
             assert row.accuracy < row.test_accuracy < row.test_top5_accuracy
 
 
-def test_they_are_read_when_they_are_asked_for(run_imported):
+def test_rows_of_timm_are_read_when_needed(run_imported):
     program = (
         "import keras_resnet; from keras_resnet.weights import registry\n"
         "keras_resnet.create, keras_resnet.list_models('resnet*')\n"
@@ -92,8 +92,8 @@ def test_they_are_read_when_they_are_asked_for(run_imported):
     assert run_imported(program).stdout.split() == ["0", "1"]
 
 
-def test_the_best():
-    """As timm's table has them: with larger images too, and of 1,000 classes."""
+def test_the_best_weights():
+    """As in timm's table, also with larger images, among those with 1,000 classes."""
     assert registry.find("resnet50d").file == "hf://timm/resnet50d.ra4_e3600_r224_in1k"
     assert registry.find("resnet50d").best == (81.840, 288)
     assert registry.best_of("resnet50").name == "a1_in1k"

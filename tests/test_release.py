@@ -20,9 +20,9 @@ FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").iterdir())
 
 
 def tracked_files():
-    """The repository's files; those of a source distribution, where git does not say."""
+    """Returns the files that git tracks, and new ones; skips the test outside of a checkout."""
     if not (ROOT / ".git").exists():
-        pytest.skip("git says which files are the repository's, and this is no checkout")
+        pytest.skip("needs a git checkout, to list the files of the repository")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return sorted(name for name in names.splitlines() if (ROOT / name).is_file())
@@ -30,7 +30,7 @@ def tracked_files():
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the repository, since a build leaves files in it."""
+    """A copy of the repository, since builds leave files in it."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in tracked_files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def checkout(tmp_path_factory):
 
 
 def built(hook, checkout, **variables):
-    """The path of what setuptools builds, without what pip does around it."""
+    """Returns the path of what setuptools builds, without the overhead of pip."""
     code = "import sys; from setuptools import build_meta as b; print(getattr(b, sys.argv[1])('.'))"
     environment = {k: v for k, v in os.environ.items() if k != "KERAS_RESNET_URL"}
     done = subprocess.run(
@@ -61,7 +61,7 @@ def test_the_source_distribution_has_every_file(checkout):
 
 @pytest.mark.parametrize("url", ["", "https://example.org/owner/name"])
 def test_readme_outside_of_the_repository(checkout, url):
-    """Each link is absolute and of a file of the release, or is left out; code stays as it is."""
+    """Links are absolute, to files of the release, or removed; code blocks are unchanged."""
     folder = built("prepare_metadata_for_build_wheel", checkout, KERAS_RESNET_URL=url)
     metadata = email.message_from_bytes((folder / "METADATA").read_bytes())
     assert metadata["Author"] and metadata["License-Expression"] == "Apache-2.0"
@@ -79,7 +79,7 @@ def test_readme_outside_of_the_repository(checkout, url):
 
 
 def test_the_version_is_the_same_everywhere():
-    """In CITATION.cff, in the heading of the changes, and in the tags of container images."""
+    """In CITATION.cff, in the first heading of the changelog, and in tags of container images."""
     package = (ROOT / "keras_resnet" / "__init__.py").read_text()
     version = re.search(r'^__version__ = "(.+)"$', package, re.MULTILINE)[1]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
@@ -97,13 +97,13 @@ def passes(*command):
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
 def test_workflows(file):
-    """By actionlint's rules; its package brings them under another name."""
+    """Checked with actionlint, which its package installs under another name."""
     program = Path(sys.executable).with_name("jactionlint")
     passes(program, "--profile", "correctness", "--strict-exit", "--shellcheck=", file)
 
 
-def test_the_workflow_runs_what_is_promised():
-    """Every Python of the classifiers, both ends of the versions, and both modes of oneDNN."""
+def test_the_workflow_covers_supported_versions():
+    """All Python versions of the classifiers, lowest and newest packages, both modes of oneDNN."""
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
     rows = jobs["tests"]["strategy"]["matrix"]["include"]
     promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text())

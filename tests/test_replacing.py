@@ -51,10 +51,10 @@ def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     assert done == ["fsync", "replace"]
 
 
-def test_leftovers_of_the_dead_only(tmp_path):
+def test_leftovers_of_ended_processes_are_removed(tmp_path):
     program = """
 import sys, time
-import files  # by itself: the package's other modules take seconds to import
+import files  # without the package, which takes seconds to import
 with files.replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print(flush=True)
@@ -69,7 +69,7 @@ with files.replacing(sys.argv[1]) as temporary:
         (theirs,) = tmp_path.iterdir()
         ours = files.temporary_path(tmp_path / "x.txt")
         ours.write_text("half")
-        # Of a process of another container, which had our number.
+        # From a process in another container with the same process id.
         before = tmp_path / f".{os.getpid()}.0123abcd-0.x.txt"
         before.write_text("half")
         (tmp_path / ".hidden").write_text("somebody's")

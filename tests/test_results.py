@@ -1,4 +1,4 @@
-"""The results that docs/results.md shows: of which rows, and by which commands."""
+"""The results in docs/results.md: their rows and commands."""
 
 import csv
 import re
@@ -24,7 +24,7 @@ def test_the_page_is_made_of_the_rows(tool):
     assert tool["page"](tool["rows"]()) == (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
-def test_each_row_has_its_command_and_is_a_run_of_the_tools(tool):
+def test_each_row_has_a_valid_command_of_a_run(tool):
     runs = {run.name: run for run in tool["RUNS"]}
     help_of_train = re.sub(
         r"\x1b\[[0-9;]*m",

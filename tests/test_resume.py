@@ -1,4 +1,4 @@
-"""Killed trainings are resumed with the same bits; and errors if they cannot be."""
+"""Killed trainings are resumed bit for bit; errors if they cannot be resumed."""
 
 import contextlib
 import csv
@@ -26,7 +26,7 @@ from keras_resnet.training.callbacks import CROSS_ENTROPY, Averages
 from keras_resnet.training.checkpoint import TrainingState
 from keras_resnet.weights import save
 
-# All that has a state: order, augmentation, dropout, schedule, momentum, averages of two kinds.
+# All stateful parts: order, augmentation, dropout, schedule, momentum, two kinds of averages.
 ARGUMENTS = (
     *("train", "--data", "flowers", "--model", "resnet18", "--image-size", "32"),
     *("--epochs", "4", "--batch-size", "8", "--deterministic", "--save-every", "2"),
@@ -42,12 +42,12 @@ LAMB_ARGUMENTS = (
     *("--set", "train_sizes=[32, 40]", "--set", "loss=binary_cross_entropy"),
     *("--set", "augmentation.policy=rand-m7-mstd0.5-inc1"),
 )
-# The images of its tables have weights.
+# The tables contain weights of images.
 LABELS_ARGUMENTS = (*ARGUMENTS, "optimizer=sgd", "--set", "loss=binary_cross_entropy")
 
 
 def killed_once(arguments, reached, folder, delay=0.0, by=signal.SIGKILL, code=-signal.SIGKILL):
-    """What the training into a folder says until `reached()` and some seconds more."""
+    """Runs a training until `reached()`, kills it after a delay, and returns its output."""
     process = subprocess.Popen(
         [sys.executable, "-m", "keras_resnet_cli", *arguments, "--output", folder.name],
         cwd=folder.parent,
@@ -55,7 +55,7 @@ def killed_once(arguments, reached, folder, delay=0.0, by=signal.SIGKILL, code=-
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Ctrl+C is ignored by what a shell starts in the background.
+        # Processes started in the background by a shell ignore Ctrl+C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
@@ -91,7 +91,7 @@ def test_killed_at_random_moments(arguments, tmp_path, run_python):
     def writes():
         return any(file.name.endswith(checkpoint.NAME) for file in folder.glob(".*"))
 
-    # The second is killed while it writes, the others some time after they have written.
+    # The second one is killed while writing, the others some time after writing.
     before = 0
     said = [killed_once(arguments, has_written, folder, moments.uniform(0, 0.5))]
     said.append(killed_once(arguments, writes, folder))
@@ -121,7 +121,7 @@ def test_killed_at_random_moments(arguments, tmp_path, run_python):
 
 
 def small(optimizer):
-    """A compiled network of two layers, and its data."""
+    """A compiled network with a single layer, and its data."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, "softmax", name="fc")(inputs))
@@ -146,7 +146,7 @@ def fit(model, batches, *callbacks):
 
 
 class Watch(keras.callbacks.Callback):
-    """Notes the weights after each step."""
+    """Keeps the weights after each step."""
 
     def on_train_begin(self, logs=None):
         self.seen = []
@@ -156,7 +156,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def test_moving_averages_are_validated():
-    """Against NumPy; and training goes on with the weights themselves, to the bit."""
+    """Compared with NumPy; training continues with the raw weights, bit for bit."""
     twin, batches = small(SGD(0.5))
     fit(twin, batches, plain := Watch())
     model, _ = small(SGD(0.5, use_ema=True, ema_momentum=0.8))
@@ -175,7 +175,7 @@ def test_moving_averages_are_validated():
 
 
 def saved(folder):
-    """A checkpoint, and the variable that is its weights."""
+    """Saves a checkpoint with the weights of a layer; returns the layer and the progress."""
     layer = keras.layers.Dense(3)
     layer.build((None, 4))
     history = [{"epoch": 1, "val_accuracy": 0.5}]
@@ -184,7 +184,7 @@ def saved(folder):
     return layer, progress
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+def test_nan_weights_are_not_saved(tmp_path):
     layer, progress = saved(tmp_path)
     before = (tmp_path / checkpoint.NAME).read_bytes()
     layer.kernel.assign(np.full((4, 3), np.nan))
@@ -195,7 +195,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 @contextlib.contextmanager
 def files_of(size):
-    """The kernel refuses longer ones, as it would on a full disk."""
+    """Limits the size of files: the kernel rejects larger ones, as it would on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -232,7 +232,7 @@ def rows(folder):
 
 @pytest.mark.slow
 def test_a_training_meets_a_full_disk_and_goes_on(tmp_path, tiny_rows):
-    """What was saved stays; the best network answers as it was validated, by moving averages."""
+    """Saved files are kept; the best network has the validation loss of the moving averages."""
     drawn = data.drawn_flowers(tmp_path / "flowers", train=4, val=2)
     sizes = {"model": "resnet20", "image_size": 32, "batch_size": 8, "epochs": 2}
     recipe = Recipe(data=str(drawn), optimizer="sgd", ema_momentum=0.8, **sizes)
@@ -240,7 +240,7 @@ def test_a_training_meets_a_full_disk_and_goes_on(tmp_path, tiny_rows):
     kept = {}
 
     class Full(logging.Handler):
-        """Fills the disk once the first epoch is told of."""
+        """Fills the disk after the first epoch is logged."""
 
         def emit(self, record):
             if record.getMessage().startswith("Epoch 1/2"):
@@ -273,7 +273,7 @@ STATE = ("best.keras", checkpoint.NAME, "history.csv", "skipped.csv")
 
 @pytest.mark.slow
 def test_patience_ends_a_training(tmp_path, tiny_rows):
-    """That learns nothing: two epochs after the first."""
+    """Nothing is learned, so it stops two epochs after the first."""
     drawn = data.drawn_flowers(tmp_path / "flowers", train=4, val=2)
     sizes = {"model": "resnet20", "image_size": 32, "batch_size": 8, "epochs": 5}
     recipe = Recipe(
@@ -283,7 +283,7 @@ def test_patience_ends_a_training(tmp_path, tiny_rows):
     assert len(rows(folder)) == 3 and (folder / "last.keras").exists()
 
 
-def test_what_a_checkpoint_is_not(tmp_path):
+def test_damaged_checkpoints(tmp_path):
     _, written = saved(tmp_path)
     progress, state = checkpoint.load(tmp_path)
     assert progress == written
@@ -301,7 +301,7 @@ def test_what_a_checkpoint_is_not(tmp_path):
             found, arrays = checkpoint.load(tmp_path)
         except TrainingError as error:
             assert "cannot be read" in str(error)
-        else:  # where the bit says nothing
+        else:  # the bit has no effect
             assert found == progress
             assert all(np.array_equal(arrays[name], state[name]) for name in state)
     path.write_bytes(content[:50])

@@ -1,4 +1,4 @@
-"""Exports of features, and exports that answer in the stead of their network."""
+"""Exports of features, and exports that replace their network in other functions."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ from small_networks import NAMES, SUFFIXES, small, write_run
 import keras_resnet
 from keras_resnet import export, trained
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the converters warn of their own code
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the converters about their own code
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """60 pictures: of so many, a fifth is held back where a network is quantised."""
+    """60 pictures, enough to hold back a fifth for quantization."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for number in range(60):
@@ -29,7 +29,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """That of a run folder, as far as exports read it."""
+    """The network of a minimal run folder."""
     folder = tmp_path_factory.mktemp("runtimes") / "run"
     write_run(folder)
     return trained.open_network(folder)
@@ -41,7 +41,7 @@ def images_of(network, photos):
 
 
 def expected_of(network, layer, images):
-    """By Keras and NumPy: the output of the layer's last block, averaged over height and width."""
+    """Computes the output of a layer's last block with Keras, averaged over height and width."""
     if layer is None:
         return network.model.predict(images, verbose=0)
     block = network.model.get_layer({"layer1": "layer1.0", "avgpool": "layer2.0"}[layer])
@@ -61,7 +61,7 @@ def slow(*arguments):
     ],
 )
 def test_an_export_answers_as_its_network(format, layer, network, photos, command_here):
-    """By the command into the run folder, where it is found; verified there; and the same rows."""
+    """Exported by the command into the run folder, where it is found, verified and compared."""
     options = ("--layer", layer) if layer else ()
     done = command_here("export", network.run.folder, "--format", format, *options, "--json")
     assert done.returncode == 0, done.stderr
@@ -89,8 +89,8 @@ def test_an_export_answers_as_its_network(format, layer, network, photos, comman
         slow("litert", None, {}),
     ],
 )
-def test_8_bits_differ_as_their_record_says(format, layer, options, network, photos, tmp_path):
-    """On the very images on which it was compared: those that were held back."""
+def test_the_error_of_int8_is_that_of_the_record(format, layer, options, network, photos, tmp_path):
+    """On the images with which it was compared: those held back from calibration."""
     path = network.export(
         format,
         tmp_path / f"m{SUFFIXES[format]}",
@@ -115,7 +115,7 @@ def test_8_bits_differ_as_their_record_says(format, layer, options, network, pho
 
 
 def test_embed_and_predict_by_an_export(network, photos, tmp_path, command_here):
-    """Written as by Keras, but for rounding; a folder is of one runtime."""
+    """Rows equal Keras' up to rounding; a folder cannot mix runtimes."""
     run, exported = ("--run", network.run.folder), tmp_path / "m.onnx"
     network.export("onnx", exported)
     network.export("onnx", tmp_path / "features.onnx", layer="avgpool")
@@ -138,8 +138,8 @@ def test_embed_and_predict_by_an_export(network, photos, tmp_path, command_here)
     assert done.returncode == 1 and "has parts of another job: export was" in done.stderr
 
 
-def test_what_does_not_fit_is_refused(network, photos, tmp_path):
-    """An export of another layer, network, preprocessing or classes, and none."""
+def test_unsuitable_exports_are_refused(network, photos, tmp_path):
+    """Exports of another layer, network, preprocessing or classes, and missing ones."""
     own = network.run.folder
     classes = network.export("onnx", tmp_path / "classes.onnx")
     features = network.export("onnx", tmp_path / "features.onnx", layer="layer1")

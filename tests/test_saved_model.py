@@ -1,4 +1,4 @@
-"""SavedModels, run by TensorFlow as a server does."""
+"""SavedModels, run by TensorFlow as by a server."""
 
 import concurrent.futures
 import io
@@ -19,7 +19,7 @@ from keras_resnet import export, features
 
 PREPROCESSING = keras_resnet.Preprocessing(73, 64)
 NAMES = ["daisy", "rose & co", "tülip\nred"]
-READ = ["daisy", "rose & co", "tülip red"]  # a line each
+READ = ["daisy", "rose & co", "tülip red"]  # one line each
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def images():
 
 
 def test_both_signatures_in_a_tf1_session(exported):
-    """By tensor names, with the tag `serve`: what TensorFlow Serving does."""
+    """By tensor names, with the tag `serve`, like TensorFlow Serving."""
     model, preprocessing, version = exported
     content = list(images())
     normalised = np.stack([preprocessing(one) for one in content])
@@ -71,7 +71,7 @@ def test_both_signatures_in_a_tf1_session(exported):
     graph = (version / "saved_model.pb").read_bytes()
     assert b"_XlaMustCompile" not in graph and b"FusedBatchNorm" not in graph
     assert (version / "assets" / "class_names.txt").read_text("utf-8").splitlines() == READ
-    # Each weight once: the file is no larger than the numbers that the folded network has.
+    # Weights are stored once: files are as large as the weights of the folded network.
     values = sum(file.stat().st_size for file in (version / "variables").iterdir())
     assert values < 1.05 * 4 * model.count_params()
 
@@ -105,8 +105,8 @@ def test_export_json(exported):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("onednn", ["0", "1"])
-def test_a_new_process_answers_alike(onednn, exported, monkeypatch):
-    """With oneDNN or without, and without XLA, which the graph does not name."""
+def test_outputs_in_a_new_process(onednn, exported, monkeypatch):
+    """With and without oneDNN, and without XLA, which the graph does not need."""
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
     model, preprocessing, version = exported
     content = list(images())
@@ -122,7 +122,7 @@ def test_a_process_that_fails_is_an_error(tmp_path):
 
 @pytest.fixture(scope="module")
 def serve(exported):
-    """Function from encoded images to the probabilities of `serving_default`."""
+    """Returns a function from encoded images to the probabilities of `serving_default`."""
     loaded = tf.saved_model.load(exported[2])
     return lambda content: loaded.signatures["serving_default"](
         image_bytes=tf.constant(content, tf.string)
@@ -165,7 +165,7 @@ def test_unusual_images_are_answered(name, exported, serve):
     if picture.mode == "I;16":
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     theirs = preprocessing(encode(picture.convert("RGB"), "PNG"))
-    tolerance = 0.05 if name == "CMYK" else 1e-3  # TensorFlow converts CMYK by another formula
+    tolerance = 0.05 if name == "CMYK" else 1e-3  # TensorFlow uses another formula for CMYK
     np.testing.assert_allclose(answer, model(theirs[None])[0], atol=tolerance)
 
 
@@ -193,8 +193,8 @@ def test_unusual_images_are_answered(name, exported, serve):
         "many scans",
     ],
 )
-def test_what_is_no_image_is_an_error(content, exported, serve):
-    """With a reason; the next request is answered."""
+def test_invalid_images_are_errors(content, exported, serve):
+    """The error has a message, and the next request succeeds."""
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         serve([next(images()), content])
     assert len(raised.value.message) > 10
@@ -236,7 +236,7 @@ def test_versions_logits_and_backbones(tmp_path):
         ({"input_shape": (64, 64, 1)}, {"preprocessing": PREPROCESSING}, "expects 1 channels"),
     ],
 )
-def test_arguments_that_do_not_fit(arguments, options, message, tmp_path):
+def test_invalid_arguments(arguments, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export.saved_model(small("basic", **arguments), tmp_path / "m", **options)
     assert not (tmp_path / "m").exists()
@@ -255,7 +255,7 @@ def test_arguments_that_do_not_fit(arguments, options, message, tmp_path):
     ],
 )
 def test_images_are_prepared_as_the_model_takes_them(arguments, tmp_path):
-    """Pixels where it normalises itself; channels first where it has them so."""
+    """Pixels if the model normalises itself; channels first if the model has that format."""
     model = small("basic", **arguments)
     version = export.saved_model(model, tmp_path, preprocessing=PREPROCESSING)
     content = next(images())
@@ -299,8 +299,8 @@ def test_names_that_were_changed_are_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_and_what_they_left(tmp_path):
-    """Several write at once; what a killed one left is removed after a day."""
+def test_concurrent_exports_and_leftovers(tmp_path):
+    """Several processes can export at once; leftovers of killed ones are removed after a day."""
     left, fresh = tmp_path / ".old.unfinished", tmp_path / ".new.unfinished"
     for folder in (left, fresh, tmp_path / "²"):
         folder.mkdir()
@@ -336,7 +336,7 @@ def test_a_pyramid_in_half_precision_answers_in_float32(tmp_path):
 
 
 def test_a_version_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    """What fails leaves nothing; what is no version is passed over; a wrong answer is found."""
+    """Failures leave nothing; other entries are ignored; wrong outputs are detected."""
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").write_text("")
     model = small("basic")

@@ -35,7 +35,7 @@ def test_round_trip_of_types(dtype, tmp_path):
     for suffix in (".pth", ".safetensors"):
         path = weights.save(model, tmp_path / f"w{suffix}")
         stored = weights.read_state_dict(path)
-        assert stored["bn1.num_batches_tracked"].shape == ()  # as PyTorch's
+        assert stored["bn1.num_batches_tracked"].shape == ()  # as in PyTorch
         stored = stored["conv1.weight"]
         assert stored.dtype.name == ("float32" if dtype == "mixed_float16" else dtype)
         check_equal(model, keras_resnet.ResNet20(classes=7, dtype=dtype, weights=path))
@@ -63,7 +63,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, said", [("w.onnx", "should end in one of"), ("no/w.pth", "Create")])
-def test_targets_that_cannot_be(name, said, model, tmp_path):
+def test_invalid_paths(name, said, model, tmp_path):
     with pytest.raises(ValueError, match=said):
         weights.save(model, tmp_path / name)
 

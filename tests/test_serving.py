@@ -64,7 +64,7 @@ def expected(model, images):
 
 
 def test_warmup_requests_run(flowers):
-    """As the server reads them: each signature, each batch size, by the file's own protos."""
+    """Every signature and batch size runs, read with the protos of TensorFlow Serving."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     folder, _ = flowers
@@ -89,8 +89,8 @@ def test_warmup_requests_run(flowers):
     ]
 
 
-def test_the_configuration_files_are_the_servers():
-    """Read by the server's own protos; the compose file names files that are there."""
+def test_the_configuration_files_are_valid():
+    """They parse with the server's own protos; the compose file names existing files."""
     from tensorflow_serving.config import model_server_config_pb2
 
     config = text_format.Parse(
@@ -112,8 +112,8 @@ def test_the_configuration_files_are_the_servers():
 
 @pytest.fixture
 def run_example(monkeypatch, capsys):
-    """Runs an example in this process, without the seconds that a new one takes to import."""
-    monkeypatch.syspath_prepend(EXAMPLES)  # the examples import each other, as programs there do
+    """Runs an example in this process, which saves the import time of a new one."""
+    monkeypatch.syspath_prepend(EXAMPLES)  # the examples import each other by name
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -124,8 +124,8 @@ def run_example(monkeypatch, capsys):
     return run
 
 
-def test_the_clients_requests_are_understood(flowers, tmp_path, run_example):
-    """By a server that reads them as the protocols say, and asks the SavedModel."""
+def test_requests_of_the_clients(flowers, tmp_path, run_example):
+    """A server that follows the protocols answers them with the SavedModel."""
     import grpc
     import grpc_client
     import rest_client
@@ -159,14 +159,14 @@ def test_the_clients_requests_are_understood(flowers, tmp_path, run_example):
             code, said = run_example(client, picture, where, server, "--version", 1)
             file, _, answer = said.partition(": ")
             assert not code and file == str(picture) and len(json.loads(answer)) == 2
-            message, _ = run_example(client, broken, where, server)  # which Python prints
+            message, _ = run_example(client, broken, where, server)  # printed by Python
             assert message.startswith("Error: ") and "Traceback" not in message
             assert "400" in message or "INVALID_ARGUMENT" in message
 
 
 @contextlib.contextmanager
 def web_server():
-    """A server that has no model: it answers every POST with a page, and 200."""
+    """A server without a model: it answers every POST with a page and status 200."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -190,7 +190,7 @@ CLIENTS = ("rest_client.py", "load.py", "grpc_client.py")
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_what_clients_say_when_it_fails(client, flowers, tmp_path, run_example):
+def test_errors_of_the_clients(client, flowers, tmp_path, run_example):
     folder, _ = flowers
     picture = tmp_path / "rose.jpg"
     picture.write_bytes(next(encoded()))
@@ -199,7 +199,7 @@ def test_what_clients_say_when_it_fails(client, flowers, tmp_path, run_example):
 
     def said(image, host, *arguments):
         where = ("--host", host) if by_grpc else ("--url", f"http://{host}")
-        message, _ = run_example(client, image, *where, *arguments)  # which Python prints, and 1
+        message, _ = run_example(client, image, *where, *arguments)  # printed by Python
         assert message.startswith("Error: ") and "\n" not in message
         return message
 
@@ -207,7 +207,7 @@ def test_what_clients_say_when_it_fails(client, flowers, tmp_path, run_example):
     assert said(tmp_path, "localhost:1") == f"Error: {tmp_path}: Is a directory"
     with web_server() as host:
         unfit = said(picture, host)
-    nobody = said(picture, host)  # it has ended
+    nobody = said(picture, host)  # the server has stopped
     with serving_double.rest(served) as url, serving_double.grpc_server(served) as grpc_host:
         rest_host = url.removeprefix("http://")
         right, wrong = (grpc_host, rest_host) if by_grpc else (rest_host, grpc_host)
@@ -221,7 +221,7 @@ def test_what_clients_say_when_it_fails(client, flowers, tmp_path, run_example):
 
 @contextlib.contextmanager
 def litserve(version, tmp_path):
-    """The example's server on loopback; gives its URL."""
+    """Starts the example's server on the loopback interface; yields its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -241,7 +241,7 @@ def litserve(version, tmp_path):
         assert server.wait(5) == 0
         said = (tmp_path / "log").read_text()
         assert not [word for word in ("Traceback", "oneDNN", "cuda", "absl") if word in said], said
-        with pytest.raises(requests.ConnectionError):  # its other processes have ended too
+        with pytest.raises(requests.ConnectionError):  # its child processes have ended too
             requests.get(f"{url}/health", timeout=5)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -250,7 +250,7 @@ def litserve(version, tmp_path):
 
 
 def png_bomb(side):
-    """A PNG of a few bytes that claims to be `side` x `side`."""
+    """Returns a PNG of a few bytes that claims to be `side` x `side`."""
 
     def chunk(kind, content):
         check = struct.pack(">I", zlib.crc32(kind + content))
@@ -264,7 +264,7 @@ def png_bomb(side):
 
 
 def gif_of_many_frames():
-    """Some kilobytes; TensorFlow would decode all of it."""
+    """Returns a GIF of some kilobytes, of which TensorFlow would decode all frames."""
     stream = io.BytesIO()
     frames = [Image.new("P", (2000, 2000), number % 2) for number in range(20)]
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
@@ -334,12 +334,12 @@ def test_litserve(flowers, tmp_path, run_example):
         picture.write_bytes(images[0])
         _, said = run_example("load.py", picture, "--url", url, "--requests", 9, "--clients", 2)
         assert "9 requests by 2 clients" in said
-        # Half a request holds neither the others, nor the server when it is told to end.
+        # An incomplete request blocks neither other requests nor the shutdown.
         half = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
         head = "POST /v1/models/flowers:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100"
         half.sendall(f"{head}\r\n\r\n{{".encode())
         for given in (images[:1], [gif_with_a_large_frame(60_000)]):
-            (answer,) = rest_client.ask(where, given)  # it is still up
+            (answer,) = rest_client.ask(where, given)  # the server still responds
             expectation = expected(models[0], given)[0]
             np.testing.assert_allclose(answer["probabilities"], expectation, rtol=1e-4)
     half.close()

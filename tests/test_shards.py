@@ -1,4 +1,4 @@
-"""TFRecord shards, read back; tensorflow-datasets; CIFAR-10."""
+"""TFRecord shards: writing, reading back, and smaller images."""
 
 import io
 import json
@@ -112,7 +112,7 @@ def test_training_order_and_resuming(written):
     first, second = labels(every, 4), labels(every, 4)
     assert first != second
     try:
-        tf.random.set_seed(0)  # the program's seed takes no part
+        tf.random.set_seed(0)  # the global seed has no effect
         again, _ = data.tfrecords(written, **options)
         assert labels(again, 4) == first
     finally:
@@ -134,7 +134,7 @@ def test_workers_read_shards_of_their_own(written):
         data.tfrecords(written, worker=(4, 5))
 
 
-def test_files_of_others(written, tmp_path):
+def test_files_from_other_programs(written, tmp_path):
     with pytest.raises(data.DataError, match=r"no \*.tfrecord files"):
         data.tfrecords(tmp_path)
     for file in written.glob("*.tfrecord"):
@@ -215,8 +215,8 @@ def test_labels_beyond_the_classes(written):
 
 
 @pytest.mark.parametrize("filename", [b"same.jpg", pytest.param(None, marks=pytest.mark.slow)])
-def test_records_without_names_of_their_own(filename, flowers, tmp_path):
-    """Each is told apart by its file and place."""
+def test_records_without_unique_names(filename, flowers, tmp_path):
+    """They are identified by file and position."""
     good = next((flowers / "train" / "rose").iterdir()).read_bytes()
     for shard, contents in enumerate(([good, b"bad 1", good, b"bad 2"], [b"bad 3", good, good])):
         with tf.io.TFRecordWriter(str(tmp_path / f"{shard}.tfrecord")) as writer:
@@ -240,7 +240,7 @@ def test_records_without_names_of_their_own(filename, flowers, tmp_path):
 
 
 def test_one_writer_at_a_time(flowers, tmp_path):
-    """The second one is refused while the first one writes, and finds all done afterwards."""
+    """A second writer is refused while the first one writes, and has nothing to do afterwards."""
     refused = []
 
     def meanwhile(done, total):
@@ -255,7 +255,7 @@ def test_one_writer_at_a_time(flowers, tmp_path):
 
 
 def picture(width, height, mode="RGB"):
-    """A smooth one, of which a JPEG loses little."""
+    """A smooth image, which JPEG compresses with little loss."""
     small = np.random.default_rng(0).integers(64, 192, (3, 3, 3), np.uint8)
     image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
     return image.quantize(dither=Image.Dither.NONE) if mode == "P" else image.convert(mode)
@@ -300,7 +300,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def of_sizes(tmp_path_factory):
-    """(the folder, {file: its bytes in shards of at most 40 pixels a side})."""
+    """(folder, {file: content in shards with sides of at most 40 pixels})."""
     folder = tmp_path_factory.mktemp("sizes")
     for name, files in {"large": LARGE, "small": SMALL}.items():
         (folder / "in" / name).mkdir(parents=True)
@@ -332,7 +332,7 @@ def test_large_images_are_the_same_pictures_smaller(of_sizes, file, exif):
     image = Image.open(io.BytesIO(content))
     assert image.format == "JPEG"
     assert image.mode == ("L" if file in ("grey.jpg", "sixteen.png") else "RGB")
-    # Other readers turn it as they turned the original, if that was a JPEG.
+    # The orientation is kept for JPEGs, which other readers rotate like the original.
     assert image.getexif().get(0x0112, 1) == (6 if file == "turned.jpg" else 1)
 
 
@@ -377,7 +377,7 @@ def test_shards_of_before_there_were_sizes_go_on(flowers, written, tmp_path):
         ({"quality": 80}, "Pass max_side too"),
     ],
 )
-def test_sizes_that_cannot_be_meant(flowers, tmp_path, options, said):
+def test_invalid_sizes(flowers, tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         data.write_shards(flowers, tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""Similar images and duplicates, against brute force by NumPy."""
+"""Similar images and duplicates, compared with brute force by NumPy."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from keras_resnet import bulk, trained
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run folder as far as it is read, 30 images, and their embeddings in files of 8 rows."""
+    """A minimal run folder, 30 images, and their embeddings in files of 8 rows."""
     folder = tmp_path_factory.mktemp("similar")
     (folder / "run").mkdir()
     small("cifar").save(folder / "run" / "best.keras")
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 
 def vectors_of(index):
-    """{path: normalised embedding}, read by pyarrow as one table."""
+    """Returns {path: normalised embedding}, read by pyarrow."""
     rows = pq.read_table(index).to_pylist()
     found = {row["path"]: np.array(row["embedding"]) for row in rows if row["error"] is None}
     assert len(rows) == len(found) + 1
@@ -47,7 +47,7 @@ def vectors_of(index):
 
 
 def test_the_most_similar_images(folder, command_here):
-    """Of each image itself first, then those that NumPy finds; no row without an embedding."""
+    """The image itself comes first, then those that NumPy finds; bad images are left out."""
     vectors, photos = vectors_of(folder / "embeddings"), folder / "photos"
     paths, matrix = list(vectors), np.stack(list(vectors.values()))
     queries = ("05.png", "10.jpg", "07.png")
@@ -76,7 +76,7 @@ def test_the_most_similar_images(folder, command_here):
 
 
 def test_duplicates(folder, command_here):
-    """Equal files; at a lower threshold, the groups that a loop over all pairs makes."""
+    """Equal files; at a lower threshold, the groups found by a loop over all pairs."""
     photos = folder / "photos"
     done = command_here("duplicates", folder / "embeddings", "--threshold", 1)
     assert done.returncode == 0, done.stderr
@@ -106,7 +106,7 @@ def test_duplicates(folder, command_here):
 
 
 def written(folder, vectors, dtype=np.float32):
-    """A folder of embeddings as `embed` writes it, in three parts, and a fourth without any."""
+    """Writes embeddings in the format of `embed`: three parts, and a fourth without embeddings."""
     folder.mkdir()
     job = {"writes": "embeddings", "layer": "avgpool", "weights_sha256": "0", "preprocessing": {}}
     job |= {"export": None, "rows": len(vectors) + 1}
@@ -122,7 +122,7 @@ def written(folder, vectors, dtype=np.float32):
 
 
 def test_an_approximate_index_finds_what_brute_force_finds(tmp_path):
-    """Of the ten nearest among 50,000 in 300 clusters, at least 95 %; and all near duplicates."""
+    """At least 95 % of the ten nearest among 50,000 in 300 clusters, and all near duplicates."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(300, 32))
     vectors = centres[rng.integers(0, 300, 50_000)] + 0.5 * rng.normal(size=(50_000, 32))
@@ -144,9 +144,9 @@ def test_an_approximate_index_finds_what_brute_force_finds(tmp_path):
     assert {(group.path, *(path for path, _ in group.copies)) for group in groups} == pairs
 
 
-@pytest.mark.filterwarnings("ignore")  # the converter warns of its own code
-def test_what_cannot_be_searched(folder, tmp_path, command_here, monkeypatch):
-    """Another network, other preprocessing, no embeddings, damaged files, and no faiss."""
+@pytest.mark.filterwarnings("ignore")  # warnings of the converter about its own code
+def test_invalid_indexes(folder, tmp_path, command_here, monkeypatch):
+    """Another network, other preprocessing, no embeddings, damaged files, or no faiss."""
     photo, index = folder / "photos" / "05.png", folder / "embeddings"
     run = ("--run", folder / "run")
     shutil.copytree(folder / "run", tmp_path / "other")
@@ -186,8 +186,8 @@ def test_what_cannot_be_searched(folder, tmp_path, command_here, monkeypatch):
 
 @pytest.mark.slow
 def test_the_demo_shows_similar_pictures(folder, run_python):
-    """Those of which there are files, as the network sees them."""
-    pytest.importorskip("gradio", reason="the demo extra")
+    """Those whose files exist, as the network sees them."""
+    pytest.importorskip("gradio", reason="needs the demo extra")
     photo = folder / "photos" / "07.png"
     done = run_python(
         "-c",

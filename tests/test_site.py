@@ -37,7 +37,7 @@ def site(tmp_path_factory):
 
 
 def test_links_of_the_site(site):
-    """They lead to files and anchors of the site, or elsewhere by https."""
+    """They lead to files and anchors of the site, or to other sites over https."""
     for file, page in site.items():
         for link in page.links:
             parts = urlsplit(link)
@@ -76,13 +76,13 @@ def test_public_classes_and_functions_are_in_the_reference(site):
         module = importlib.import_module(f"keras_resnet.{name}")
         for public in getattr(module, "__all__", ()):
             found = getattr(module, public)
-            if callable(found):  # a constant has no docstring
+            if callable(found):  # constants have no docstrings
                 places = {f"keras_resnet.{name}", getattr(found, "__module__", "")}
                 assert {f"{place}.{public}" for place in places} & anchors, (name, public)
 
 
 def texts_of_the_code():
-    """Every string of the package, with "…" for what an f-string fills in."""
+    """Yields every string of the package, with "…" in place of the fields of f-strings."""
     for file in [*ROOT.glob("keras_resnet/**/*.py"), *ROOT.glob("keras_resnet_cli/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):

@@ -1,4 +1,4 @@
-"""Tables of files and labels: what they mean, and what is said of bad ones."""
+"""Tables of files and labels: their meaning, and errors in them."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ SIZE = {"image_size": 32, "batch_size": 4}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, draw_flowers):
-    """Two classes of three images each, and a table of them in the order of the class folders."""
+    """Two classes of three images each, with class folders; LINES is a table of them."""
     folder = draw_flowers(tmp_path_factory.mktemp("tables") / "photos", train=3, val=1) / "train"
     for name in ("daisy", "dandelion", "sunflower"):
         for file in (folder / name).iterdir():
@@ -28,7 +28,7 @@ def photos(tmp_path_factory, draw_flowers):
 
 @pytest.fixture
 def table(photos, request):
-    """Writes a table of the photos, which is removed at the end."""
+    """Writes a table of the photos, which is removed after the test."""
     written = []
 
     def write(*lines, name="labels.csv", encoding="utf-8", end="\n"):
@@ -52,7 +52,7 @@ LINES = [f"{name}/{number:03}.jpg,{name}" for name in ("rose", "tulip") for numb
 def test_a_table_is_the_same_source_as_class_folders(photos, table):
     expected = list_images(photos).source()
     file = table("file,label", *LINES)
-    for path in (file, photos):  # and a folder with a labels.csv
+    for path in (file, photos):  # as a file, and as a folder with labels.csv
         source = evaluation_source(path)
         assert source.class_names == expected.class_names and source.counts == expected.counts
         assert examples(source) == examples(expected)
@@ -75,7 +75,7 @@ def test_classes_are_in_alphabetical_order_whatever_the_order_of_the_rows(table)
 @pytest.mark.parametrize("delimiter", ",;\t")
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_delimiters_marks_and_ends_of_lines(table, delimiter, encoding, end):
+def test_delimiters_encodings_and_line_ends(table, delimiter, encoding, end):
     lines = [line.replace(",", delimiter) for line in ("file,label", *LINES)]
     lines[1] = f'"rose/000.jpg"{delimiter}"rose, of ""Damascus"" {delimiter}"'
     images = list_labelled(table(*lines, "", encoding=encoding, end=end))
@@ -84,7 +84,7 @@ def test_delimiters_marks_and_ends_of_lines(table, delimiter, encoding, end):
 
 
 def test_several_labels(table):
-    """In a cell, or in columns of 0 and 1: the same."""
+    """In one cell or in columns of 0 and 1, with equal results."""
     cells = ["rose;thorn", "", "rose", "thorn|tulip", "tulip; tulip", "tulip"]
     files = [line.split(",")[0] for line in LINES]
     expected = [[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1], [0, 0, 1]]
@@ -129,7 +129,7 @@ def test_the_weight_of_a_class_multiplies_that_of_its_images(table):
 
 def test_parts_are_tables_too(photos, table):
     table("file,label", *LINES[::2], name="train.csv")
-    table("file,label", LINES[1], name="val.csv")  # which lacks a class
+    table("file,label", LINES[1], name="val.csv")  # without one of the classes
     train, val = training_sources(photos)
     assert (train.count, val.count) == (3, 1)
     assert train.class_names == val.class_names == ("rose", "tulip")
@@ -198,13 +198,13 @@ GOOD = "rose/000.jpg,rose"
         (["file,label", GOOD, "tulip/000.jpg,tulip", GOOD], "lists rose/000.jpg more than once"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(table, lines, said):
+def test_errors_have_line_numbers(table, lines, said):
     with pytest.raises(data.DataError, match=said):
         list_labelled(table(*lines) if lines else table("", end=""))
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_what_is_no_utf8(table, encoding):
+def test_other_encodings_are_errors(table, encoding):
     line = 2 if encoding == "latin-1" else 1
     with pytest.raises(data.DataError, match=f"line {line}, is not in UTF-8"):
         list_labelled(table("file,label", "rose/000.jpg,rosé", encoding=encoding))
@@ -215,7 +215,7 @@ def test_an_absolute_path_inside_of_the_folder(photos, table):
     assert images.file(0) == f"{photos}/rose/000.jpg" and len(images) == 6
 
 
-def test_there_is_no_such_table(tmp_path):
+def test_missing_and_ambiguous_tables(tmp_path):
     with pytest.raises(data.DataError, match="does not exist"):
         evaluation_source(tmp_path / "no.csv")
     with pytest.raises(data.DataError, match=r"labels.csv and labels.parquet\. Keep one"):
@@ -274,7 +274,7 @@ def test_parquet(photos, table):
 
 
 def test_memory_for_each_file_of_a_table(run_imported):
-    """As for class folders; two sources, one that trains and one that validates."""
+    """The same limit as for class folders, for both parts of a split."""
     program = """
 import csv, re, numpy as np, tensorflow as tf
 from pathlib import Path
@@ -287,7 +287,7 @@ def write(count):
         for n in range(count):
             file.write(f"photographs/{n:026}.jpg,class{n % 80};class{n % 79},{n % 9}\\n")
     return Path("labels.csv")
-tables._why_unusable = lambda path: None  # they are not there
+tables._why_unusable = lambda path: None  # the files do not exist
 count = 250_000
 tables.list_table(write(1000)).source()
 before = memory()

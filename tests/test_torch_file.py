@@ -122,7 +122,7 @@ def test_wrappers_and_prefixes(wrapper, tmp_path):
         "criterion": {"weight": tensor(storage, (6,), (1,))},
         "optimizer": {"state": moments},
         wrapper: state,
-        "best_state": state,  # the same once more
+        "best_state": state,  # the same network again
         "epoch": 3,
         "args": namespace,
         "best": scalar,
@@ -142,7 +142,7 @@ def test_wrappers_and_prefixes(wrapper, tmp_path):
     ],
 )
 def test_of_several_networks_one_is_taken_or_none(saved, found, tmp_path):
-    """Numbers stand for networks; the first value of their kernel tells them apart."""
+    """Numbers stand for networks, whose first kernel starts with them."""
     storages = [Storage("Float", "0", np.arange(400, dtype=np.float32))]
 
     def network(value):
@@ -186,7 +186,7 @@ def test_torchscript_modules_and_compressed_entries_are_refused(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("weights/constants.pkl", b"")
         archive.writestr("weights/code/net.py", b"", zipfile.ZIP_DEFLATED)
-    assert list(weights.read_state_dict(path)) == ["a"]  # what is compressed is not needed
+    assert list(weights.read_state_dict(path)) == ["a"]  # the compressed entry is not needed
     path = zip_file(path, state, [storage], compression=zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("weights/constants.pkl", b"")
@@ -197,8 +197,8 @@ def test_torchscript_modules_and_compressed_entries_are_refused(tmp_path):
 
 @pytest.mark.parametrize("write", CONTAINERS)
 @pytest.mark.parametrize("name", ["torchvision.models.resnet.ResNet", "flowers.net.FlowerNet"])
-def test_whole_modules_are_called_so(name, write, tmp_path):
-    """Of a library's class and of the author's own."""
+def test_pickled_modules_are_recognized(name, write, tmp_path):
+    """With a class from a library or one defined by the user."""
     storage = Storage("Float", "0", np.zeros(1, np.float32))
     module = Call(name)
     module.state = {"_parameters": {"weight": tensor(storage, (1,), (1,))}, "_modules": {}}
@@ -216,7 +216,7 @@ def check_said(path, said):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_legacy_files_of_big_endian_machines(order, tmp_path):
-    """torch itself wrote the low byte first there too; the counts tell which it was."""
+    """torch itself wrote little-endian values there too; the counts show which order was used."""
     values = np.arange(6, dtype=np.float32)
     storage = Storage("Float", "0", values.astype(f"{order}f4"))
     state = {"a": tensor(storage, (2, 3), (3, 1))}
@@ -225,7 +225,7 @@ def test_legacy_files_of_big_endian_machines(order, tmp_path):
 
 
 def test_zip64(tmp_path, monkeypatch):
-    """Python's zipfile writes zip64 records from a size on, which is lowered here."""
+    """Python's zipfile writes zip64 records above a size limit, which is lowered here."""
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 20)
     values = np.arange(60, dtype=np.float32)
     storage = Storage("Float", "0", values)
@@ -260,8 +260,8 @@ def test_tensors_without_elements(write, tmp_path):
     assert weights.read_state_dict(path)["a"].shape == (0, 3)
 
 
-def test_what_python_2_and_torch_0_1_wrote(tmp_path):
-    """An OrderedDict made of a list of pairs, and parameters that get their tensor as a state."""
+def test_files_of_python_2_and_torch_0_1(tmp_path):
+    """An OrderedDict from a list of pairs, and parameters with the tensor in their state."""
     storage = Storage("Float", "3", np.arange(4, dtype=np.float32))
     parameter = Call("torch.nn.parameter.Parameter")
     parameter.state = (tensor(storage, (4,), (1,)), None, False, True, {})
@@ -282,7 +282,7 @@ def test_reading_imports_nothing_of_torch(real_data, run_imported):
 
 @pytest.mark.parametrize("shared", [1, 2, 3])
 def test_a_network_that_is_held_twice_is_one(shared, tmp_path):
-    """As by an attack on it; not so two that share their first layers."""
+    """As when an attack keeps its target; two networks with shared first layers are different."""
     storages = [
         Storage("Float", str(number), np.full(1, number, np.float32)) for number in range(6)
     ]

@@ -41,14 +41,14 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def finished(tiny_rows, draw_flowers, tmp_path_factory):
-    """A run in two phases, that was trained by a path as it is typed in the data's own folder."""
+    """A run with two phases, trained with a relative path of the data."""
     folder = tmp_path_factory.mktemp("training")
     flowers = draw_flowers(folder / "flowers", train=6, val=3)
-    # 5 % broken files, of those that train and of those that validate.
+    # 5 % broken files, both in training and in validation data.
     (flowers / "train" / "rose" / "notes.jpg").write_text("no image")
     whole = (flowers / "val" / "tulip" / "000.jpg").read_bytes()
     (flowers / "val" / "tulip" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    # The images that these weights take are the recipe's, which does not say others.
+    # The recipe does not specify preprocessing, so that of the weights is used.
     used = keras_resnet.Preprocessing(36, 32, std=(0.25, 0.25, 0.25), interpolation="bicubic")
     weights.save_hub(keras_resnet.ResNet18(classes=5), folder / "start", preprocessing=used)
     recipe = training.named_recipe(
@@ -83,7 +83,7 @@ def test_the_run_folder(finished):
     indices = json.loads((folder / "class_indices.json").read_text())
     assert indices == dict(enumerate_strings(["daisy", "dandelion", "rose", "sunflower", "tulip"]))
     written = json.loads((folder / "recipe.json").read_text())
-    assert written["data"] == str(flowers)  # from any other folder too
+    assert written["data"] == str(flowers)  # also valid in other folders
     assert written["image_size"] == 32
     assert written["resize"] == 36
     assert written["mean"] == [0.485, 0.456, 0.406] and written["std"] == [0.25] * 3
@@ -169,7 +169,7 @@ def test_a_finished_run_is_kept(finished, tmp_path):
 
 
 def test_a_run_that_is_finished_meanwhile_is_kept(tmp_path, monkeypatch):
-    """By another process, after this one has chosen the folder and before it has locked it."""
+    """It ends after this process has chosen the folder and before it has locked it."""
     folder = tmp_path / "runs" / "run"
 
     class Late(filelock.FileLock):
@@ -183,7 +183,7 @@ def test_a_run_that_is_finished_meanwhile_is_kept(tmp_path, monkeypatch):
     (folder / "recipe.json").write_text("{}")
     with locked(folder, training.Recipe()) as chosen:
         assert chosen == folder.with_name("run-2")
-    # What a process leaves that is killed between its report and its end.
+    # Left by a process that is killed after writing its report.
     for name in ("checkpoint.safetensors", ".lock", ".7.report.md"):
         (folder / name).write_text("")
     assert run_folder(folder, training.Recipe()) == folder.with_name("run-2")
@@ -196,7 +196,7 @@ def test_an_unfinished_run_goes_on_with_the_same_recipe_only(tmp_path):
     folder.mkdir()
     (folder / "recipe.json").write_text('{"epochs": 3, "classes": ["a"], "command": "x"}')
     recipe = training.Recipe(epochs=3)
-    # What an older release did not write has its default; where the data lies may change.
+    # Fields missing in older releases have their default; the location of the data may change.
     assert run_folder(folder, recipe) == folder
     assert run_folder(folder, recipe.changed({"data": "elsewhere"})) == folder
     with pytest.raises(ValueError, match="epochs was 3 and is 4"):
@@ -249,8 +249,8 @@ def short(finished):
 
 @pytest.fixture
 def undrawn(finished, tmp_path, monkeypatch):
-    """Function from a recipe to a run folder where nothing can be drawn, and its warnings."""
-    python = tmp_path / "python"  # beside which there is no program to draw diagrams with
+    """Returns a function from a recipe to a run folder without pictures, and its warnings."""
+    python = tmp_path / "python"  # without a program for diagrams beside it
     python.symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", "")
@@ -273,8 +273,8 @@ def undrawn(finished, tmp_path, monkeypatch):
     logging.getLogger("keras_resnet").removeHandler(handler)
 
 
-def test_a_loss_that_is_no_number(short, undrawn):
-    """What only adorns, and cannot be made, has not stopped the training before."""
+def test_a_loss_of_nan(short, undrawn):
+    """Before that, optional files that cannot be created do not stop the training."""
     recipe = short.changed({"optimizer": "sgd", "learning_rate": 1e30})
     run, warnings = undrawn(recipe)
     with pytest.raises(training.TrainingError, match="at step 2 of 3 in epoch 1") as error:
@@ -286,8 +286,8 @@ def test_a_loss_that_is_no_number(short, undrawn):
 
 
 @pytest.mark.slow
-def test_what_only_adorns_never_stops_the_work(short, undrawn):
-    """One warning each, and the report says what is missing."""
+def test_optional_files_never_stop_the_training(short, undrawn):
+    """There is one warning for each, and the report lists what is missing."""
     run, warnings = undrawn(short)
     assert training.train(short, run) == run
     pictures = {"model.svg", "curves.png", "confusion_matrix.png", "mistakes.png"}
@@ -300,7 +300,7 @@ def test_what_only_adorns_never_stops_the_work(short, undrawn):
     assert "![" not in report
 
 
-def test_a_run_as_a_folder_of_the_hub(finished, tmp_path, command_here):
+def test_save_hub_of_a_run(finished, tmp_path, command_here):
     folder, flowers, _ = finished
     done = command_here("save-hub", "--run", folder, "-o", tmp_path / "flowers")
     assert done.returncode == 0 and "hf upload OWNER/NAME" in done.stdout, done.stderr
@@ -316,7 +316,7 @@ def test_a_run_as_a_folder_of_the_hub(finished, tmp_path, command_here):
 
 
 def test_two_phases(finished):
-    """The head alone, on features that are computed once; then the stages that are not frozen."""
+    """First the head, on features that are computed once; then all stages that are not frozen."""
     run, _, _ = finished
     assert not list(run.glob(".*"))
     before = weights.read_state_dict(run.with_name("start") / "model.safetensors")
@@ -329,7 +329,7 @@ def test_two_phases(finished):
 
 @pytest.mark.slow
 def test_the_end_does_not_read_the_images_again(finished, tmp_path):
-    """Of images that can only be read in turn; but the validation once, and what is drawn from."""
+    """For streams, only the validation data and images for pictures are read."""
     folder, flowers, _ = finished
     run = shutil.copytree(folder, tmp_path / "run")
     recipe = training.Recipe.from_json((run / "recipe.json").read_text())
@@ -368,7 +368,7 @@ def test_the_end_does_not_read_the_images_again(finished, tmp_path):
         assert np.asarray(drawn.convert("L")).std() > 5
 
 
-def test_what_is_no_run(tmp_path, finished, network):
+def test_errors_of_incomplete_runs_and_bad_images(tmp_path, finished, network):
     with pytest.raises(
         ValueError, match=r"best\.keras, class_indices\.json, recipe\.json not found"
     ):
@@ -398,7 +398,7 @@ def test_old_names_warn_and_work(finished, network, tmp_path):
 
 
 def test_evaluation(finished, network, tmp_path):
-    """By the run, and by the file of weights: the accuracies that history.csv has."""
+    """Accuracies of a run and of its weights file equal those in history.csv."""
     folder, flowers, _ = finished
     history = rows(folder / "history.csv")
     best = max(history, key=lambda row: float(row["val_accuracy"]))
@@ -433,7 +433,7 @@ def test_evaluation(finished, network, tmp_path):
 
 
 def test_mirrored_images_are_averaged(finished, network):
-    """The mean of what the network answers on an image and on Pillow's mirror image of it."""
+    """The mean of the outputs for an image and for its mirror image by Pillow."""
     _, flowers, _ = finished
     files = sorted((flowers / "val" / "daisy").glob("*"))[:3]
     contents, mirrored = [], []
@@ -455,8 +455,8 @@ def test_mirrored_images_are_averaged(finished, network):
     }
 
 
-def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
-    """Of a folder without parts; wherever it lies now, and however it is typed."""
+def test_training_images_are_not_evaluated(finished, tmp_path, monkeypatch):
+    """For a folder without parts, also after it is moved, and with any form of its path."""
     folder, flowers, _ = finished
     split = {"validation_split": 0.5, "seed": 7}
     photos = shutil.copytree(flowers / "train", tmp_path / "photos")
@@ -484,7 +484,7 @@ def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
     assert counted("moved") == (said, 0, {f"moved/{name}" for name in names})
     shutil.copy(flowers / "val" / "rose" / "000.jpg", photos / "rose" / "new.jpg")
     assert counted(photos)[:2] == ("all 31 images; 15 of them were used in training", 15)
-    # Another folder of these classes where the other one was.
+    # Another folder with the same classes at the old location.
     other = data.drawn_flowers(tmp_path / "drawn", train=1, val=1, seed=5) / "train"
     other.rename(elsewhere / "photos")
     assert counted("photos")[:2] == ("all 5 images; 0 of them were used in training", 0)
@@ -497,8 +497,8 @@ def test_what_trained_is_not_evaluated(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_which_data_a_training_goes_on_with(finished, tmp_path):
-    """The same, wherever it lies; else the error names what changed."""
+def test_data_of_a_resumed_training(finished, tmp_path):
+    """It has to be the same, at any location; otherwise, the error lists the changes."""
     folder, flowers, recipe = finished
     run = shutil.copytree(folder, tmp_path / "run")
     (run / "report.md").unlink()
@@ -576,7 +576,7 @@ def test_the_fingerprints_of_shards_and_of_data_sets(finished, tmp_path):
 
 
 def test_a_training_leaves_the_caller_as_it_was():
-    """What is drawn after it, and without a seed, is what would have been drawn."""
+    """Random numbers drawn afterwards are the same as without the training."""
 
     def drawn():
         uniform = (tf.random.uniform(()), keras.random.uniform(()))
@@ -617,19 +617,19 @@ def test_commands(finished, command_here, tmp_path):
 
 
 @pytest.mark.slow
-def test_bad_files_are_named_and_the_others_answered(finished, command_here, tmp_path):
-    """In the order given."""
+def test_bad_files_are_reported_and_others_predicted(finished, command_here, tmp_path):
+    """In the given order."""
     folder, _, _ = finished
     (tmp_path / "text.jpg").write_text("no image")
     bad = ["text.jpg", "missing.jpg", tmp_path / "text.jpg"]
     files = [row["file"] for row in rows(folder / "predictions.csv")][:2]
-    given = [files[1], *bad, files[0], files[1], *bad * 20]  # whole batches are bad
+    given = [files[1], *bad, files[0], files[1], *bad * 20]  # including whole batches of bad files
     done = command_here("predict", *given, "--run", folder, "--json")
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert [row["file"] for row in found] == [files[1], files[0], files[1]]
     assert found[0]["classes"] == found[2]["classes"]
-    # In another place of its batch, an image's last digits may be others.
+    # Outputs can differ in the last digits by position in a batch.
     assert found[0]["probabilities"] == pytest.approx(found[2]["probabilities"], abs=1e-5)
     first = rows(folder / "predictions.csv")[0]
     assert found[1]["probabilities"][0] == pytest.approx(float(first["probability"]), abs=1e-5)
@@ -662,8 +662,8 @@ def test_the_newest_finished_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_newest_finished_run_is_asked(finished, command_here, tmp_path):
-    """Trained twice into one folder: what is asked next is the second training, and is named."""
+def test_the_newest_finished_run_is_used(finished, command_here, tmp_path):
+    """After two trainings with the same output, commands use the second one and name it."""
     folder, flowers, _ = finished
     image = next((flowers / "val").rglob("*.jpg"))
     done = command_here("predict", image)

@@ -37,8 +37,8 @@ WRONG = {
 
 
 @pytest.mark.slow
-def test_a_users_file_is_checked(tmp_path):
-    """By mypy --strict, that finds what is wrong and nothing else."""
+def test_mypy_on_code_of_a_user(tmp_path):
+    """mypy --strict finds all mistakes and nothing else."""
     (tmp_path / "right.py").write_text(RIGHT)
     (tmp_path / "wrong.py").write_text("\n".join(["import keras_resnet", *WRONG]))
     options = ("--strict", "--config-file=", "--follow-imports=silent", "--cache-dir", "cache")
@@ -71,8 +71,8 @@ def test_an_editor_completes():
     assert [parameter.name for parameter in signature.params] == list(ours)
 
 
-def test_static_names_are_those_that_there_are():
-    """Of `keras_resnet/__init__.py`: whoever adds a builder to a row adds its name there."""
+def test_static_names_equal_public_names():
+    """A new builder needs its name in `keras_resnet/__init__.py` too."""
     tree = ast.parse(Path(keras_resnet.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     names = {"__version__", "blocks", "layers"}
@@ -85,7 +85,7 @@ def test_static_names_are_those_that_there_are():
 
 
 def public(module):
-    """(name, function or class) of all that a module offers, and the methods of its classes."""
+    """Yields (name, function or class) for all public names of a module, with methods."""
     for name in module.__all__:
         found = getattr(module, name)
         if inspect.isfunction(found) or inspect.isclass(found):
@@ -103,10 +103,10 @@ def public(module):
         *("preprocessing", "trained", "training", "visualize", "weights"),
     ],
 )
-def test_what_is_public_has_types(subpackage):
+def test_public_functions_have_types(subpackage):
     for name, found in public(getattr(keras_resnet, subpackage)):
         if inspect.isclass(found) and "__init__" not in vars(found):
-            continue  # an error, whose arguments are Python's
+            continue  # an exception, with the arguments of Python's
         function = found.__init__ if inspect.isclass(found) else inspect.unwrap(found)
         hints = getattr(function, "__annotations__", {})
         parameters = [parameter for parameter in inspect.signature(function).parameters]

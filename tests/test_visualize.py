@@ -46,25 +46,25 @@ def test_diagrams(network, detail, tmp_path):
         assert dashed == changes
         assert len(re.findall('class="edge identity"', svg)) == blocks - changes
     elif name == "resnet20":
-        assert dashed == 2 * changes  # to the zeros, to the addition
+        assert dashed == 2 * changes  # to the zeros, and to the addition
     else:
-        assert dashed == 3 * changes  # to the convolution, to its BN, to the addition
-    # Of every block, as published: the parameters of layer1.1, two or three convolutions.
+        assert dashed == 3 * changes  # to the convolution, to its BN, and to the addition
+    # The published parameter count of layer1.1, with two or three convolutions.
     parameters = {"resnet18": "74.0 k", "resnet20": "4.67 k", "resnext50_32x4d": "71.2 k"}
     assert f"{parameters.get(name, '70.4 k')} parameters" in svg
-    assert svg.count("multiply&#45;adds") >= blocks + 2  # the title's and the head's
+    assert svg.count("multiply&#45;adds") >= blocks + 2  # those of the title and of the head
     assert [file.name for file in tmp_path.iterdir()] == ["model.svg"]
 
 
 @pytest.mark.parametrize("detail", ["block", "layer"])
 def test_text_stays_in_its_box(network, detail, tmp_path):
-    """In the widest font that the file names, as matplotlib measures it."""
+    """In the widest font named in the file, as measured by matplotlib."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
     _, model = network
     path = visualize.plot(model, tmp_path / "model.svg", detail)
-    tree = ElementTree.parse(path)  # noqa: S314 (our own file)
+    tree = ElementTree.parse(path)  # noqa: S314 (written above)
     boxes = 0
     for group in tree.iter("{http://www.w3.org/2000/svg}g"):
         texts = group.findall("{*}text")
@@ -123,7 +123,7 @@ def test_charts(tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that are written, as matplotlib has them."""
+    """The figures that are saved, as matplotlib objects."""
     figures = []
 
     def keep(figure, path):
@@ -149,12 +149,12 @@ def test_epochs_are_whole(epochs, drawn, tmp_path):
         assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 1.03 * max(values)
 
 
-ROSE = "\U0010fff0"  # of no script: no font that a machine may have draws it
+ROSE = "\U0010fff0"  # in a private use area: no installed font has it
 
 
 @pytest.fixture
 def rose_font(tmp_path, monkeypatch):
-    """Installs a font that has the character ROSE and no other."""
+    """Installs a font with the character ROSE only."""
     builder = FontBuilder(1000)
     builder.setupGlyphOrder([".notdef", "rose"])
     builder.setupCharacterMap({ord(ROSE): "rose"})
@@ -186,7 +186,7 @@ def test_names_in_a_script_that_a_font_has(rose_font, drawn, tmp_path):
 
 
 def test_names_that_no_font_has(drawn, tmp_path):
-    """matplotlib warns of what it cannot draw, which is an error here."""
+    """matplotlib warns about characters that it cannot draw; here, warnings are errors."""
     picture = np.zeros((20, 30, 3), np.uint8)
     names = ["daisy", ROSE, "5$ and 6$"]
     visualize.confusion_matrix(np.eye(3, dtype=int), names, tmp_path / "matrix.png")
@@ -204,7 +204,7 @@ def test_names_that_no_font_has(drawn, tmp_path):
 @pytest.mark.parametrize(
     "row",
     [
-        # A basic block and a grouped bottleneck: the others are rows with other numbers.
+        # A basic block and a grouped bottleneck; the others differ only in their numbers.
         pytest.param(
             row, id=row.file, marks=[] if row.model in ("resnet18", "resnext50_32x4d") else SLOW
         )
@@ -212,7 +212,7 @@ def test_names_that_no_font_has(drawn, tmp_path):
         if row.gflops
     ],
 )
-def test_multiply_adds_are_the_published_ones(row, models={}):  # noqa: B006 (built once)
+def test_multiply_adds_are_the_published_ones(row, models={}):  # noqa: B006 (a cache)
     if row.model not in models:
         models.clear()
         models[row.model] = keras_resnet.create(row.model)
@@ -226,7 +226,7 @@ def test_multiply_adds_are_the_published_ones(row, models={}):  # noqa: B006 (bu
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_summary_of_a_cifar_network(data_format):
-    """The multiply-adds of the paper's table 6 layout, counted from its section 4.2."""
+    """Multiply-adds of the layout in section 4.2 of the paper."""
     stages = visualize.summary(keras_resnet.ResNet20(data_format=data_format))
     per_pixel = [
         3 * 16 * 9,
@@ -246,7 +246,7 @@ def test_a_table_says_what_is_summed():
     console.print(visualize.summary_table(model, 96))
     text = console.export_text()
     assert "resnet18, an image of 96 x 96 x 3" in text
-    assert "11,176,512" in text  # torchvision's count less fc's 513,000
+    assert "11,176,512" in text  # torchvision's count minus the 513,000 of fc
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
 
@@ -290,12 +290,12 @@ def test_commands(command_here, tmp_path):
 
 
 def test_networks_inside_of_a_model():
-    """Each has its stages, and all parameters are counted once."""
+    """Each has its own stages, and all parameters are counted once."""
     inputs = keras.Input((32, 32, 3))
     options = {"include_top": False, "pooling": "avg", "name": "net"}
     nets = [keras_resnet.create(name, **options) for name in ("resnet20", "resnet32", "resnet20")]
     outputs = []
-    for number, net in enumerate(nets):  # Keras wants other names for layers of one model
+    for number, net in enumerate(nets):  # Keras needs distinct names of layers in a model
         outputs.append(keras.Sequential([inputs, net], name=f"s{number}")(inputs))
     model = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.Concatenate()(outputs)))
     stages = {stage.name: stage for stage in visualize.summary(model)}

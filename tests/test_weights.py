@@ -84,7 +84,7 @@ def without(state, *keys):
 
 
 def message_of(path, model):
-    """What loading says, which is at most five lines of which each can be read."""
+    """Returns the error message of loading, which has at most five lines."""
     with pytest.raises(CheckpointError) as caught:
         weights.load(model, path)
     message = str(caught.value)
@@ -121,7 +121,7 @@ def test_the_advice_on_a_head_and_channels_works(missing, channels, tmp_path, re
 
 @pytest.mark.parametrize("name", ["fc.1", "head.fc", "last_linear", "classifier", "fc", "top"])
 def test_heads_of_other_names(name, tmp_path, resnet20_state, caplog):
-    """Beside another matrix, whose name says nothing of classes; it is left over, and named."""
+    """Another matrix, whose name is not that of a classifier, is ignored and reported."""
     heads = {f"{name}.{leaf}": resnet20_state[f"fc.{leaf}"] for leaf in ("weight", "bias")}
     backbone = without(resnet20_state, "fc")
     model = keras_resnet.ResNet20()
@@ -141,7 +141,7 @@ def test_heads_of_other_names(name, tmp_path, resnet20_state, caplog):
         {"fc": (10, 99)},
     ],
 )
-def test_what_is_no_classifier(head, tmp_path, resnet20_state):
+def test_heads_that_are_not_classifiers(head, tmp_path, resnet20_state):
     backbone = without(resnet20_state, "fc")
     heads = {f"{name}.weight": np.zeros(shape, np.float32) for name, shape in head.items()}
     path = state_dict_file(tmp_path / "w.pth", {**backbone, **heads})
@@ -154,7 +154,7 @@ def test_what_is_no_classifier(head, tmp_path, resnet20_state):
 
 
 def numbers(**shapes):
-    """Tensors by name, of which `__` is a dot."""
+    """Random arrays by name, with `__` for dots."""
     rng = np.random.default_rng(0)
     return {
         name.replace("__", "."): rng.normal(size=shape).astype(np.float32)
@@ -165,7 +165,7 @@ def numbers(**shapes):
 @pytest.mark.parametrize("prefix", ["", "model.backbone."])
 @pytest.mark.parametrize("name", ["projection_head.fc", "projector.linear", "neck.fc", "p.fc"])
 def test_a_projection_is_no_classifier(name, prefix, resnet20_state):
-    """Though its last name may be a classifier's."""
+    """Even if the last part of its name is that of a classifier."""
     backbone = {prefix + key: value for key, value in without(resnet20_state, "fc").items()}
     state = {**backbone, **numbers(**{f"{name}.weight": (128, 64), f"{name}.bias": (128,)})}
     with pytest.raises(CheckpointError, match=r"2 missing from the file: fc\.bias, fc\.weight"):
@@ -196,10 +196,8 @@ def test_the_nearest_classifier_is_taken(other, head, prefix, resnet20_state):
         ("head.fc", {"head__norm__weight": (64,), "head__norm__bias": (64,)}),
     ],
 )
-def test_what_stands_before_the_classifier_is_refused(
-    head, between, prefix, resnet20_state, tmp_path
-):
-    """The network's answers are not those of the file without it. Its features are."""
+def test_layers_before_the_classifier_are_refused(head, between, prefix, resnet20_state, tmp_path):
+    """Without them, the network would have other outputs, but its features are equal."""
     state = {prefix + key: value for key, value in without(resnet20_state, "fc").items()}
     state |= numbers(**between)
     state |= {f"{head}.{leaf}": resnet20_state[f"fc.{leaf}"] for leaf in ("weight", "bias")}
@@ -219,8 +217,8 @@ def test_what_stands_before_the_classifier_is_refused(
         np.testing.assert_array_equal(value, resnet20_state[key])
 
 
-def test_what_stands_between_the_stages_is_refused(tmp_path, resnet20_state):
-    """A layer that a network may need is no decoder: it is ignored only if that is asked for."""
+def test_layers_between_the_stages_are_refused(tmp_path, resnet20_state):
+    """The network may need them, unlike those of a decoder, so ignoring them is explicit."""
     state = {}
     for key, value in resnet20_state.items():
         state[key] = value
@@ -233,7 +231,7 @@ def test_what_stands_between_the_stages_is_refused(tmp_path, resnet20_state):
     keras_resnet.ResNet20(weights=path, ignore=["attention.*"])
 
 
-def test_a_small_stem_is_called_so(tmp_path, resnet18_state):
+def test_a_small_stem_is_recognized(tmp_path, resnet18_state):
     state = {**resnet18_state, "conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}
     path = state_dict_file(tmp_path / "w.pth", state)
     message = message_of(path, keras_resnet.ResNet18(classes=7))
@@ -241,7 +239,7 @@ def test_a_small_stem_is_called_so(tmp_path, resnet18_state):
     assert "adapt" not in message
 
 
-def test_the_network_of_clip_is_called_so(tmp_path, resnet18_state):
+def test_the_network_of_clip_is_recognized(tmp_path, resnet18_state):
     stem = {
         "visual.conv1.weight": np.zeros((32, 3, 3, 3), np.float32),
         "visual.conv2.weight": np.zeros((32, 32, 3, 3), np.float32),
@@ -256,8 +254,8 @@ def test_the_network_of_clip_is_called_so(tmp_path, resnet18_state):
     assert "with a stem of three convolutions, as in CLIP" in message
 
 
-def test_a_mapping_of_a_training(resnet20_state):
-    """Other things than tensors are in it, and tensors of another library (here TensorFlow's)."""
+def test_a_mapping_with_training_state(resnet20_state):
+    """It also contains other values, and tensors of another library, here TensorFlow."""
     tensors = {key: keras.ops.convert_to_tensor(value) for key, value in resnet20_state.items()}
     saved = {"epoch": 3, "arch": "resnet20", "best": np.float32(0.9), "model": {"ema": tensors}}
     model = keras_resnet.ResNet20()
@@ -266,8 +264,8 @@ def test_a_mapping_of_a_training(resnet20_state):
         np.testing.assert_array_equal(value, resnet20_state[key])
 
 
-def test_what_no_network_here_fits(tmp_path, resnet20_state):
-    """A file of another kind, a relative, and a file of this very network that lost a part."""
+def test_files_that_fit_no_network(tmp_path, resnet20_state):
+    """A file of another kind, a variant, and a file of the same network without some tensors."""
     others = {f"features.{number}.weight": np.zeros(1, np.float32) for number in range(3000)}
     long = {f"{'a' * 1000}.{number}": np.zeros(1, np.float32) for number in range(9)}
     relative = {**resnet20_state, "layer1.0.se.fc1.weight": np.zeros((4, 4), np.float32)}
@@ -315,7 +313,7 @@ def test_no_top_ignores_the_head(tmp_path, resnet18_state, caplog):
 
 @pytest.fixture(scope="module")
 def rgb_files(tmp_path_factory, resnet20_state):
-    """A ResNet-20 for RGB, in each format."""
+    """A ResNet-20 for RGB images, in each format."""
     folder = tmp_path_factory.mktemp("rgb")
     path = state_dict_file(folder / "w.pth", resnet20_state)
     model = keras_resnet.ResNet20(weights=path)
@@ -347,7 +345,7 @@ def test_the_first_convolution_adapts_when_asked(name, channels, rgb_files, resn
     built = keras_resnet.ResNet20(weights=rgb_files / name, first_conv="adapt", **shape)
     for network in (model, built):
         adapted = weights.to_state_dict(network)["conv1.weight"]
-        # The same grey in all channels gives the same answer.
+        # Equal channels give the same output as gray images.
         np.testing.assert_allclose(adapted.sum(1), kernel.sum(1), atol=1e-5)
 
 
@@ -374,7 +372,7 @@ def test_adapting_is_not_advised_where_it_would_not_do(tmp_path, resnet18_state)
     other = {key: value for key, value in resnet18_state.items() if "layer4" not in key}
     with pytest.raises(CheckpointError, match=r"conv1\.weight is \(64, 3, 7, 7\)") as error:
         weights.load(model, state_dict_file(tmp_path / "other.pth", other))
-    assert "adapt" not in str(error.value)  # which would not do
+    assert "adapt" not in str(error.value)  # it would not be sufficient
 
 
 def test_a_damaged_keras_file(tmp_path):
@@ -393,12 +391,12 @@ import keras_resnet
 def memory(kind):
     return int(re.search(rf"{kind}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-# Large pieces go back to the system when they are freed (M_MMAP_THRESHOLD): free ones don't count.
+# Large blocks are returned to the system when freed (M_MMAP_THRESHOLD), so they do not count.
 ctypes.CDLL(None).mallopt(-3, 2**17)
 model = keras_resnet.ResNet18()
 first = None
 for name in sys.argv[1:]:
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is used now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     before = memory("VmRSS")
     first = first or before
     keras_resnet.weights.load(model, name)
@@ -420,7 +418,7 @@ def test_loading_takes_little_more_memory_than_the_file(run_imported, tmp_path):
 
 
 def test_relatives_are_told_apart(resnet18_state):
-    """A network with more in its blocks is not called by the name of the plain one."""
+    """A network with additional layers in its blocks is not taken for the plain one."""
     state = {**resnet18_state, "layer1.0.se.fc1.weight": np.zeros(1, np.float32)}
     assert (
         recognise(state).text == "a variant of resnet18 (attention='se', squeezed=1) with 7 classes"
@@ -429,8 +427,8 @@ def test_relatives_are_told_apart(resnet18_state):
 
 
 @pytest.mark.parametrize("version", ["v1", "v1.5"])
-def test_names_of_two_networks_ask_for_the_version(version, caplog):
-    """As maskrcnn_benchmark has them; basic blocks do not differ."""
+def test_ambiguous_names_need_the_version(version, caplog):
+    """Those of maskrcnn_benchmark; basic blocks have no versions."""
     model = small("bottleneck", version=version)
     before = snapshot(model)
     state = {
@@ -458,7 +456,7 @@ def test_names_of_two_networks_ask_for_the_version(version, caplog):
 
 @pytest.fixture(scope="module")
 def of_versions(tmp_path_factory):
-    """ResNet-50s of 3 classes, of either version, in formats that say it and one that cannot."""
+    """ResNet-50s with 3 classes, of both versions, in formats with and without the version."""
     folder = tmp_path_factory.mktemp("versions")
     for version in ("v1", "v1.5"):
         model = keras_resnet.ResNet50(classes=3, version=version)
@@ -481,7 +479,7 @@ def test_a_file_says_its_version(suffix, of_versions):
         assert {block.version for block in blocks} == {version}
 
 
-def test_a_file_that_cannot_say_its_version(of_versions, caplog):
+def test_files_without_their_version(of_versions, caplog):
     with caplog.at_level(logging.INFO, "keras_resnet"):
         named_network(of_versions / "v1.5.weights.h5")
     assert (
@@ -505,8 +503,8 @@ def test_a_file_that_cannot_say_its_version(of_versions, caplog):
         (b"7", None),
     ],
 )
-def test_a_config_in_a_file_of_keras(config, said, tmp_path, rgb_files):
-    """Of which nothing is built; what it says of no use is as if it were not there."""
+def test_config_in_a_keras_file(config, said, tmp_path, rgb_files):
+    """Nothing in it is instantiated, and unknown contents are ignored."""
     path = tmp_path / "w.keras"
     with zipfile.ZipFile(rgb_files / "w.keras") as source, zipfile.ZipFile(path, "w") as target:
         target.writestr("config.json", config)
@@ -550,8 +548,8 @@ def test_what_is_assumed_is_said_by_family(name, said, tmp_path, caplog):
     assert said in caplog.text
 
 
-def test_a_call_with_two_versions(tmp_path, of_versions):
-    """It can be made as it stands; the other version is beside it."""
+def test_advice_with_two_versions(tmp_path, of_versions):
+    """The call is valid, and the other version is mentioned."""
     state = weights.read_state_dict(of_versions / "v1.5.safetensors")
     named = {f"stem.{k}" if k.startswith(("conv1.", "bn1.")) else k: state[k] for k in state}
     call = weights.inspect(state_dict_file(tmp_path / "w.pth", named)).call

@@ -16,14 +16,14 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Global:
-    """Pickles as the bare name of a global."""
+    """Pickled as the bare name of a global."""
 
     def __init__(self, name):
         self.name = name
 
 
 class Call:
-    """Pickles as a call of a global, followed by a state where there is one."""
+    """Pickled as a call of a global, followed by its state, if any."""
 
     state = None
 
@@ -32,23 +32,23 @@ class Call:
 
 
 class Storage:
-    """Pickles as a persistent id."""
+    """Pickled as a persistent id."""
 
     def __init__(self, kind, key, values, view=()):
         self.kind, self.key, self.values, self.view = kind, key, values, view
 
 
 class PersistentId:
-    """Pickles as a persistent id that is `value` itself."""
+    """Pickled as a persistent id that is `value` itself."""
 
     def __init__(self, value):
         self.value = value
 
 
 class TorchPickler(pickle._Pickler):
-    """Writes what torch.save writes, opcode by opcode; Python's own pickler is the engine."""
+    """Writes the same opcodes as torch.save, based on Python's own pickler."""
 
-    no_view = ()  # what stands behind a storage that is no view of another
+    no_view = ()  # the view of a storage that is not a view
 
     def persistent_id(self, value):
         if isinstance(value, Storage):
@@ -112,9 +112,9 @@ def legacy_file(path, value, storages, order="<", little_endian=True):
 
 
 def tar_file(path, value, storages):
-    """A file of torch 0.1: its tensors lie outside of the pickle, which refers to them.
+    """Writes a file of torch 0.1: tensors are outside of the pickle, which refers to them.
 
-    Every member is added with a fraction of a second, which makes tarfile write pax headers.
+    Modification times have fractions of a second, so that tarfile writes pax headers.
     """
     tensors = []
 

@@ -21,7 +21,7 @@ SIZES = ((64, 64), (65, 97))
 
 
 def main():
-    """Writes both files beside this one."""
+    """Writes both files to this folder."""
     logits, keys = {}, {}
     for name in NAMES:
         model = torchvision.models.get_model(name, num_classes=7).eval()

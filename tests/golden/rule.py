@@ -15,7 +15,7 @@ import numpy as np
 
 
 def array(name, shape):
-    """The array called `name`."""
+    """Returns the array with this name."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     leaf = name.split(".")[-1]
     if leaf == "num_batches_tracked":

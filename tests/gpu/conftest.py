@@ -1,6 +1,6 @@
-"""Collected for `-m gpu` only, as keras would be imported before the parity suite's torch."""
+"""Collected with `-m gpu` only, as keras would be imported before the parity suite's torch."""
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Passes over this folder where other tests are asked for."""
+    """Ignores this folder unless its tests are selected."""
     return None if config.getoption("markexpr") == "gpu" else True

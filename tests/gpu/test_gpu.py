@@ -1,4 +1,4 @@
-"""On a GPU: outputs are those of the CPU, and training runs. docs/gpu.md has the command."""
+"""On a GPU: outputs equal those on the CPU, and training works. See docs/gpu.md for the command."""
 
 import keras
 import numpy as np
@@ -14,9 +14,9 @@ GPUS = tf.config.list_logical_devices("GPU")
 
 @pytest.fixture(autouse=True)
 def gpu():
-    """The first GPU, with float32 that is multiplied as such."""
+    """Runs on the first GPU, without TensorFloat-32."""
     if not GPUS:
-        pytest.skip("TensorFlow sees no GPU here")
+        pytest.skip("TensorFlow finds no GPU")
     tf.config.experimental.enable_tensor_float_32_execution(False)
     keras.utils.set_random_seed(0)
     with tf.device(GPUS[0].name):
@@ -32,13 +32,13 @@ def relative_error(found, expected):
 
 
 def on_the_cpu(function, *arrays):
-    """What a function makes of arrays there."""
+    """Calls a function on arrays on the CPU."""
     with tf.device("CPU:0"):
         return function(*map(tf.constant, arrays))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
-def test_answers_are_the_cpus(name):
+def test_outputs_equal_those_on_the_cpu(name):
     model = keras_resnet.create(name, classes=7, classifier_activation=None)
     x = images(2, 97, 64, 3)
     found = model(tf.constant(x))
@@ -51,7 +51,7 @@ def test_answers_are_the_cpus(name):
 
 @pytest.mark.parametrize("groups", [1, 32])
 @pytest.mark.parametrize("strides", [1, 2])
-def test_a_convolution_and_its_gradients_are_the_cpus(groups, strides):
+def test_convolution_and_gradients_equal_those_on_the_cpu(groups, strides):
     layer = Conv2D(64, 3, strides=strides, padding="symmetric", groups=groups)
     layer.build((None, 15, 16, 64))
     x, kernel = images(2, 15, 16, 64), layer.kernel.numpy()

@@ -1,6 +1,6 @@
 """Checkpoints in the layouts of public projects, written from a torchvision network.
 
-Each takes a network and returns what is saved.
+Each function takes a network and returns what is saved.
 """
 
 import argparse
@@ -17,7 +17,7 @@ LAYOUTS = {}
 
 
 def layout(project, head=False, **how):
-    """Notes a layout: whose it is, whether its head is a classifier, and arguments to load it."""
+    """Registers a layout: its project, whether its head is a classifier, arguments to load it."""
 
     def note(function):
         LAYOUTS[function.__name__] = (project, head, how, function)
@@ -27,7 +27,7 @@ def layout(project, head=False, **how):
 
 
 def put(state, prefix, head=None):
-    """A state_dict under a prefix; its head under another name, or left out."""
+    """Returns a state_dict with a prefix; its head is renamed or left out."""
     return {
         prefix
         + (key.replace("fc.", f"{head}.", 1) if head and key.startswith("fc.") else key): value
@@ -53,7 +53,7 @@ def conv(name, rows, columns, side=3):
 
 
 def other(net):
-    """The same network with other numbers."""
+    """Returns the state_dict of the same network with other values."""
     torch.manual_seed(5)
     changed = copy.deepcopy(net)
     for parameter in changed.parameters():
@@ -402,7 +402,7 @@ def unet(net):
 
 
 def unet_parts(net):
-    """A stage stands behind its pooling in a sequence, as UNets are often made."""
+    """A stage is in a sequence with the pooling before it, as in many UNets."""
     children = [*net.children()]
     parts = {"layer0": torch.nn.Sequential(*children[:3])}
     parts |= {"layer1": torch.nn.Sequential(*children[3:5])}
@@ -444,7 +444,7 @@ def feature_extractor(net):
 
 
 def sequence(net, prefix, head=False):
-    """nn.Sequential(*net.children()), with or without its last."""
+    """nn.Sequential(*net.children()), with or without the last one."""
     children = [*net.children()]
     kept = children if head else children[:-1]
     return put(torch.nn.Sequential(*kept).state_dict(), prefix, "fc")
@@ -466,7 +466,7 @@ def layer0(net):
 
 
 def detectron_names(state):
-    """As detectron2's converter renames torchvision's."""
+    """Renames like detectron2's converter for torchvision."""
     names = {}
     for key, value in state.items():
         new = key if key.startswith("layer") else f"stem.{key}"
@@ -488,7 +488,7 @@ def detectron2(net):
 
 @layout("Detectron, with Caffe2's names", head=True, version="v1.5")
 def caffe2(net):
-    """Whose normalizations are frozen: a scale and a shift."""
+    """Normalizations are frozen: a scale and a shift."""
     net = copy.deepcopy(net)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -528,7 +528,7 @@ def detectron2_stages(net):
 
 @layout("maskrcnn_benchmark", version="v1.5")
 def maskrcnn_benchmark(net):
-    """Its normalizations are frozen, and count no batches."""
+    """Normalizations are frozen, without batch counts."""
     state = {
         f"stem.{key}" if key.startswith(("conv1.", "bn1.")) else key: value
         for key, value in net.state_dict().items()
@@ -539,7 +539,7 @@ def maskrcnn_benchmark(net):
 
 
 def unit_names(state):
-    """As pytorchcv calls them."""
+    """Names of pytorchcv."""
     names = {}
     for key, value in state.items():
         match = re.fullmatch(r"(layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d)\.(\w+)", key)
@@ -564,7 +564,7 @@ def pytorchcv(net):
 
 @layout("PaddlePaddle's vision models", head=True)
 def paddle(net):
-    """Whose linear layers have a row for each input."""
+    """Linear layers have one row per input."""
     names = {"running_mean": "_mean", "running_var": "_variance"}
     arrays = {}
     for key, value in net.state_dict().items():
@@ -650,7 +650,7 @@ def simsiam(net):
 
 
 def huggingface_names(state):
-    """As transformers' conversion renames torchvision's."""
+    """Renames like transformers' conversion from torchvision."""
     names = {}
     for key, value in state.items():
         new = re.sub(

@@ -5,12 +5,12 @@ import torchvision
 
 from keras_resnet.configs import CONFIGS  # isort: skip (torch comes first)
 
-# The networks that torchvision and timm have too.
+# Networks that torchvision and timm have too.
 NAMES = [name for name in CONFIGS if hasattr(torchvision.models, name)]
 
 
 def randomise(model):
-    """Gives every batch normalization random weights and statistics; for inference."""
+    """Gives every batch normalization random weights and statistics; switches to inference mode."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

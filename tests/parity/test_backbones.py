@@ -1,4 +1,4 @@
-"""Dilated basic blocks against timm, CIFAR networks against short modules of torch."""
+"""Dilated basic blocks compared with timm, CIFAR networks with small torch modules."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ class CifarResNet(nn.Module):
 
 
 def compare(name, theirs, tmp_path, size, **arguments):
-    """The relative error of the network on random images, with the weights of torch's."""
+    """Checks that outputs on random images equal torch's, with the same weights."""
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     ours = keras_resnet.create(
         name, weights=tmp_path / "w.pth", classifier_activation=None, **arguments
@@ -86,6 +86,6 @@ def test_cifar(depth, shortcut, tmp_path):
 @pytest.mark.parametrize("output_stride", [16, 8])
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_dilated_basic_blocks(name, output_stride, tmp_path):
-    """As timm has them: torchvision refuses."""
+    """Compared with timm, since torchvision does not support them."""
     theirs = timm.create_model(name, num_classes=7, output_stride=output_stride)
     compare(name, randomise(theirs), tmp_path, (97, 65), classes=7, output_stride=output_stride)

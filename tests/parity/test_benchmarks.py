@@ -35,13 +35,13 @@ def test_quick_run_of_the_formats(run_python):
     formats = {"SavedModel", "SavedModel, folded", "ONNX", "OpenVINO", "LiteRT"}
     assert formats | {"ONNX, int8", "LiteRT, int8", "torchvision", "floor"} <= set(rows)
     for name in formats:
-        assert 46.7 < rows[name]["megabytes"] < 49  # 11.69 million numbers
+        assert 46.7 < rows[name]["megabytes"] < 49  # 11.69 million parameters
         assert rows[name]["2"]["images_per_second"] > 0
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_the_stock_network_is_the_same_one(name):
-    """As many parameters as torchvision's, and an output of its shape."""
+    """It has as many parameters as torchvision's, and the same output shape."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         from contestants import stock_network
@@ -70,5 +70,5 @@ def test_quick_run_of_the_gpus(run_python, tmp_path):
         assert found[key].get("images_per_second", 0) > 0, found[key]
     assert "to torch.compile" in done.stdout and "pipeline alone" in done.stdout
     again = run_python(BENCHMARKS / "gpu.py", "--quick", "--resume", "--json", "rows")
-    assert again.returncode == 0 and "..." not in again.stdout  # nothing was started
+    assert again.returncode == 0 and "..." not in again.stdout  # nothing was measured again
     assert len((tmp_path / "rows").read_text().splitlines()) == len(rows)

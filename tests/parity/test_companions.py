@@ -1,4 +1,4 @@
-"""Other content of PyTorch checkpoints, in addition to weights or instead of them."""
+"""Other contents of PyTorch checkpoints, beside weights or instead of them."""
 
 import argparse
 import collections
@@ -75,7 +75,7 @@ class ByKeyword:
 
 class Callback:
     def on_epoch_end(self):
-        """Nothing."""
+        """Does nothing."""
 
 
 Point = collections.namedtuple("Point", "x y")
@@ -166,7 +166,7 @@ def test_beside(name, legacy, tmp_path, caplog):
 
 
 def test_all_at_once(net, tmp_path, caplog):
-    """In one file, in each protocol that torch can write with."""
+    """In one file, with every pickle protocol that torch can write."""
     for protocol in (2, 4, 5):
         caplog.clear()
         saved = {**COMPANIONS, "state_dict": net.state_dict()}
@@ -180,8 +180,8 @@ def test_all_at_once(net, tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", ["sparse", "quantized"])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_in_the_place_of_a_tensor(kind, legacy, net, tmp_path):
-    """An error that names it, where it is needed; where it is not, nothing."""
+def test_unsupported_tensors(kind, legacy, net, tmp_path):
+    """An error names them if they are needed; otherwise they are ignored."""
     state, path = net.state_dict(), tmp_path / "w.pth"
     odd = {
         "sparse": lambda tensor: tensor.to_sparse(),
@@ -198,8 +198,8 @@ def test_in_the_place_of_a_tensor(kind, legacy, net, tmp_path):
             weights.load(model, path, head="skip")
 
 
-def test_right_words(tmp_path):
-    """A pickled optimizer or loss is no pickled network."""
+def test_only_modules_are_called_modules(tmp_path):
+    """Pickled optimizers and losses are not called modules in the message."""
     for kind in ("optimizer", "loss", "a whole module"):
         torch.save({"state": COMPANIONS[kind]}, tmp_path / "w.pth")
         with pytest.raises(weights.CheckpointError) as said:
@@ -234,7 +234,7 @@ def test_a_mapping(net):
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 @pytest.mark.parametrize("kind", ["trace", "script", "freeze"])
 def test_torchscript(kind, net, tmp_path):
-    """Tensors lie there as in any file; what is frozen has none."""
+    """Tensors are read as from any file; frozen modules have none."""
     script = (
         torch.jit.script(net) if kind != "trace" else torch.jit.trace(net, torch.ones(1, 3, 64, 64))
     )
@@ -250,7 +250,7 @@ def test_torchscript(kind, net, tmp_path):
         np.testing.assert_array_equal(value, net.state_dict()[key].numpy())
 
 
-def test_other_formats_are_called_by_their_names(net, tmp_path):
+def test_other_formats_are_recognized(net, tmp_path):
     path = tmp_path / "w.bin"
     kernel = {"resnet/root_block/standardized_conv2d/kernel": np.ones(3)}
     with path.open("wb") as file:

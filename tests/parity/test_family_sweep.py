@@ -1,6 +1,6 @@
-"""The networks of timm against timm: one of each kind here, all in the sweep.
+"""timm's networks compared with timm: one of each kind here, all of them in the sweep.
 
-The sweep writes docs/family.csv, of which docs/models.md shows the errors:
+The sweep writes docs/family.csv, whose errors are shown in docs/models.md:
 
     pytest tests/parity/test_family_sweep.py -m sweep -n 0
 """
@@ -26,7 +26,7 @@ from keras_resnet.configs import CONFIGS, IMAGENET
 
 TABLE = Path(__file__).parents[2] / "docs" / "family.csv"
 ROWS = [name for name, row in CONFIGS.items() if row.family is IMAGENET and timm.is_model(name)]
-# Others of timm's, and what they need.
+# Other networks of timm, and why they are not supported.
 OTHERS = {
     "resnet50_gn": "has group normalization",
     "ecaresnet50d_pruned": "has pruned channels",
@@ -40,7 +40,7 @@ SIDES = ((96, 96), (64, 128))
 
 
 def compared(row, theirs, folder, dtype="float32", **options):
-    """The largest error relative to the largest logit, at two sizes, and both parameter counts."""
+    """Returns the largest error, relative to the largest logit, and both parameter counts."""
     randomise(theirs)
     safetensors.torch.save_file(theirs.state_dict(), folder / "w.safetensors")
     theirs.to(getattr(torch, dtype))
@@ -49,7 +49,7 @@ def compared(row, theirs, folder, dtype="float32", **options):
     errors = []
     for height, width in SIDES:
         x = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype("float32")
-        x = x.astype(dtype)  # what both can hold: inputs of Keras are float32
+        x = x.astype(dtype)  # values that both dtypes represent: inputs of Keras are float32
         with torch.no_grad():
             expected = theirs(torch.from_numpy(x)).numpy()
         found = ours.predict_on_batch(x.transpose(0, 2, 3, 1))
@@ -82,7 +82,7 @@ def test_kinds(name, options, tmp_path):
 
 @pytest.mark.parity
 def test_a_senet(tmp_path):
-    """senet154 with fewer blocks: narrower first convolutions, and shortcuts of 3x3."""
+    """senet154 with fewer blocks: narrower first convolutions, and 3x3 shortcuts."""
     theirs = timm.models.resnet.ResNet(
         *(timm.models.resnet.Bottleneck, (1, 1, 1, 1), 7),
         **{"cardinality": 64, "base_width": 4, "stem_type": "deep", "block_reduce_first": 2},
@@ -96,7 +96,7 @@ def test_a_senet(tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", OTHERS)
-def test_others_say_what_they_need(name, tmp_path):
+def test_errors_name_the_unsupported_feature(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architecture": name}))
     ours = keras_resnet.create("resnet50d", classes=7)
     keras_resnet.weights.save(ours, tmp_path / "w.pth")
@@ -105,10 +105,10 @@ def test_others_say_what_they_need(name, tmp_path):
 
 
 def row_of(name, folder):
-    """Its row of the table.
+    """Returns the row of a network in the table.
 
-    Where gates depend on gates of a hundred layers, with random statistics timm's own logits in
-    float32 are 8 % from those in float64: there float64 is compared.
+    If gates depend on gates of a hundred layers, with random statistics timm's own logits in
+    float32 differ by 8 % from those in float64: such networks are compared in float64.
     """
     for dtype in ("float32", "float64"):
         theirs = timm.create_model(name, num_classes=7)
@@ -121,7 +121,7 @@ def row_of(name, folder):
 
 @pytest.mark.sweep
 def test_sweep(tmp_path):
-    """Each row in a process of its own: together they would take over 20 GB."""
+    """Each row is computed in its own process, since all together would need over 20 GB."""
     rows = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as pool:

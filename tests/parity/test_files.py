@@ -1,4 +1,4 @@
-"""Files of torch, timm and transformers, against these libraries."""
+"""Files of torch, timm and transformers, compared with these libraries."""
 
 import re
 
@@ -74,7 +74,7 @@ def test_transformers(name, suffix, tmp_path):
         name, weights=tmp_path / f"model{suffix}", classes=7, classifier_activation=None
     )
     check_logits(ours, theirs)
-    # The backbone alone is named without "resnet.".
+    # The keys of the backbone alone have no prefix "resnet.".
     torch.save(theirs.resnet.state_dict(), tmp_path / "backbone.pth")
     keras_resnet.create(name, weights=tmp_path / "backbone.pth", include_top=False)
 
@@ -100,7 +100,7 @@ def test_saved_weights_go_back_to_torchvision(name, suffix, tmp_path):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_convolutions_with_a_bias(name, tmp_path):
-    """Written as a training loop does, beside other tensors."""
+    """In a checkpoint like that of a training loop, with other tensors."""
     theirs = torchvision.models.get_model(name, num_classes=7)
     for module in theirs.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -127,7 +127,7 @@ def test_the_advice_on_two_networks_works(tmp_path):
 
 
 class OwnNet(torchvision.models.ResNet):
-    """A class of the author's own."""
+    """A network class defined by the user."""
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -191,7 +191,7 @@ def test_odd_tensors(legacy, tmp_path):
 
 @pytest.mark.parametrize("write", CONTAINERS)
 def test_files_written_without_torch_are_what_torch_reads(write, tmp_path):
-    """What the other tests write is what torch takes for a file of its own, tar included."""
+    """Files of the other tests' writers, including tar, are valid for torch."""
     values = np.arange(24, dtype=np.float32)
     state = {"a": values.reshape(2, 3, 4), "b": values[:5].copy(), "c": values[:1].reshape(())}
     path = state_dict_file(tmp_path / "w.pth", state, write)
@@ -200,7 +200,7 @@ def test_files_written_without_torch_are_what_torch_reads(write, tmp_path):
     for name, value in weights.read_state_dict(path).items():
         np.testing.assert_array_equal(value, theirs[name].numpy())
     storage = Storage("Float", "7", values, (("8", 4, 12),))
-    if write is not CONTAINERS[0]:  # only the older containers have views of storages
+    if write is not CONTAINERS[0]:  # only the older containers support views of storages
         path = write(tmp_path / "v.pth", {"v": tensor(storage, (3,), (2,), 1)}, [storage])
         np.testing.assert_array_equal(
             weights.read_state_dict(path)["v"], torch.load(path, weights_only=False)["v"].numpy()

@@ -1,4 +1,4 @@
-"""Folding, against torch's own fusion of convolution and batch normalization."""
+"""Folding compared with torch's own fusion of convolution and batch normalization."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Grad-CAM, against hooks in torchvision's network."""
+"""Grad-CAM compared with hooks in torchvision's network."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.parity
 
 
 def theirs(model, module, x, class_index):
-    """The paper's equations 1 and 2, on what hooks kept."""
+    """Equations 1 and 2 of the paper, with feature maps from a hook."""
     kept = {}
     handle = module.register_forward_hook(lambda module, inputs, output: kept.update(maps=output))
     logits = model(x)
@@ -35,5 +35,5 @@ def test_heat_maps(name, tmp_path):
         stage, index = layer.split(".")
         expected = theirs(model, getattr(model, stage)[int(index)], torch.from_numpy(x), best)
         heat = keras_resnet.visualize.grad_cam(ours, x[0].transpose(1, 2, 0), best, layer=layer)
-        assert expected.max() > 0.5  # not nothing
+        assert expected.max() > 0.5  # the map is not empty
         np.testing.assert_allclose(heat, expected, atol=1e-4)

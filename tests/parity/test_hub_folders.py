@@ -1,4 +1,4 @@
-"""Folders with the hub's layout: of timm and transformers, and ours loaded by them."""
+"""Folders in the hub's layout: those of timm and transformers, and ours loaded by them."""
 
 import json
 
@@ -40,7 +40,7 @@ USED = keras_resnet.Preprocessing(
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
 def test_a_saved_folder(name, tmp_path):
-    """timm and transformers answer as the network did, and timm prepares images alike."""
+    """Outputs of timm and transformers equal those of the network; timm prepares images equally."""
     model = trained(keras_resnet.create(name, classes=3, classifier_activation=None))
     folder = weights.save_hub(
         model,
@@ -85,7 +85,7 @@ def test_a_saved_backbone(tmp_path):
 
 @pytest.mark.parametrize("name", ["resnet50.a1_in1k", "resnet18.tv_in1k", "resnet101.a1h_in1k"])
 def test_a_folder_of_timm(name, tmp_path):
-    """Written by timm itself; the oracle of its images is timm's resolve_model_data_config."""
+    """Written by timm; preprocessing is compared with timm's resolve_model_data_config."""
     theirs = randomise(timm.create_model(name, num_classes=7))
     timm.models.save_for_hf(theirs, tmp_path, model_config={"num_classes": 7})
     ours = keras_resnet.create(
@@ -105,7 +105,7 @@ def test_a_folder_of_timm(name, tmp_path):
 @pytest.mark.real_data
 @pytest.mark.parametrize("side, share", [(224, 0.875), (288, 0.95), (384, None)])
 def test_a_folder_of_transformers(side, share, tmp_path, real_data):
-    """Written by transformers itself, whose own processor prepares the photographs."""
+    """Written by transformers; images are compared with those of its own processor."""
     config = transformers.ResNetConfig(
         depths=[2, 2, 2, 2],
         hidden_sizes=[64, 128, 256, 512],
@@ -128,7 +128,7 @@ def test_a_folder_of_transformers(side, share, tmp_path, real_data):
         image = Image.open(file).convert("RGB")
         spare = [length * used.resize // min(image.size) - used.crop for length in image.size]
         if used.crop_mode == "center" and any(side % 4 == 3 for side in spare):
-            continue  # half a pixel, which transformers rounds down, torchvision and timm to even
+            continue  # transformers rounds half a pixel down, torchvision and timm to even
         expected = processor(image, return_tensors="np")["pixel_values"]
         expected = expected[0].transpose(1, 2, 0) * used.std + used.mean
         found = used(file.read_bytes()).numpy() * used.std + used.mean
@@ -138,8 +138,8 @@ def test_a_folder_of_transformers(side, share, tmp_path, real_data):
             return
 
 
-def test_what_timm_has_not(tmp_path):
-    """A folder for this package alone, which no other takes for something else."""
+def test_folders_that_timm_does_not_support(tmp_path):
+    """Such a folder is for this package only, and other libraries reject it."""
     model = trained(keras_resnet.ResNet50(classes=3, version="v1"))
     folder = weights.save_hub(model, tmp_path / "mine", preprocessing=USED)
     config = json.loads((folder / "config.json").read_text())

@@ -1,4 +1,4 @@
-"""Every layout of `layouts`, written by torch and loaded: equal features and logits."""
+"""Every layout in `layouts` is written by torch and loaded: features and logits are equal."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ from randomised import randomise
 from keras_resnet import weights
 
 pytestmark = pytest.mark.parity
-# What differs in bottlenecks has its test with one.
+# Layouts that differ in bottlenecks are tested with one.
 NETWORKS = {
     name: "resnet50" if "version" in how else "resnet18" for name, (*_, how, _) in LAYOUTS.items()
 }
@@ -26,7 +26,7 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 3, 65, 64)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def networks():
-    """A network of torch each, and ours without a head and with one."""
+    """Networks of torch, with ours without and with a head."""
     made = {}
     for name in {*NETWORKS.values()}:
         torch.manual_seed(0)
@@ -67,13 +67,13 @@ def write(saved, path):
     return path
 
 
-ROWS: dict[str, str] = {}  # of the table in docs/weights.md
+ROWS: dict[str, str] = {}  # rows of the table in docs/weights.md
 TABLE = Path(__file__).parents[2] / "docs" / "weights.md"
 HEADING = (
     "| written by | its network is in | its classifier | how it is loaded |\n"
     "| --- | --- | --- | --- |\n"
 )
-# Those whose call is run too, which takes seconds.
+# Layouts whose suggested call is run too, which takes seconds.
 CALLED = ("moco_v2", "dino", "fastai", "detectron2", "sequential", "mean_teacher")
 
 
@@ -134,9 +134,9 @@ def test_layout(name, networks, expected, tmp_path):
 
 
 def test_the_table():
-    """KERAS_RESNET_WRITE_TABLE=1 writes it anew."""
+    """KERAS_RESNET_WRITE_TABLE=1 updates it."""
     if len(ROWS) < len(LAYOUTS):
-        pytest.skip("the table is of all layouts")
+        pytest.skip("the table needs the results of all layouts")
     before, heading, rest = TABLE.read_text().partition(HEADING)
     assert heading
     after = rest[rest.index("\n\n") :]
@@ -147,7 +147,7 @@ def test_the_table():
 
 
 def rcnn(net):
-    """As faster-rcnn.pytorch (jwyang) has it: the last stage is in another part."""
+    """Like faster-rcnn.pytorch (jwyang), where the last stage is in another module."""
     state = torch.nn.Sequential(*[*net.children()][:7]).state_dict()
     state = {f"RCNN_base.{key}": value for key, value in state.items()}
     top = {f"RCNN_top.0.{key}": value for key, value in net.layer4.state_dict().items()}
@@ -155,7 +155,7 @@ def rcnn(net):
 
 
 def emptied(net):
-    """As DeepSpeed's ZeRO-3 leaves the weights, which are in other files."""
+    """Like DeepSpeed's ZeRO-3, where weights are in other files."""
     return {"module": {key: torch.empty(0) for key in net.state_dict()}}
 
 
@@ -171,7 +171,7 @@ def in_three_dimensions(_):
         (in_three_dimensions, "for video or volumes"),
     ],
 )
-def test_what_is_no_whole_network_is_said_so(make, said, networks, tmp_path):
+def test_incomplete_networks_are_reported(make, said, networks, tmp_path):
     theirs, _, with_top = networks["resnet18"]
     path = write(make(theirs), tmp_path / "w.pth")
     with pytest.raises(weights.CheckpointError) as error:
@@ -190,5 +190,5 @@ def features_of(model):
     return keras.Model(model.input, model.layers[-2].output)
 
 
-def test_there_are_as_many_as_promised():
+def test_there_are_at_least_25_layouts():
     assert len(LAYOUTS) >= 25

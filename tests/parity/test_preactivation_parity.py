@@ -1,4 +1,4 @@
-"""Pre-activation networks against timm's resnetv2, and against short modules of torch."""
+"""Pre-activation networks compared with timm's resnetv2 and with small torch modules."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def check_equal(ours, theirs, *size):
 @pytest.mark.parametrize("output_stride", [32, 8])
 @pytest.mark.parametrize("name", ["resnetv2_18d", "resnetv2_50", "resnetv2_50t"])
 def test_logits(name, output_stride, tmp_path):
-    """By way of a file, with its prefix, and back."""
+    """Loaded from a file with a prefix, and saved for timm."""
     theirs = randomise(timm.create_model(name, num_classes=7, output_stride=output_stride))
     state = {f"module.{key}": value for key, value in theirs.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "w.pth")
@@ -47,7 +47,7 @@ def test_logits(name, output_stride, tmp_path):
 
 
 class Block(nn.Module):
-    """He et al., 2016b, figure 1b; a Wide ResNet's if it is wide."""
+    """He et al., 2016b, figure 1b; or a block of Wide ResNets."""
 
     def __init__(self, channels, filters, stride, shortcut, bottleneck, first):
         super().__init__()
@@ -57,7 +57,7 @@ class Block(nn.Module):
             sizes = [(channels, width, 3), (width, filters, 3)]
         self.count = len(sizes)
         for number, (inside, out, kernel) in enumerate(sizes, 1):
-            # The stride is that of the first 3x3.
+            # The first 3x3 convolution has the stride.
             strides = stride if kernel == 3 and number < 3 - (not bottleneck) else 1
             convolution = nn.Conv2d(inside, out, kernel, strides, kernel // 2, bias=False)
             setattr(self, f"bn{number}", nn.BatchNorm2d(inside))
@@ -83,7 +83,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A network for CIFAR with as many blocks a stage as `depth`."""
+    """A network for CIFAR with `depth` blocks per stage."""
 
     def __init__(self, depth, factor, shortcut, bottleneck, classes=10):
         super().__init__()

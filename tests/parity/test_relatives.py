@@ -1,6 +1,6 @@
 """Variants of timm and transformers: either equal, or rejected with a reason.
 
-The sweep through all of them has a marker of its own, and writes docs/relatives.csv:
+The sweep through all of them has its own marker, and writes docs/relatives.csv:
 
     pytest tests/parity/test_relatives.py -m sweep -n 0
 """
@@ -25,16 +25,16 @@ from keras_resnet.configs import CONFIGS
 from keras_resnet.conversion import named_network
 
 TABLE = Path(__file__).parents[2] / "docs" / "relatives.csv"
-# timm's modules of residual networks.
+# Modules of timm with residual networks.
 MODULES = (
     *("resnet", "resnetv2", "resnest", "res2net", "sknet", "senet", "tresnet", "cspnet", "nfnet"),
     *("byobnet", "regnet", "hrnet", "inception_resnet_v2", "rexnet", "selecsls", "byoanet"),
 )
-LARGEST = 90e6  # parameters of the networks of the sweep
+LARGEST = 90e6  # maximum number of parameters in the sweep
 
 
 def timm_file(name, folder):
-    with torch.device("meta"):  # without numbers
+    with torch.device("meta"):  # without allocating values
         sizes = [p.numel() for p in timm.create_model(name, num_classes=7).parameters()]
     if sum(sizes) > LARGEST:
         return None, None
@@ -54,7 +54,7 @@ def transformers_file(options, folder):
 
 
 def outcome(theirs, path):
-    """("equal", ""), ("refused", why), or ("silent", the difference)."""
+    """Returns ("equal", ""), ("refused", reason), or ("silent", difference)."""
     try:
         ours = named_network(path)
     except keras_resnet.weights.CheckpointError as error:
@@ -89,7 +89,7 @@ OPTIONS = [
         ("resnet50_gn", "has group normalization"),
     ],
 )
-def test_one_of_timm_of_a_kind(name, said, tmp_path):
+def test_one_timm_network_of_each_kind(name, said, tmp_path):
     theirs, path = timm_file(name, tmp_path)
     what, why = outcome(theirs, path)
     assert (what == "equal") if said is None else (what == "refused" and said in why)
@@ -104,10 +104,10 @@ def test_one_of_timm_of_a_kind(name, said, tmp_path):
         ("resnetblur18", None),
     ],
 )
-def test_what_keys_alone_tell(name, said, tmp_path, caplog):
+def test_without_config(name, said, tmp_path, caplog):
     theirs, path = timm_file(name, tmp_path)
     (tmp_path / "config.json").unlink()
-    if said is None:  # nothing does, which is said
+    if said is None:  # keys do not tell, so the assumption is logged
         with caplog.at_level(logging.INFO, "keras_resnet"):
             keras_resnet.create(name.replace("blur", ""), weights=path, classes=7)
         assert "assuming resnet18 as in torchvision" in caplog.text
@@ -147,7 +147,7 @@ img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=
 @pytest.mark.parametrize("key", ["config", "cfg"])
 @pytest.mark.parametrize("style, version", [("pytorch", "v1.5"), ("caffe", "v1")])
 def test_options_of_openmmlab(style, version, key, tmp_path):
-    """Which stand in its checkpoints as a text: where a bottleneck strides."""
+    """Its checkpoints contain the config as text, with the strides of bottlenecks."""
     theirs = randomise(torchvision.models.resnet50()).eval()
     for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
         if style == "caffe":
@@ -182,7 +182,7 @@ def test_options_of_openmmlab(style, version, key, tmp_path):
     ],
 )
 def test_the_backbone_of_another_model(said, why, tmp_path):
-    """A detector of transformers, whose config.json says what its backbone is."""
+    """A detector of transformers, whose config.json describes its backbone."""
     theirs = randomise(torchvision.models.resnet18())
     prefix = "model.backbone.conv_encoder.model."
     state = {f"{prefix}{key}": v for key, v in theirs.state_dict().items() if "fc." not in key}
@@ -209,10 +209,10 @@ def test_images_of_timm(tmp_path):
 
 @pytest.mark.sweep
 def test_sweep(tmp_path, caplog):
-    """Through all of them: none is silently another network."""
+    """No variant is loaded silently as another network."""
     rows = []
     names = [name for module in MODULES for name in timm.list_models(module=module)]
-    names = [name for name in names if name not in CONFIGS]  # test_family_sweep.py has the others
+    names = [name for name in names if name not in CONFIGS]  # see test_family_sweep.py for others
     for number, name in enumerate([*names, *OPTIONS]):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Training as in PyTorch: step by step, and the accuracy of a complete script."""
+"""Training compared with PyTorch: step by step, and the accuracy of a complete script."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from keras_resnet.training.optimizers import create_optimizer, create_schedule
 pytestmark = pytest.mark.parity
 
 STEPS, CLASSES = 10, 5
-SIZES = {"float32": (16, 64), "float64": (8, 48)}  # images of a batch, their side
+SIZES = {"float32": (16, 64), "float64": (8, 48)}  # batch size, image size
 
 
 def batches(dtype):
@@ -28,7 +28,7 @@ def batches(dtype):
 
 
 def both(tmp_path, dtype):
-    """The same new network in torchvision and in this package."""
+    """Returns the same new network in this package and in torchvision."""
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18(num_classes=CLASSES).to(getattr(torch, dtype))
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
@@ -40,7 +40,7 @@ def both(tmp_path, dtype):
 def our_losses(model, recipe, dtype):
     import keras
 
-    # The rate falls to a tenth at the fifth step: an epoch is five steps.
+    # The rate is divided by 10 at the fifth step, as an epoch has five steps.
     optimizer = create_optimizer(recipe, create_schedule(recipe, STEPS // 2))
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(dtype=dtype))
     losses = []
@@ -69,7 +69,7 @@ def their_losses(model, optimizer, milestones, dtype):
     [
         ("float64", 1e-6, 1e-2, False, True),
         ("float64", 1e-6, 1e-2, True, False),
-        # At 1e-3 torch too, its weights changed by 1e-7, is 1e-3 off after ten steps.
+        # At 1e-3, torch itself differs by 1e-3 after ten steps if its weights change by 1e-7.
         ("float32", 1e-4, 3e-5, False, True),
         ("float32", 1e-4, 3e-5, True, False),
     ],
@@ -143,7 +143,7 @@ def test_the_articles_script(real_data, run_python, tmp_path):
         assert done.returncode == 0, done.stderr
         ours.append(float(done.stdout.split("Validation accuracy ")[1].split()[0].rstrip(".")))
     print(f"validation accuracies: torch {sorted(theirs)}, here {sorted(ours)}")
-    error = (0.5 * 0.5 / 100) ** 0.5  # of an accuracy on 100 photographs
+    error = (0.5 * 0.5 / 100) ** 0.5  # standard error of an accuracy on 100 photographs
     lowest, highest = max(min(theirs), min(ours)), min(max(theirs), max(ours))
     assert lowest - error <= highest + error, (theirs, ours)
-    assert min(ours) > 0.25  # five classes
+    assert min(ours) > 0.25  # chance is 0.2

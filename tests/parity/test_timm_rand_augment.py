@@ -1,4 +1,4 @@
-"""RandAugment beside timm's: each operation's pixels, the magnitudes, and how often."""
+"""RandAugment compared with timm's: pixels of each operation, magnitudes and probabilities."""
 
 import random
 
@@ -33,7 +33,7 @@ def picture():
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
 def test_operations(interpolation):
-    """At several magnitudes, in both directions."""
+    """Several magnitudes, in both directions."""
     image = picture()
     theirs = {NAMES.get(name, name.capitalize()): name for name in ours.OPERATIONS}
     assert {*theirs} == {*auto_augment._RAND_INCREASING_TRANSFORMS}
@@ -50,7 +50,7 @@ def test_operations(interpolation):
     for name, our_name in theirs.items():
         operation = auto_augment.AugmentOp(name, 1.0, hparams=hparams)
         number = tf.constant(ours.OPERATIONS.index(our_name))
-        for level in (0.0, 3.3, 7.0, 9.9):  # at 10, timm fails with Pillow 13
+        for level in (0.0, 3.3, 7.0, 9.9):  # timm fails at 10 with Pillow 13
             found = []
             for seed in range(6):  # both directions
                 operation.magnitude = level
@@ -60,7 +60,7 @@ def test_operations(interpolation):
                 sign = -1.0 if random.random() > 0.5 else 1.0  # noqa: S311 (as timm)
                 pixels = apply(number, tf.constant(level), tf.constant(sign)).numpy()
                 wrong = np.abs(pixels.astype(int) - expected).max(-1)
-                # A value may be cut off at a fraction, a pixel fall to either side of an edge.
+                # Values may be rounded differently, and positions on edges to either side.
                 assert (wrong > 0).mean() < 0.05, (name, level, sign)
                 shares.append((wrong > 1).mean())
                 found.append(sign)
@@ -97,7 +97,7 @@ def test_magnitudes_are_distributed_as_timms():
 
 
 def test_half_of_the_operations_happen():
-    """A picture that every operation changes stays as it is a quarter of the time or more."""
+    """With two operations, a picture is unchanged at least a quarter of the time."""
     image, policy = tf.constant(np.asarray(picture())[:24, :24]), ours.parsed("rand-m7-inc1")
     numbers = tf.range(400, dtype=tf.int64)
     keys = tf.stack([numbers, numbers * 0 + 5], 1)

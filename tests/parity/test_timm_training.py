@@ -1,4 +1,4 @@
-"""Training as timm trains: ten steps of a recipe's parts, from the same weights and draws."""
+"""Training compared with timm: ten steps of a recipe's parts, from the same weights and draws."""
 
 import dataclasses
 
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.parity
 STEPS, BATCH, SIDE, CLASSES = 10, 16, 64, 5
 
 
-WIDTHS = (64, 16, 24, 32)  # timm's stem has 64
+WIDTHS = (64, 16, 24, 32)  # timm's stem has 64 channels
 
 
 @pytest.fixture
 def networks(tmp_path, monkeypatch):
-    """The same new network, of ours and of timm's."""
+    """The same new network in this package and in timm."""
     family = dataclasses.replace(configs.IMAGENET, widths=WIDTHS)
     row = configs.ResNetConfig("basic", (1, 1, 1, 1), family=family)
     monkeypatch.setitem(configs.CONFIGS, "resnet18", row)
@@ -53,7 +53,7 @@ def batches():
 
 
 def drawn(mixup):
-    """What timm mixes a batch by, as the numbers of `mixing.draw`, and its labels' share."""
+    """Returns timm's draws in the format of `mixing.draw`, and the share of the labels."""
     share, cuts = mixup._params_per_batch()
     label_share, box = share, (0, 0, 0, 0)
     if cuts:
@@ -109,7 +109,7 @@ def test_ten_steps(name, networks):
 
 
 def test_layer_decay(networks):
-    """The learning rate of each weight, as timm's group of it has."""
+    """The learning rate of each weight is that of its group in timm."""
     ours, theirs = networks
     recipe = Recipe(model="resnet18", layer_decay=0.7, optimizer="sgd", momentum=0.0)
     optimizer = create_optimizer(recipe, 1.0)
@@ -129,7 +129,7 @@ def test_layer_decay(networks):
 
 
 def test_averaged_weights(networks):
-    """The mean of the weights, and the statistics of batches that come after it."""
+    """The mean of the weights, and statistics of batches computed afterwards."""
     ours, theirs = networks
     rng = np.random.default_rng(0)
     averaged = torch.optim.swa_utils.AveragedModel(theirs)

@@ -1,4 +1,4 @@
-"""The rows of timm's published weights, against the installed timm."""
+"""The rows of timm's published weights, compared with the installed timm."""
 
 import pytest
 import timm
@@ -19,7 +19,7 @@ def config_of(row):
 
 
 def images_of(config, tests=False):
-    """timm's own transform: (resize, crop, interpolation, mean, std)."""
+    """Returns timm's own transform: (resize, crop, interpolation, mean, std)."""
     said = resolve_data_config(pretrained_cfg=config.to_dict(), use_test_size=tests)
     resize, crop, _, normalize = create_transform(**said).transforms
     assert isinstance(resize, transforms.Resize) and isinstance(crop, transforms.CenterCrop)
@@ -49,7 +49,7 @@ def test_a_row(row):
 
 
 def test_parameters():
-    """Of one small network of each block and of one with other classes."""
+    """For a small network of each block, and one with other classes."""
     for model, name in (
         ("resnet10t", "c3_in1k"),
         ("resnet50", "bamboo"),

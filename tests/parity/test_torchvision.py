@@ -21,13 +21,13 @@ def relative_error(ours, theirs):
 
 
 def torch_model(name, **arguments):
-    """A torchvision model with random weights and random batch statistics."""
+    """Returns a torchvision model with random weights and random batch statistics."""
     torch.manual_seed(0)
     return randomise(torchvision.models.get_model(name, num_classes=7, **arguments))
 
 
 def both(name, tmp_path, legacy=False, torch_arguments=None, **arguments):
-    """The same weights in torchvision and, through a file, in this package."""
+    """Returns this package's network, loaded from a file, and torchvision's with equal weights."""
     theirs = torch_model(name, **(torch_arguments or {}))
     path = tmp_path / "weights.pth"
     torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=not legacy)
@@ -91,7 +91,7 @@ def test_output_stride(name, output_stride, tmp_path):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_gradients_and_running_statistics(name, tmp_path):
-    """A training step's gradients, in float64: float32's own noise is as large as 1e-4 there."""
+    """Of a training step, in float64, since rounding in float32 causes errors of up to 1e-4."""
     ours, theirs = both(name, tmp_path, dtype="float64")
     theirs = theirs.double().train()
     x, x_torch = images(64, 64, batch=4, dtype=np.float64)
@@ -118,10 +118,10 @@ def test_gradients_and_running_statistics(name, tmp_path):
 
 
 def test_float32_gradients_are_no_worse_than_torchs(tmp_path):
-    """Through the fast paths: both libraries' float32 against torch's float64.
+    """With the fast paths, both libraries in float32 are compared with torch in float64.
 
-    The best of five batches: where rounding moves one activation across ReLU's kink, the gradient
-    jumps (either library's, by 1e-3 to 1e-2), while a wrong gradient is wrong on every batch.
+    The best of five batches counts: if rounding moves an activation across ReLU's kink, the
+    gradient jumps (in either library, by 1e-3 to 1e-2); wrong gradients are wrong in every batch.
     """
     ours, theirs = both("resnet18", tmp_path)
     kernel = next(v for v in ours.trainable_variables if v.path == "layer1.0/conv1/kernel")
@@ -154,7 +154,7 @@ def test_float32_gradients_are_no_worse_than_torchs(tmp_path):
 
 @pytest.mark.parametrize("groups", [1, 4])
 def test_initialisation(groups):
-    """Standard deviations and bounds of the initial weights are torch's."""
+    """Standard deviations and bounds of initial weights equal torch's."""
     name = "resnet50" if groups == 1 else "resnext50_32x4d"
     keras.utils.set_random_seed(0)
     ours = keras_resnet.weights.to_state_dict(keras_resnet.create(name, zero_init_residual=True))

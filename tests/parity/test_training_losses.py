@@ -1,4 +1,4 @@
-"""Losses of a training beside timm's, with labels that are smoothed and mixed."""
+"""Losses compared with timm's, with smoothed and mixed labels."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_binary_cross_entropy(smoothing, threshold):
     expected = theirs(torch.tensor(logits), torch.tensor(labels)).item()
     differences = [abs(float(loss(smooth, logits)) / expected - 1)]
 
-    # Two classes an image, as of MixUp: timm mixes the first row with the last.
+    # Two classes per image, as with MixUp: timm mixes the first row with the last.
     last = np.arange(BATCH)[::-1].copy()
     (mixed,) = mixing.mix_labels(smooth, last, np.full(BATCH, 0.7, np.float32))
     targets = mixup_target(torch.tensor(labels), CLASSES, 0.7, smoothing)

@@ -1,4 +1,4 @@
-"""The transforms against torchvision's, on photographs and on images of unusual shapes."""
+"""The transforms compared with torchvision's, on photographs and on images of unusual shapes."""
 
 import io
 import math
@@ -80,7 +80,7 @@ def test_evaluation_on_odd_shapes(kind, resize, crop):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Function from a preprocessing to a network, and the SavedModel of it that takes images."""
+    """Returns a function from a preprocessing to a network and its SavedModel with image input."""
 
     def export(preprocessing):
         model = small("basic", input_shape=(*preprocessing.sides, 3))
@@ -107,7 +107,7 @@ def served(tmp_path_factory):
     ],
 )
 def test_timms_evaluation_on_photographs(real_data, served, side, share, mode, interpolation):
-    """In tf.data to a grey level; and a SavedModel answers as its model does on these pixels."""
+    """Pixels in tf.data differ by at most 1; a SavedModel has the model's outputs for them."""
     sides = side if isinstance(side, tuple) else (side, side)
     theirs = timm.data.create_transform(
         (3, *sides), interpolation=interpolation, crop_pct=share, crop_mode=mode, normalize=False
@@ -142,7 +142,7 @@ def test_normalising_is_torchvisions():
 
 
 def chi_square_of_two(ours, theirs, bins=10):
-    """That two samples are of one distribution; 27.9 is exceeded 1 in 1,000 (9 degrees)."""
+    """Tests whether two samples have the same distribution; for 9 degrees, P(> 27.9) is 0.001."""
     edges = np.quantile(np.concatenate([ours, theirs]), np.linspace(0, 1, bins + 1)[1:-1])
     counts = [np.bincount(np.searchsorted(edges, part), minlength=bins) for part in (ours, theirs)]
     total = np.sum(counts, axis=0)
@@ -151,7 +151,7 @@ def chi_square_of_two(ours, theirs, bins=10):
 
 @pytest.mark.parametrize("height, width", [(375, 500), (500, 333), (64, 400)])
 def test_crops_are_distributed_as_torchvisions(height, width):
-    """Also where first tries often fail, and the fall-back is common."""
+    """Also for shapes where the first tries often fail, so that the fallback is common."""
     count = 4000
     torch.manual_seed(0)
     image = torch.zeros(3, height, width)
@@ -169,7 +169,7 @@ def test_crops_are_distributed_as_torchvisions(height, width):
         lambda c: c[:, 0] + c[:, 2] / 2,
         lambda c: c[:, 1] + c[:, 3] / 2,
     ):
-        jitter = np.random.default_rng(0).uniform(0, 1e-6, (2, count))  # parts ties evenly
+        jitter = np.random.default_rng(0).uniform(0, 1e-6, (2, count))  # breaks ties evenly
         assert chi_square_of_two(measure(ours) + jitter[0], measure(theirs) + jitter[1]) < 27.9
 
 
@@ -196,7 +196,7 @@ def test_erased_rectangles_are_distributed_as_torchvisions():
 
 @pytest.mark.parametrize("name, ranges", RANGES.items(), ids=RANGES)
 def test_policies_are_torchvisions(name, ranges):
-    """Each operation at each magnitude, in both directions."""
+    """Each operation at several magnitudes, in both directions."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
     image = small.resize((96, 72), Image.Resampling.BICUBIC)
@@ -214,20 +214,20 @@ def test_policies_are_torchvisions(name, ranges):
     for index, ours in enumerate(ours_too):
         theirs = THEIR_NAMES.get(ours, ours.capitalize())
         magnitudes, signed = space[theirs]
-        # At 20 of 31, rows fall on edges exactly.
+        # At 20 of 31, rows are exactly on edges.
         for level in (0, 9, 19, 30) if ranges.bins == 31 else range(policies.SEVERITY):
             for sign in (1.0, -1.0) if signed else (1.0,):
                 magnitude = float(magnitudes[level]) if magnitudes.ndim > 0 else 0.0
                 expected = apply(image, theirs, magnitude * sign, interpolation, None)
                 pixels = ours_at(tf.constant(index), tf.constant(level), tf.constant(sign)).numpy()
                 difference = np.abs(pixels.astype(int) - np.asarray(expected))
-                # A pixel may fall to either side of an edge, a value be cut off at a fraction.
+                # Positions on edges may be rounded to either side, and values differently.
                 wrong = (difference.max(-1) > 1).mean()
                 assert wrong < 0.01, (ours, level, sign, wrong)
 
 
 def test_augmix_mixes_as_torchvisions():
-    """Chains of torchvision's operations, as they were drawn here, with the drawn weights."""
+    """Chains of torchvision's operations with the draws of this package."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((96, 72))
     space = transforms.AugMix()._augmentation_space(policies.AUGMIX.bins, (72, 96))
@@ -261,7 +261,7 @@ def test_augmix_mixes_as_torchvisions():
 
 
 def test_augmix_draws_as_torchvisions():
-    """The share of the chains, and of the first of them: Beta(1, 1) and Dirichlet(1, 1, 1)."""
+    """The share of the chains, and of the first chain: Beta(1, 1) and Dirichlet(1, 1, 1)."""
     count = 4000
     torch.manual_seed(0)
     policy = transforms.AugMix()
@@ -281,7 +281,7 @@ def test_colour_jitter_is_torchvisions():
         (operations.brightness, functional.adjust_brightness, 1.3, 1),
         (operations.contrast, functional.adjust_contrast, 0.7, 1),
         (operations.saturation, functional.adjust_saturation, 1.3, 1),
-        # PIL rounds hue and saturation to 8 bits: on nearly grey pixels that is a lot.
+        # PIL rounds hue and saturation to 8 bits, which matters for nearly gray pixels.
         (operations.hue, functional.adjust_hue, 0.17, 16),
     )
     for ours, theirs, amount, allowed in pairs:
@@ -305,7 +305,7 @@ def test_an_image_folder_is_torchvisions(tmp_path):
 
 
 def test_mixtures_are_torchvisions():
-    """MixUp with the share that was drawn here."""
+    """MixUp with the share drawn by this package."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(4, 16, 20, 3)).astype(np.float32)
     labels = np.array([0, 2, 1, 2])
