@@ -216,9 +216,9 @@ def page(found):
     lines = [
         "# Results",
         "",
-        "Short trainings on few images from random weights, each with its command: what to",
-        "expect of the same command elsewhere, not what the networks can reach.",
-        "`results/results.csv` has a row for each run; it and this page are written by",
+        "Results of short trainings from random weights on few images, with their commands. They",
+        "show what to expect when you run the same command, not what the networks can achieve.",
+        "`results/results.csv` has one row per run; the file and this page are written by",
         "",
         "```sh no-run: network (photographs; the parity extra brings torch)",
         "python benchmarks/results.py",
@@ -238,9 +238,9 @@ def page(found):
         lines.append(f"| {name} | {group[0]['metric']} | {values} | {seconds} | {when} |")
     lines += [
         "",
-        "The value is that of the best epoch, on the validation images. The seconds are from the",
-        "start of the program to its report, while other programs ran on the machine; the CSV file",
-        "also has those of all cores together. The commands:",
+        "The value is that of the best epoch, on the validation images. The seconds are measured",
+        "from the start of the program to its report, on a machine with other load; the CSV file",
+        "also has a column for the CPU time over all cores. The commands:",
         "",
     ]
     for name, group in groups:
@@ -249,7 +249,7 @@ def page(found):
             for before, word in itertools.pairwise(["", *shlex.split(group[0]["command"])])
         )
         lines += [f"- {name}: `{command}`"]
-    lines += ["", "The data, which `benchmarks/results.py` writes or finds:", ""]
+    lines += ["", "The data, which `benchmarks/results.py` creates or finds:", ""]
     used = dict.fromkeys(row["data"] for row in found)
     lines += [f"- `{name}`: {DATA[name].__doc__}" for name in used]
     lines += ["", "The machines:", ""]

@@ -1,5 +1,5 @@
-"""The parity suite imports torch before keras: the other order crashes the interpreter."""
+"""The parity suite imports all of torch before keras: the other order crashes the interpreter."""
 
 import pytest
 
-pytest.importorskip("torch", reason="the parity suite needs the parity extra")
+pytest.importorskip("torchvision", reason="the parity suite needs the parity extra")
