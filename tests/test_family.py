@@ -99,7 +99,6 @@ def test_trains_in_both_formats_and_in_half_precision(kind, format):
 
 
 def test_names_are_timms():
-    """The list has timm's names, without repetitions."""
-    assert len(keras_resnet.list_models()) == len(set(keras_resnet.list_models()))
+    """Variants have the names that timm gives them."""
     for name in ("resnet50d", "seresnext26t_32x4d", "ecaresnetlight", "senet154", "resnetrs420"):
         assert name in keras_resnet.list_models()
