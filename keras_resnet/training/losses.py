@@ -1,7 +1,6 @@
 """Training losses, for logits and labels that are probabilities of each class."""
 
 import keras
-import numpy as np
 from keras import ops
 
 
@@ -24,7 +23,8 @@ class BinaryCrossEntropy(keras.losses.Loss):
             labels = ops.cast(labels > self.threshold, logits.dtype)
         # The formula uses the logits once: TensorFlow adds the gradients of three or more uses in
         # an order that differs from step to step, even with op determinism.
-        costs = ops.softplus(ops.expand_dims(logits, -1) * np.float32([-1, 1]))
+        signs = ops.convert_to_tensor([-1.0, 1.0], logits.dtype)
+        costs = ops.softplus(ops.expand_dims(logits, -1) * signs)
         return ops.mean(ops.sum(costs * ops.stack([labels, 1 - labels], -1), -1), -1)
 
 
