@@ -239,9 +239,9 @@ def page(found):
     lines += [
         "",
         "The value is that of the best epoch, on the validation images. The seconds are measured",
-        "from the start of the program to its end; `keras-resnet train` also draws diagrams, writes",
-        "a report and exports the network. The CSV file has the CPU time over all cores, too. The",
-        "commands:",
+        "from the start of the program to its end; `keras-resnet train` also draws diagrams,",
+        "writes a report and exports the network. The CSV file has the CPU time over all cores,",
+        "too. The commands:",
         "",
     ]
     for name, group in groups:
