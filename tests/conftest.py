@@ -35,6 +35,12 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_collection_modifyitems(items):
     """Runs the files with the longest tests first."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    if sys.version_info >= (3, 13):
+        # OpenVINO 2026.4's own code fails there; users get an error that says so.
+        fails = pytest.mark.xfail(reason="OpenVINO cannot convert TensorFlow models")
+        for item in items:
+            if "openvino" in item.name:
+                item.add_marker(fails)
 
 
 @pytest.hookimpl(wrapper=True)
