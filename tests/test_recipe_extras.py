@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_resnet import features
 from keras_resnet.data.locations import training_sources
@@ -16,6 +17,7 @@ from keras_resnet.trained.run import Run
 from keras_resnet.training import Recipe, callbacks, train
 from keras_resnet.training.distillation import create_distillation, divergence
 from keras_resnet.training.feed import FedNetwork
+from keras_resnet.training.losses import create_loss
 from keras_resnet.training.optimizers import create_schedule
 from keras_resnet.training.weight_averaging import recompute_statistics
 
@@ -53,6 +55,23 @@ def test_divergence_is_hintons():
     expected = 9 * (p * np.log(p / q)).sum(-1).mean()
     assert float(divergence(ours, theirs, 3.0)) == pytest.approx(expected, rel=1e-5)
     assert float(divergence(ours, ours, 3.0)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
+def test_gradients_are_added_in_pairs(name):
+    """AddN begins with any input whose memory it can reuse: sums of more than two would differ."""
+    loss = create_loss(Recipe(loss=name))
+
+    @tf.function
+    def gradients(labels, logits, teachers):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            total = loss(labels, logits) + divergence(logits, teachers, 4.0)
+        return tape.gradient(total, logits)
+
+    graph = gradients.get_concrete_function(*[tf.TensorSpec((8, 5))] * 3).graph
+    added = [len(node.inputs) for node in graph.get_operations() if node.type == "AddN"]
+    assert added and max(added) == 2
 
 
 def test_a_keras_model_teaches(flowers, tmp_path):
